@@ -1,1 +1,19 @@
-//! Tillwatch.
+//! Tillwatch: one gRPC service in front of payment providers.
+//!
+//! - [`purchase`]: the nouns; [`observation`]: what a provider said; [`lifecycle`]: what it changes;
+//!   [`cadence`]: when to ask again. All pure.
+//! - [`clock`], [`fingerprint`]: injected time and ids; order fingerprints.
+//! - [`upstream`], [`provider`], [`account`]: the way out: HTTP, each provider's words, and each
+//!   account's budget and breaker.
+//! - [`journal`]: the durable log; [`feed`]: committed transitions to watchers.
+//! - [`intake`]: create, join, recover, resolve; [`tracker`]: polls until FINAL.
+//! - [`grpc`], [`identity`], [`listener`], [`health`]: the way in.
+//! - [`config`], [`telemetry`]: settings and logs.
+
+pub mod cadence;
+pub mod clock;
+pub mod journal;
+pub mod observation;
+pub mod provider;
+pub mod purchase;
+pub mod upstream;

@@ -1,0 +1,320 @@
+//! The durable log of transitions: one trait, and one behavioural suite that every journal passes.
+//!
+//! Writes are grouped by a committer; what is visible to a reader is committed. Committing is
+//! publishing: observers hear of each committed transition in commit order, before the writer does.
+
+pub mod memory;
+pub mod sqlite;
+#[cfg(test)]
+mod suite;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::purchase::{
+    AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, State, Timestamp,
+    Transition,
+};
+
+/// A place in the order of all commits of one store: 1, 2, 3 …; 0 stands before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position(pub u64);
+
+/// HMACs of an order's fields by field name, made with the fingerprint key `key_id`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fingerprints {
+    /// Which key made them.
+    pub key_id: String,
+    /// One HMAC-SHA-256 per field that is set.
+    pub fields: BTreeMap<String, [u8; 32]>,
+}
+
+/// An attempt to submit that is recorded as begun and not as ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// From then on it may be settled as unclear.
+    pub submit_until: Timestamp,
+}
+
+/// Everything that is kept of one purchase, besides its transitions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The purchase with its newest status.
+    pub purchase: Purchase,
+    /// The order's fingerprints.
+    pub fingerprints: Fingerprints,
+    /// The order's recovery facts.
+    pub recovery: BTreeMap<String, String>,
+    /// The attempt under way, if any.
+    pub attempt: Option<Attempt>,
+    /// When the order was first sent; `None` where it never was, as with an adopted one.
+    pub first_send_time: Option<Timestamp>,
+    /// When the newest revision was observed that changed more than its STALE attention.
+    pub change_time: Timestamp,
+    /// What an operator wrote when settling it by hand.
+    pub resolution_note: Option<String>,
+}
+
+/// What is left of a purchase whose retention has passed: enough to answer a repeat of its key.
+///
+/// Its status has no buyer action.
+pub type Remnant = Record;
+
+/// A change to the store. All guards are checked and all parts applied in one transaction.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// A new purchase with its first transitions (revisions from 1, dense): one for an intent, two
+    /// for a purchase that was adopted. Its key must be new for its caller, and its reference, if
+    /// it has one, new for its account.
+    Begin {
+        /// Everything known of it; `purchase.status` is the last transition's status.
+        record: Box<Record>,
+        /// Its transitions.
+        transitions: Vec<Transition>,
+    },
+    /// One more transition.
+    Append {
+        /// Whose.
+        purchase: PurchaseId,
+        /// The transition; its status's revision is the guard's next.
+        transition: Box<Transition>,
+        /// The newest revision must be this one.
+        expected: Revision,
+        /// What becomes of the attempt.
+        attempt: AttemptChange,
+        /// An operator's note, to be kept.
+        note: Option<String>,
+    },
+    /// Records that a submit begins, without a revision.
+    BeginAttempt {
+        /// Whose.
+        purchase: PurchaseId,
+        /// The newest revision must be this one.
+        expected: Revision,
+        /// The attempt.
+        attempt: Attempt,
+        /// When it is sent, kept as the first send where none is known yet.
+        now: Timestamp,
+    },
+    /// Wipes the buyer actions of all revisions up to `through`. No revision, no guard.
+    WipeBuyerActions {
+        /// Whose.
+        purchase: PurchaseId,
+        /// The last revision to wipe.
+        through: Revision,
+    },
+    /// Keeps a text by a key, for what must outlive the process and is no purchase: an account's
+    /// budget (`budget/<account>`), a sweep's cursor (`sweep/<account>/…`).
+    Put {
+        /// The key.
+        key: String,
+        /// The text.
+        value: String,
+    },
+}
+
+/// What an append does to the attempt under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptChange {
+    /// Leaves it.
+    Keep,
+    /// Ends it.
+    End,
+    /// Begins one that is sent at `now`.
+    Begin {
+        /// The attempt.
+        attempt: Attempt,
+        /// When it is sent, kept as the first send where none is known yet.
+        now: Timestamp,
+    },
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Written {
+    /// It is durable.
+    Done,
+    /// A `Begin` met its key: this is the record that has it.
+    KeyTaken(Box<Record>),
+    /// A `Begin` or `Append` met its reference at another purchase of the same account.
+    ReferenceTaken(PurchaseId),
+    /// The newest revision is not the expected one (or the purchase is gone: `None`).
+    Stale(Option<Box<Record>>),
+}
+
+/// A transition that is durable, as observers and feeds see it.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// Its place in the order of commits.
+    pub position: Position,
+    /// Whose, with the status after the step.
+    pub purchase: Purchase,
+    /// The step. Its status is `purchase.status`.
+    pub from_state: Option<State>,
+    /// Where the evidence came from.
+    pub cause: crate::purchase::Cause,
+}
+
+/// Which purchases are meant; an empty list stands for all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter {
+    /// Whose; `None` for everybody's (the operator's view).
+    pub caller: Option<CallerName>,
+    /// Of these accounts.
+    pub accounts: Vec<String>,
+    /// Of these providers.
+    pub providers: Vec<String>,
+    /// In these states.
+    pub states: Vec<State>,
+    /// With these finalities.
+    pub finalities: Vec<Finality>,
+    /// With all of these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Only those in need of a person.
+    pub needs_attention: bool,
+    /// Created at or after.
+    pub created_from: Option<Timestamp>,
+    /// Created before.
+    pub created_before: Option<Timestamp>,
+}
+
+impl Filter {
+    /// Whether a purchase with its status is meant.
+    pub fn admits(&self, purchase: &Purchase) -> bool {
+        let among =
+            |list: &[String], text: &str| list.is_empty() || list.iter().any(|one| one == text);
+        let status = &purchase.status;
+        self.caller
+            .as_ref()
+            .is_none_or(|caller| *caller == purchase.caller)
+            && among(&self.accounts, purchase.account.as_str())
+            && among(&self.providers, &purchase.provider)
+            && (self.states.is_empty() || self.states.contains(&status.state))
+            && (self.finalities.is_empty() || self.finalities.contains(&status.finality))
+            && (self.labels.iter()).all(|(key, value)| purchase.labels.get(key) == Some(value))
+            && (!self.needs_attention || status.attention.is_some())
+            && self
+                .created_from
+                .is_none_or(|from| purchase.create_time >= from)
+            && self
+                .created_before
+                .is_none_or(|before| purchase.create_time < before)
+    }
+}
+
+/// Why the store could not be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// It failed now and may work again; nothing of the write is done.
+    #[error("the journal is unavailable: {0}")]
+    Unavailable(Arc<str>),
+    /// It cannot be opened: another process has it, its schema is newer, it is damaged.
+    #[error("the journal cannot be opened: {0}")]
+    Unusable(Arc<str>),
+}
+
+impl JournalError {
+    /// It failed now, for this reason.
+    pub fn unavailable(why: impl fmt::Display) -> Self {
+        Self::Unavailable(Arc::from(why.to_string()))
+    }
+
+    /// It cannot be opened, for this reason.
+    pub fn unusable(why: impl fmt::Display) -> Self {
+        Self::Unusable(Arc::from(why.to_string()))
+    }
+}
+
+/// Who hears of commits: called in commit order, after the commit and before its writer is
+/// answered. Must not block.
+pub type Observer = Arc<dyn Fn(&[Arc<Committed>]) + Send + Sync>;
+
+/// The durable log.
+///
+/// All methods are cancel-safe: a write whose future is dropped may still be committed, a read has
+/// no effect.
+#[async_trait]
+pub trait Journal: fmt::Debug + Send + Sync {
+    /// Commits one write, grouped with others that have arrived.
+    async fn write(&self, write: Write) -> Result<Written, JournalError>;
+
+    /// The record of a purchase.
+    async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError>;
+
+    /// The record that has this key, or what retention has left of it.
+    async fn record_by_key(
+        &self,
+        caller: &CallerName,
+        key: &str,
+    ) -> Result<Option<Record>, JournalError>;
+
+    /// The purchase that tracks this reference of this account, if any.
+    async fn purchase_by_reference(
+        &self,
+        account: &AccountName,
+        reference: &Reference,
+    ) -> Result<Option<PurchaseId>, JournalError>;
+
+    /// A purchase's transitions after a revision, in order, at most `limit`.
+    async fn transitions(
+        &self,
+        purchase: PurchaseId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Transition>, JournalError>;
+
+    /// Purchases that a filter admits, newest first (by create time, then id), strictly after
+    /// `after` in that order; at most `limit`, without buyer actions.
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<(Timestamp, PurchaseId)>,
+        limit: usize,
+    ) -> Result<Vec<Purchase>, JournalError>;
+
+    /// Committed transitions after a position, in order, of one caller (or all), at most `limit`,
+    /// without buyer actions. Returns the position that was searched through as well, which is
+    /// where to go on.
+    async fn tail(
+        &self,
+        caller: Option<&CallerName>,
+        after: Position,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Committed>>, Position), JournalError>;
+
+    /// Records that are not FINAL, by id, strictly after `after`; at most `limit`.
+    async fn open_records(
+        &self,
+        after: Option<PurchaseId>,
+        limit: usize,
+    ) -> Result<Vec<Record>, JournalError>;
+
+    /// The text kept by a key.
+    async fn get(&self, key: &str) -> Result<Option<String>, JournalError>;
+
+    /// Makes remnants of purchases that have been FINAL since before `finals_before`, and deletes
+    /// remnants created before `remnants_before`; at most `limit` of each. Returns how many.
+    async fn retire(
+        &self,
+        finals_before: Timestamp,
+        remnants_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, JournalError>;
+
+    /// The newest position that is committed.
+    fn head(&self) -> Position;
+
+    /// A random text that is the same for the life of the store, so that tokens of another store
+    /// are recognised.
+    fn epoch(&self) -> &str;
+
+    /// Whether the last commit or read worked, as a value that can be waited on.
+    fn available(&self) -> tokio::sync::watch::Receiver<bool>;
+
+    /// Adds an observer; it hears of every later commit.
+    fn observe(&self, observer: Observer);
+
+    /// Commits what has arrived, then closes. Later writes fail.
+    async fn close(&self);
+}

@@ -1,0 +1,247 @@
+//! What a provider said, or why it could not be heard.
+//!
+//! Providers turn answers into these values; `lifecycle` alone decides what they change.
+
+use std::time::Duration;
+
+use crate::purchase::{
+    Amount, AmountOutcome, AttentionReason, BuyerAction, Cause, FailureReason, Finality, Item,
+    Reference, State, Timestamp,
+};
+
+/// The longest word, fact or item text that is kept, in characters.
+pub const WORD_CHARACTERS_MAX: usize = 256;
+/// The longest reference, hash or address, in bytes: Masumi's own limit for its identifier.
+pub const IDENTIFIER_BYTES_MAX: usize = 8_000;
+/// The largest buyer action, all of its texts together, in bytes.
+pub const BUYER_ACTION_BYTES_MAX: usize = 16 * 1024;
+
+/// Where a provider's word puts a purchase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The word has a row in the status table.
+    Mapped(State, Finality),
+    /// The word has none: the state stays as it is.
+    Unmapped,
+}
+
+/// One readable answer about one purchase. It speaks only for the fields that the answer has: a
+/// `None`, an absent fact and an absent role leave what is known as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// Where the word puts the purchase.
+    pub standing: Standing,
+    /// The main word, verbatim.
+    pub code: String,
+    /// Further words by the provider's field name; `None` where the answer says that there is none.
+    pub facts: Vec<(&'static str, Option<String>)>,
+    /// Why it ended, where it ended without success.
+    pub failure: Option<FailureReason>,
+    /// Why a person has to look, by what the answer itself says.
+    pub attention: Option<AttentionReason>,
+    /// How paid and asked compare.
+    pub amount_outcome: Option<AmountOutcome>,
+    /// Amounts; each role that is present replaces all amounts of that role.
+    pub amounts: Vec<Amount>,
+    /// On-chain hashes, oldest first.
+    pub transaction_hashes: Option<Vec<String>>,
+    /// What was delivered.
+    pub items: Option<Vec<Item>>,
+    /// The provider's change clock.
+    pub provider_change_time: Option<Timestamp>,
+    /// The provider's name for the purchase.
+    pub reference: Option<Reference>,
+    /// What the buyer has to do in this state.
+    pub buyer_action: Option<BuyerAction>,
+    /// Set where a deadline of this service, not the answer alone, makes the state.
+    pub cause: Option<Cause>,
+}
+
+impl Observation {
+    /// An observation of a word alone.
+    pub fn of(code: &str, standing: Standing) -> Self {
+        Self {
+            standing,
+            code: word(code),
+            facts: Vec::new(),
+            failure: None,
+            attention: None,
+            amount_outcome: None,
+            amounts: Vec::new(),
+            transaction_hashes: None,
+            items: None,
+            provider_change_time: None,
+            reference: None,
+            buyer_action: None,
+            cause: None,
+        }
+    }
+}
+
+/// The provider's answer to a status read or look-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A definite answer about the purchase.
+    Observed(Box<Observation>),
+    /// The provider does not know the reference.
+    NotFound,
+    /// No definite answer.
+    Trouble(Trouble),
+}
+
+/// Why there is no definite answer. None of these ever changes a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// Too many requests; for the whole account.
+    Throttled {
+        /// The provider's Retry-After, where it gave one.
+        retry_after: Option<Duration>,
+    },
+    /// The credentials are refused; for the whole account.
+    Unauthorized,
+    /// No answer, or a server's error.
+    Unreachable {
+        /// Whether the request may have reached the provider.
+        sent: bool,
+        /// What happened, in this service's words.
+        why: String,
+    },
+    /// An answer that makes no sense.
+    Unreadable {
+        /// What was wrong with it, in this service's words.
+        why: String,
+    },
+}
+
+impl Trouble {
+    /// An answer that makes no sense, with what was wrong.
+    pub fn unreadable(why: impl Into<String>) -> Self {
+        Self::Unreadable { why: why.into() }
+    }
+}
+
+/// How a submit ended (promise C3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submitted {
+    /// The provider has the order and named it.
+    Accepted(Box<Observation>),
+    /// The provider has the order, yet its answer names nothing to ask about.
+    AcceptedWithoutReference,
+    /// The provider answered about this order that it will not.
+    Refused {
+        /// The provider's message, cleaned and cut, for the caller who sent the order.
+        message: String,
+    },
+    /// The provider answered that it holds this order already, and the order is not ours.
+    Taken,
+    /// Nothing was sent, or the account was refused before the order was looked at.
+    NotSent(Trouble),
+    /// Everything else: it may exist.
+    Unclear {
+        /// What happened, in this service's words.
+        why: String,
+    },
+}
+
+/// The steps that a provider's words can take, as far as they are documented or inferred.
+#[derive(Debug, Clone, Copy)]
+pub struct Graph(pub &'static [(&'static str, &'static [&'static str])]);
+
+impl Graph {
+    /// Whether `to` can follow `from` in any number of steps. Words outside the graph always can.
+    pub fn allows(&self, from: &str, to: &str) -> bool {
+        let known = |word: &str| {
+            self.0
+                .iter()
+                .any(|(node, next)| *node == word || next.contains(&word))
+        };
+        if from == to || !known(from) || !known(to) {
+            return true;
+        }
+        let mut seen: Vec<&str> = vec![from];
+        let mut place = 0;
+        while let Some(node) = seen.get(place).copied() {
+            place += 1;
+            for (_, next) in self.0.iter().filter(|(word, _)| *word == node) {
+                for word in *next {
+                    if *word == to {
+                        return true;
+                    }
+                    if !seen.contains(word) {
+                        seen.push(word);
+                    }
+                }
+            }
+        }
+        false
+    }
+}
+
+/// A provider's text without control characters, cut to [`WORD_CHARACTERS_MAX`] characters.
+pub fn word(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .take(WORD_CHARACTERS_MAX)
+        .collect()
+}
+
+/// A provider's identifier, which is never cut: too long a one makes the answer unreadable.
+pub fn identifier(field: &str, text: &str) -> Result<String, Trouble> {
+    if text.len() > IDENTIFIER_BYTES_MAX {
+        return Err(Trouble::unreadable(format!(
+            "{field} is longer than {IDENTIFIER_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
+/// A buyer action, which is never cut: too large a one makes the answer unreadable.
+pub fn buyer_action(action: BuyerAction) -> Result<BuyerAction, Trouble> {
+    let bytes = match &action {
+        BuyerAction::Redirect(redirect) => {
+            let form: usize = redirect
+                .form_fields
+                .iter()
+                .map(|(name, value)| name.len() + value.len())
+                .sum();
+            redirect.url.len() + redirect.method.len() + form
+        }
+        BuyerAction::Deposit(deposit) => deposit.address.len() + deposit.network.len(),
+    };
+    if bytes > BUYER_ACTION_BYTES_MAX {
+        return Err(Trouble::unreadable(
+            "the buyer action is larger than 16 KiB",
+        ));
+    }
+    Ok(action)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRAPH: Graph = Graph(&[("a", &["b"]), ("b", &["c", "a"]), ("d", &[])]);
+
+    #[test]
+    fn steps_are_followed_through_skipped_words() {
+        let table = [
+            ("a", "c", true),
+            ("b", "a", true),
+            ("c", "a", false),
+            ("a", "d", false),
+            ("d", "a", false),
+            ("c", "c", true),
+            ("c", "new", true),
+            ("", "a", true),
+        ];
+        for (from, to, expected) in table {
+            assert_eq!(GRAPH.allows(from, to), expected, "{from} → {to}");
+        }
+    }
+
+    #[test]
+    fn words_lose_control_characters_and_length() {
+        assert_eq!(word("a\u{0}b\nc\u{7f}"), "abc");
+        assert_eq!(word(&"é".repeat(300)).chars().count(), WORD_CHARACTERS_MAX);
+    }
+}

@@ -1,0 +1,192 @@
+//! The providers: each one's HTTP, words and rules in a file of its own, and the registry of them.
+//!
+//! A provider makes requests and reads answers; it sends nothing, waits for nothing and keeps
+//! nothing but its credentials. Whatever a sixth provider needs from the rest of the house is in
+//! this trait.
+
+pub mod carbon;
+pub mod devdraft;
+pub mod inabit;
+pub mod masumi;
+pub mod phygitals;
+mod wire;
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use tillwatch_proto::v1::{ProviderReference, create_purchase_request::Order};
+
+use crate::{
+    cadence::Policy,
+    observation::{Answer, Graph, Submitted},
+    purchase::{PurchaseId, Reference, Secret, Status, Timestamp},
+    upstream::{Request, Response},
+};
+
+/// A field of a request that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The proto field's name, dotted where nested, relative to the order or reference.
+    pub field: String,
+    /// The rule, as a sentence about what is allowed.
+    pub rule: String,
+}
+
+impl Violation {
+    /// A broken rule of one field.
+    pub fn new(field: impl Into<String>, rule: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            rule: rule.into(),
+        }
+    }
+}
+
+/// What is durable of an order, besides its fingerprints, so that an unclear submit can be settled.
+pub type Recovery = BTreeMap<String, String>;
+
+/// What can be done about a submit whose outcome is unclear (promise C3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unclear {
+    /// The provider cannot be asked: a person has to settle it.
+    AskNobody,
+    /// It can be looked up by its recovery facts.
+    LookUp {
+        /// Whether a caller's repeat is safe at any time, since the provider refuses a second one.
+        repeat_is_safe: bool,
+    },
+    /// It can be sent again with the same provider key, which the provider forgets after a while.
+    RepeatWithKey {
+        /// How long after the first send a repeat is still safe.
+        within: Duration,
+    },
+}
+
+/// What is known of a submit when its answer is read, or when it is looked up.
+pub struct Intent<'a> {
+    /// The purchase's id.
+    pub purchase: PurchaseId,
+    /// When the intent was recorded.
+    pub create_time: Timestamp,
+    /// The durable facts of the order.
+    pub recovery: &'a Recovery,
+    /// Whether the order had this text in this field (proto name, dotted where nested). Fields of
+    /// [`Provider::decimal_fields`] compare by value.
+    pub matches: &'a (dyn Fn(&str, &str) -> bool + Send + Sync),
+}
+
+/// One provider with one account's credentials.
+pub trait Provider: fmt::Debug + Send + Sync {
+    /// Its stable name, as in the contract and the configuration.
+    fn name(&self) -> &'static str;
+
+    /// The steps that its words can take.
+    fn graph(&self) -> Graph;
+
+    /// How long this terminal status is followed; `None` holds it open for as long as it lasts.
+    /// `configured` replaces the provider's own durations, never its reasons to hold.
+    fn horizon(&self, status: &Status, configured: Option<Duration>) -> Option<Duration>;
+
+    /// How long this open status may stay unchanged before somebody should look.
+    fn stale_after(&self, status: &Status) -> Duration;
+
+    /// What can be done about an unclear submit.
+    fn unclear(&self) -> Unclear;
+
+    /// Checks an order of this provider. Empty where the provider would take its form.
+    fn check_order(&self, order: &Order, now: Timestamp) -> Vec<Violation>;
+
+    /// Order fields that hold decimal numbers, which are the same order when equal by value.
+    fn decimal_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Reads a reference of this provider, held to its id shape.
+    fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>>;
+
+    /// The contract's message of a reference.
+    fn reference_message(&self, reference: &Reference) -> ProviderReference;
+
+    /// The recovery facts of an order. `key` is a new random UUID, for providers that take one.
+    fn recovery(&self, order: &Order, purchase: PurchaseId, key: uuid::Uuid) -> Recovery;
+
+    /// The request that submits an order that [`Provider::check_order`] has passed.
+    fn submit_request(&self, order: &Order, intent: &Intent<'_>) -> Request;
+
+    /// What the answer to a submit means, by each provider's rules. `now` is its arrival.
+    fn read_submit(&self, intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted;
+
+    /// The request that looks an unclear submit up; `None` where there is no such thing.
+    fn look_up_request(&self, intent: &Intent<'_>) -> Option<Request> {
+        let _ = intent;
+        None
+    }
+
+    /// What the answer to a look-up means. An observation carries a reference and is of our order;
+    /// [`Answer::NotFound`] proves nothing.
+    fn read_look_up(&self, intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Answer {
+        let _ = (intent, answer, now);
+        Answer::NotFound
+    }
+
+    /// The request that reads one purchase's status.
+    fn status_request(&self, reference: &Reference) -> Request;
+
+    /// What the answer to a status read means. `now` is its arrival.
+    fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer;
+}
+
+/// Why an account's settings make no provider.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// A secret is missing.
+    #[error("`{0}` (or `{0}_file`) is required")]
+    Missing(&'static str),
+    /// A secret cannot be sent as an HTTP header.
+    #[error("`{0}` holds characters that no HTTP header can carry")]
+    NoHeader(&'static str),
+}
+
+/// One row of the registry: what there is to know of a provider before an account exists.
+#[derive(Debug, Clone, Copy)]
+pub struct Registered {
+    /// The provider's name.
+    pub name: &'static str,
+    /// The names of its secrets in the configuration.
+    pub secrets: &'static [&'static str],
+    /// Its documented polling policy.
+    pub policy: fn() -> Policy,
+    /// Makes the provider with an account's secrets.
+    pub build: fn(&BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, SettingsError>,
+}
+
+/// All providers.
+pub const REGISTRY: [Registered; 0] = [];
+
+/// The registry's row with this name.
+pub fn registered(name: &str) -> Option<&'static Registered> {
+    REGISTRY.iter().find(|row| row.name == name)
+}
+
+/// The name of the provider that an order is for: the contract's oneof field name.
+pub fn of_order(order: &Order) -> Option<&'static str> {
+    Some(match order {
+        Order::Phygitals(_) => "phygitals",
+        Order::Masumi(_) => "masumi",
+        Order::Inabit(_) => "inabit",
+        Order::Carbon(_) => "carbon",
+        Order::Devdraft(_) => "devdraft",
+        Order::Existing(reference) => return of_reference(reference),
+    })
+}
+
+/// The name of the provider that a reference belongs to: the contract's oneof field name.
+pub fn of_reference(message: &ProviderReference) -> Option<&'static str> {
+    use tillwatch_proto::v1::provider_reference::Reference as Named;
+    Some(match message.reference.as_ref()? {
+        Named::Phygitals(_) => "phygitals",
+        Named::Masumi(_) => "masumi",
+        Named::Inabit(_) => "inabit",
+        Named::Carbon(_) => "carbon",
+        Named::Devdraft(_) => "devdraft",
+    })
+}

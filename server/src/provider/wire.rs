@@ -1,0 +1,85 @@
+//! Reading providers' JSON leniently: numbers that are text, text that is numbers, and fields that
+//! are missing, null or empty, which all mean the same.
+
+use ::http::HeaderValue;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use super::SettingsError;
+use crate::{
+    observation::Trouble,
+    purchase::{Decimal, Secret},
+    upstream::Response,
+};
+
+/// The text of a field: a string as it is, a number or bool by its digits; nothing where it is
+/// missing, null, an empty string, or anything nested.
+pub(super) fn text(object: &Value, field: &str) -> Option<String> {
+    match object.get(field)? {
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}
+
+/// A field that holds a decimal number, as a JSON number or as text.
+///
+/// Anything else in it is unreadable: an amount is never guessed.
+pub(super) fn decimal(object: &Value, field: &str) -> Result<Option<Decimal>, Trouble> {
+    let Some(text) = text(object, field) else {
+        return Ok(None);
+    };
+    match Decimal::parse_json(&text) {
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(Trouble::unreadable(format!(
+            "{field} is not a decimal number"
+        ))),
+    }
+}
+
+/// A field that holds a list; nothing where it is missing, null or no list.
+pub(super) fn list<'a>(object: &'a Value, field: &str) -> Option<&'a [Value]> {
+    object.get(field)?.as_array().map(Vec::as_slice)
+}
+
+/// The answer's body as a JSON object.
+pub(super) fn object(answer: &Response) -> Result<Value, Trouble> {
+    match answer.json() {
+        Some(value) if value.is_object() => Ok(value),
+        Some(_) => Err(Trouble::unreadable("the answer is not a JSON object")),
+        None => Err(Trouble::unreadable("the answer is not JSON")),
+    }
+}
+
+/// What an HTTP status outside 200 to 299 means where a provider has no rule of its own for it.
+pub(super) fn trouble(answer: &Response) -> Trouble {
+    match answer.status {
+        401 | 403 => Trouble::Unauthorized,
+        429 => Trouble::Throttled {
+            retry_after: crate::upstream::retry_after::of(&answer.headers),
+        },
+        408 | 425 | 500..=599 => Trouble::Unreachable {
+            sent: true,
+            why: format!("HTTP {}", answer.status),
+        },
+        status => Trouble::unreadable(format!("HTTP {status}")),
+    }
+}
+
+/// A secret as a header value that no log shows, after `prefix`.
+pub(super) fn secret_header(
+    secrets: &BTreeMap<String, Secret>,
+    name: &'static str,
+    prefix: &str,
+) -> Result<HeaderValue, SettingsError> {
+    let secret = secrets.get(name).ok_or(SettingsError::Missing(name))?;
+    if secret.expose().is_empty() {
+        return Err(SettingsError::Missing(name));
+    }
+    let mut value = HeaderValue::from_str(&format!("{prefix}{}", secret.expose()))
+        .map_err(|_| SettingsError::NoHeader(name))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
