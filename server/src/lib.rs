@@ -13,6 +13,7 @@
 pub mod cadence;
 pub mod clock;
 pub mod journal;
+pub mod lifecycle;
 pub mod observation;
 pub mod provider;
 pub mod purchase;

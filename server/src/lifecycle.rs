@@ -1,0 +1,127 @@
+//! Pure: what an observation, a deadline or a decision changes of a purchase's status.
+//!
+//! Everything here takes the newest status and returns the transition to the next, or nothing.
+//! Nothing follows a FINAL status. Chapter and row of each provider's words are in `provider`.
+
+mod attempt;
+mod deadline;
+mod merge;
+
+pub use attempt::{accepted, not_created, refused, repeat_begins, repeat_wanted, unclear};
+pub use deadline::{
+    Horizon, account_missing, found_missing, horizon, made_final, never_sent, stale, stopped,
+};
+pub use merge::{differs, observed, same_but_stale};
+
+use crate::{
+    observation::Observation,
+    purchase::{Attention, AttentionReason, Cause, Finality, Status, Timestamp, Transition},
+};
+
+/// The most revisions of one purchase; changes beyond are merged.
+pub const REVISIONS_MAX: u32 = 500;
+/// From this revision on, only an end makes a new one: two are kept free for it and for FINAL.
+const REVISIONS_FREE: u32 = REVISIONS_MAX - 3;
+
+/// What is already known when an observation arrives, besides the status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The newest change clock that an applied observation carried.
+    pub newest_change: Option<Timestamp>,
+    /// When the newest applied answer arrived.
+    pub answered: Option<Timestamp>,
+}
+
+/// Whether an observation is older than what is known, so that it must be dropped: by the
+/// provider's change clock where there is one, else by whether its request began before the newest
+/// applied answer arrived.
+pub fn outdated(heard: Heard, observation: &Observation, began: Timestamp) -> bool {
+    match (observation.provider_change_time, heard.newest_change) {
+        (Some(change), Some(newest)) => change < newest,
+        _ => heard.answered.is_some_and(|answered| began < answered),
+    }
+}
+
+/// The step from `current` to `next`, numbered and stamped; `None` where no revision may follow.
+fn step(current: &Status, mut next: Status, cause: Cause, now: Timestamp) -> Option<Transition> {
+    if current.finality == Finality::Final {
+        return None;
+    }
+    next.revision = current.revision.next();
+    next.observe_time = now;
+    let ends = next.finality != Finality::Open
+        && (next.finality != current.finality || next.state != current.state);
+    let number = next.revision.0;
+    let room = match number {
+        _ if number < REVISIONS_FREE => true,
+        REVISIONS_FREE => {
+            let tired = attention(&next, AttentionReason::TooManyRevisions, None);
+            next.attention = first_of(next.attention, Some(tired));
+            true
+        }
+        _ if number < REVISIONS_MAX => ends,
+        _ => number == REVISIONS_MAX && next.finality == Finality::Final,
+    };
+    room.then(|| Transition {
+        from_state: Some(current.state),
+        status: next,
+        cause,
+    })
+}
+
+/// The one of two attentions that takes precedence.
+fn first_of(left: Option<Attention>, right: Option<Attention>) -> Option<Attention> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some(if right.reason < left.reason {
+            right
+        } else {
+            left
+        }),
+        (left, right) => left.or(right),
+    }
+}
+
+/// An attention with its note. The one that `known` has already keeps its note and deadline.
+fn attention(
+    known: &Status,
+    reason: AttentionReason,
+    deadline_time: Option<Timestamp>,
+) -> Attention {
+    match &known.attention {
+        Some(same) if same.reason == reason && same.deadline_time == deadline_time => same.clone(),
+        _ => Attention {
+            reason,
+            note: note(reason).to_owned(),
+            deadline_time,
+        },
+    }
+}
+
+/// What a person reads about an attention.
+fn note(reason: AttentionReason) -> &'static str {
+    match reason {
+        AttentionReason::OutcomeUnknown => {
+            "the provider's answer to the create was lost; look at the provider, then resolve it"
+        }
+        AttentionReason::NoReference => {
+            "the provider accepted the create without naming it; look at the provider, then resolve it"
+        }
+        AttentionReason::RepeatWanted => "repeat the create with the same key; it is safe",
+        AttentionReason::AccountMissing => "the account is not configured; it is not being polled",
+        AttentionReason::NotFoundAtProvider => "the provider does not know the reference",
+        AttentionReason::UnmappedStatus => "the provider used a word that has no mapping",
+        AttentionReason::ProviderManualAction => {
+            "the provider waits for a person, or reports an error that a person has to mend"
+        }
+        AttentionReason::IgnoredByProvider => "the provider ignores this purchase from now on",
+        AttentionReason::UnexpectedTransition => {
+            "the provider took a step that its documentation does not have"
+        }
+        AttentionReason::PayByTimePassed => "the time to pay has passed and no funds are locked",
+        AttentionReason::TooManyRevisions => "too many changes; further ones are merged",
+        AttentionReason::Stale => "unchanged for longer than expected; it is polled once a day",
+    }
+}
+
+#[cfg(test)]
+mod tests;

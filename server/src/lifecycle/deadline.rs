@@ -1,0 +1,106 @@
+//! What the passing of time changes, and an operator's decision to stop.
+
+use std::time::Duration;
+
+use super::{attempt, attention, step};
+use crate::purchase::{
+    AttentionReason, Cause, FailureReason, Finality, Status, Timestamp, Transition,
+};
+
+/// How long a last read is tried after the horizon before the end is declared without it.
+const LAST_READ_TRIED_FOR: Duration = Duration::from_secs(86_400);
+
+/// Where a terminal status stands against its horizon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Horizon {
+    /// It is still looked at on its schedule, until this time; `None` for as long as it lasts.
+    Ahead(Option<Timestamp>),
+    /// One last read is due.
+    LastRead,
+    /// The last read was made, or was tried for long enough: FINAL.
+    Over,
+}
+
+/// Where a terminal status stands. `read` is when the last readable answer's request began.
+pub fn horizon(
+    status: &Status,
+    length: Option<Duration>,
+    read: Option<Timestamp>,
+    now: Timestamp,
+) -> Horizon {
+    let Some(length) = length else {
+        return Horizon::Ahead(None);
+    };
+    let end = status.observe_time.plus(length);
+    if now < end {
+        return Horizon::Ahead(Some(end));
+    }
+    let was_read = read.is_some_and(|read| read >= end);
+    if was_read || now >= end.plus(LAST_READ_TRIED_FOR) {
+        return Horizon::Over;
+    }
+    Horizon::LastRead
+}
+
+/// The horizon has passed: nothing follows.
+pub fn made_final(current: &Status, now: Timestamp) -> Option<Transition> {
+    let mut next = current.clone();
+    next.finality = Finality::Final;
+    step(current, next, Cause::Deadline, now)
+}
+
+/// The order waited for a repeat that never came.
+pub fn never_sent(current: &Status, now: Timestamp) -> Option<Transition> {
+    attempt::ended(current, FailureReason::NotSent, Cause::Deadline, now)
+}
+
+/// Open and unchanged for too long. Nothing where another reason for attention holds already.
+pub fn stale(current: &Status, now: Timestamp) -> Option<Transition> {
+    calling(current, AttentionReason::Stale, Cause::Deadline, now)
+}
+
+/// The provider does not know the reference, although it should by now.
+pub fn found_missing(current: &Status, now: Timestamp) -> Option<Transition> {
+    calling(
+        current,
+        AttentionReason::NotFoundAtProvider,
+        Cause::Poll,
+        now,
+    )
+}
+
+/// The account is no longer configured.
+pub fn account_missing(current: &Status, now: Timestamp) -> Option<Transition> {
+    calling(
+        current,
+        AttentionReason::AccountMissing,
+        Cause::Operator,
+        now,
+    )
+}
+
+/// An operator gave it up: the state stays, and nothing follows.
+pub fn stopped(current: &Status, now: Timestamp) -> Option<Transition> {
+    let mut next = current.clone();
+    next.finality = Finality::Final;
+    next.buyer_action = None;
+    step(current, next, Cause::Operator, now)
+}
+
+/// The same with one more reason for attention, where it takes precedence.
+fn calling(
+    current: &Status,
+    reason: AttentionReason,
+    cause: Cause,
+    now: Timestamp,
+) -> Option<Transition> {
+    if current
+        .attention_reason()
+        .is_some_and(|held| held <= reason)
+    {
+        return None;
+    }
+    let mut next = current.clone();
+    next.attention = Some(attention(current, reason, None));
+    step(current, next, cause, now)
+}

@@ -1,0 +1,181 @@
+//! An observation laid over what is known.
+
+use std::collections::BTreeMap;
+
+use super::{attention, first_of, step};
+use crate::{
+    observation::{Graph, Observation, Standing},
+    purchase::{
+        Amount, Attention, AttentionReason, Cause, Decimal, Failure, FailureReason, Finality,
+        State, Status, Timestamp, Transition,
+    },
+};
+
+/// What an observation changes; nothing where it tells what is known already.
+///
+/// The provider is the truth: a step outside its graph is applied, with attention.
+pub fn observed(
+    current: &Status,
+    observation: &Observation,
+    graph: Graph,
+    cause: Cause,
+    now: Timestamp,
+) -> Option<Transition> {
+    let mut next = current.clone();
+    let (state, finality) = match observation.standing {
+        Standing::Mapped(state, finality) => (state, finality),
+        // A first answer proves that the purchase exists, and no more.
+        Standing::Unmapped if is_unanswered(current.state) => (State::Created, Finality::Open),
+        Standing::Unmapped => (current.state, current.finality),
+    };
+    next.state = state;
+    next.finality = finality;
+    next.unmapped = observation.standing == Standing::Unmapped;
+    next.code.clone_from(&observation.code);
+    if !next.unmapped {
+        next.failure = observation.failure.map(failure);
+    }
+    for (name, value) in &observation.facts {
+        match value {
+            Some(value) => drop(next.facts.insert((*name).to_owned(), value.clone())),
+            None => drop(next.facts.remove(*name)),
+        }
+    }
+    next.amounts = amounts(&current.amounts, &observation.amounts);
+    next.amount_outcome = observation.amount_outcome.or(current.amount_outcome);
+    if let Some(hashes) = &observation.transaction_hashes {
+        next.transaction_hashes.clone_from(hashes);
+    }
+    if let Some(items) = &observation.items {
+        next.items.clone_from(items);
+    }
+    next.provider_change_time = observation
+        .provider_change_time
+        .or(current.provider_change_time);
+    next.reference = observation
+        .reference
+        .clone()
+        .or_else(|| current.reference.clone());
+    next.buyer_action = match &observation.buyer_action {
+        Some(action) => Some(action.clone()),
+        None if state == current.state => current.buyer_action.clone(),
+        None => None,
+    };
+    next.attention = calls(current, &next, observation, graph);
+    if !differs(current, &next) {
+        return None;
+    }
+    step(current, next, observation.cause.unwrap_or(cause), now)
+}
+
+/// Whether the provider has not answered about the purchase yet.
+fn is_unanswered(state: State) -> bool {
+    matches!(state, State::Pending | State::OutcomeUnknown)
+}
+
+/// The first reason for attention that holds after an observation.
+fn calls(
+    current: &Status,
+    next: &Status,
+    observation: &Observation,
+    graph: Graph,
+) -> Option<Attention> {
+    let held = current.attention_reason();
+    let same_word = current.code == observation.code;
+    let unexpected = match held {
+        // The note stays for as long as the word does: a person may not have seen it yet.
+        Some(AttentionReason::UnexpectedTransition) if same_word => true,
+        _ => !graph.allows(&current.code, &observation.code),
+    };
+    let mut reasons = vec![
+        next.unmapped.then_some(AttentionReason::UnmappedStatus),
+        observation.attention,
+        unexpected.then_some(AttentionReason::UnexpectedTransition),
+        held.filter(|reason| *reason == AttentionReason::TooManyRevisions),
+    ];
+    let mut unattended = next.clone();
+    unattended.attention.clone_from(&current.attention);
+    if held == Some(AttentionReason::Stale) && !differs(current, &unattended) {
+        reasons.push(Some(AttentionReason::Stale));
+    }
+    let reason = reasons.into_iter().flatten().min()?;
+    first_of(Some(attention(current, reason, None)), None)
+}
+
+/// Each role that was observed replaces all of its amounts; the rest stays. Ordered by role.
+fn amounts(known: &[Amount], observed: &[Amount]) -> Vec<Amount> {
+    let replaced = |amount: &&Amount| !observed.iter().any(|other| other.role == amount.role);
+    let mut all: Vec<Amount> = known
+        .iter()
+        .filter(replaced)
+        .chain(observed)
+        .cloned()
+        .collect();
+    all.sort_by_key(|amount| amount.role);
+    all
+}
+
+/// Whether two statuses differ in anything that makes a new revision. Times, and how an amount is
+/// written, do not.
+pub fn differs(left: &Status, right: &Status) -> bool {
+    let values = |status: &Status| -> Vec<(crate::purchase::AmountRole, String, String)> {
+        let value = |text: &str| Decimal::parse(text).map_or(text.to_owned(), |n| n.canonical());
+        (status.amounts.iter())
+            .map(|amount| (amount.role, value(&amount.value), amount.unit.clone()))
+            .collect()
+    };
+    let attention = |status: &Status| {
+        status
+            .attention
+            .as_ref()
+            .map(|attention| (attention.reason, attention.deadline_time))
+    };
+    let facts = |status: &Status| -> BTreeMap<String, String> { status.facts.clone() };
+    left.state != right.state
+        || left.finality != right.finality
+        || left.code != right.code
+        || left.unmapped != right.unmapped
+        || facts(left) != facts(right)
+        || left.amount_outcome != right.amount_outcome
+        || attention(left) != attention(right)
+        || left.failure.as_ref().map(|failure| failure.reason)
+            != right.failure.as_ref().map(|failure| failure.reason)
+        || values(left) != values(right)
+        || left.transaction_hashes != right.transaction_hashes
+        || left.items != right.items
+        || left.reference != right.reference
+        || left.buyer_action != right.buyer_action
+}
+
+/// Whether two statuses are the same but for a STALE attention: such a step is no news from the
+/// provider.
+pub fn same_but_stale(left: &Status, right: &Status) -> bool {
+    let unstale = |status: &Status| {
+        let mut status = status.clone();
+        if status.attention_reason() == Some(AttentionReason::Stale) {
+            status.attention = None;
+        }
+        status
+    };
+    !differs(&unstale(left), &unstale(right))
+}
+
+/// A failure with this service's words for it.
+pub(super) fn failure(reason: FailureReason) -> Failure {
+    let message = match reason {
+        FailureReason::Declined => "the charge was declined",
+        FailureReason::Rejected => "the provider refused the order",
+        FailureReason::Undeliverable => "it could not be delivered",
+        FailureReason::TransactionFailed => "the transaction failed",
+        FailureReason::Underpaid => "too little was paid in time",
+        FailureReason::TimedOut => "nothing was paid in time",
+        FailureReason::Canceled => "it was canceled",
+        FailureReason::Error => "the provider reports an error",
+        FailureReason::NotSent => "the order was never sent to the provider",
+        FailureReason::NotCreated => "an operator stated that the provider never created it",
+    };
+    Failure {
+        reason,
+        message: message.to_owned(),
+    }
+}

@@ -1,0 +1,358 @@
+//! Tables of what changes a status and what does not.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    observation::{Graph, Standing},
+    purchase::{
+        Amount, AmountRole, BuyerAction, Deposit, FailureReason, Reference, Revision, State,
+    },
+};
+
+const GRAPH: Graph = Graph(&[("WAITING", &["PAID"]), ("PAID", &["DONE"])]);
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000 + seconds * 1000).unwrap()
+}
+
+fn waiting() -> Status {
+    let mut observation = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+    observation.reference = Some(Reference::new([("id", "1")]));
+    observation.amounts = vec![asked("2.50")];
+    observed(
+        &Status::pending(at(0)),
+        &observation,
+        GRAPH,
+        Cause::Create,
+        at(1),
+    )
+    .unwrap()
+    .status
+}
+
+fn mapped(code: &str, state: State, finality: Finality) -> Observation {
+    Observation::of(code, Standing::Mapped(state, finality))
+}
+
+fn asked(value: &str) -> Amount {
+    Amount {
+        role: AmountRole::Asked,
+        value: value.to_owned(),
+        unit: "USD".to_owned(),
+    }
+}
+
+fn next(current: &Status, observation: &Observation) -> Option<Transition> {
+    observed(current, observation, GRAPH, Cause::Poll, at(9))
+}
+
+#[test]
+fn an_answer_that_tells_nothing_new_is_no_revision() {
+    let current = waiting();
+    let mut same = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+    assert_eq!(
+        next(&current, &same),
+        None,
+        "a silent answer leaves what is known"
+    );
+    same.amounts = vec![asked("2.5")];
+    same.provider_change_time = Some(at(5));
+    assert_eq!(
+        next(&current, &same),
+        None,
+        "amounts count by value, times not at all"
+    );
+    same.amounts = vec![asked("2.51")];
+    assert!(next(&current, &same).is_some());
+}
+
+#[test]
+fn an_answer_speaks_only_for_the_fields_that_it_has() {
+    let mut current = waiting();
+    current.facts.insert("kept".to_owned(), "1".to_owned());
+    current.facts.insert("cleared".to_owned(), "1".to_owned());
+    current.transaction_hashes = vec!["aa".to_owned()];
+    let mut paid = mapped("PAID", State::Paid, Finality::Open);
+    paid.facts = vec![("cleared", None), ("new", Some("2".to_owned()))];
+    let transition = next(&current, &paid).unwrap();
+    let status = transition.status;
+    assert_eq!(status.revision, Revision(3));
+    assert_eq!(transition.from_state, Some(State::AwaitingPayment));
+    assert_eq!(status.reference, current.reference);
+    assert_eq!(status.transaction_hashes, current.transaction_hashes);
+    assert_eq!(status.amounts, current.amounts);
+    assert_eq!(status.facts.keys().collect::<Vec<_>>(), ["kept", "new"]);
+}
+
+/// Promise P4.
+#[test]
+fn a_word_without_a_mapping_keeps_the_state_and_is_flagged() {
+    let unknown = Observation::of("refund_in_flight", Standing::Unmapped);
+    let first = next(&Status::pending(at(0)), &unknown).unwrap().status;
+    assert_eq!(
+        (first.state, first.finality),
+        (State::Created, Finality::Open)
+    );
+    let current = waiting();
+    let status = next(&current, &unknown).unwrap().status;
+    assert_eq!(
+        (status.state, status.finality),
+        (State::AwaitingPayment, Finality::Open)
+    );
+    assert_eq!(status.code, "refund_in_flight");
+    assert!(status.unmapped && status.failure.is_none());
+    assert_eq!(
+        status.attention_reason(),
+        Some(AttentionReason::UnmappedStatus)
+    );
+    let known = next(&status, &mapped("PAID", State::Paid, Finality::Open))
+        .unwrap()
+        .status;
+    assert_eq!((known.unmapped, known.attention), (false, None));
+}
+
+#[test]
+fn a_step_outside_the_graph_is_applied_and_called_out_until_the_next_word() {
+    let mut current = waiting();
+    current.code = "DONE".to_owned();
+    current.state = State::Completed;
+    current.finality = Finality::Terminal;
+    let back = mapped("PAID", State::Paid, Finality::Open);
+    let status = next(&current, &back).unwrap().status;
+    assert_eq!(status.state, State::Paid);
+    assert_eq!(
+        status.attention_reason(),
+        Some(AttentionReason::UnexpectedTransition)
+    );
+    assert_eq!(next(&status, &back), None, "the same word again is no news");
+    let done = next(
+        &status,
+        &mapped("DONE", State::Completed, Finality::Terminal),
+    )
+    .unwrap()
+    .status;
+    assert_eq!(done.attention, None);
+}
+
+#[test]
+fn nothing_follows_a_final_status() {
+    let mut current = waiting();
+    current.finality = Finality::Final;
+    assert_eq!(
+        next(&current, &mapped("PAID", State::Paid, Finality::Open)),
+        None
+    );
+    assert_eq!(stopped(&current, at(9)), None);
+    assert_eq!(stale(&current, at(9)), None);
+    assert_eq!(refused(&current, at(9)), None);
+    assert_eq!(
+        unclear(
+            &current,
+            AttentionReason::OutcomeUnknown,
+            None,
+            Cause::Create,
+            at(9)
+        ),
+        None
+    );
+}
+
+#[test]
+fn a_buyer_action_lives_as_long_as_its_state() {
+    let deposit = BuyerAction::Deposit(Deposit {
+        address: "addr".to_owned(),
+        network: "tron".to_owned(),
+        amount: None,
+        expire_time: None,
+    });
+    let mut asks = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+    asks.buyer_action = Some(deposit.clone());
+    let status = next(&waiting(), &asks).unwrap().status;
+    assert_eq!(status.buyer_action, Some(deposit.clone()));
+    let silent = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+    assert_eq!(next(&status, &silent), None);
+    let paid = next(&status, &mapped("PAID", State::Paid, Finality::Open))
+        .unwrap()
+        .status;
+    assert_eq!(paid.buyer_action, None);
+}
+
+#[test]
+fn the_first_reason_for_attention_holds() {
+    let mut both = Observation::of("NEW_WORD", Standing::Unmapped);
+    both.attention = Some(AttentionReason::ProviderManualAction);
+    let status = next(&waiting(), &both).unwrap().status;
+    assert_eq!(
+        status.attention_reason(),
+        Some(AttentionReason::UnmappedStatus)
+    );
+    assert_eq!(stale(&status, at(10)), None, "a weaker reason waits");
+    let missing = found_missing(&status, at(10)).unwrap().status;
+    assert_eq!(
+        missing.attention_reason(),
+        Some(AttentionReason::NotFoundAtProvider)
+    );
+}
+
+#[test]
+fn stale_stays_until_something_changes() {
+    let status = stale(&waiting(), at(99)).unwrap();
+    assert_eq!(status.cause, Cause::Deadline);
+    let status = status.status;
+    assert!(same_but_stale(&status, &waiting()));
+    assert_eq!(
+        next(
+            &status,
+            &mapped("WAITING", State::AwaitingPayment, Finality::Open)
+        ),
+        None
+    );
+    let paid = next(&status, &mapped("PAID", State::Paid, Finality::Open))
+        .unwrap()
+        .status;
+    assert_eq!(paid.attention, None);
+}
+
+#[test]
+fn revisions_end_at_their_maximum_and_an_end_still_fits() {
+    let mut current = waiting();
+    let mut words = ["PAID", "WAITING"].into_iter().cycle();
+    while let Some(transition) = next(
+        &current,
+        &mapped(words.next().unwrap(), State::Paid, Finality::Open),
+    ) {
+        assert_eq!(transition.status.revision, current.revision.next());
+        current = transition.status;
+    }
+    assert_eq!(current.revision.0, REVISIONS_FREE);
+    assert_eq!(
+        current.attention_reason(),
+        Some(AttentionReason::TooManyRevisions)
+    );
+    for finality in [Finality::Terminal, Finality::Open, Finality::Terminal] {
+        let word = mapped("DONE", State::Completed, finality);
+        if let Some(transition) = next(&current, &word) {
+            current = transition.status;
+        }
+    }
+    assert_eq!(current.finality, Finality::Terminal);
+    let last = made_final(&current, at(99)).unwrap().status;
+    assert!(last.revision.0 <= REVISIONS_MAX);
+}
+
+#[test]
+fn older_answers_are_dropped() {
+    let with_clock = |seconds| {
+        let mut observation = mapped("PAID", State::Paid, Finality::Open);
+        observation.provider_change_time = Some(at(seconds));
+        observation
+    };
+    let heard = Heard {
+        newest_change: Some(at(10)),
+        answered: Some(at(20)),
+    };
+    assert!(
+        outdated(heard, &with_clock(9), at(30)),
+        "strictly older by the provider's clock"
+    );
+    assert!(
+        !outdated(heard, &with_clock(10), at(5)),
+        "an equal one applies"
+    );
+    let no_clock = mapped("PAID", State::Paid, Finality::Open);
+    assert!(
+        outdated(heard, &no_clock, at(19)),
+        "asked before the newest answer arrived"
+    );
+    assert!(!outdated(heard, &no_clock, at(20)));
+    assert!(!outdated(Heard::default(), &no_clock, at(0)));
+}
+
+#[test]
+fn a_terminal_status_is_final_after_its_horizon_and_one_last_read() {
+    let mut status = waiting();
+    status.finality = Finality::Terminal;
+    status.observe_time = at(0);
+    let hour = Some(Duration::from_secs(3600));
+    let check = |read: Option<i64>, now, expected| {
+        assert_eq!(
+            horizon(&status, hour, read.map(at), at(now)),
+            expected,
+            "{read:?} {now}"
+        );
+    };
+    check(Some(10), 3599, Horizon::Ahead(Some(at(3600))));
+    check(Some(3599), 3600, Horizon::LastRead);
+    check(None, 3600 + 86_399, Horizon::LastRead);
+    check(Some(3600), 3601, Horizon::Over);
+    check(None, 3600 + 86_400, Horizon::Over);
+    assert_eq!(
+        horizon(&status, None, None, at(9_999_999)),
+        Horizon::Ahead(None)
+    );
+    assert_eq!(
+        made_final(&status, at(3601)).unwrap().cause,
+        Cause::Deadline
+    );
+}
+
+#[test]
+fn attempts_end_as_promised() {
+    let pending = Status::pending(at(0));
+    let refused = refused(&pending, at(1)).unwrap().status;
+    assert_eq!(
+        (refused.state, refused.finality),
+        (State::Failed, Finality::Final)
+    );
+    assert_eq!(refused.failure.unwrap().reason, FailureReason::Rejected);
+    let waits = repeat_wanted(&pending, at(86_400), at(1)).unwrap().status;
+    assert_eq!(waits.state, State::Pending);
+    assert_eq!(
+        waits.attention_reason(),
+        Some(AttentionReason::RepeatWanted)
+    );
+    assert_eq!(repeat_begins(&waits, at(2)).unwrap().status.attention, None);
+    let never = never_sent(&waits, at(86_401)).unwrap();
+    assert_eq!(never.cause, Cause::Deadline);
+    assert_eq!(never.status.failure.unwrap().reason, FailureReason::NotSent);
+    let unknown = unclear(
+        &pending,
+        AttentionReason::OutcomeUnknown,
+        None,
+        Cause::Create,
+        at(1),
+    )
+    .unwrap()
+    .status;
+    assert_eq!(
+        (unknown.state, unknown.finality),
+        (State::OutcomeUnknown, Finality::Open)
+    );
+    assert_eq!(
+        unclear(
+            &unknown,
+            AttentionReason::OutcomeUnknown,
+            None,
+            Cause::Poll,
+            at(2)
+        ),
+        None
+    );
+    let late = accepted(
+        &unknown,
+        &mapped("", State::Created, Finality::Open),
+        GRAPH,
+        at(3),
+    )
+    .unwrap();
+    assert_eq!(
+        (late.status.state, late.status.attention),
+        (State::Created, None)
+    );
+    let not = not_created(&unknown, at(3)).unwrap();
+    assert_eq!(
+        (not.cause, not.status.failure.unwrap().reason),
+        (Cause::Operator, FailureReason::NotCreated)
+    );
+}
