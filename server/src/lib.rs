@@ -10,8 +10,12 @@
 //! - [`grpc`], [`identity`], [`listener`], [`health`]: the way in.
 //! - [`config`], [`telemetry`]: settings and logs.
 
+pub mod account;
 pub mod cadence;
 pub mod clock;
+pub mod feed;
+pub mod fingerprint;
+pub mod intake;
 pub mod journal;
 pub mod lifecycle;
 pub mod observation;

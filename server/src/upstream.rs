@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod http;
+pub mod rate_headers;
 pub mod retry_after;
 pub mod scripted;
 

@@ -1,1 +1,286 @@
-//! stub
+//! Pure: pacing by GCRA, and the breaker.
+
+use std::time::Duration;
+
+use crate::purchase::Timestamp;
+
+/// A pace: at most so many requests a minute, evenly spread but for a small burst.
+///
+/// The generic cell rate algorithm, run at the limit less a tenth. The burst is what the tenth
+/// leaves, so that no window of a minute, wherever it begins, holds more than the limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pace {
+    /// Microseconds between requests in the long run; 0 where unlimited.
+    interval_us: i64,
+    /// How far the arrival time may lie ahead, in microseconds.
+    tolerance_us: i64,
+    /// The theoretical arrival time of the next request, in microseconds since the epoch.
+    arrival_us: i64,
+}
+
+/// Microseconds of a minute, at the limit less a tenth.
+const PACED_MINUTE_US: i64 = 60_000_000 * 10 / 9;
+
+impl Pace {
+    /// A pace of at most `per_minute` requests; 0 is unlimited.
+    pub fn new(per_minute: u32) -> Self {
+        let limit = i64::from(per_minute);
+        let interval_us = if limit == 0 {
+            0
+        } else {
+            (PACED_MINUTE_US + limit - 1) / limit
+        };
+        let burst = (limit / 10 - 1).max(1);
+        Self {
+            interval_us,
+            tolerance_us: interval_us * (burst - 1),
+            arrival_us: 0,
+        }
+    }
+
+    /// Whether there is no limit.
+    pub fn is_unlimited(&self) -> bool {
+        self.interval_us == 0
+    }
+
+    /// When the next request may be made: `now` or later. `thousandths` of the burst are open to
+    /// it; the rest is kept for others.
+    pub fn earliest(&self, now: Timestamp, thousandths: i64) -> Timestamp {
+        let tolerance = self.tolerance_us / 1000 * thousandths;
+        let earliest_us = self.arrival_us.saturating_sub(tolerance);
+        // Rounded up: a request is never early.
+        let earliest_ms = earliest_us.saturating_add(999).div_euclid(1000);
+        Timestamp::from_millis(earliest_ms).map_or(now, |earliest| earliest.max(now))
+    }
+
+    /// Counts one request made now.
+    pub fn take(&mut self, now: Timestamp) {
+        if !self.is_unlimited() {
+            self.arrival_us = self.after(now);
+        }
+    }
+
+    /// The arrival time after one more request.
+    fn after(&self, now: Timestamp) -> i64 {
+        self.arrival_us
+            .max(now.as_millis().saturating_mul(1000))
+            .saturating_add(self.interval_us)
+    }
+
+    /// The arrival time after one more request, rounded up to the millisecond, as a store keeps it.
+    pub fn arrival_after(&self, now: Timestamp) -> Timestamp {
+        let arrival_ms = self.after(now).saturating_add(999).div_euclid(1000);
+        Timestamp::from_millis(arrival_ms).unwrap_or(now)
+    }
+
+    /// Goes on from an arrival time that a store kept.
+    pub fn resume(&mut self, arrival: Timestamp) {
+        if !self.is_unlimited() {
+            self.arrival_us = self
+                .arrival_us
+                .max(arrival.as_millis().saturating_mul(1000));
+        }
+    }
+
+    /// The same pace at another limit: the arrival time stays.
+    pub fn set_limit(&mut self, per_minute: u32) {
+        let arrival_us = self.arrival_us;
+        *self = Self {
+            arrival_us,
+            ..Self::new(per_minute)
+        };
+    }
+}
+
+/// Failures in a row that open the breaker. Ours.
+const FAILURES_TO_OPEN: u32 = 5;
+/// The longest that an open breaker stays closed to everybody.
+const OPEN_MAX: Duration = Duration::from_secs(60);
+
+/// Closed, open or half-open, by failures in a row. Its pauses double, with full jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Breaker {
+    failures: u32,
+    open_until: Option<Timestamp>,
+    /// Whether the one probe of the half-open state is under way.
+    probing: bool,
+}
+
+/// What a breaker says to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// Go on.
+    Closed,
+    /// Go on, as the one probe.
+    Probe,
+    /// Not before this time.
+    Open(Timestamp),
+}
+
+impl Breaker {
+    /// What it says to a request at `now`.
+    pub fn gate(&self, now: Timestamp) -> Gate {
+        match self.open_until {
+            None => Gate::Closed,
+            Some(until) if now < until => Gate::Open(until),
+            Some(_) if self.probing => Gate::Open(now.plus(Duration::from_millis(250))),
+            Some(_) => Gate::Probe,
+        }
+    }
+
+    /// The probe is under way.
+    pub fn probe_begins(&mut self) {
+        self.probing = true;
+    }
+
+    /// A request was given up without an answer either way: another may probe.
+    pub fn probe_dropped(&mut self) {
+        self.probing = false;
+    }
+
+    /// The provider answered.
+    pub fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The provider did not answer. `jitter` draws a duration between zero and its argument.
+    pub fn failed(&mut self, now: Timestamp, jitter: impl FnOnce(Duration) -> Duration) {
+        self.failures = self.failures.saturating_add(1);
+        self.probing = false;
+        if self.failures >= FAILURES_TO_OPEN {
+            let doubled = self.failures - FAILURES_TO_OPEN;
+            let longest = backoff(Duration::from_secs(1), doubled, OPEN_MAX);
+            self.open_until = Some(now.plus(Duration::from_millis(100) + jitter(longest)));
+        }
+    }
+
+    /// Whether it is open or half-open.
+    pub fn is_open(&self) -> bool {
+        self.open_until.is_some()
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+/// `base` doubled `times` times, at most `longest`.
+pub fn backoff(base: Duration, times: u32, longest: Duration) -> Duration {
+    base.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX))
+        .min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at_ms(millis: i64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000 + millis).unwrap()
+    }
+
+    /// All times at which a greedy caller may send, within `span_ms`.
+    fn greedy(per_minute: u32, span_ms: i64) -> Vec<i64> {
+        let mut pace = Pace::new(per_minute);
+        let mut now = at_ms(0);
+        let mut sent = Vec::new();
+        loop {
+            now = pace.earliest(now, 1000);
+            if now >= at_ms(span_ms) {
+                return sent;
+            }
+            pace.take(now);
+            sent.push(now.as_millis());
+        }
+    }
+
+    #[test]
+    fn no_window_of_a_minute_holds_more_than_the_limit() {
+        for limit in [1, 2, 5, 9, 10, 19, 20, 60, 100, 600, 1000] {
+            let sent = greedy(limit, 300_000);
+            for first in 0..sent.len() {
+                let within = sent[first..]
+                    .iter()
+                    .take_while(|time| *time - sent[first] < 60_000)
+                    .count();
+                assert!(within <= limit as usize, "{within} of {limit} from {first}");
+            }
+            let wanted = i64::from(limit) * 5 * 85 / 100;
+            assert!(
+                sent.len() as i64 >= wanted.min(4),
+                "{limit}: {} sent",
+                sent.len()
+            );
+        }
+    }
+
+    #[test]
+    fn a_resumed_pace_does_not_overspend() {
+        let mut first = Pace::new(100);
+        for _ in 0..9 {
+            first.take(at_ms(0));
+        }
+        let kept = first.arrival_after(at_ms(0));
+        let mut second = Pace::new(100);
+        second.resume(kept);
+        assert!(second.earliest(at_ms(0), 1000) > at_ms(0));
+    }
+
+    #[test]
+    fn a_part_of_the_burst_is_kept_for_creates() {
+        let mut pace = Pace::new(100);
+        let mut polls = 0;
+        while pace.earliest(at_ms(0), 500) == at_ms(0) {
+            pace.take(at_ms(0));
+            polls += 1;
+        }
+        assert!(polls < 9);
+        assert_eq!(
+            pace.earliest(at_ms(0), 1000),
+            at_ms(0),
+            "a create still goes at once"
+        );
+    }
+
+    #[test]
+    fn the_breaker_opens_probes_and_closes() {
+        let mut breaker = Breaker::default();
+        for _ in 0..FAILURES_TO_OPEN {
+            assert_eq!(breaker.gate(at_ms(0)), Gate::Closed);
+            breaker.failed(at_ms(0), |longest| longest);
+        }
+        assert_eq!(breaker.gate(at_ms(0)), Gate::Open(at_ms(1_100)));
+        assert_eq!(breaker.gate(at_ms(1_100)), Gate::Probe);
+        breaker.probe_begins();
+        assert!(
+            matches!(breaker.gate(at_ms(1_100)), Gate::Open(_)),
+            "one probe at a time"
+        );
+        breaker.failed(at_ms(1_100), |longest| longest);
+        assert_eq!(breaker.gate(at_ms(1_100)), Gate::Open(at_ms(3_200)));
+        breaker.succeeded();
+        assert_eq!(breaker.gate(at_ms(3_200)), Gate::Closed);
+    }
+
+    #[test]
+    fn backoff_doubles_to_its_longest() {
+        let second = Duration::from_secs(1);
+        let table = [
+            (0, 1),
+            (1, 2),
+            (5, 32),
+            (6, 60),
+            (31, 60),
+            (32, 60),
+            (u32::MAX, 60),
+        ];
+        for (times, seconds) in table {
+            let longest = Duration::from_secs(60);
+            assert_eq!(
+                backoff(second, times, longest),
+                Duration::from_secs(seconds),
+                "{times}"
+            );
+        }
+    }
+}

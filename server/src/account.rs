@@ -1,0 +1,281 @@
+//! An account's live state: its provider, its way out, and what both may be asked for.
+//!
+//! Every upstream call passes here: budget, breaker, requests in flight. Whose turn it is among
+//! many purchases is not decided here.
+
+mod live;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use crate::{
+    cadence::Policy,
+    clock::Clock,
+    observation::Trouble,
+    provider::Provider,
+    purchase::{AccountName, Timestamp},
+    upstream::{Request, Response, Upstream, UpstreamError},
+};
+use live::Live;
+pub use live::{Class, Health, Refusal, Snapshot};
+
+/// Keeps the arrival times of accounts' budgets beyond the life of the process.
+#[async_trait]
+pub trait BudgetStore: Send + Sync {
+    /// The arrival times that were kept.
+    async fn load(&self, account: &AccountName) -> Option<Arrivals>;
+
+    /// Keeps arrival times durably; `false` where that failed.
+    async fn save(&self, account: &AccountName, arrivals: Arrivals) -> bool;
+}
+
+/// How far an account's budgets are spent: nothing is sent beyond what a store has kept of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Arrivals {
+    /// Of requests of all kinds.
+    pub requests: Timestamp,
+    /// Of creates.
+    pub creates: Timestamp,
+}
+
+/// One configured account.
+pub struct Account {
+    /// Its name.
+    pub name: AccountName,
+    /// Its provider, with its credentials.
+    pub provider: Arc<dyn Provider>,
+    /// How it is polled.
+    pub policy: Policy,
+    upstream: Arc<dyn Upstream>,
+    clock: Clock,
+    store: Arc<dyn BudgetStore>,
+    /// Guarded by a lock that is held for moments, never across a wait.
+    live: Mutex<Live>,
+    /// Told whenever a request may have become possible earlier than it was said.
+    eased: Notify,
+    /// Held while arrival times are being kept, so that one save serves all who wait.
+    saving: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Account")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to make one request. Dropped without [`Admission::ends`], it counts as given up.
+#[derive(Debug)]
+pub struct Admission {
+    account: Arc<Account>,
+    held: bool,
+    ended: bool,
+}
+
+impl Account {
+    /// An account that goes on with the budget that `store` has kept of it.
+    pub async fn open(
+        name: AccountName,
+        provider: Arc<dyn Provider>,
+        policy: Policy,
+        upstream: Arc<dyn Upstream>,
+        clock: Clock,
+        store: Arc<dyn BudgetStore>,
+    ) -> Arc<Self> {
+        let mut live = Live::new(&policy);
+        if let Some(arrivals) = store.load(&name).await {
+            live.resume(arrivals);
+        }
+        let live = Mutex::new(live);
+        let (eased, saving) = (Notify::new(), tokio::sync::Mutex::default());
+        Arc::new(Self {
+            name,
+            provider,
+            policy,
+            upstream,
+            clock,
+            store,
+            live,
+            eased,
+            saving,
+        })
+    }
+
+    /// Waits for the right to make one request, at most until `deadline`.
+    ///
+    /// # Errors
+    /// Why it cannot be had by then, and when to try again. Returned at once where that is known
+    /// at once.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken before it returns.
+    pub async fn admit(
+        self: &Arc<Self>,
+        class: Class,
+        deadline: Timestamp,
+    ) -> Result<Admission, Refusal> {
+        let _waiting = Waiting::new(self, class);
+        loop {
+            let eased = self.eased.notified();
+            let refusal = match self.try_admit(class).await {
+                Ok(admission) => return Ok(admission),
+                Err(refusal) => refusal,
+            };
+            if refusal.retry_at() > deadline {
+                return Err(refusal);
+            }
+            let wait = refusal
+                .retry_at()
+                .since(self.clock.now())
+                .max(Duration::from_millis(1));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = eased => {}
+            }
+            if self.clock.now() > deadline {
+                return Err(refusal);
+            }
+        }
+    }
+
+    /// The right to make one request now, or when to try again.
+    pub async fn try_admit(self: &Arc<Self>, class: Class) -> Result<Admission, Refusal> {
+        let held = class.is_held(&self.policy);
+        loop {
+            let admitted = self.lock().admit(class, held, self.clock.now());
+            match admitted {
+                Ok(()) => {
+                    return Ok(Admission {
+                        account: Arc::clone(self),
+                        held,
+                        ended: false,
+                    });
+                }
+                Err(live::Denied::Refused(refusal)) => return Err(refusal),
+                Err(live::Denied::Unkept) => {}
+            }
+            let _saving = self.saving.lock().await;
+            let wanted = self.lock().to_keep(class, self.clock.now());
+            let Some(arrivals) = wanted else { continue };
+            if !self.store.save(&self.name, arrivals).await {
+                let retry_at = self.clock.now().plus(Duration::from_secs(1));
+                return Err(Refusal::BudgetUnkept { retry_at });
+            }
+            self.lock().kept(arrivals);
+        }
+    }
+
+    /// Makes one request and learns from how it ends. An answer of any status is an answer here.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the request up; it may have been sent.
+    pub async fn ask(
+        &self,
+        admission: &mut Admission,
+        request: Request,
+    ) -> Result<Response, UpstreamError> {
+        let result = self.upstream.send(request, self.policy.timeout).await;
+        let now = self.clock.now();
+        let mut live = self.lock();
+        match &result {
+            Ok(response) => live.answered(response, now),
+            Err(error) => live.failed(error, now, |longest| self.clock.up_to(longest)),
+        }
+        drop(live);
+        admission.ended = true;
+        self.eased.notify_waiters();
+        result
+    }
+
+    /// Learns what an answer meant, where its status alone does not say.
+    pub fn learn(&self, trouble: &Trouble) {
+        let now = self.clock.now();
+        self.lock()
+            .learn(trouble, now, |longest| self.clock.up_to(longest));
+    }
+
+    /// How much longer the provider's pause lasts; zero where there is none.
+    pub fn paused_for(&self, now: Timestamp) -> Duration {
+        self.lock().paused_for(now)
+    }
+
+    /// What an operator sees of it.
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock()
+            .snapshot(self.policy.requests_per_minute, self.clock.now())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admission {
+    /// Nothing was sent with it: the requests in flight are given back, the budget is not.
+    pub fn ends(self) {}
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.account.lock().ended(self.held, self.ended);
+        self.account.eased.notify_waiters();
+    }
+}
+
+/// Counts a create that waits, so that no poll takes the slot it waits for.
+struct Waiting<'a>(Option<&'a Account>);
+
+impl<'a> Waiting<'a> {
+    fn new(account: &'a Account, class: Class) -> Self {
+        if class != Class::Create {
+            return Self(None);
+        }
+        account.lock().creates_waiting += 1;
+        Self(Some(account))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(account) = self.0 {
+            account.lock().creates_waiting -= 1;
+            account.eased.notify_waiters();
+        }
+    }
+}
+
+/// All configured accounts.
+#[derive(Debug, Clone, Default)]
+pub struct Accounts(Arc<BTreeMap<AccountName, Arc<Account>>>);
+
+impl Accounts {
+    /// These accounts.
+    pub fn new(accounts: impl IntoIterator<Item = Arc<Account>>) -> Self {
+        let named = accounts
+            .into_iter()
+            .map(|account| (account.name.clone(), account));
+        Self(Arc::new(named.collect()))
+    }
+
+    /// The account with this name.
+    pub fn get(&self, name: &AccountName) -> Option<&Arc<Account>> {
+        self.0.get(name)
+    }
+
+    /// All accounts, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.0.values()
+    }
+}
+
+#[cfg(test)]
+mod tests;

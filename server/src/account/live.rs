@@ -1,0 +1,425 @@
+//! What an account may be asked for now, and what it has learned: plain state behind one lock.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::Arrivals;
+use crate::{
+    cadence::{
+        Policy,
+        budget::{Breaker, Gate, Pace, backoff},
+    },
+    observation::Trouble,
+    purchase::Timestamp,
+    upstream::{Response, UpstreamError, rate_headers},
+};
+
+/// Long polls that one account may hold at once.
+const HELD_MAX: u32 = 1_000;
+/// How far ahead budget is kept in the store, so that not every request is a write.
+const KEPT_AHEAD: Duration = Duration::from_secs(5);
+/// The wait after a 429 that names none; doubled while they come in a row.
+const THROTTLED_BASE: Duration = Duration::from_secs(1);
+/// The longest of these waits.
+const THROTTLED_MAX: Duration = Duration::from_secs(60);
+/// How often an account whose credentials are refused is tried.
+const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
+
+/// What a request is for. Creates go first; the others share what is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// A create, an adoption's first read, or a repeat of a create.
+    Create,
+    /// A look-up of an unclear create.
+    LookUp,
+    /// A read of one open purchase.
+    Poll,
+    /// A read of one purchase after its end: at most a fifth of the budget.
+    AfterTerminal,
+    /// A caller's wish to be told now: at most a quarter of the budget.
+    Refresh,
+}
+
+impl Class {
+    /// Whether the provider holds such a request until something happens.
+    pub(super) fn is_held(self, policy: &Policy) -> bool {
+        policy.long_poll && self != Self::Create
+    }
+}
+
+/// Why a request may not be made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The budget is spent, or the provider asked for a pause.
+    Throttled {
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+    /// As many requests are in flight as may be.
+    Busy {
+        /// When to look again, if no answer comes before.
+        retry_at: Timestamp,
+    },
+    /// The breaker is open.
+    Unreachable {
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+    /// The credentials are refused.
+    Unauthorized {
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+    /// The store could not keep what would be spent.
+    BudgetUnkept {
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+}
+
+impl Refusal {
+    /// When to try again.
+    pub fn retry_at(self) -> Timestamp {
+        match self {
+            Self::Throttled { retry_at }
+            | Self::Busy { retry_at }
+            | Self::Unreachable { retry_at }
+            | Self::Unauthorized { retry_at }
+            | Self::BudgetUnkept { retry_at } => retry_at,
+        }
+    }
+}
+
+/// Why [`Live::admit`] did not admit.
+pub(super) enum Denied {
+    /// Not now.
+    Refused(Refusal),
+    /// Arrival times must be kept first.
+    Unkept,
+}
+
+/// How an account is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Well.
+    Ok,
+    /// The provider fails or throttles.
+    Degraded,
+    /// The provider refuses the credentials.
+    Unauthorized,
+}
+
+/// What an operator sees of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// How it is doing.
+    pub health: Health,
+    /// The words of the last failure, where it is not doing well.
+    pub note: String,
+    /// Its limit; 0 where unlimited.
+    pub requests_per_minute: u32,
+    /// Requests made in the last minute.
+    pub requests_last_minute: u32,
+    /// Requests under way.
+    pub in_flight: u32,
+    /// Whether the breaker is open.
+    pub breaker_open: bool,
+}
+
+/// The state behind an account's lock.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// Requests of all kinds.
+    requests: Pace,
+    /// Creates, which pass both.
+    creates: Pace,
+    /// The fifth for purchases after their end.
+    after_terminal: Pace,
+    /// The quarter for callers' wishes.
+    refreshes: Pace,
+    /// What the store has kept of the first two.
+    kept: Arrivals,
+    /// Creates that wait for a slot.
+    pub(super) creates_waiting: u32,
+    in_flight: u32,
+    in_flight_max: u32,
+    held: u32,
+    breaker: Breaker,
+    /// The provider asked for a pause until then.
+    paused_until: Option<Timestamp>,
+    /// 429s in a row.
+    throttles: u32,
+    /// The credentials are refused; the next probe is at this time.
+    unauthorized_until: Option<Timestamp>,
+    /// The words of the last failure.
+    trouble: String,
+    /// When the requests of the last minute were made.
+    recent: VecDeque<Timestamp>,
+}
+
+impl Live {
+    pub(super) fn new(policy: &Policy) -> Self {
+        let limit = policy.requests_per_minute;
+        // A share of an unlimited budget is unlimited; a share of a limited one is at least 1.
+        let share = |part: u32| Pace::new(if limit == 0 { 0 } else { (limit / part).max(1) });
+        Self {
+            requests: Pace::new(limit),
+            creates: Pace::new(policy.creates_per_minute),
+            after_terminal: share(5),
+            refreshes: share(4),
+            kept: Arrivals::default(),
+            creates_waiting: 0,
+            in_flight: 0,
+            in_flight_max: policy.max_in_flight,
+            held: 0,
+            breaker: Breaker::default(),
+            paused_until: None,
+            throttles: 0,
+            unauthorized_until: None,
+            trouble: String::new(),
+            recent: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn resume(&mut self, arrivals: Arrivals) {
+        self.requests.resume(arrivals.requests);
+        self.creates.resume(arrivals.creates);
+        self.kept = arrivals;
+    }
+
+    /// Takes one request's share of everything, or says why not.
+    pub(super) fn admit(&mut self, class: Class, held: bool, now: Timestamp) -> Result<(), Denied> {
+        let is_create = class == Class::Create;
+        if let Some(retry_at) = self.paused_until.filter(|until| now < *until) {
+            return Err(Denied::Refused(Refusal::Throttled { retry_at }));
+        }
+        let gate = self.breaker.gate(now);
+        if let Gate::Open(retry_at) = gate {
+            return Err(Denied::Refused(Refusal::Unreachable { retry_at }));
+        }
+        // A create is a probe itself: somebody who mended the credentials tries it first.
+        if let Some(retry_at) = self
+            .unauthorized_until
+            .filter(|until| now < *until && !is_create)
+        {
+            return Err(Denied::Refused(Refusal::Unauthorized { retry_at }));
+        }
+        self.room(class, held, now)?;
+        let earliest = self.earliest(class, now);
+        if earliest > now {
+            return Err(Denied::Refused(Refusal::Throttled { retry_at: earliest }));
+        }
+        if self.is_unkept(class, now) {
+            return Err(Denied::Unkept);
+        }
+        self.take(class, held, now);
+        if gate == Gate::Probe {
+            self.breaker.probe_begins();
+        }
+        if let Some(until) = &mut self.unauthorized_until {
+            *until = now.plus(UNAUTHORIZED_PROBE);
+        }
+        Ok(())
+    }
+
+    /// Whether one more request may be in flight. Creates may use the last eighth alone.
+    fn room(&self, class: Class, held: bool, now: Timestamp) -> Result<(), Denied> {
+        let full = if held {
+            self.held >= HELD_MAX
+        } else if class == Class::Create {
+            self.in_flight >= self.in_flight_max
+        } else {
+            self.in_flight >= (self.in_flight_max - self.in_flight_max / 8).max(1)
+                || (self.creates_waiting > 0 && self.in_flight + 1 >= self.in_flight_max)
+        };
+        if full {
+            let retry_at = now.plus(Duration::from_millis(500));
+            return Err(Denied::Refused(Refusal::Busy { retry_at }));
+        }
+        Ok(())
+    }
+
+    fn earliest(&self, class: Class, now: Timestamp) -> Timestamp {
+        // Half of the burst is for creates alone, so that one goes at once after any polling.
+        let part = if class == Class::Create { 1000 } else { 500 };
+        let requests = self.requests.earliest(now, part);
+        match class {
+            Class::Create => requests.max(self.creates.earliest(now, 1000)),
+            // Polls make way for a create that waits.
+            _ if self.creates_waiting > 0 && !self.requests.is_unlimited() => {
+                requests.max(now.plus(Duration::from_millis(50)))
+            }
+            Class::AfterTerminal => requests.max(self.after_terminal.earliest(now, 1000)),
+            Class::Refresh => requests.max(self.refreshes.earliest(now, 1000)),
+            Class::LookUp | Class::Poll => requests,
+        }
+    }
+
+    fn is_unkept(&self, class: Class, now: Timestamp) -> bool {
+        let requests =
+            !self.requests.is_unlimited() && self.requests.arrival_after(now) > self.kept.requests;
+        let creates = class == Class::Create
+            && !self.creates.is_unlimited()
+            && self.creates.arrival_after(now) > self.kept.creates;
+        requests || creates
+    }
+
+    /// The arrival times to keep before a request of this class is made; `None` where what is kept
+    /// covers it.
+    pub(super) fn to_keep(&self, class: Class, now: Timestamp) -> Option<Arrivals> {
+        if !self.is_unkept(class, now) {
+            return None;
+        }
+        let requests = self
+            .requests
+            .arrival_after(now)
+            .plus(KEPT_AHEAD)
+            .max(self.kept.requests);
+        let creates = match class {
+            Class::Create => self.creates.arrival_after(now).max(self.kept.creates),
+            _ => self.kept.creates,
+        };
+        Some(Arrivals {
+            requests: if self.requests.is_unlimited() {
+                self.kept.requests
+            } else {
+                requests
+            },
+            creates: if self.creates.is_unlimited() {
+                self.kept.creates
+            } else {
+                creates
+            },
+        })
+    }
+
+    pub(super) fn kept(&mut self, arrivals: Arrivals) {
+        self.kept.requests = self.kept.requests.max(arrivals.requests);
+        self.kept.creates = self.kept.creates.max(arrivals.creates);
+    }
+
+    fn take(&mut self, class: Class, held: bool, now: Timestamp) {
+        self.requests.take(now);
+        match class {
+            Class::Create => self.creates.take(now),
+            Class::AfterTerminal => self.after_terminal.take(now),
+            Class::Refresh => self.refreshes.take(now),
+            Class::LookUp | Class::Poll => {}
+        }
+        *(if held {
+            &mut self.held
+        } else {
+            &mut self.in_flight
+        }) += 1;
+        self.recent.push_back(now);
+        self.forget(now);
+    }
+
+    /// Drops what is older than a minute from the count of recent requests.
+    fn forget(&mut self, now: Timestamp) {
+        let minute_ago = now.minus(Duration::from_secs(60));
+        while self.recent.front().is_some_and(|time| *time <= minute_ago) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// A request is over; `answered` is false where it was given up.
+    pub(super) fn ended(&mut self, held: bool, answered: bool) {
+        let count = if held {
+            &mut self.held
+        } else {
+            &mut self.in_flight
+        };
+        *count = count.saturating_sub(1);
+        if !answered {
+            self.breaker.probe_dropped();
+        }
+    }
+
+    /// An answer of any status arrived.
+    pub(super) fn answered(&mut self, response: &Response, now: Timestamp) {
+        if let Some(until) = rate_headers::spent_until(&response.headers, now) {
+            self.pause(until);
+        }
+        if response.status < 500 {
+            self.breaker.succeeded();
+        }
+        if !matches!(response.status, 401 | 403) {
+            self.unauthorized_until = None;
+        }
+        if response.status != 429 {
+            self.throttles = 0;
+        }
+    }
+
+    /// No answer arrived.
+    pub(super) fn failed(
+        &mut self,
+        error: &UpstreamError,
+        now: Timestamp,
+        jitter: impl FnOnce(Duration) -> Duration,
+    ) {
+        self.trouble = error.to_string();
+        self.breaker.failed(now, jitter);
+    }
+
+    /// What the provider's file made of an answer.
+    pub(super) fn learn(
+        &mut self,
+        trouble: &Trouble,
+        now: Timestamp,
+        jitter: impl FnOnce(Duration) -> Duration,
+    ) {
+        match trouble {
+            Trouble::Throttled { retry_after } => {
+                let own = backoff(THROTTLED_BASE, self.throttles, THROTTLED_MAX);
+                self.throttles = self.throttles.saturating_add(1);
+                self.pause(now.plus(retry_after.unwrap_or(own)));
+                self.trouble = "throttled by the provider".to_owned();
+            }
+            Trouble::Unauthorized => {
+                self.unauthorized_until = Some(now.plus(UNAUTHORIZED_PROBE));
+                self.trouble = "the provider refuses the credentials".to_owned();
+            }
+            Trouble::Unreachable { why, .. } => {
+                self.trouble.clone_from(why);
+                if why.starts_with("HTTP") {
+                    self.breaker.failed(now, jitter);
+                }
+            }
+            Trouble::Unreadable { why } => self.trouble.clone_from(why),
+        }
+    }
+
+    pub(super) fn paused_for(&self, now: Timestamp) -> Duration {
+        self.paused_until
+            .map_or(Duration::ZERO, |until| until.since(now))
+    }
+
+    fn pause(&mut self, until: Timestamp) {
+        self.paused_until = Some(self.paused_until.map_or(until, |known| known.max(until)));
+    }
+
+    pub(super) fn snapshot(&mut self, requests_per_minute: u32, now: Timestamp) -> Snapshot {
+        self.forget(now);
+        let paused = self.paused_until.is_some_and(|until| now < until);
+        let health = if self.unauthorized_until.is_some() {
+            Health::Unauthorized
+        } else if paused || self.breaker.is_open() || self.breaker.failures() > 0 {
+            Health::Degraded
+        } else {
+            Health::Ok
+        };
+        Snapshot {
+            health,
+            note: if health == Health::Ok {
+                String::new()
+            } else {
+                self.trouble.clone()
+            },
+            requests_per_minute,
+            requests_last_minute: u32::try_from(self.recent.len()).unwrap_or(u32::MAX),
+            in_flight: self.in_flight + self.held,
+            breaker_open: self.breaker.is_open(),
+        }
+    }
+}

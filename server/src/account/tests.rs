@@ -1,0 +1,171 @@
+//! What an account lets through, in virtual time.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::{
+    cadence::Schedule,
+    upstream::scripted::{Scripted, json_response},
+};
+
+#[derive(Default)]
+struct Kept(Mutex<Option<Arrivals>>, AtomicU32);
+
+#[async_trait]
+impl BudgetStore for Kept {
+    async fn load(&self, _: &AccountName) -> Option<Arrivals> {
+        *self.0.lock().unwrap()
+    }
+
+    async fn save(&self, _: &AccountName, arrivals: Arrivals) -> bool {
+        *self.0.lock().unwrap() = Some(arrivals);
+        self.1.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+}
+
+fn policy(requests_per_minute: u32) -> Policy {
+    Policy {
+        requests_per_minute,
+        ..Policy::common(Schedule::of(&[], 5_000))
+    }
+}
+
+async fn open(policy: Policy, status: u16, store: &Arc<Kept>) -> Arc<Account> {
+    let registered = crate::provider::registered("devdraft").unwrap();
+    let secret = |name: &&str| ((*name).to_owned(), crate::purchase::Secret::new("x"));
+    let provider = (registered.build)(&registered.secrets.iter().map(secret).collect()).unwrap();
+    let answer = move |_| async move { Ok(json_response(status, &serde_json::json!({}))) };
+    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let store: Arc<dyn BudgetStore> = Arc::clone(store) as _;
+    let upstream = Arc::new(Scripted::new(answer));
+    Account::open(
+        AccountName::new("a"),
+        provider,
+        policy,
+        upstream,
+        clock,
+        store,
+    )
+    .await
+}
+
+fn request() -> Request {
+    Request::new(::http::Method::GET, ["x"])
+}
+
+async fn forever(account: &Arc<Account>, class: Class) -> Admission {
+    let deadline = account.clock.now().plus(Duration::from_secs(86_400));
+    account.admit(class, deadline).await.unwrap()
+}
+
+/// Promise P2, for one process and its restarts.
+#[tokio::test(start_paused = true)]
+async fn no_account_exceeds_its_requests_per_minute_over_restarts() {
+    let store = Arc::new(Kept::default());
+    let start = tokio::time::Instant::now();
+    let mut sent = Vec::new();
+    while start.elapsed() < Duration::from_secs(180) {
+        // Each life of the process makes a few requests and dies without a word.
+        let account = open(policy(100), 200, &store).await;
+        for _ in 0..7 {
+            forever(&account, Class::Poll).await;
+            sent.push(start.elapsed());
+        }
+    }
+    for (place, first) in sent.iter().enumerate() {
+        let minute = *first + Duration::from_secs(60);
+        let within = sent[place..]
+            .iter()
+            .take_while(|time| **time < minute)
+            .count();
+        assert!(within <= 100, "{within} requests in a minute");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_does_not_wait_for_polls() {
+    let account = open(policy(100), 200, &Arc::default()).await;
+    let polls = tokio::spawn({
+        let account = Arc::clone(&account);
+        async move {
+            loop {
+                forever(&account, Class::Poll).await;
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let deadline = account.clock.now().plus(Duration::from_secs(2));
+    assert!(account.admit(Class::Create, deadline).await.is_ok());
+    polls.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_of_budget_is_one_write() {
+    let store = Arc::new(Kept::default());
+    let account = open(policy(6_000), 200, &store).await;
+    let start = tokio::time::Instant::now();
+    for _ in 0..1_000 {
+        forever(&account, Class::Poll).await;
+    }
+    let blocks = start.elapsed().as_secs() / 5 + 2;
+    let writes = u64::from(store.1.load(Ordering::Relaxed));
+    assert!(writes <= blocks, "{writes} writes in {blocks} blocks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_pauses_the_whole_account_for_as_long_as_it_says() {
+    let account = open(policy(0), 429, &Arc::default()).await;
+    let mut admission = forever(&account, Class::Poll).await;
+    account.ask(&mut admission, request()).await.unwrap();
+    account.learn(&Trouble::Throttled {
+        retry_after: Some(Duration::from_secs(45)),
+    });
+    let refusal = account.try_admit(Class::Create).await.unwrap_err();
+    let retry_at = account.clock.now().plus(Duration::from_secs(45));
+    assert_eq!(refusal, Refusal::Throttled { retry_at });
+    assert_eq!(account.snapshot().health, Health::Degraded);
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    assert!(account.try_admit(Class::Create).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_are_tried_once_a_minute_and_recover() {
+    let account = open(policy(0), 200, &Arc::default()).await;
+    account.learn(&Trouble::Unauthorized);
+    assert_eq!(account.snapshot().health, Health::Unauthorized);
+    assert!(matches!(
+        account.try_admit(Class::Poll).await,
+        Err(Refusal::Unauthorized { .. })
+    ));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut probe = account.try_admit(Class::Poll).await.unwrap();
+    assert!(matches!(
+        account.try_admit(Class::Poll).await,
+        Err(Refusal::Unauthorized { .. })
+    ));
+    account.ask(&mut probe, request()).await.unwrap();
+    assert_eq!(account.snapshot().health, Health::Ok);
+    assert!(account.try_admit(Class::Poll).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_flight_are_bounded_and_given_back() {
+    let bounded = Policy {
+        max_in_flight: 8,
+        ..policy(0)
+    };
+    let account = open(bounded, 200, &Arc::default()).await;
+    let mut admissions = Vec::new();
+    while let Ok(admission) = account.try_admit(Class::Poll).await {
+        admissions.push(admission);
+    }
+    assert_eq!(admissions.len(), 7, "the last place is for creates");
+    let create = account.try_admit(Class::Create).await.unwrap();
+    assert!(matches!(
+        account.try_admit(Class::Create).await,
+        Err(Refusal::Busy { .. })
+    ));
+    drop((create, admissions));
+    assert_eq!(account.snapshot().in_flight, 0);
+}

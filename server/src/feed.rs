@@ -1,0 +1,279 @@
+//! Committed transitions to watchers: cursors and wake-ups.
+//!
+//! A watched purchase has a channel with the tail of its log; a watcher is a cursor and a waker. A
+//! watcher that falls behind reads the journal, so a slow one costs nobody anything. Nothing is
+//! pushed here: the journal's observer says that something was committed, and each stream fetches
+//! what it has not sent yet.
+
+mod channel;
+mod purchases;
+mod watch;
+mod wheel;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, task::AtomicWaker};
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::{
+    clock::Clock,
+    journal::{Committed, Journal, JournalError, Position, Record},
+    purchase::{PurchaseId, Revision, Timestamp},
+};
+use channel::Channels;
+use purchases::Ring;
+pub use purchases::{FeedEvent, WatchAll};
+pub use watch::{Event, Until, Watch};
+use wheel::Wheel;
+
+/// How long streams outlive the journal.
+const WITHOUT_JOURNAL_MAX: Duration = Duration::from_secs(60);
+
+/// Why this service ends a stream that has more to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The process is about to stop.
+    Draining,
+    /// The stream has reached its maximum age.
+    Aged,
+    /// The journal has been unavailable for a minute.
+    JournalLost,
+}
+
+/// How one stream behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// The longest silence before a heartbeat.
+    pub heartbeat: Duration,
+    /// When the stream ends of age; `None` for never.
+    pub ends_at: Option<Instant>,
+}
+
+/// What wakes one stream.
+#[derive(Debug, Default)]
+struct Wake(AtomicWaker);
+
+/// The feed of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Feed(Arc<Inner>);
+
+struct Inner {
+    journal: Arc<dyn Journal>,
+    clock: Clock,
+    /// Channels of watched purchases; those that nobody watches are not in memory.
+    channels: Channels,
+    /// Recent transitions of all purchases, in commit order.
+    ring: Mutex<Ring>,
+    /// Streams over many purchases.
+    everything: Mutex<Slab<Arc<Wake>>>,
+    /// When which stream wants to be woken although nothing happens.
+    wheel: Wheel,
+    /// 0 while streams may go on, else the [`End`] that all of them meet.
+    ending: AtomicU8,
+    /// The time up to which the journal is known, in milliseconds; kept while it is unavailable.
+    as_of_ms: AtomicI64,
+    /// Whether the journal was available at the last tick.
+    available: AtomicBool,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Feed").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Feed {
+    /// A feed of a journal's commits from now on. [`Feed::run`] drives its heartbeats.
+    pub fn new(journal: Arc<dyn Journal>, clock: Clock) -> Self {
+        let now_ms = clock.now().as_millis();
+        let inner = Arc::new(Inner {
+            ring: Mutex::new(Ring::after(journal.head())),
+            journal: Arc::clone(&journal),
+            clock,
+            channels: Channels::default(),
+            everything: Mutex::default(),
+            wheel: Wheel::new(),
+            ending: AtomicU8::new(0),
+            as_of_ms: AtomicI64::new(now_ms),
+            available: AtomicBool::new(true),
+        });
+        let observer = Arc::downgrade(&inner);
+        journal.observe(Arc::new(move |committed| {
+            if let Some(inner) = observer.upgrade() {
+                inner.committed(committed);
+            }
+        }));
+        Self(inner)
+    }
+
+    /// Wakes streams for heartbeats, and ends all when the journal stays away. Runs for ever.
+    pub async fn run(&self) {
+        let available = self.0.journal.available();
+        let mut lost_since = None;
+        loop {
+            tokio::time::sleep(wheel::SLOT).await;
+            let is_available = *available.borrow();
+            self.0.available.store(is_available, Ordering::Relaxed);
+            if is_available {
+                self.0
+                    .as_of_ms
+                    .store(self.0.clock.now().as_millis(), Ordering::Relaxed);
+                lost_since = None;
+                let _ = self.0.end(Some(End::JournalLost), 0);
+            } else {
+                let since = *lost_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= WITHOUT_JOURNAL_MAX {
+                    let _ = self.0.end(None, code(End::JournalLost));
+                    self.0.wake_all();
+                }
+            }
+            self.0.wheel.tick(Instant::now());
+        }
+    }
+
+    /// Ends every stream, now and from now on.
+    pub fn drain(&self) {
+        self.0.ending.store(code(End::Draining), Ordering::SeqCst);
+        self.0.wake_all();
+    }
+
+    /// Whether streams are being ended, and why.
+    pub fn ending(&self) -> Option<End> {
+        self.0.ending()
+    }
+
+    /// The time up to which the journal is known.
+    pub fn as_of(&self) -> Timestamp {
+        let known = self.0.as_of_ms.load(Ordering::Relaxed);
+        match self.0.available.load(Ordering::Relaxed) && *self.0.journal.available().borrow() {
+            true => self.0.clock.now(),
+            false => Timestamp::from_millis(known).unwrap_or_default(),
+        }
+    }
+
+    /// A stream of one purchase's transitions after `cursor` (or of a snapshot and what follows),
+    /// with the record it begins from; `None` where there is no such purchase.
+    pub async fn watch(
+        &self,
+        purchase: PurchaseId,
+        cursor: Option<Revision>,
+        until: Until,
+        pace: Pace,
+    ) -> Result<Option<(Record, Watch)>, JournalError> {
+        Watch::open(&self.0, purchase, cursor, until, pace).await
+    }
+
+    /// A stream of the transitions of all purchases that a filter admits, after a position.
+    pub fn watch_all(
+        &self,
+        filter: crate::journal::Filter,
+        after: Position,
+        pace: Pace,
+    ) -> WatchAll {
+        WatchAll::open(&self.0, filter, after, pace)
+    }
+
+    /// Waits until a purchase has a revision after `after`, or until `deadline`. Returns whether it
+    /// has.
+    ///
+    /// # Cancel safety
+    /// Has no effect.
+    pub async fn wait_past(
+        &self,
+        purchase: PurchaseId,
+        after: Revision,
+        deadline: Instant,
+    ) -> Result<bool, JournalError> {
+        let pace = Pace {
+            heartbeat: Duration::from_secs(86_400),
+            ends_at: None,
+        };
+        let waited = async {
+            let opened = self
+                .watch(purchase, Some(after), Until::Final, pace)
+                .await?;
+            let Some((record, mut watch)) = opened else {
+                return Ok(false);
+            };
+            if record.purchase.status.revision > after {
+                return Ok(true);
+            }
+            while let Some(event) = watch.next().await {
+                match event {
+                    Ok(Event::Transition(_) | Event::Snapshot(_)) => return Ok(true),
+                    Ok(Event::Heartbeat { .. }) => {}
+                    Err(_) => return Ok(false),
+                }
+            }
+            Ok(false)
+        };
+        match tokio::time::timeout_at(deadline, waited).await {
+            Ok(result) => result,
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// How many streams watch a purchase.
+    pub fn watchers(&self, purchase: PurchaseId) -> usize {
+        self.0.channels.watchers(purchase)
+    }
+}
+
+/// An [`End`] as it is kept in an atomic.
+fn code(end: End) -> u8 {
+    match end {
+        End::Draining => 1,
+        End::Aged => 2,
+        End::JournalLost => 3,
+    }
+}
+
+impl Inner {
+    fn committed(&self, committed: &[Arc<Committed>]) {
+        lock(&self.ring).extend(committed);
+        for one in committed {
+            self.channels.committed(one);
+        }
+        for (_, wake) in lock(&self.everything).iter() {
+            wake.0.wake();
+        }
+    }
+
+    fn ending(&self) -> Option<End> {
+        match self.ending.load(Ordering::SeqCst) {
+            1 => Some(End::Draining),
+            2 => Some(End::Aged),
+            3 => Some(End::JournalLost),
+            _ => None,
+        }
+    }
+
+    /// Moves from one end to another: a drain is never taken back.
+    fn end(&self, from: Option<End>, to: u8) -> Result<u8, u8> {
+        let from = from.map_or(0, code);
+        self.ending
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+    }
+
+    fn wake_all(&self) {
+        self.channels.wake_all();
+        for (_, wake) in lock(&self.everything).iter() {
+            wake.0.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! What is in memory of each watched purchase: the tail of its log, its newest revision, and who to
+//! wake.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use slab::Slab;
+
+use super::{Wake, lock};
+use crate::{
+    journal::{Committed, Record},
+    purchase::{Finality, PurchaseId, Revision, Transition},
+};
+
+/// Transitions that a channel keeps; a watcher further behind reads the journal.
+const TAIL_MAX: usize = 16;
+/// Parts of the map, each with a lock of its own.
+const PARTS: usize = 16;
+
+/// The channels of all watched purchases.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    parts: [Mutex<HashMap<PurchaseId, Arc<Channel>>>; PARTS],
+}
+
+/// One watched purchase.
+#[derive(Debug, Default)]
+pub(super) struct Channel(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The newest transitions, dense, oldest first.
+    tail: VecDeque<Arc<Committed>>,
+    /// The newest revision that is known here.
+    head: Revision,
+    /// Its finality.
+    finality: Option<Finality>,
+    watchers: Slab<Arc<Wake>>,
+}
+
+/// What a watcher finds after its cursor.
+pub(super) enum Next {
+    /// The next transition.
+    Here(Box<Transition>),
+    /// There is one, and the journal has it.
+    InJournal,
+    /// Nothing; the newest status has this finality.
+    CaughtUp(Finality),
+}
+
+impl Channels {
+    fn part(&self, purchase: PurchaseId) -> &Mutex<HashMap<PurchaseId, Arc<Channel>>> {
+        let place = usize::try_from(purchase.as_u128() % PARTS as u128).unwrap_or(0);
+        // The remainder is below PARTS.
+        self.parts.get(place).unwrap_or(&self.parts[0])
+    }
+
+    /// Subscribes: from now on the channel hears of the purchase's commits.
+    pub(super) fn join(&self, purchase: PurchaseId, wake: &Arc<Wake>) -> (Arc<Channel>, usize) {
+        let mut part = lock(self.part(purchase));
+        let channel = part.entry(purchase).or_default();
+        let place = lock(&channel.0).watchers.insert(Arc::clone(wake));
+        (Arc::clone(channel), place)
+    }
+
+    pub(super) fn leave(&self, purchase: PurchaseId, place: usize) {
+        let mut part = lock(self.part(purchase));
+        let Some(channel) = part.get(&purchase) else {
+            return;
+        };
+        let empty = {
+            let mut state = lock(&channel.0);
+            state.watchers.try_remove(place);
+            state.watchers.is_empty()
+        };
+        if empty {
+            part.remove(&purchase);
+        }
+    }
+
+    pub(super) fn committed(&self, committed: &Arc<Committed>) {
+        let channel = lock(self.part(committed.purchase.id))
+            .get(&committed.purchase.id)
+            .cloned();
+        if let Some(channel) = channel {
+            channel.committed(committed);
+        }
+    }
+
+    pub(super) fn watchers(&self, purchase: PurchaseId) -> usize {
+        let channel = lock(self.part(purchase)).get(&purchase).cloned();
+        channel.map_or(0, |channel| lock(&channel.0).watchers.len())
+    }
+
+    pub(super) fn wake_all(&self) {
+        for part in &self.parts {
+            let channels: Vec<Arc<Channel>> = lock(part).values().cloned().collect();
+            for channel in channels {
+                lock(&channel.0).wake();
+            }
+        }
+    }
+}
+
+impl Channel {
+    fn committed(&self, committed: &Arc<Committed>) {
+        let status = &committed.purchase.status;
+        let mut state = lock(&self.0);
+        if status.revision <= state.head {
+            return;
+        }
+        let left = committed
+            .from_state
+            .is_some_and(|from| from != status.state);
+        if status.revision != state.head.next() || left {
+            // A gap is read from the journal; and where a state was left, the journal has wiped the
+            // buyer actions that the tail still holds.
+            state.tail.clear();
+        }
+        state.head = status.revision;
+        state.finality = Some(status.finality);
+        state.tail.push_back(Arc::clone(committed));
+        if state.tail.len() > TAIL_MAX {
+            state.tail.pop_front();
+        }
+        state.wake();
+    }
+
+    /// Learns the newest revision from a record that was read after joining.
+    pub(super) fn learn(&self, record: &Record) {
+        let status = &record.purchase.status;
+        let mut state = lock(&self.0);
+        if status.revision > state.head {
+            state.head = status.revision;
+            state.finality = Some(status.finality);
+            state.tail.clear();
+        }
+    }
+
+    pub(super) fn after(&self, cursor: Revision) -> Next {
+        let state = lock(&self.0);
+        if cursor >= state.head {
+            return Next::CaughtUp(state.finality.unwrap_or(Finality::Open));
+        }
+        let wanted = cursor.next();
+        let found = state
+            .tail
+            .iter()
+            .find(|one| one.purchase.status.revision == wanted);
+        found.map_or(Next::InJournal, |one| {
+            Next::Here(Box::new(Transition {
+                from_state: one.from_state,
+                status: one.purchase.status.as_ref().clone(),
+                cause: one.cause,
+            }))
+        })
+    }
+}
+
+impl State {
+    fn wake(&self) {
+        for (_, wake) in &self.watchers {
+            wake.0.wake();
+        }
+    }
+}

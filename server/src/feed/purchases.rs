@@ -1,0 +1,217 @@
+//! A stream of many purchases: a ring of recent transitions, and the journal for what is older.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::{Stream, future::BoxFuture};
+use tokio::time::Instant;
+
+use super::{End, Inner, Pace, Wake, lock};
+use crate::journal::{Committed, Filter, JournalError, Position};
+
+/// Transitions that the ring keeps.
+const RING_MAX: usize = 8_192;
+/// Transitions looked at before others get their turn, and read from the journal at once.
+const LOOKED_AT_MAX: usize = 256;
+/// How long a stream waits before it asks a journal again that has failed.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// The newest transitions, dense by position.
+#[derive(Debug)]
+pub(super) struct Ring {
+    items: VecDeque<Arc<Committed>>,
+    /// Everything after this position is in the ring.
+    after: Position,
+}
+
+impl Ring {
+    pub(super) fn after(head: Position) -> Self {
+        Self {
+            items: VecDeque::new(),
+            after: head,
+        }
+    }
+
+    pub(super) fn extend(&mut self, committed: &[Arc<Committed>]) {
+        self.items.extend(committed.iter().cloned());
+        while self.items.len() > RING_MAX {
+            if let Some(oldest) = self.items.pop_front() {
+                self.after = oldest.position;
+            }
+        }
+    }
+
+    /// What follows a position; `None` where the ring does not reach back so far.
+    fn following(&self, position: Position) -> Option<Vec<Arc<Committed>>> {
+        if position < self.after {
+            return None;
+        }
+        let first = self.items.partition_point(|one| one.position <= position);
+        Some(
+            self.items
+                .iter()
+                .skip(first)
+                .take(LOOKED_AT_MAX)
+                .cloned()
+                .collect(),
+        )
+    }
+}
+
+/// One message of a stream over many purchases.
+#[derive(Debug, Clone)]
+pub enum FeedEvent {
+    /// The next transition that the filter admits.
+    Transition(Arc<Committed>),
+    /// Everything up to the stream's position was sent.
+    Heartbeat,
+}
+
+type Read = Result<(Vec<Arc<Committed>>, Position), JournalError>;
+
+/// A stream of the transitions that a filter admits, in commit order. It ends by an error alone.
+pub struct WatchAll {
+    inner: Arc<Inner>,
+    filter: Filter,
+    /// Everything up to here was looked at.
+    position: Position,
+    looked_up: VecDeque<Arc<Committed>>,
+    reading: Option<BoxFuture<'static, Read>>,
+    /// The position that `looked_up` reaches.
+    reaches: Position,
+    place: usize,
+    wake: Arc<Wake>,
+    pace: Pace,
+    quiet_since: Option<Instant>,
+    slot: u64,
+    ended: bool,
+}
+
+impl fmt::Debug for WatchAll {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("WatchAll")
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WatchAll {
+    pub(super) fn open(inner: &Arc<Inner>, filter: Filter, after: Position, pace: Pace) -> Self {
+        let wake = Arc::new(Wake::default());
+        let place = lock(&inner.everything).insert(Arc::clone(&wake));
+        Self {
+            inner: Arc::clone(inner),
+            filter,
+            position: after,
+            looked_up: VecDeque::new(),
+            reading: None,
+            reaches: after,
+            place,
+            wake,
+            pace,
+            quiet_since: None,
+            slot: 0,
+            ended: false,
+        }
+    }
+
+    /// The position up to which everything that the filter admits was sent.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The next admitted transition; `None` where the stream has caught up.
+    fn advance(&mut self, context: &mut Context<'_>) -> Poll<Option<Arc<Committed>>> {
+        loop {
+            while let Some(one) = self.looked_up.pop_front() {
+                self.position = one.position;
+                if self.filter.admits(&one.purchase) {
+                    return Poll::Ready(Some(one));
+                }
+            }
+            self.position = self.position.max(self.reaches);
+            if let Some(reading) = &mut self.reading {
+                let result = ready!(reading.as_mut().poll(context));
+                self.reading = None;
+                let Ok((read, reaches)) = result else {
+                    self.slot = self.inner.wheel.at(Instant::now() + READ_AGAIN, &self.wake);
+                    return Poll::Pending;
+                };
+                self.looked_up = read.into();
+                self.reaches = reaches;
+                continue;
+            }
+            let following = lock(&self.inner.ring).following(self.position);
+            match following {
+                Some(next) if next.is_empty() => return Poll::Ready(None),
+                Some(next) => {
+                    self.reaches = next.last().map_or(self.position, |last| last.position);
+                    self.looked_up = next.into();
+                }
+                None => {
+                    let journal = Arc::clone(&self.inner.journal);
+                    let (caller, position) = (self.filter.caller.clone(), self.position);
+                    self.reading = Some(Box::pin(async move {
+                        journal.tail(caller.as_ref(), position, LOOKED_AT_MAX).await
+                    }));
+                }
+            }
+        }
+    }
+
+    fn beat(&mut self) -> Poll<FeedEvent> {
+        let now = Instant::now();
+        let due = self
+            .quiet_since
+            .map_or(now, |since| since + self.pace.heartbeat);
+        if due <= now {
+            self.quiet_since = Some(now);
+            self.slot = 0;
+            return Poll::Ready(FeedEvent::Heartbeat);
+        }
+        if self.slot <= self.inner.wheel.passed(now) {
+            let next = self.pace.ends_at.map_or(due, |ends_at| ends_at.min(due));
+            self.slot = self.inner.wheel.at(next, &self.wake);
+        }
+        Poll::Pending
+    }
+}
+
+impl Stream for WatchAll {
+    type Item = Result<(FeedEvent, Position), End>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        this.wake.0.register(context.waker());
+        let aged = this
+            .pace
+            .ends_at
+            .is_some_and(|ends_at| ends_at <= Instant::now());
+        if let Some(end) = this.inner.ending().or(aged.then_some(End::Aged)) {
+            this.ended = true;
+            return Poll::Ready(Some(Err(end)));
+        }
+        if let Some(one) = ready!(this.advance(context)) {
+            this.quiet_since = this.quiet_since.map(|_| Instant::now());
+            return Poll::Ready(Some(Ok((FeedEvent::Transition(one), this.position))));
+        }
+        let beat = ready!(this.beat());
+        Poll::Ready(Some(Ok((beat, this.position))))
+    }
+}
+
+impl Drop for WatchAll {
+    fn drop(&mut self) {
+        lock(&self.inner.everything).try_remove(self.place);
+    }
+}

@@ -1,0 +1,242 @@
+//! A stream of one purchase: written by hand, so that an idle one is a cursor and no task.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::{Stream, future::BoxFuture};
+use tokio::time::Instant;
+
+use super::{
+    End, Inner, Pace, Wake,
+    channel::{Channel, Next},
+};
+use crate::{
+    journal::{JournalError, Record},
+    purchase::{Finality, PurchaseId, Revision, Status, Transition},
+};
+
+/// Transitions read from the journal at once.
+const READ_MAX: usize = 64;
+/// How long a stream waits before it asks a journal again that has failed.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// When a stream has reached its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When the newest status has been sent and is not OPEN.
+    Terminal,
+    /// When the newest status has been sent and is FINAL.
+    Final,
+}
+
+impl Until {
+    fn is_reached(self, newest: Finality) -> bool {
+        match self {
+            Self::Terminal => newest != Finality::Open,
+            Self::Final => newest == Finality::Final,
+        }
+    }
+}
+
+/// One message of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The newest status, as the first message of a stream without cursor.
+    Snapshot(Box<Status>),
+    /// The next transition.
+    Transition(Box<Transition>),
+    /// Everything up to this revision was sent.
+    Heartbeat {
+        /// The newest revision.
+        revision: Revision,
+    },
+}
+
+type Reading = BoxFuture<'static, Result<Vec<Transition>, JournalError>>;
+
+/// A stream of one purchase's transitions, in order and without gap. It ends with `None` where the
+/// wanted end is reached, or with an error that says why it was ended.
+pub struct Watch {
+    inner: Arc<Inner>,
+    purchase: PurchaseId,
+    channel: Arc<Channel>,
+    /// The place of `wake` in the channel.
+    place: usize,
+    wake: Arc<Wake>,
+    /// The last revision that was sent.
+    cursor: Revision,
+    /// Sent before anything else.
+    snapshot: Option<Box<Status>>,
+    /// Read from the journal and not sent yet.
+    read: VecDeque<Transition>,
+    reading: Option<Reading>,
+    until: Until,
+    pace: Pace,
+    /// When anything was sent last; `None` before the first heartbeat, which follows at once.
+    quiet_since: Option<Instant>,
+    /// The wheel's slot in which this stream is woken; 0 for none.
+    slot: u64,
+    ended: bool,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Watch")
+            .field("purchase", &self.purchase)
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// Subscribes, then reads: what is committed in between is skipped by the cursor.
+    pub(super) async fn open(
+        inner: &Arc<Inner>,
+        purchase: PurchaseId,
+        cursor: Option<Revision>,
+        until: Until,
+        pace: Pace,
+    ) -> Result<Option<(Record, Self)>, JournalError> {
+        let wake = Arc::new(Wake::default());
+        let (channel, place) = inner.channels.join(purchase, &wake);
+        let mut watch = Self {
+            inner: Arc::clone(inner),
+            purchase,
+            channel,
+            place,
+            wake,
+            cursor: cursor.unwrap_or_default(),
+            snapshot: None,
+            read: VecDeque::new(),
+            reading: None,
+            until,
+            pace,
+            quiet_since: None,
+            slot: 0,
+            ended: false,
+        };
+        let Some(record) = inner.journal.record(purchase).await? else {
+            return Ok(None);
+        };
+        watch.channel.learn(&record);
+        if cursor.is_none() {
+            watch.cursor = record.purchase.status.revision;
+            watch.snapshot = Some(Box::new(record.purchase.status.as_ref().clone()));
+        }
+        Ok(Some((record, watch)))
+    }
+
+    /// The next transition after the cursor, or the finality of the newest status.
+    fn advance(&mut self, context: &mut Context<'_>) -> Poll<Result<Transition, Finality>> {
+        loop {
+            if let Some(transition) = self.read.pop_front() {
+                if transition.status.revision <= self.cursor {
+                    continue;
+                }
+                return Poll::Ready(Ok(transition));
+            }
+            if let Some(reading) = &mut self.reading {
+                let result = ready!(reading.as_mut().poll(context));
+                self.reading = None;
+                match result {
+                    Ok(read) if !read.is_empty() => self.read = read.into(),
+                    Ok(_) | Err(_) => {
+                        self.wake_at(Instant::now() + READ_AGAIN);
+                        return Poll::Pending;
+                    }
+                }
+                continue;
+            }
+            match self.channel.after(self.cursor) {
+                Next::Here(transition) => return Poll::Ready(Ok(*transition)),
+                Next::CaughtUp(finality) => return Poll::Ready(Err(finality)),
+                Next::InJournal => {
+                    let (journal, purchase) = (Arc::clone(&self.inner.journal), self.purchase);
+                    let cursor = self.cursor;
+                    self.reading = Some(Box::pin(async move {
+                        journal.transitions(purchase, cursor, READ_MAX).await
+                    }));
+                }
+            }
+        }
+    }
+
+    fn wake_at(&mut self, time: Instant) {
+        self.slot = self.inner.wheel.at(time, &self.wake);
+    }
+
+    /// A heartbeat that is due, or the promise of one.
+    fn beat(&mut self) -> Poll<Event> {
+        let now = Instant::now();
+        let due = self
+            .quiet_since
+            .map_or(now, |since| since + self.pace.heartbeat);
+        if due <= now {
+            self.quiet_since = Some(now);
+            self.slot = 0;
+            return Poll::Ready(Event::Heartbeat {
+                revision: self.cursor,
+            });
+        }
+        if self.slot <= self.inner.wheel.passed(now) {
+            let next = self.pace.ends_at.map_or(due, |ends_at| ends_at.min(due));
+            self.wake_at(next);
+        }
+        Poll::Pending
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<Event, End>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        // Registered before looking: a commit after the look wakes this stream.
+        this.wake.0.register(context.waker());
+        if let Some(status) = this.snapshot.take() {
+            return Poll::Ready(Some(Ok(Event::Snapshot(status))));
+        }
+        let aged = this
+            .pace
+            .ends_at
+            .is_some_and(|ends_at| ends_at <= Instant::now());
+        let end = this.inner.ending().or(aged.then_some(End::Aged));
+        let newest = match this.advance(context) {
+            Poll::Ready(Ok(transition)) if end != Some(End::JournalLost) => {
+                this.cursor = transition.status.revision;
+                this.quiet_since = this.quiet_since.map(|_| Instant::now());
+                return Poll::Ready(Some(Ok(Event::Transition(Box::new(transition)))));
+            }
+            Poll::Ready(Err(finality)) => Some(finality),
+            Poll::Ready(Ok(_)) | Poll::Pending => None,
+        };
+        if newest.is_some_and(|finality| this.until.is_reached(finality)) {
+            this.ended = true;
+            return Poll::Ready(None);
+        }
+        if let Some(end) = end {
+            this.ended = true;
+            return Poll::Ready(Some(Err(end)));
+        }
+        if newest.is_none() {
+            return Poll::Pending;
+        }
+        this.beat().map(|beat| Some(Ok(beat)))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.inner.channels.leave(self.purchase, self.place);
+    }
+}

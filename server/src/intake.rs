@@ -1,0 +1,440 @@
+//! Create: intent, submit, join, recover, resolve.
+//!
+//! The intent is durable before anything is sent, a send is owned by a task of this room and not by
+//! the call that asked for it, and what is unclear is looked up or asked about, never sent blindly.
+
+mod adopt;
+mod attempt;
+mod commit;
+mod deadlines;
+mod repeat;
+mod resolve;
+mod settle;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tillwatch_proto::v1::create_purchase_request::Order;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    account::{Account, Accounts, Class, Refusal},
+    clock::Clock,
+    feed::Feed,
+    fingerprint::Keyring,
+    journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write, Written},
+    purchase::{CallerName, Cause, Purchase, PurchaseId, Status, Timestamp, Transition},
+};
+use attempt::Ended;
+use deadlines::Deadlines;
+pub use resolve::{Resolution, ResolveError};
+
+/// How long a create waits for budget and breaker.
+const ADMISSION_WAIT: Duration = Duration::from_secs(2);
+/// How much longer than the account's timeout a send may take before it counts as unclear.
+const SUBMIT_SLACK: Duration = Duration::from_secs(5);
+/// How long something that was not sent waits for a repeat.
+const REPEAT_WANTED_FOR: Duration = Duration::from_secs(86_400);
+/// What a caller is told to wait after a failure that names no time.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What a caller wants created, with everything checked that can be checked without asking anybody.
+#[derive(Debug)]
+pub struct NewPurchase {
+    /// Who wants it.
+    pub caller: CallerName,
+    /// The caller's key.
+    pub key: String,
+    /// With which account.
+    pub account: Arc<Account>,
+    /// The caller's annotations.
+    pub labels: BTreeMap<String, String>,
+    /// What to buy, or what exists.
+    pub order: Order,
+    /// Until when the caller waits; `None` for as long as it takes.
+    pub deadline: Option<Timestamp>,
+}
+
+/// A create that succeeded.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// The purchase with its newest status.
+    pub purchase: Purchase,
+    /// Whether the key was known already.
+    pub replayed: bool,
+}
+
+/// Why a create failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CreateError {
+    /// The key names another order.
+    #[error("the idempotency key was used with another order")]
+    KeyReused {
+        /// The purchase that has the key.
+        purchase: PurchaseId,
+        /// The names of the fields that differ.
+        fields: Vec<String>,
+    },
+    /// The key that fingerprinted the first order is gone, so the orders cannot be compared.
+    #[error("the fingerprint key of the first order is not configured")]
+    FingerprintKeyGone,
+    /// The provider refused the order.
+    #[error("the provider refused the order")]
+    Rejected {
+        /// The purchase that says so.
+        purchase: PurchaseId,
+        /// The provider's message, on the call that sent the order.
+        message: Option<String>,
+    },
+    /// Nothing was sent: the budget is spent or the provider throttles.
+    #[error("the account is throttled; nothing was sent")]
+    Throttled {
+        /// The purchase that waits, where there is one.
+        purchase: Option<PurchaseId>,
+        /// When to repeat.
+        retry_after: Duration,
+    },
+    /// Nothing was sent, or nothing could be read.
+    #[error("the provider cannot be reached")]
+    Unreachable {
+        /// The purchase that waits, where there is one.
+        purchase: Option<PurchaseId>,
+        /// When to repeat.
+        retry_after: Duration,
+    },
+    /// Nothing was sent: the provider refuses the account's credentials.
+    #[error("the provider refuses the account's credentials")]
+    Unauthorized {
+        /// The purchase that waits, where there is one.
+        purchase: Option<PurchaseId>,
+        /// When to repeat.
+        retry_after: Duration,
+    },
+    /// The provider does not know the reference to adopt.
+    #[error("the provider does not know the reference")]
+    ReferenceUnknown,
+    /// Another caller's purchase has the reference.
+    #[error("the reference belongs to another purchase")]
+    ReferenceTaken,
+    /// The journal could not be read or written.
+    #[error("the journal is unavailable")]
+    Journal {
+        /// The purchase whose answer is being kept, where there is one.
+        purchase: Option<PurchaseId>,
+    },
+    /// The caller's deadline passed while the attempt goes on.
+    #[error("the deadline passed before the provider answered")]
+    DeadlineExceeded,
+    /// The process is about to stop.
+    #[error("the server is draining")]
+    Draining,
+}
+
+impl From<JournalError> for CreateError {
+    fn from(_: JournalError) -> Self {
+        Self::Journal { purchase: None }
+    }
+}
+
+impl CreateError {
+    /// What a refusal of the account means to a caller.
+    fn refused(refusal: Refusal, purchase: Option<PurchaseId>, now: Timestamp) -> Self {
+        let retry_after = refusal
+            .retry_at()
+            .since(now)
+            .max(Duration::from_millis(100));
+        match refusal {
+            Refusal::Throttled { .. } | Refusal::Busy { .. } => Self::Throttled {
+                purchase,
+                retry_after,
+            },
+            Refusal::Unreachable { .. } => Self::Unreachable {
+                purchase,
+                retry_after,
+            },
+            Refusal::Unauthorized { .. } => Self::Unauthorized {
+                purchase,
+                retry_after,
+            },
+            Refusal::BudgetUnkept { .. } => Self::Journal { purchase },
+        }
+    }
+}
+
+/// The intake of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Intake(Arc<Inner>);
+
+struct Inner {
+    journal: Arc<dyn Journal>,
+    feed: Feed,
+    clock: Clock,
+    accounts: Accounts,
+    keyring: Keyring,
+    /// Attempts under way in this process, by purchase; removed when they have ended.
+    attempts: Mutex<HashMap<PurchaseId, watch::Receiver<Option<Ended>>>>,
+    /// Attempts and settlements: a drain waits for them.
+    tasks: TaskTracker,
+    /// Purchases whose unclear send this process is repeating by itself.
+    repeating: Mutex<HashSet<PurchaseId>>,
+    /// What has to be looked at when.
+    deadlines: Arc<Deadlines>,
+}
+
+impl fmt::Debug for Intake {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Intake").finish_non_exhaustive()
+    }
+}
+
+impl Intake {
+    /// An intake over these rooms. [`Intake::recover`] and [`Intake::run`] make it whole.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        feed: Feed,
+        clock: Clock,
+        accounts: Accounts,
+        keyring: Keyring,
+    ) -> Self {
+        let deadlines = Arc::new(Deadlines::default());
+        let inner = Arc::new(Inner {
+            journal: Arc::clone(&journal),
+            feed,
+            clock,
+            accounts,
+            keyring,
+            attempts: Mutex::default(),
+            repeating: Mutex::default(),
+            tasks: TaskTracker::new(),
+            deadlines,
+        });
+        let observer = Arc::downgrade(&inner);
+        journal.observe(Arc::new(move |committed| {
+            if let Some(inner) = observer.upgrade() {
+                for one in committed {
+                    inner.consider(&one.purchase);
+                }
+            }
+        }));
+        Self(inner)
+    }
+
+    /// Creates a purchase, or answers for the one that the key names already.
+    ///
+    /// # Errors
+    /// See [`CreateError`]; where it carries a purchase, that is durable.
+    ///
+    /// # Cancel safety
+    /// Once the intent is durable the attempt goes on without the caller.
+    pub async fn create(&self, new: NewPurchase) -> Result<Created, CreateError> {
+        let deadline = new.deadline;
+        let inner = Arc::clone(&self.0);
+        let created = async move { inner.create(new).await };
+        let Some(deadline) = deadline else {
+            return created.await;
+        };
+        let left = deadline.since(self.0.clock.now());
+        match tokio::time::timeout(left, created).await {
+            Ok(result) => result,
+            Err(_) => Err(CreateError::DeadlineExceeded),
+        }
+    }
+
+    /// Settles by hand what cannot be settled otherwise.
+    ///
+    /// # Errors
+    /// See [`ResolveError`]; nothing is changed then.
+    pub async fn resolve(
+        &self,
+        purchase: PurchaseId,
+        expected: crate::purchase::Revision,
+        resolution: Resolution,
+    ) -> Result<Purchase, ResolveError> {
+        self.0.resolve(purchase, expected, resolution).await
+    }
+
+    /// Takes up what an earlier process has left: called once, before anything is served.
+    pub fn recover(&self, record: &Record) {
+        self.0.recovered(record);
+    }
+
+    /// Settles what becomes due. Runs for ever.
+    pub async fn run(&self) {
+        self.0.settle_forever().await;
+    }
+
+    /// Takes no new attempts and waits for those under way.
+    pub async fn drain(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    fn attempts(&self) -> MutexGuard<'_, HashMap<PurchaseId, watch::Receiver<Option<Ended>>>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn repeating(&self) -> MutexGuard<'_, HashSet<PurchaseId>> {
+        self.repeating
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn create(self: &Arc<Self>, new: NewPurchase) -> Result<Created, CreateError> {
+        if let Some(record) = self.journal.record_by_key(&new.caller, &new.key).await? {
+            return self.again(record, &new).await;
+        }
+        if let Order::Existing(reference) = &new.order {
+            return self.adopt(&new, reference).await;
+        }
+        if self.tasks.is_closed() {
+            return Err(CreateError::Draining);
+        }
+        let now = self.clock.now();
+        let admission = (new
+            .account
+            .admit(Class::Create, self.admission_deadline(&new))
+            .await)
+            .map_err(|refusal| CreateError::refused(refusal, None, self.clock.now()))?;
+        let (record, transition) = self.intent(&new, now)?;
+        let begin = Write::Begin {
+            record: Box::new(record.clone()),
+            transitions: vec![transition],
+        };
+        let (live, ended) = watch::channel(None);
+        self.attempts().insert(record.purchase.id, ended.clone());
+        self.start(begin, record, &new, admission, live, true);
+        match Self::told(ended, false).await? {
+            Told::Created(created) => Ok(created),
+            Told::Elsewhere => self.again_by_key(&new).await,
+        }
+    }
+
+    /// Answers for a key that another call has made known in the meantime.
+    async fn again_by_key(self: &Arc<Self>, new: &NewPurchase) -> Result<Created, CreateError> {
+        let known = self.journal.record_by_key(&new.caller, &new.key).await?;
+        let record = known.ok_or(CreateError::Journal { purchase: None })?;
+        self.again(record, new).await
+    }
+
+    /// Until when admission may be waited for.
+    fn admission_deadline(&self, new: &NewPurchase) -> Timestamp {
+        let longest = self.clock.now().plus(ADMISSION_WAIT);
+        new.deadline
+            .map_or(longest, |deadline| deadline.min(longest))
+    }
+
+    /// The record of a new intent, with its first transition.
+    fn intent(
+        &self,
+        new: &NewPurchase,
+        now: Timestamp,
+    ) -> Result<(Record, Transition), CreateError> {
+        let provider = &new.account.provider;
+        let id = self.clock.purchase_id();
+        let status = Status::pending(now);
+        let recovery = provider.recovery(&new.order, id, self.clock.uuid());
+        let record = self.record(new, id, &status, now, recovery)?;
+        let record = Record {
+            attempt: Some(Attempt {
+                submit_until: self.submit_until(&new.account),
+            }),
+            first_send_time: Some(now),
+            ..record
+        };
+        Ok((
+            record,
+            Transition {
+                from_state: None,
+                status,
+                cause: Cause::Create,
+            },
+        ))
+    }
+
+    /// The record of a new purchase that nothing has been sent for.
+    fn record(
+        &self,
+        new: &NewPurchase,
+        id: PurchaseId,
+        status: &Status,
+        now: Timestamp,
+        recovery: BTreeMap<String, String>,
+    ) -> Result<Record, CreateError> {
+        let provider = &new.account.provider;
+        let key_id = self.keyring.current().to_owned();
+        let fields = (self.keyring)
+            .fingerprints(
+                &key_id,
+                new.account.name.as_str(),
+                &new.order,
+                provider.decimal_fields(),
+            )
+            .ok_or(CreateError::FingerprintKeyGone)?;
+        Ok(Record {
+            purchase: Purchase {
+                id,
+                account: new.account.name.clone(),
+                provider: Arc::from(provider.name()),
+                caller: new.caller.clone(),
+                idempotency_key: Arc::from(new.key.as_str()),
+                labels: Arc::new(new.labels.clone()),
+                create_time: now,
+                status: Arc::new(status.clone()),
+            },
+            fingerprints: Fingerprints { key_id, fields },
+            recovery,
+            attempt: None,
+            first_send_time: None,
+            change_time: now,
+            resolution_note: None,
+        })
+    }
+
+    /// Until when a send that begins now may take.
+    fn submit_until(&self, account: &Account) -> Timestamp {
+        self.clock.now().plus(account.policy.timeout + SUBMIT_SLACK)
+    }
+
+    fn unregister(&self, purchase: PurchaseId) {
+        self.attempts().remove(&purchase);
+    }
+
+    /// Waits for an attempt to end, and tells a caller what it means.
+    async fn told(
+        mut ended: watch::Receiver<Option<Ended>>,
+        replayed: bool,
+    ) -> Result<Told, CreateError> {
+        let ended = match ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone(),
+            // The attempt's task is gone without a word: the process is being torn down.
+            Err(_) => None,
+        };
+        match ended {
+            Some(Ended::Known(purchase)) => Ok(Told::Created(Created {
+                purchase: *purchase,
+                replayed,
+            })),
+            Some(Ended::Failed(error)) => Err(error),
+            Some(Ended::Elsewhere) => Ok(Told::Elsewhere),
+            None => Err(CreateError::Draining),
+        }
+    }
+}
+
+/// What a caller hears of an attempt that did not fail.
+enum Told {
+    /// The purchase.
+    Created(Created),
+    /// Another call came first: what the key names has to be read anew.
+    Elsewhere,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! A purchase that exists at the provider already: read once, then tracked.
+
+use std::{sync::Arc, time::Duration};
+
+use tillwatch_proto::v1::ProviderReference;
+
+use super::{CreateError, Created, Inner, NewPurchase, RETRY_AFTER};
+use crate::{
+    account::Class,
+    journal::{Write, Written},
+    lifecycle,
+    observation::{Answer, Observation, Trouble},
+    purchase::{Cause, PurchaseId, Reference, Status, Transition},
+    upstream::UpstreamError,
+};
+
+impl Inner {
+    /// Takes over what a reference names. Nothing is written before the provider has answered.
+    pub(super) async fn adopt(
+        self: &Arc<Self>,
+        new: &NewPurchase,
+        message: &ProviderReference,
+    ) -> Result<Created, CreateError> {
+        // Its shape was checked before; a reference that cannot be read is one nobody has.
+        let reference =
+            (new.account.provider.reference(message)).map_err(|_| CreateError::ReferenceUnknown)?;
+        let known = self
+            .journal
+            .purchase_by_reference(&new.account.name, &reference)
+            .await?;
+        if let Some(known) = known {
+            return self.adopted_before(new, known).await;
+        }
+        if self.tasks.is_closed() {
+            return Err(CreateError::Draining);
+        }
+        let mut observation = self.first_read(new, &reference).await?;
+        observation.reference = Some(reference);
+        self.track(new, &observation).await
+    }
+
+    async fn adopted_before(
+        &self,
+        new: &NewPurchase,
+        known: PurchaseId,
+    ) -> Result<Created, CreateError> {
+        let record = self.journal.record(known).await?;
+        let record = record.ok_or(CreateError::Journal { purchase: None })?;
+        if record.purchase.caller != new.caller {
+            return Err(CreateError::ReferenceTaken);
+        }
+        Ok(Created {
+            purchase: record.purchase,
+            replayed: true,
+        })
+    }
+
+    async fn first_read(
+        &self,
+        new: &NewPurchase,
+        reference: &Reference,
+    ) -> Result<Box<Observation>, CreateError> {
+        let account = &new.account;
+        let mut admission = (account
+            .admit(Class::Create, self.admission_deadline(new))
+            .await)
+            .map_err(|refusal| CreateError::refused(refusal, None, self.clock.now()))?;
+        let request = account.provider.status_request(reference);
+        let answer = match account.ask(&mut admission, request).await {
+            Ok(answer) => account
+                .provider
+                .read_status(reference, &answer, self.clock.now()),
+            Err(error @ UpstreamError::NotConnected(_)) => Answer::Trouble(Trouble::Unreachable {
+                sent: false,
+                why: error.to_string(),
+            }),
+            Err(error) => Answer::Trouble(Trouble::Unreachable {
+                sent: true,
+                why: error.to_string(),
+            }),
+        };
+        let trouble = match answer {
+            Answer::Observed(observation) => return Ok(observation),
+            Answer::NotFound => return Err(CreateError::ReferenceUnknown),
+            Answer::Trouble(trouble) => trouble,
+        };
+        account.learn(&trouble);
+        Err(match trouble {
+            Trouble::Throttled { retry_after } => CreateError::Throttled {
+                purchase: None,
+                retry_after: retry_after.unwrap_or(RETRY_AFTER),
+            },
+            Trouble::Unauthorized => CreateError::Unauthorized {
+                purchase: None,
+                retry_after: Duration::from_secs(60),
+            },
+            Trouble::Unreachable { .. } | Trouble::Unreadable { .. } => CreateError::Unreachable {
+                purchase: None,
+                retry_after: RETRY_AFTER,
+            },
+        })
+    }
+
+    /// Commits revisions 1 and 2 together.
+    async fn track(
+        self: &Arc<Self>,
+        new: &NewPurchase,
+        observation: &Observation,
+    ) -> Result<Created, CreateError> {
+        let now = self.clock.now();
+        let pending = Status::pending(now);
+        let graph = new.account.provider.graph();
+        let second = lifecycle::observed(&pending, observation, graph, Cause::Poll, now)
+            .ok_or(CreateError::Journal { purchase: None })?;
+        let id = self.clock.purchase_id();
+        let record = self.record(
+            new,
+            id,
+            &second.status,
+            now,
+            std::collections::BTreeMap::new(),
+        )?;
+        let first = Transition {
+            from_state: None,
+            status: pending,
+            cause: Cause::Create,
+        };
+        let purchase = record.purchase.clone();
+        let begin = Write::Begin {
+            record: Box::new(record),
+            transitions: vec![first, second],
+        };
+        match self.journal.write(begin).await? {
+            Written::Done => Ok(Created {
+                purchase,
+                replayed: false,
+            }),
+            Written::KeyTaken(known) => self.again(*known, new).await,
+            Written::ReferenceTaken(known) => self.adopted_before(new, known).await,
+            Written::Stale(_) => Err(CreateError::Journal { purchase: None }),
+        }
+    }
+}

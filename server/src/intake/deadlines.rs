@@ -1,0 +1,65 @@
+//! What has to be looked at when: purchases that no provider's reference is known of, and buyer
+//! actions whose time passes.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use crate::purchase::{PurchaseId, Timestamp};
+
+/// Purchases by the time at which to look at them; one entry each.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    state: Mutex<State>,
+    sooner: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_time: BTreeMap<(Timestamp, PurchaseId), ()>,
+    by_purchase: BTreeMap<PurchaseId, Timestamp>,
+}
+
+impl Deadlines {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at a purchase at this time, or at an earlier one that is set already.
+    pub(super) fn at(&self, time: Timestamp, purchase: PurchaseId) {
+        let mut state = self.lock();
+        if let Some(known) = state.by_purchase.get(&purchase).copied() {
+            if known <= time {
+                return;
+            }
+            state.by_time.remove(&(known, purchase));
+        }
+        state.by_purchase.insert(purchase, time);
+        state.by_time.insert((time, purchase), ());
+        drop(state);
+        self.sooner.notify_one();
+    }
+
+    /// Takes a purchase whose time has passed, or says when the next one's will.
+    pub(super) fn take(&self, now: Timestamp) -> Result<PurchaseId, Option<Timestamp>> {
+        let mut state = self.lock();
+        let first = state.by_time.first_key_value().map(|(key, ())| *key);
+        match first {
+            Some((time, purchase)) if time <= now => {
+                state.by_time.remove(&(time, purchase));
+                state.by_purchase.remove(&purchase);
+                Ok(purchase)
+            }
+            Some((time, _)) => Err(Some(time)),
+            None => Err(None),
+        }
+    }
+
+    /// Waits until something was set that may be sooner than what was known.
+    pub(super) async fn sooner(&self) {
+        self.sooner.notified().await;
+    }
+}

@@ -1,0 +1,210 @@
+//! A key that is known already: compare, join, repeat or replay.
+
+use std::sync::Arc;
+
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    CreateError, Created, Inner, NewPurchase, Told,
+    attempt::{self, Ended},
+};
+use crate::{
+    account::Class,
+    fingerprint,
+    journal::{Attempt, AttemptChange, Record, Write, Written},
+    lifecycle,
+    provider::Unclear,
+    purchase::{AttentionReason, Cause, PurchaseId, State},
+};
+
+/// How long a duplicate waits for an attempt of another process, at most.
+const JOIN_MAX: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// What a known key calls for.
+enum Call {
+    /// Tell what is known.
+    Tell,
+    /// Send again.
+    Send,
+    /// Wait for the attempt under way.
+    Join,
+}
+
+impl Inner {
+    /// Answers for a key that has a record.
+    pub(super) async fn again(
+        self: &Arc<Self>,
+        mut record: Record,
+        new: &NewPurchase,
+    ) -> Result<Created, CreateError> {
+        self.compare(&record, new)?;
+        loop {
+            let id = record.purchase.id;
+            let under_way = self.attempts().get(&id).cloned();
+            if let Some(ended) = under_way {
+                match Self::told(ended, true).await? {
+                    Told::Created(created) => return Ok(created),
+                    Told::Elsewhere => {}
+                }
+                record = self.reread(new, id).await?;
+                continue;
+            }
+            match self.call(&record, new) {
+                Call::Tell => return tell(record),
+                Call::Send => {
+                    let ended = self.send_again(record, new).await?;
+                    if let Told::Created(created) = Self::told(ended, true).await? {
+                        return Ok(created);
+                    }
+                }
+                Call::Join => {
+                    let revision = record.purchase.status.revision;
+                    let until = Instant::now() + JOIN_MAX;
+                    self.feed.wait_past(id, revision, until).await?;
+                    if self.feed.ending().is_some() {
+                        return Err(CreateError::Draining);
+                    }
+                }
+            }
+            record = self.reread(new, id).await?;
+        }
+    }
+
+    async fn reread(&self, new: &NewPurchase, id: PurchaseId) -> Result<Record, CreateError> {
+        let known = self.journal.record_by_key(&new.caller, &new.key).await?;
+        known.ok_or(CreateError::Journal { purchase: Some(id) })
+    }
+
+    /// Refuses an order that is not the record's.
+    fn compare(&self, record: &Record, new: &NewPurchase) -> Result<(), CreateError> {
+        let known = &record.fingerprints;
+        let fields = (self.keyring)
+            .fingerprints(
+                &known.key_id,
+                new.account.name.as_str(),
+                &new.order,
+                new.account.provider.decimal_fields(),
+            )
+            .ok_or(CreateError::FingerprintKeyGone)?;
+        let fields = fingerprint::differing(&known.fields, &fields);
+        if fields.is_empty() {
+            return Ok(());
+        }
+        Err(CreateError::KeyReused {
+            purchase: record.purchase.id,
+            fields,
+        })
+    }
+
+    fn call(&self, record: &Record, new: &NewPurchase) -> Call {
+        let status = &record.purchase.status;
+        let wanted = status.attention_reason() == Some(AttentionReason::RepeatWanted);
+        if status.is_terminal() || status.reference.is_some() {
+            return Call::Tell;
+        }
+        match status.state {
+            State::Pending if wanted => Call::Send,
+            State::Pending => Call::Join,
+            State::OutcomeUnknown => match new.account.provider.unclear() {
+                Unclear::LookUp {
+                    repeat_is_safe: true,
+                } => Call::Send,
+                Unclear::RepeatWithKey { within } if wanted => {
+                    let first = record
+                        .first_send_time
+                        .unwrap_or(record.purchase.create_time);
+                    match self.clock.now() < first.plus(within) {
+                        true => Call::Send,
+                        false => Call::Tell,
+                    }
+                }
+                Unclear::LookUp {
+                    repeat_is_safe: false,
+                }
+                | Unclear::RepeatWithKey { .. }
+                | Unclear::AskNobody => Call::Tell,
+            },
+            _ => Call::Tell,
+        }
+    }
+
+    /// Sends an order again, after its own commit.
+    async fn send_again(
+        self: &Arc<Self>,
+        record: Record,
+        new: &NewPurchase,
+    ) -> Result<watch::Receiver<Option<Ended>>, CreateError> {
+        let id = record.purchase.id;
+        if self.tasks.is_closed() {
+            return Err(CreateError::Draining);
+        }
+        let admission = (new
+            .account
+            .admit(Class::Create, self.admission_deadline(new))
+            .await)
+            .map_err(|refusal| CreateError::refused(refusal, Some(id), self.clock.now()))?;
+        let (live, ended) = watch::channel(None);
+        {
+            // Whoever is here first sends; the others join it.
+            let mut attempts = self.attempts();
+            if let Some(ended) = attempts.get(&id) {
+                return Ok(ended.clone());
+            }
+            attempts.insert(id, ended.clone());
+        }
+        let first = record.purchase.status.state == State::Pending;
+        let begin = self.begin_again(&record, new, first);
+        self.start(begin, record, new, admission, live, first);
+        Ok(ended)
+    }
+
+    /// The commit that precedes a repeated send.
+    fn begin_again(&self, record: &Record, new: &NewPurchase, first: bool) -> Write {
+        let (purchase, status) = (record.purchase.id, &record.purchase.status);
+        let now = self.clock.now();
+        let expected = status.revision;
+        let attempt = Attempt {
+            submit_until: self.submit_until(&new.account),
+        };
+        let transition = if first {
+            lifecycle::repeat_begins(status, now)
+        } else {
+            lifecycle::unclear(
+                status,
+                AttentionReason::OutcomeUnknown,
+                None,
+                Cause::Create,
+                now,
+            )
+        };
+        match transition {
+            Some(transition) => Write::Append {
+                purchase,
+                transition: Box::new(transition),
+                expected,
+                attempt: AttemptChange::Begin { attempt, now },
+                note: None,
+            },
+            None => Write::BeginAttempt {
+                purchase,
+                expected,
+                attempt,
+                now,
+            },
+        }
+    }
+}
+
+/// What a record says to a caller who repeats its key.
+fn tell(record: Record) -> Result<Created, CreateError> {
+    if attempt::is_rejected(&record.purchase.status) {
+        return Err(CreateError::Rejected {
+            purchase: record.purchase.id,
+            message: None,
+        });
+    }
+    Ok(Created {
+        purchase: record.purchase,
+        replayed: true,
+    })
+}

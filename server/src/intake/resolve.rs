@@ -1,0 +1,154 @@
+//! An operator's decision about what cannot be settled otherwise.
+
+use std::sync::Arc;
+
+use super::Inner;
+use crate::{
+    journal::{AttemptChange, JournalError, Record, Write, Written},
+    lifecycle,
+    provider::Violation,
+    purchase::{
+        Attention, AttentionReason, Cause, Finality, Purchase, PurchaseId, Revision, State, Status,
+        Timestamp, Transition,
+    },
+};
+
+/// What an operator decided.
+#[derive(Debug, Clone)]
+pub enum Resolution {
+    /// The provider has it under this name.
+    Reference(tillwatch_proto::v1::ProviderReference),
+    /// The provider never created it, for this reason.
+    NotCreated(String),
+    /// It is followed no longer, for this reason.
+    StopTracking(String),
+}
+
+/// Why a decision was not applied.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ResolveError {
+    /// There is no such purchase.
+    #[error("no such purchase")]
+    NotFound,
+    /// The decision rests on a revision that is no longer the newest.
+    #[error("revision {newest} is the newest")]
+    RevisionChanged {
+        /// The newest.
+        newest: Revision,
+    },
+    /// The decision does not fit the purchase.
+    #[error("{0}")]
+    NotResolvable(&'static str),
+    /// The reference is none of this provider.
+    #[error("the reference breaks a rule")]
+    Reference(Vec<Violation>),
+    /// Another purchase has the reference.
+    #[error("the reference belongs to another purchase")]
+    ReferenceTaken,
+    /// The journal could not be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl Inner {
+    pub(super) async fn resolve(
+        self: &Arc<Self>,
+        purchase: PurchaseId,
+        expected: Revision,
+        resolution: Resolution,
+    ) -> Result<Purchase, ResolveError> {
+        let record = self
+            .journal
+            .record(purchase)
+            .await?
+            .ok_or(ResolveError::NotFound)?;
+        let status = &record.purchase.status;
+        if status.revision != expected {
+            return Err(ResolveError::RevisionChanged {
+                newest: status.revision,
+            });
+        }
+        if self.attempts().contains_key(&purchase) {
+            return Err(ResolveError::NotResolvable("a submit is under way"));
+        }
+        let now = self.clock.now();
+        let (transition, note) = match resolution {
+            Resolution::Reference(message) => (self.named(&record, &message, now)?, None),
+            Resolution::NotCreated(note) => (never_created(status, now)?, Some(note)),
+            Resolution::StopTracking(note) => (given_up(status, now)?, Some(note)),
+        };
+        let append = Write::Append {
+            purchase,
+            transition: Box::new(transition.clone()),
+            expected,
+            attempt: AttemptChange::End,
+            note,
+        };
+        match self.journal.write(append).await? {
+            Written::Done => Ok(Purchase {
+                status: Arc::new(transition.status),
+                ..record.purchase
+            }),
+            Written::ReferenceTaken(_) => Err(ResolveError::ReferenceTaken),
+            Written::Stale(Some(newer)) => Err(ResolveError::RevisionChanged {
+                newest: newer.purchase.status.revision,
+            }),
+            Written::Stale(None) | Written::KeyTaken(_) => Err(ResolveError::NotFound),
+        }
+    }
+
+    /// The operator names the reference. The state stays until the provider has answered for it.
+    fn named(
+        &self,
+        record: &Record,
+        message: &tillwatch_proto::v1::ProviderReference,
+        now: Timestamp,
+    ) -> Result<Transition, ResolveError> {
+        let status = &record.purchase.status;
+        if status.state != State::OutcomeUnknown || status.finality != Finality::Open {
+            return Err(ResolveError::NotResolvable(
+                "a reference is named for a purchase in OUTCOME_UNKNOWN alone",
+            ));
+        }
+        let account =
+            self.accounts
+                .get(&record.purchase.account)
+                .ok_or(ResolveError::NotResolvable(
+                    "the purchase's account is not configured",
+                ))?;
+        let reference = account
+            .provider
+            .reference(message)
+            .map_err(ResolveError::Reference)?;
+        let mut next = Status::clone(status);
+        next.revision = status.revision.next();
+        next.observe_time = now;
+        next.reference = Some(reference);
+        next.attention = None;
+        Ok(Transition {
+            from_state: Some(status.state),
+            status: next,
+            cause: Cause::Operator,
+        })
+    }
+}
+
+fn never_created(status: &Status, now: Timestamp) -> Result<Transition, ResolveError> {
+    let waits = status.state == State::Pending
+        && status
+            .attention
+            .as_ref()
+            .is_some_and(|Attention { reason, .. }| *reason == AttentionReason::RepeatWanted);
+    let unknown = status.state == State::OutcomeUnknown && status.reference.is_none();
+    if !waits && !unknown {
+        return Err(ResolveError::NotResolvable(
+            "only a purchase in OUTCOME_UNKNOWN, or one that waits for a repeat, can be stated as \
+             never created",
+        ));
+    }
+    lifecycle::not_created(status, now).ok_or(ResolveError::NotResolvable("it is FINAL"))
+}
+
+fn given_up(status: &Status, now: Timestamp) -> Result<Transition, ResolveError> {
+    lifecycle::stopped(status, now).ok_or(ResolveError::NotResolvable("it is FINAL"))
+}

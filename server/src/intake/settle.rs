@@ -1,0 +1,303 @@
+//! Settling what no answer has settled: attempts that outlived their time, orders that wait for a
+//! repeat, look-ups, and buyer actions that must be forgotten.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Inner, RETRY_AFTER, SUBMIT_SLACK};
+use crate::{
+    account::{Account, Class},
+    journal::{AttemptChange, JournalError, Record, Write},
+    lifecycle,
+    observation::{Answer, Observation, Trouble},
+    provider::Unclear,
+    purchase::{AttentionReason, Cause, Purchase, PurchaseId, State, Timestamp},
+};
+
+/// Settlements under way at once.
+const SETTLING_MAX: usize = 64;
+/// The longest that a look-up waits for budget before it makes way for others.
+const LOOK_UP_ADMISSION: Duration = Duration::from_secs(30);
+
+/// What to do about a purchase now.
+enum Due {
+    /// Nothing, for ever or until this time.
+    Nothing(Option<Timestamp>),
+    /// Its attempt outlived its time.
+    Unclear,
+    /// It waited a day for a repeat.
+    NeverSent,
+    /// A repeat no longer helps.
+    TooLateToRepeat,
+    /// Ask the provider whether it is there.
+    LookUp,
+}
+
+impl Inner {
+    /// Sets the deadlines of a purchase by its newest status.
+    pub(super) fn consider(&self, purchase: &Purchase) {
+        let status = &purchase.status;
+        let action = status.buyer_action.as_ref();
+        if let Some(time) = action.and_then(crate::purchase::BuyerAction::expire_time) {
+            self.deadlines.at(time, purchase.id);
+        }
+        if status.is_terminal() || status.reference.is_some() {
+            return;
+        }
+        let Some(account) = self.accounts.get(&purchase.account) else {
+            return;
+        };
+        let attention = status.attention.as_ref();
+        let time = match (
+            status.state,
+            attention.and_then(|attention| attention.deadline_time),
+        ) {
+            (_, Some(deadline)) => deadline,
+            (State::Pending, None) => self.clock.now().plus(account.policy.timeout + SUBMIT_SLACK),
+            (_, None) => self.clock.now(),
+        };
+        self.deadlines.at(time, purchase.id);
+    }
+
+    /// Takes up a purchase of an earlier process.
+    pub(super) fn recovered(&self, record: &Record) {
+        let status = &record.purchase.status;
+        if record.attempt.is_some() || status.buyer_action.is_some() {
+            self.deadlines.at(self.clock.now(), record.purchase.id);
+        }
+        self.consider(&record.purchase);
+    }
+
+    pub(super) async fn settle_forever(self: &Arc<Self>) {
+        let permits = Arc::new(tokio::sync::Semaphore::new(SETTLING_MAX));
+        loop {
+            let now = self.clock.now();
+            let next = match self.deadlines.take(now) {
+                Ok(purchase) => {
+                    let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                        return;
+                    };
+                    let inner = Arc::clone(self);
+                    self.tasks.spawn(async move {
+                        let again = match inner.settle(purchase).await {
+                            Ok(again) => again,
+                            Err(_) => Some(inner.clock.now().plus(RETRY_AFTER)),
+                        };
+                        if let Some(time) = again {
+                            inner.deadlines.at(time, purchase);
+                        }
+                        drop(permit);
+                    });
+                    continue;
+                }
+                Err(next) => next,
+            };
+            let wait = next.map_or(Duration::from_secs(3_600), |next| next.since(now));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.deadlines.sooner() => {}
+            }
+        }
+    }
+
+    /// Does what is due for a purchase and says when to look again.
+    async fn settle(
+        self: &Arc<Self>,
+        purchase: PurchaseId,
+    ) -> Result<Option<Timestamp>, JournalError> {
+        let Some(record) = self.journal.record(purchase).await? else {
+            return Ok(None);
+        };
+        let forgets = self.forget_buyer_action(&record).await?;
+        let Some(account) = self.accounts.get(&record.purchase.account).cloned() else {
+            return Ok(forgets);
+        };
+        let now = self.clock.now();
+        match self.due(&account, &record, now) {
+            Due::Nothing(until) => Ok(until.or(forgets)),
+            Due::Unclear => {
+                let (reason, deadline) = self.unclear_attention(&account, &record, now);
+                self.step(&record, |record| {
+                    let status = &record.purchase.status;
+                    lifecycle::unclear(status, reason, deadline, Cause::Deadline, now)
+                })
+                .await
+            }
+            Due::NeverSent => {
+                self.step(&record, |record| {
+                    lifecycle::never_sent(&record.purchase.status, now)
+                })
+                .await
+            }
+            Due::TooLateToRepeat => {
+                self.step(&record, |record| {
+                    let (status, reason) =
+                        (&record.purchase.status, AttentionReason::OutcomeUnknown);
+                    lifecycle::unclear(status, reason, None, Cause::Deadline, now)
+                })
+                .await
+            }
+            Due::LookUp => self.look_up(&account, &record).await,
+        }
+    }
+
+    fn due(&self, account: &Account, record: &Record, now: Timestamp) -> Due {
+        let status = &record.purchase.status;
+        if status.is_terminal() || status.reference.is_some() {
+            return Due::Nothing(None);
+        }
+        let id = record.purchase.id;
+        if self.attempts().contains_key(&id) || self.repeating().contains(&id) {
+            return Due::Nothing(Some(now.plus(SUBMIT_SLACK)));
+        }
+        let deadline = status
+            .attention
+            .as_ref()
+            .and_then(|attention| attention.deadline_time);
+        let wanted = status.attention_reason() == Some(AttentionReason::RepeatWanted);
+        let still_sent = record
+            .attempt
+            .map(|attempt| attempt.submit_until)
+            .filter(|at| now < *at);
+        match (status.state, deadline) {
+            (State::Pending | State::OutcomeUnknown, Some(deadline))
+                if wanted && now < deadline =>
+            {
+                Due::Nothing(Some(deadline))
+            }
+            (State::Pending, Some(_)) if wanted => Due::NeverSent,
+            (State::OutcomeUnknown, Some(_)) if wanted => Due::TooLateToRepeat,
+            (State::Pending | State::OutcomeUnknown, _) if still_sent.is_some() => {
+                Due::Nothing(still_sent)
+            }
+            (State::Pending, _) => Due::Unclear,
+            (State::OutcomeUnknown, _) => match account.provider.unclear() {
+                Unclear::LookUp { .. } => Due::LookUp,
+                Unclear::RepeatWithKey { .. }
+                    if self.unclear_attention(account, record, now).0
+                        == AttentionReason::RepeatWanted =>
+                {
+                    // A process died between two of its own repeats: now a caller has to.
+                    Due::Unclear
+                }
+                Unclear::RepeatWithKey { .. } | Unclear::AskNobody => Due::Nothing(None),
+            },
+            _ => Due::Nothing(None),
+        }
+    }
+
+    /// Commits a step that ends the attempt; what follows is considered by the observer.
+    async fn step(
+        &self,
+        record: &Record,
+        decide: impl Fn(&Record) -> Option<crate::purchase::Transition> + Send + Sync,
+    ) -> Result<Option<Timestamp>, JournalError> {
+        let before = record.purchase.status.revision;
+        // A late answer may have come in between: then this deadline has nothing to say.
+        let decide = |newer: &Record| {
+            if newer.purchase.status.revision == before {
+                decide(newer)
+            } else {
+                None
+            }
+        };
+        self.commit(record.purchase.id, record, AttemptChange::End, None, decide)
+            .await?;
+        Ok(None)
+    }
+
+    /// Wipes a buyer action whose time has passed, or says when it will.
+    async fn forget_buyer_action(
+        &self,
+        record: &Record,
+    ) -> Result<Option<Timestamp>, JournalError> {
+        let status = &record.purchase.status;
+        let action = status.buyer_action.as_ref();
+        let Some(time) = action.and_then(crate::purchase::BuyerAction::expire_time) else {
+            return Ok(None);
+        };
+        if self.clock.now() < time {
+            return Ok(Some(time));
+        }
+        let wipe = Write::WipeBuyerActions {
+            purchase: record.purchase.id,
+            through: status.revision,
+        };
+        self.journal.write(wipe).await?;
+        Ok(None)
+    }
+
+    /// Looks an unclear purchase up, and says when to look again.
+    async fn look_up(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        record: &Record,
+    ) -> Result<Option<Timestamp>, JournalError> {
+        let now = self.clock.now();
+        let age = now.since(record.purchase.status.observe_time);
+        if age >= account.policy.give_up_after {
+            return Ok(None);
+        }
+        let every = self.clock.jittered(account.policy.schedule.every(age), 100);
+        let deadline = now.plus(LOOK_UP_ADMISSION);
+        let mut admission = match account.admit(Class::LookUp, deadline).await {
+            Ok(admission) => admission,
+            Err(refusal) => return Ok(Some(refusal.retry_at().max(now.plus(every)))),
+        };
+        let request = self.with_intent(account, record, |intent| {
+            account.provider.look_up_request(intent)
+        });
+        let Some(request) = request else {
+            return Ok(None);
+        };
+        let answer = match account.ask(&mut admission, request).await {
+            Ok(answer) => {
+                let now = self.clock.now();
+                self.with_intent(account, record, |intent| {
+                    account.provider.read_look_up(intent, &answer, now)
+                })
+            }
+            Err(error) => Answer::Trouble(Trouble::Unreachable {
+                sent: true,
+                why: error.to_string(),
+            }),
+        };
+        drop(admission);
+        match answer {
+            Answer::Observed(observation) => self.found(account, record, &observation).await,
+            Answer::NotFound => Ok(Some(self.clock.now().plus(every))),
+            Answer::Trouble(trouble) => {
+                account.learn(&trouble);
+                Ok(Some(self.clock.now().plus(every)))
+            }
+        }
+    }
+
+    /// A look-up found the order.
+    async fn found(
+        &self,
+        account: &Account,
+        record: &Record,
+        observation: &Observation,
+    ) -> Result<Option<Timestamp>, JournalError> {
+        let now = self.clock.now();
+        let graph = account.provider.graph();
+        let decide = |record: &Record| {
+            let status = &record.purchase.status;
+            if status.is_terminal() || status.reference.is_some() {
+                return None;
+            }
+            lifecycle::observed(status, observation, graph, Cause::Poll, now)
+        };
+        let id = record.purchase.id;
+        let settled = self
+            .commit(id, record, AttemptChange::End, None, decide)
+            .await?;
+        match settled {
+            super::commit::Settled::Record(_) => Ok(None),
+            // Tracked by another purchase: it is not adopted twice, and a person has to look.
+            super::commit::Settled::ReferenceTaken(_) => {
+                Ok(Some(now.plus(Duration::from_secs(3_600))))
+            }
+        }
+    }
+}
