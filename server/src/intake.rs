@@ -10,6 +10,7 @@ mod deadlines;
 mod repeat;
 mod resolve;
 mod settle;
+mod starting;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -23,16 +24,17 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    account::{Account, Accounts, Class, Refusal},
+    account::{Account, Accounts, Admission, Class, Refusal},
     clock::Clock,
     feed::Feed,
     fingerprint::Keyring,
-    journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write, Written},
+    journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write},
     purchase::{CallerName, Cause, Purchase, PurchaseId, Status, Timestamp, Transition},
 };
 use attempt::Ended;
 use deadlines::Deadlines;
 pub use resolve::{Resolution, ResolveError};
+use starting::Starter;
 
 /// How long a create waits for budget and breaker.
 const ADMISSION_WAIT: Duration = Duration::from_secs(2);
@@ -180,6 +182,8 @@ struct Inner {
     attempts: Mutex<HashMap<PurchaseId, watch::Receiver<Option<Ended>>>>,
     /// Attempts and settlements: a drain waits for them.
     tasks: TaskTracker,
+    /// Keys whose intent is not durable yet, with where to wait for it.
+    starting: Mutex<HashMap<starting::Key, watch::Receiver<starting::Start>>>,
     /// Purchases whose unclear send this process is repeating by itself.
     repeating: Mutex<HashSet<PurchaseId>>,
     /// What has to be looked at when.
@@ -209,6 +213,7 @@ impl Intake {
             accounts,
             keyring,
             attempts: Mutex::default(),
+            starting: Mutex::default(),
             repeating: Mutex::default(),
             tasks: TaskTracker::new(),
             deadlines,
@@ -287,33 +292,87 @@ impl Inner {
     }
 
     async fn create(self: &Arc<Self>, new: NewPurchase) -> Result<Created, CreateError> {
+        let starter = loop {
+            if let Some(record) = self.journal.record_by_key(&new.caller, &new.key).await? {
+                return self.again(record, &new).await;
+            }
+            let mut other = match self.starter(&new) {
+                Ok(starter) => break starter,
+                Err(other) => other,
+            };
+            // Gone without a word: its caller hung up before anything was written.
+            if let Ok(ended) = other.wait_for(Option::is_some).await
+                && let Some(Err(error)) = &*ended
+            {
+                return Err(error.clone());
+            }
+        };
+        // Between the look at the journal and the right to start, another start may have ended.
         if let Some(record) = self.journal.record_by_key(&new.caller, &new.key).await? {
+            starter.ends(Ok(()));
             return self.again(record, &new).await;
         }
         if let Order::Existing(reference) = &new.order {
-            return self.adopt(&new, reference).await;
+            let adopted = self.adopt(&new, reference).await;
+            starter.ends(adopted.as_ref().map(drop).map_err(CreateError::clone));
+            return adopted;
         }
-        if self.tasks.is_closed() {
-            return Err(CreateError::Draining);
+        match self.begin_create(&new, starter).await {
+            Ok(ended) => match Self::told(ended, false).await? {
+                Told::Created(created) => Ok(created),
+                Told::Elsewhere => self.again_by_key(&new).await,
+            },
+            Err(error) => Err(error),
         }
-        let now = self.clock.now();
-        let admission = (new
-            .account
-            .admit(Class::Create, self.admission_deadline(&new))
-            .await)
-            .map_err(|refusal| CreateError::refused(refusal, None, self.clock.now()))?;
-        let (record, transition) = self.intent(&new, now)?;
+    }
+
+    /// Asks budget and breaker, then hands the order to a task that no caller can cancel.
+    async fn begin_create(
+        self: &Arc<Self>,
+        new: &NewPurchase,
+        starter: Starter,
+    ) -> Result<watch::Receiver<Option<Ended>>, CreateError> {
+        let prepared = self.prepare(new).await;
+        let (admission, record, transition) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                starter.ends(Err(error.clone()));
+                return Err(error);
+            }
+        };
         let begin = Write::Begin {
             record: Box::new(record.clone()),
             transitions: vec![transition],
         };
         let (live, ended) = watch::channel(None);
         self.attempts().insert(record.purchase.id, ended.clone());
-        self.start(begin, record, &new, admission, live, true);
-        match Self::told(ended, false).await? {
-            Told::Created(created) => Ok(created),
-            Told::Elsewhere => self.again_by_key(&new).await,
+        self.start(
+            attempt::Start {
+                begin,
+                record,
+                admission,
+                live,
+                starter: Some(starter),
+            },
+            new,
+        );
+        Ok(ended)
+    }
+
+    async fn prepare(
+        self: &Arc<Self>,
+        new: &NewPurchase,
+    ) -> Result<(Admission, Record, Transition), CreateError> {
+        if self.tasks.is_closed() {
+            return Err(CreateError::Draining);
         }
+        let admission = (new
+            .account
+            .admit(Class::Create, self.admission_deadline(new))
+            .await)
+            .map_err(|refusal| CreateError::refused(refusal, None, self.clock.now()))?;
+        let (record, transition) = self.intent(new, self.clock.now())?;
+        Ok((admission, record, transition))
     }
 
     /// Answers for a key that another call has made known in the meantime.

@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER};
+use super::{CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, starting::Starter};
 use crate::{
     account::{Account, Admission, Class},
     journal::{Attempt, AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
     observation::{Submitted, Trouble},
     provider::{Intent, Unclear},
-    purchase::{AttentionReason, Cause, Purchase, Status, Timestamp, Transition},
+    purchase::{AttentionReason, Cause, Purchase, State, Status, Timestamp, Transition},
     upstream::{Request, UpstreamError},
 };
 
@@ -33,6 +33,20 @@ pub(super) enum Ended {
     Elsewhere,
 }
 
+/// A send that is about to begin.
+pub(super) struct Start {
+    /// The commit that precedes it.
+    pub(super) begin: Write,
+    /// The purchase as it is before that, or as that makes it.
+    pub(super) record: Record,
+    /// The right to make the request.
+    pub(super) admission: Admission,
+    /// Who waits for its end hears it here.
+    pub(super) live: watch::Sender<Option<Ended>>,
+    /// The right to start a new key, told of the commit.
+    pub(super) starter: Option<Starter>,
+}
+
 /// One send: what is needed to make it and to read its answer.
 struct Send {
     account: Arc<Account>,
@@ -45,19 +59,19 @@ struct Send {
 
 impl Inner {
     /// Commits that a send begins, then sends, in a task that no caller can cancel.
-    pub(super) fn start(
-        self: &Arc<Self>,
-        begin: Write,
-        record: Record,
-        new: &NewPurchase,
-        admission: Admission,
-        live: watch::Sender<Option<Ended>>,
-        first: bool,
-    ) {
+    pub(super) fn start(self: &Arc<Self>, start: Start, new: &NewPurchase) {
+        let Start {
+            begin,
+            record,
+            admission,
+            live,
+            starter,
+        } = start;
         let account = Arc::clone(&new.account);
         let request = self.with_intent(&account, &record, |intent| {
             account.provider.submit_request(&new.order, intent)
         });
+        let first = record.purchase.status.state == State::Pending;
         let send = Send {
             account,
             record,
@@ -67,7 +81,14 @@ impl Inner {
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
             let id = send.record.purchase.id;
-            let unclear = match inner.begin(begin, send).await {
+            let begun = inner.begin(begin, send).await;
+            if let Some(starter) = starter {
+                starter.ends(match &begun {
+                    Err(Ended::Failed(error)) => Err(error.clone()),
+                    Ok(_) | Err(Ended::Known(_) | Ended::Elsewhere) => Ok(()),
+                });
+            }
+            let unclear = match begun {
                 Ok(send) => inner.attempt(&send, admission, &live).await.then_some(send),
                 Err(ended) => {
                     live.send_replace(Some(ended));

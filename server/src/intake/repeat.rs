@@ -6,12 +6,12 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     CreateError, Created, Inner, NewPurchase, Told,
-    attempt::{self, Ended},
+    attempt::{self, Ended, Start},
 };
 use crate::{
     account::Class,
     fingerprint,
-    journal::{Attempt, AttemptChange, Record, Write, Written},
+    journal::{Attempt, AttemptChange, Record, Write},
     lifecycle,
     provider::Unclear,
     purchase::{AttentionReason, Cause, PurchaseId, State},
@@ -154,7 +154,16 @@ impl Inner {
         }
         let first = record.purchase.status.state == State::Pending;
         let begin = self.begin_again(&record, new, first);
-        self.start(begin, record, new, admission, live, first);
+        self.start(
+            Start {
+                begin,
+                record,
+                admission,
+                live,
+                starter: None,
+            },
+            new,
+        );
         Ok(ended)
     }
 

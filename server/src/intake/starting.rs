@@ -1,0 +1,59 @@
+//! One call per key at a time until its intent is durable: duplicates spend no budget.
+
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::watch;
+
+use super::{CreateError, Inner, NewPurchase};
+use crate::purchase::CallerName;
+
+/// How a start ended: `None` while it goes on.
+pub(super) type Start = Option<Result<(), CreateError>>;
+
+/// Whose key is being started.
+pub(super) type Key = (CallerName, Arc<str>);
+
+/// The right to start a key. Dropped without a word, another call may start it.
+pub(super) struct Starter {
+    inner: Arc<Inner>,
+    key: Key,
+    ended: watch::Sender<Start>,
+}
+
+impl Starter {
+    /// Tells the duplicates how it ended.
+    pub(super) fn ends(self, result: Result<(), CreateError>) {
+        self.ended.send_replace(Some(result));
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        self.inner
+            .starting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
+    }
+}
+
+impl Inner {
+    /// The right to start this key, or where to wait for the call that has it.
+    pub(super) fn starter(
+        self: &Arc<Self>,
+        new: &NewPurchase,
+    ) -> Result<Starter, watch::Receiver<Start>> {
+        let key: Key = (new.caller.clone(), Arc::from(new.key.as_str()));
+        let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ended) = starting.get(&key) {
+            return Err(ended.clone());
+        }
+        let (ended, receiver) = watch::channel(None);
+        starting.insert(key.clone(), receiver);
+        Ok(Starter {
+            inner: Arc::clone(self),
+            key,
+            ended,
+        })
+    }
+}
