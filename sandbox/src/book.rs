@@ -50,7 +50,11 @@ pub(crate) struct Purchase {
 
 impl Purchase {
     fn new(draft: Draft, number: u64, life_now: Duration, now: Timestamp) -> Self {
-        let stretch = if draft.scenario == Scenario::Slow { SLOW } else { 1 };
+        let stretch = if draft.scenario == Scenario::Slow {
+            SLOW
+        } else {
+            1
+        };
         let mut words = draft.life.iter().map(|(after, word)| {
             let after = Duration::from_millis(after.saturating_mul(stretch));
             (life_now + after, (*word).to_owned())
@@ -87,7 +91,10 @@ impl Purchase {
 
     /// A text among the facts; empty where there is none.
     pub(crate) fn fact(&self, name: &str) -> &str {
-        self.facts.get(name).and_then(Value::as_str).unwrap_or_default()
+        self.facts
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     pub(crate) fn due(&self) -> Option<Duration> {
@@ -134,7 +141,10 @@ impl Book {
 
     /// The newest first.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Purchase> {
-        self.by_age.values().rev().filter_map(|it| self.rows.get(it))
+        self.by_age
+            .values()
+            .rev()
+            .filter_map(|it| self.rows.get(it))
     }
 
     /// By last change and then id, from a point on (included).
@@ -155,7 +165,8 @@ impl Book {
         let purchase = Purchase::new(draft, number, life_now, now);
         let reference = Arc::clone(&purchase.reference);
         self.by_age.insert(number, Arc::clone(&reference));
-        self.by_change.insert((now, purchase.id.clone()), Arc::clone(&reference));
+        self.by_change
+            .insert((now, purchase.id.clone()), Arc::clone(&reference));
         while self.by_age.len() > purchases_max.max(1) {
             if let Some((_, oldest)) = self.by_age.pop_first()
                 && let Some(gone) = self.rows.remove(&oldest)
@@ -168,7 +179,9 @@ impl Book {
 
     /// Takes the next step of a time line if it is due.
     pub(crate) fn step(&mut self, reference: &str, life_now: Duration, now: Timestamp) {
-        let Some(purchase) = self.rows.get_mut(reference) else { return };
+        let Some(purchase) = self.rows.get_mut(reference) else {
+            return;
+        };
         if purchase.due().is_some_and(|due| due <= life_now)
             && let Some((_, word)) = purchase.steps.pop_front()
         {
@@ -178,7 +191,9 @@ impl Book {
 
     /// Sets a word and ends the time line.
     pub(crate) fn set(&mut self, reference: &str, word: &str, now: Timestamp) -> bool {
-        let Some(purchase) = self.rows.get_mut(reference) else { return false };
+        let Some(purchase) = self.rows.get_mut(reference) else {
+            return false;
+        };
         purchase.epoch += 1;
         purchase.steps.clear();
         self.enter(reference, word.to_owned(), now);
@@ -186,11 +201,15 @@ impl Book {
     }
 
     fn enter(&mut self, reference: &str, word: String, now: Timestamp) {
-        let Some(purchase) = self.rows.get_mut(reference) else { return };
-        self.by_change.remove(&(purchase.updated(), purchase.id.clone()));
+        let Some(purchase) = self.rows.get_mut(reference) else {
+            return;
+        };
+        self.by_change
+            .remove(&(purchase.updated(), purchase.id.clone()));
         purchase.enter(word, now);
         let place = (purchase.updated(), purchase.id.clone());
-        self.by_change.insert(place, Arc::clone(&purchase.reference));
+        self.by_change
+            .insert(place, Arc::clone(&purchase.reference));
     }
 
     pub(crate) fn kept(&self, key: &str) -> Option<&Kept> {

@@ -38,19 +38,39 @@ pub(crate) fn life(scenario: Scenario) -> Life {
         Scenario::Expired => &[(0, "-1"), (10_000, "3")],
         Scenario::Underpaid => &[(0, "-1"), (4000, "2"), (12_000, "3")],
         Scenario::Refunded => &[(0, "-1"), (4000, "0"), (10_000, "3")],
-        Scenario::Disputed => {
-            &[(0, "-1"), (3000, "0"), (6000, "10"), (9000, "1"), (12_000, "10"), (15_000, "100")]
-        }
+        Scenario::Disputed => &[
+            (0, "-1"),
+            (3000, "0"),
+            (6000, "10"),
+            (9000, "1"),
+            (12_000, "10"),
+            (15_000, "100"),
+        ],
         Scenario::Stuck => &[(0, "-1")],
-        Scenario::Unknown => &[(0, "-1"), (4000, "SANDBOX_UNKNOWN"), (8000, "10"), (13_000, "100")],
-        Scenario::Held => &[(0, "-1"), (4000, "2"), (10_000, "1"), (13_000, "10"), (16_000, "100")],
+        Scenario::Unknown => &[
+            (0, "-1"),
+            (4000, "SANDBOX_UNKNOWN"),
+            (8000, "10"),
+            (13_000, "100"),
+        ],
+        Scenario::Held => &[
+            (0, "-1"),
+            (4000, "2"),
+            (10_000, "1"),
+            (13_000, "10"),
+            (16_000, "100"),
+        ],
         Scenario::Refused => &[],
     }
 }
 
 pub(crate) fn error(status: StatusCode) -> Value {
     let text = status.canonical_reason().unwrap_or_default();
-    let message = if status.is_server_error() { text.to_ascii_lowercase() } else { text.to_owned() };
+    let message = if status.is_server_error() {
+        text.to_ascii_lowercase()
+    } else {
+        text.to_owned()
+    };
     json!({ "message": message, "code": status.as_u16() })
 }
 
@@ -65,12 +85,17 @@ pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
         _ => return refuse(StatusCode::NOT_FOUND, "Not Found"),
     };
     if call.method != allowed {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").header("allow", allowed);
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+            .header("allow", allowed);
     }
     if !call.bearer().is_some_and(|it| accepted(engine, it)) {
         return Answer::new(StatusCode::UNAUTHORIZED, error(StatusCode::UNAUTHORIZED));
     }
-    if call.path == CREATE { create(engine, call) } else { status(engine, call) }
+    if call.path == CREATE {
+        create(engine, call)
+    } else {
+        status(engine, call)
+    }
 }
 
 /// The order, sent as JSON or as a form.
@@ -80,8 +105,9 @@ fn order(call: &Call) -> Option<Value> {
         return call.json().ok();
     }
     let pairs = url::form_urlencoded::parse(&call.body);
-    let fields: Map<String, Value> =
-        pairs.map(|(key, value)| (key.into_owned(), Value::String(value.into_owned()))).collect();
+    let fields: Map<String, Value> = pairs
+        .map(|(key, value)| (key.into_owned(), Value::String(value.into_owned())))
+        .collect();
     Some(Value::Object(fields))
 }
 
@@ -91,11 +117,17 @@ fn create(engine: &Engine, call: &Call) -> Answer {
     };
     let text = |name: &str| order.get(name).and_then(Value::as_str).unwrap_or_default();
     if let Some(missing) = FIELDS.into_iter().find(|it| text(it).is_empty()) {
-        return refuse(StatusCode::BAD_REQUEST, &format!("missing parameter {missing}"));
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            &format!("missing parameter {missing}"),
+        );
     }
     let minor = text("fiatChargeAmount");
     if !minor.bytes().all(|it| it.is_ascii_digit()) {
-        return refuse(StatusCode::BAD_REQUEST, "fiatChargeAmount must be in minor units");
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "fiatChargeAmount must be in minor units",
+        );
     }
     if text("rateSignature").contains("expired") {
         return refuse(StatusCode::PRECONDITION_FAILED, "rate signature expired");
@@ -143,7 +175,9 @@ fn create(engine: &Engine, call: &Call) -> Answer {
 /// Minor units as a decimal amount, without a float on the way.
 fn major(minor: &str) -> String {
     let padded = format!("{minor:0>3}");
-    let (whole, cents) = padded.split_at_checked(padded.len().saturating_sub(2)).unwrap_or_default();
+    let (whole, cents) = padded
+        .split_at_checked(padded.len().saturating_sub(2))
+        .unwrap_or_default();
     let whole = whole.trim_start_matches('0');
     format!("{}.{cents}", if whole.is_empty() { "0" } else { whole })
 }
@@ -187,7 +221,8 @@ fn details(purchase: &Purchase, word: &str) -> Value {
 
 /// A time as JavaScript's `Date.toString()` writes it.
 fn javascript_date(at: Timestamp) -> String {
-    at.strftime("%a %b %d %Y %H:%M:%S GMT+0000 (Coordinated Universal Time)").to_string()
+    at.strftime("%a %b %d %Y %H:%M:%S GMT+0000 (Coordinated Universal Time)")
+        .to_string()
 }
 
 #[cfg(test)]

@@ -47,7 +47,12 @@ const PROCESSED: &str = "PAYMENT_PROCESSED";
 const RETURNED: &str = "RETURNED";
 const REFUNDED: &str = "REFUNDED";
 
-const PAID: Life = &[(0, AWAITING), (4000, RECEIVED), (8000, SUBMITTED), (13_000, PROCESSED)];
+const PAID: Life = &[
+    (0, AWAITING),
+    (4000, RECEIVED),
+    (8000, SUBMITTED),
+    (13_000, PROCESSED),
+];
 
 pub(crate) fn life(scenario: Scenario) -> Life {
     match scenario {
@@ -56,13 +61,19 @@ pub(crate) fn life(scenario: Scenario) -> Life {
         | Scenario::Flaky
         | Scenario::Lost
         | Scenario::Throttled => PAID,
-        Scenario::Declined => {
-            &[(0, AWAITING), (4000, RECEIVED), (8000, SUBMITTED), (12_000, "UNDELIVERABLE")]
-        }
+        Scenario::Declined => &[
+            (0, AWAITING),
+            (4000, RECEIVED),
+            (8000, SUBMITTED),
+            (12_000, "UNDELIVERABLE"),
+        ],
         Scenario::Expired => &[(0, AWAITING), (9000, "CANCELED")],
-        Scenario::Underpaid => {
-            &[(0, AWAITING), (3000, REVIEW), (8000, RETURNED), (13_000, REFUNDED)]
-        }
+        Scenario::Underpaid => &[
+            (0, AWAITING),
+            (3000, REVIEW),
+            (8000, RETURNED),
+            (13_000, REFUNDED),
+        ],
         Scenario::Refunded => &[
             (0, AWAITING),
             (3000, RECEIVED),
@@ -78,9 +89,12 @@ pub(crate) fn life(scenario: Scenario) -> Life {
             (15_000, PROCESSED),
         ],
         Scenario::Stuck => &[(0, AWAITING)],
-        Scenario::Unknown => {
-            &[(0, AWAITING), (3000, RECEIVED), (6000, "SANDBOX_UNKNOWN"), (12_000, PROCESSED)]
-        }
+        Scenario::Unknown => &[
+            (0, AWAITING),
+            (3000, RECEIVED),
+            (6000, "SANDBOX_UNKNOWN"),
+            (12_000, PROCESSED),
+        ],
         Scenario::Held => &[
             (0, AWAITING),
             (3000, REVIEW),
@@ -122,7 +136,10 @@ fn refuse(status: StatusCode, message: impl Into<Value>) -> Answer {
 pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
     let (Some(key), Some(secret)) = (call.header("x-client-key"), call.header("x-client-secret"))
     else {
-        return Answer::new(StatusCode::UNAUTHORIZED, error(StatusCode::UNAUTHORIZED, None));
+        return Answer::new(
+            StatusCode::UNAUTHORIZED,
+            error(StatusCode::UNAUTHORIZED, None),
+        );
     };
     let limit = engine.options.devdraft_calls_per_window;
     let allowance = engine.open(Provider::Devdraft).count(key, limit);
@@ -132,7 +149,10 @@ pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
     } else if accepted(engine, key) && accepted(engine, secret) {
         route(engine, call, key)
     } else {
-        Answer::new(StatusCode::UNAUTHORIZED, error(StatusCode::UNAUTHORIZED, None))
+        Answer::new(
+            StatusCode::UNAUTHORIZED,
+            error(StatusCode::UNAUTHORIZED, None),
+        )
     };
     match allowance {
         Some(allowance) => quota(answer, allowance),
@@ -168,7 +188,9 @@ fn check(kind: &str, body: &Value) -> Vec<String> {
         let value = body.get(field).and_then(Value::as_str).unwrap_or_default();
         if !words.contains(&value) {
             let words = words.join(", ");
-            messages.push(format!("{field} must be one of the following values: {words}"));
+            messages.push(format!(
+                "{field} must be one of the following values: {words}"
+            ));
         }
     };
     if kind == STABLECOIN {
@@ -196,13 +218,17 @@ fn check(kind: &str, body: &Value) -> Vec<String> {
         ("ach_reference", 0, 10),
     ];
     for (field, min, max) in limits {
-        let Some(value) = body.get(field).filter(|it| !it.is_null()) else { continue };
+        let Some(value) = body.get(field).filter(|it| !it.is_null()) else {
+            continue;
+        };
         match value.as_str().map(|it| it.chars().count()) {
             None => messages.push(format!("{field} must be a string")),
-            Some(length) if length > max => messages
-                .push(format!("{field} must be shorter than or equal to {max} characters")),
-            Some(length) if length < min => messages
-                .push(format!("{field} must be longer than or equal to {min} characters")),
+            Some(length) if length > max => messages.push(format!(
+                "{field} must be shorter than or equal to {max} characters"
+            )),
+            Some(length) if length < min => messages.push(format!(
+                "{field} must be longer than or equal to {min} characters"
+            )),
             Some(_) => {}
         }
     }
@@ -222,7 +248,10 @@ fn create(engine: &Engine, call: &Call, client_key: &str, kind: &str) -> Answer 
     };
     let idempotency_key = call.header("idempotency-key");
     if idempotency_key.is_some_and(|it| uuid::Uuid::try_parse(it).is_err()) {
-        return refuse(StatusCode::BAD_REQUEST, json!(["idempotency-key must be a UUID"]));
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            json!(["idempotency-key must be a UUID"]),
+        );
     }
     let request = format!("{kind} {body}");
     let mut desk = engine.open(Provider::Devdraft);
@@ -243,8 +272,11 @@ fn create(engine: &Engine, call: &Call, client_key: &str, kind: &str) -> Answer 
     if !messages.is_empty() {
         return refuse(StatusCode::BAD_REQUEST, json!(messages));
     }
-    let scenario =
-        Scenario::of_amount(body.get("amount").and_then(Value::as_str).unwrap_or_default());
+    let scenario = Scenario::of_amount(
+        body.get("amount")
+            .and_then(Value::as_str)
+            .unwrap_or_default(),
+    );
     if scenario == Scenario::Refused {
         return refuse(StatusCode::BAD_REQUEST, json!(["amount is not accepted"]));
     }
@@ -265,7 +297,12 @@ fn create(engine: &Engine, call: &Call, client_key: &str, kind: &str) -> Answer 
     let answer = render(purchase, "state", "pending");
     if let Some(key) = kept_key {
         let at = wall_now();
-        let kept = Kept { request, reference: reference.clone(), answer: answer.clone(), at };
+        let kept = Kept {
+            request,
+            reference: reference.clone(),
+            answer: answer.clone(),
+            at,
+        };
         desk.keep(key, kept);
     }
     Answer::new(StatusCode::CREATED, answer).created(reference)
@@ -273,7 +310,11 @@ fn create(engine: &Engine, call: &Call, client_key: &str, kind: &str) -> Answer 
 
 fn facts(body: &Value, bridge: String) -> Value {
     let text = |name: &str| body.get(name).cloned().unwrap_or_default();
-    let rail = if body.get("sourceNetwork").is_some() { "sourceNetwork" } else { "sourcePaymentRail" };
+    let rail = if body.get("sourceNetwork").is_some() {
+        "sourceNetwork"
+    } else {
+        "sourcePaymentRail"
+    };
     let mut customer = Map::new();
     let names = [
         ("first_name", "customer_first_name"),

@@ -86,7 +86,11 @@ impl Engine {
     pub(crate) fn open(&self, provider: Provider) -> Desk<'_> {
         let mut state = self.state();
         state.settle();
-        Desk { engine: self, provider, state }
+        Desk {
+            engine: self,
+            provider,
+            state,
+        }
     }
 
     pub(crate) fn pause(&self, paused: bool) {
@@ -138,13 +142,27 @@ impl Engine {
         about.iter().find_map(|reference| {
             let purchase = book.find_mut(reference)?;
             purchase.reads += 1;
-            let ids = Ids { seed, number: purchase.number };
+            let ids = Ids {
+                seed,
+                number: purchase.number,
+            };
             match purchase.scenario {
                 Scenario::Throttled => {
                     (purchase.reads <= THROTTLED_READS).then_some(Fault::Throttled(1))
                 }
                 Scenario::Flaky => flake(ids, purchase.reads),
-                _ => None,
+                Scenario::Paid
+                | Scenario::Declined
+                | Scenario::Expired
+                | Scenario::Underpaid
+                | Scenario::Refunded
+                | Scenario::Disputed
+                | Scenario::Stuck
+                | Scenario::Slow
+                | Scenario::Unknown
+                | Scenario::Lost
+                | Scenario::Refused
+                | Scenario::Held => None,
             }
         })
     }
@@ -173,10 +191,19 @@ pub(crate) fn wall_now() -> Timestamp {
 impl State {
     fn settle(&mut self) {
         let life_now = self.clock.at(Instant::now());
-        while self.due.peek().is_some_and(|Reverse(due)| due.at <= life_now) {
-            let Some(Reverse(due)) = self.due.pop() else { return };
+        while self
+            .due
+            .peek()
+            .is_some_and(|Reverse(due)| due.at <= life_now)
+        {
+            let Some(Reverse(due)) = self.due.pop() else {
+                return;
+            };
             let book = self.books.entry(due.provider).or_default();
-            if book.find(&due.reference).is_some_and(|it| it.epoch == due.epoch) {
+            if book
+                .find(&due.reference)
+                .is_some_and(|it| it.epoch == due.epoch)
+            {
                 book.step(&due.reference, life_now, wall_now());
                 self.schedule(due.provider, &due.reference);
             }
@@ -189,7 +216,12 @@ impl State {
         };
         if let Some(at) = purchase.due() {
             let reference = Arc::clone(&purchase.reference);
-            self.due.push(Reverse(Due { at, provider, epoch: purchase.epoch, reference }));
+            self.due.push(Reverse(Due {
+                at,
+                provider,
+                epoch: purchase.epoch,
+                reference,
+            }));
         }
     }
 
@@ -219,7 +251,10 @@ impl Desk<'_> {
     /// The ids of the next purchase.
     pub(crate) fn next_ids(&mut self) -> Ids {
         self.state.number += 1;
-        Ids { seed: self.engine.options.seed, number: self.state.number }
+        Ids {
+            seed: self.engine.options.seed,
+            number: self.state.number,
+        }
     }
 
     /// Makes a purchase and starts its life.
@@ -227,7 +262,8 @@ impl Desk<'_> {
         let reference = draft.reference.clone();
         let life_now = self.state.clock.at(Instant::now());
         let purchases_max = self.engine.options.purchases_max;
-        self.book_mut().insert(draft, ids.number, purchases_max, life_now, wall_now());
+        self.book_mut()
+            .insert(draft, ids.number, purchases_max, life_now, wall_now());
         self.state.schedule(self.provider, &reference);
         self.engine.rescheduled.notify_one();
     }

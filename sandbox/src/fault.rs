@@ -91,7 +91,12 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn add(&mut self, provider: Provider, target: Target, fault: Fault, times: u64) {
         if times > 0 {
-            self.queue.push(Scripted { provider, target, fault, left: times });
+            self.queue.push(Scripted {
+                provider,
+                target,
+                fault,
+                left: times,
+            });
         }
     }
 

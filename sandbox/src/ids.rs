@@ -12,12 +12,16 @@ impl Ids {
     pub(crate) fn uuid(self, salt: u64) -> String {
         let high = u128::from(self.mix(salt, 0)) << 64;
         let bytes = (high | u128::from(self.mix(salt, 1))).to_be_bytes();
-        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+        uuid::Builder::from_random_bytes(bytes)
+            .into_uuid()
+            .to_string()
     }
 
     /// 64 hexadecimal digits.
     pub(crate) fn hash(self, salt: u64) -> String {
-        (0..4).map(|part| format!("{:016x}", self.mix(salt, part))).collect()
+        (0..4)
+            .map(|part| format!("{:016x}", self.mix(salt, part)))
+            .collect()
     }
 
     /// Letters and digits of an alphabet.
@@ -34,7 +38,11 @@ impl Ids {
 
     /// An id that sorts like the running number, in the manner of a cuid.
     pub(crate) fn ascending(self, prefix: &str) -> String {
-        format!("{prefix}{:012x}{}", self.number, self.hash(9).get(..9).unwrap_or_default())
+        format!(
+            "{prefix}{:012x}{}",
+            self.number,
+            self.hash(9).get(..9).unwrap_or_default()
+        )
     }
 
     /// A number without a pattern (the finaliser of SplitMix64, public domain).

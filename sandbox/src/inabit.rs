@@ -49,9 +49,12 @@ pub(crate) fn life(scenario: Scenario) -> Life {
         | Scenario::Flaky
         | Scenario::Lost
         | Scenario::Throttled => PAID,
-        Scenario::Declined => {
-            &[(0, INITIATED), (2000, ALLOCATED), (5000, UNCONFIRMED), (9000, "Failed")]
-        }
+        Scenario::Declined => &[
+            (0, INITIATED),
+            (2000, ALLOCATED),
+            (5000, UNCONFIRMED),
+            (9000, "Failed"),
+        ],
         Scenario::Expired => &[(0, INITIATED), (2000, ALLOCATED), (9000, "Expired")],
         Scenario::Underpaid => &[
             (0, INITIATED),
@@ -59,9 +62,12 @@ pub(crate) fn life(scenario: Scenario) -> Life {
             (5000, UNDERCHARGE),
             (12_000, UNDERCHARGE_EXPIRED),
         ],
-        Scenario::Refunded => {
-            &[(0, INITIATED), (2000, ALLOCATED), (5000, OVERCHARGE), (12_000, COMPLETED)]
-        }
+        Scenario::Refunded => &[
+            (0, INITIATED),
+            (2000, ALLOCATED),
+            (5000, OVERCHARGE),
+            (12_000, COMPLETED),
+        ],
         Scenario::Disputed => &[
             (0, INITIATED),
             (2000, ALLOCATED),
@@ -70,12 +76,18 @@ pub(crate) fn life(scenario: Scenario) -> Life {
             (14_000, COMPLETED),
         ],
         Scenario::Stuck => &[(0, INITIATED), (2000, ALLOCATED)],
-        Scenario::Unknown => {
-            &[(0, INITIATED), (2000, ALLOCATED), (5000, "SANDBOX_UNKNOWN"), (12_000, COMPLETED)]
-        }
-        Scenario::Held => {
-            &[(0, INITIATED), (2000, ALLOCATED), (5000, CONFIRMING), (8000, PENDING_FORK)]
-        }
+        Scenario::Unknown => &[
+            (0, INITIATED),
+            (2000, ALLOCATED),
+            (5000, "SANDBOX_UNKNOWN"),
+            (12_000, COMPLETED),
+        ],
+        Scenario::Held => &[
+            (0, INITIATED),
+            (2000, ALLOCATED),
+            (5000, CONFIRMING),
+            (8000, PENDING_FORK),
+        ],
         Scenario::Refused => &[],
     }
 }
@@ -97,9 +109,13 @@ pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
         _ => return refuse(StatusCode::NOT_FOUND, "Not Found"),
     };
     if call.method != allowed {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").header("allow", allowed);
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+            .header("allow", allowed);
     }
-    if !call.bearer().is_some_and(|it| accepted(engine, it) && opens(it, is_merchant)) {
+    if !call
+        .bearer()
+        .is_some_and(|it| accepted(engine, it) && opens(it, is_merchant))
+    {
         return Answer::new(StatusCode::UNAUTHORIZED, error(StatusCode::UNAUTHORIZED));
     }
     match (path, single(path)) {
@@ -112,26 +128,42 @@ pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
 
 /// The purchase that a path names.
 fn single(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix(MERCHANT).or_else(|| path.strip_prefix(WIDGET))?;
+    let rest = path
+        .strip_prefix(MERCHANT)
+        .or_else(|| path.strip_prefix(WIDGET))?;
     (!rest.is_empty() && !rest.contains('/')).then_some(rest)
 }
 
 fn opens(key: &str, is_merchant: bool) -> bool {
     let is_organization = has_part(key, "org") || has_part(key, "organization");
     let is_widget = has_part(key, "widget");
-    if is_organization == is_widget { true } else { is_organization == is_merchant }
+    if is_organization == is_widget {
+        true
+    } else {
+        is_organization == is_merchant
+    }
 }
 
 fn create(engine: &Engine, call: &Call) -> Answer {
     let Ok(body) = call.json() else {
         return refuse(StatusCode::BAD_REQUEST, "Bad Request");
     };
-    let mut messages: Vec<String> =
-        ["title", "subTitle", "siteName", "purchaseIdentifier", "fiatCurrency"]
-            .into_iter()
-            .filter(|it| body.get(*it).and_then(Value::as_str).unwrap_or_default().is_empty())
-            .map(|it| format!("{it} must be a string"))
-            .collect();
+    let mut messages: Vec<String> = [
+        "title",
+        "subTitle",
+        "siteName",
+        "purchaseIdentifier",
+        "fiatCurrency",
+    ]
+    .into_iter()
+    .filter(|it| {
+        body.get(*it)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .is_empty()
+    })
+    .map(|it| format!("{it} must be a string"))
+    .collect();
     let fiat = body.get("fiatAmount").and_then(Value::as_number);
     let millionths = fiat.and_then(|it| millionths(&it.to_string()));
     let scenario = fiat.map_or(Scenario::Paid, |it| Scenario::of_amount(&it.to_string()));
@@ -178,7 +210,12 @@ fn millionths(text: &str) -> Option<u64> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let digits = format!("{decimals:0<6}");
     let decimals: u64 = digits.get(..6)?.parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(decimals).filter(|it| *it > 0)
+    whole
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1_000_000)?
+        .checked_add(decimals)
+        .filter(|it| *it > 0)
 }
 
 fn read(engine: &Engine, call: &Call, reference: &str) -> Answer {
@@ -196,7 +233,9 @@ fn search(engine: &Engine, call: &Call) -> Answer {
     };
     let number = |name: &str, default: usize| match call.parameter(name) {
         None => Ok(default),
-        Some(text) => text.parse::<usize>().map_err(|_| format!("{name} must be a number")),
+        Some(text) => text
+            .parse::<usize>()
+            .map_err(|_| format!("{name} must be a number")),
     };
     let (limit, offset) = match (number("limit", PAGE_DEFAULT), number("offset", 0)) {
         (Ok(limit), Ok(offset)) => (limit.min(PAGE_MAX), offset),
@@ -206,11 +245,17 @@ fn search(engine: &Engine, call: &Call) -> Answer {
         }
     };
     let mut desk = engine.open(Provider::Inabit);
-    let found: Vec<&Purchase> =
-        desk.book_mut().newest_first().filter(|it| matches(&body, it)).collect();
+    let found: Vec<&Purchase> = desk
+        .book_mut()
+        .newest_first()
+        .filter(|it| matches(&body, it))
+        .collect();
     let page: Vec<&Purchase> = found.iter().skip(offset).take(limit).copied().collect();
     let purchases: Vec<Value> = page.iter().map(|it| render(call, it)).collect();
-    let about: Vec<_> = page.iter().map(|it| std::sync::Arc::clone(&it.reference)).collect();
+    let about: Vec<_> = page
+        .iter()
+        .map(|it| std::sync::Arc::clone(&it.reference))
+        .collect();
     let data = json!({ "purchases": purchases, "total": found.len() });
     Answer::new(StatusCode::CREATED, json!({ "data": data })).about(about)
 }
@@ -220,11 +265,19 @@ fn matches(body: &Value, purchase: &Purchase) -> bool {
         Some(words) if !words.is_empty() => words.iter().any(|it| it.as_str() == Some(value)),
         _ => true,
     };
-    let text = body.get("searchText").and_then(Value::as_str).unwrap_or_default();
+    let text = body
+        .get("searchText")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let has_text = purchase.reference.contains(text)
-        || ["purchaseIdentifier", "title"].iter().any(|it| purchase.fact(it).contains(text));
+        || ["purchaseIdentifier", "title"]
+            .iter()
+            .any(|it| purchase.fact(it).contains(text));
     // A start without zone or seconds still sorts correctly as text.
-    let since = body.get("createdAt").and_then(Value::as_str).unwrap_or_default();
+    let since = body
+        .get("createdAt")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     has_text
         && iso(purchase.created).as_str() >= since
         && among("statuses", purchase.word())
@@ -235,12 +288,23 @@ fn matches(body: &Value, purchase: &Purchase) -> bool {
 fn render(call: &Call, purchase: &Purchase) -> Value {
     let word = call.word(purchase.word());
     let coin = Coin::of(purchase);
-    let allocated = purchase.past.iter().find(|(_, word)| word == ALLOCATED).map(|(at, _)| *at);
-    let planned = purchase.facts.get("millionths").and_then(Value::as_u64).unwrap_or(0);
+    let allocated = purchase
+        .past
+        .iter()
+        .find(|(_, word)| word == ALLOCATED)
+        .map(|(at, _)| *at);
+    let planned = purchase
+        .facts
+        .get("millionths")
+        .and_then(Value::as_u64)
+        .unwrap_or(0);
     let paid = paid(word, planned, purchase);
     let fact = |name: &str| purchase.facts.get(name).cloned().unwrap_or_default();
-    let transactions: Vec<&str> =
-        if paid > 0 { vec![purchase.fact("transaction")] } else { Vec::new() };
+    let transactions: Vec<&str> = if paid > 0 {
+        vec![purchase.fact("transaction")]
+    } else {
+        Vec::new()
+    };
     json!({
         "id": &*purchase.reference,
         "title": fact("title"),
@@ -295,16 +359,31 @@ struct Coin {
 
 impl Coin {
     fn of(purchase: &Purchase) -> Self {
-        if life(purchase.scenario).iter().any(|(_, word)| *word == UNCONFIRMED) {
-            Self { asset: "BTC", blockchain: "bitcoin", prefix: "bc1q" }
+        if life(purchase.scenario)
+            .iter()
+            .any(|(_, word)| *word == UNCONFIRMED)
+        {
+            Self {
+                asset: "BTC",
+                blockchain: "bitcoin",
+                prefix: "bc1q",
+            }
         } else {
-            Self { asset: "TRX", blockchain: "tron", prefix: "T" }
+            Self {
+                asset: "TRX",
+                blockchain: "tron",
+                prefix: "T",
+            }
         }
     }
 
     /// An amount of this coin for millionths of the base currency: 4 TRX or 1e-5 BTC each unit.
     fn number(self, millionths: u64) -> Value {
-        if self.asset == "TRX" { fixed(millionths.saturating_mul(4)) } else { tiny(millionths) }
+        if self.asset == "TRX" {
+            fixed(millionths.saturating_mul(4))
+        } else {
+            tiny(millionths)
+        }
     }
 }
 

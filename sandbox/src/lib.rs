@@ -7,6 +7,10 @@
 //!
 //! It accepts any credential and keeps nothing: it is for trying and for tests only.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod book;
 mod carbon;
 mod devdraft;
@@ -145,7 +149,11 @@ impl Sandbox {
             tokio::spawn(Arc::clone(&engine).drive()),
             tokio::spawn(server::listen(Arc::clone(&engine), listener)),
         ];
-        Ok(Self { engine, address, tasks })
+        Ok(Self {
+            engine,
+            address,
+            tasks,
+        })
     }
 
     /// Where it listens.
@@ -184,10 +192,15 @@ impl Sandbox {
     /// id, Carbon's order id, Devdraft's transaction id.
     #[must_use]
     pub fn references(&self, provider: &str) -> Vec<String> {
-        let Some(provider) = Provider::named(provider) else { return Vec::new() };
+        let Some(provider) = Provider::named(provider) else {
+            return Vec::new();
+        };
         let mut desk = self.engine.open(provider);
-        let mut references: Vec<String> =
-            desk.book_mut().newest_first().map(|it| it.reference.to_string()).collect();
+        let mut references: Vec<String> = desk
+            .book_mut()
+            .newest_first()
+            .map(|it| it.reference.to_string())
+            .collect();
         references.reverse();
         references
     }
@@ -195,10 +208,16 @@ impl Sandbox {
     /// The words a purchase has gone through, the present one last; empty for an unknown one.
     #[must_use]
     pub fn history(&self, provider: &str, reference: &str) -> Vec<String> {
-        let Some(provider) = Provider::named(provider) else { return Vec::new() };
+        let Some(provider) = Provider::named(provider) else {
+            return Vec::new();
+        };
         let desk = self.engine.open(provider);
         let purchase = desk.find(reference);
-        purchase.into_iter().flat_map(|it| &it.past).map(|(_, word)| word.clone()).collect()
+        purchase
+            .into_iter()
+            .flat_map(|it| &it.past)
+            .map(|(_, word)| word.clone())
+            .collect()
     }
 
     /// The words that a purchase of a scenario walks through by itself.
@@ -216,7 +235,10 @@ impl Sandbox {
     /// Spoils the next creates, or the next requests that are none.
     pub fn fault_on(&self, provider: &str, target: Target, fault: Fault, times: u64) {
         if let Some(provider) = Provider::named(provider) {
-            self.engine.state().script.add(provider, target, fault, times);
+            self.engine
+                .state()
+                .script
+                .add(provider, target, fault, times);
         }
     }
 

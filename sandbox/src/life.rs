@@ -23,7 +23,12 @@ pub(crate) struct LifeClock {
 
 impl LifeClock {
     pub(crate) fn new(speed: f64, now: Instant) -> Self {
-        Self { anchor: now, life: Duration::ZERO, speed, paused: false }
+        Self {
+            anchor: now,
+            life: Duration::ZERO,
+            speed,
+            paused: false,
+        }
     }
 
     /// The life time at the real time `now`.
@@ -31,7 +36,10 @@ impl LifeClock {
         if self.paused {
             return self.life;
         }
-        self.life + now.saturating_duration_since(self.anchor).mul_f64(self.speed)
+        self.life
+            + now
+                .saturating_duration_since(self.anchor)
+                .mul_f64(self.speed)
     }
 
     pub(crate) fn pause(&mut self, now: Instant, paused: bool) {

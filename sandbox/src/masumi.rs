@@ -65,9 +65,11 @@ pub(crate) fn life(scenario: Scenario) -> Life {
         | Scenario::Flaky
         | Scenario::Lost
         | Scenario::Throttled => PAID,
-        Scenario::Declined => {
-            &[(0, REQUESTED), (3000, "WaitingForManualAction"), (9000, "Ignore")]
-        }
+        Scenario::Declined => &[
+            (0, REQUESTED),
+            (3000, "WaitingForManualAction"),
+            (9000, "Ignore"),
+        ],
         Scenario::Expired => &[(0, REQUESTED), (9000, INVALID)],
         Scenario::Underpaid => &[(0, REQUESTED), (2000, INITIATED), (6000, INVALID)],
         Scenario::Refunded => &[
@@ -115,11 +117,17 @@ pub(crate) fn error(status: StatusCode) -> Value {
 }
 
 fn refuse(status: StatusCode, text: &str) -> Answer {
-    Answer::new(status, json!({ "status": "error", "error": { "message": text } }))
+    Answer::new(
+        status,
+        json!({ "status": "error", "error": { "message": text } }),
+    )
 }
 
 fn internal() -> Answer {
-    Answer::new(StatusCode::INTERNAL_SERVER_ERROR, error(StatusCode::INTERNAL_SERVER_ERROR))
+    Answer::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        error(StatusCode::INTERNAL_SERVER_ERROR),
+    )
 }
 
 fn success(data: &Value) -> Answer {
@@ -150,7 +158,11 @@ pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
         Ok(token) => token,
         Err(text) => return refuse(StatusCode::UNAUTHORIZED, text),
     };
-    let query = call.query.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    let query = call
+        .query
+        .iter()
+        .map(|(key, value)| (key.clone(), json!(value)))
+        .collect();
     let query = Value::Object(query);
     let result = match path {
         CREATE if is_create => create(engine, token, &body),
@@ -167,12 +179,17 @@ type Refusal = Box<Answer>;
 
 /// A body of another type is not read, as the real service's parser leaves it alone.
 fn body(call: &Call) -> Result<Value, Refusal> {
-    let content_type = call.header("content-type").unwrap_or_default().to_ascii_lowercase();
+    let content_type = call
+        .header("content-type")
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     let mut parts = content_type.split(';').map(str::trim);
     if call.method != Method::POST || parts.next() != Some("application/json") {
         return Ok(json!({}));
     }
-    let charset = parts.find_map(|it| it.strip_prefix("charset=")).unwrap_or("utf-8");
+    let charset = parts
+        .find_map(|it| it.strip_prefix("charset="))
+        .unwrap_or("utf-8");
     if !charset.starts_with("utf-") {
         let text = format!("unsupported charset \"{}\"", charset.to_ascii_uppercase());
         return Err(Box::new(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text)));
@@ -181,7 +198,10 @@ fn body(call: &Call) -> Result<Value, Refusal> {
         let text = if error.is_eof() {
             "Unexpected end of JSON input".to_owned()
         } else {
-            format!("Unexpected token in JSON at position {}", error.column().saturating_sub(1))
+            format!(
+                "Unexpected token in JSON at position {}",
+                error.column().saturating_sub(1)
+            )
         };
         Box::new(refuse(StatusCode::BAD_REQUEST, &text))
     })
@@ -205,7 +225,11 @@ fn token<'a>(engine: &Engine, call: &'a Call, is_create: bool) -> Result<&'a str
 }
 
 fn check_network(token: &str, network: &str) -> Result<(), Refusal> {
-    let other = if network == "Preprod" { "mainnet" } else { "preprod" };
+    let other = if network == "Preprod" {
+        "mainnet"
+    } else {
+        "preprod"
+    };
     if has_part(token, other) {
         let text = "Unauthorized, network not allowed";
         return Err(Box::new(refuse(StatusCode::UNAUTHORIZED, text)));
@@ -250,7 +274,9 @@ fn create(engine: &Engine, token: &str, body: &Value) -> Result<Answer, Refusal>
         facts: row::facts(body, source, ids),
     };
     desk.create(ids, draft);
-    let Some(purchase) = desk.find(identifier) else { return Ok(internal()) };
+    let Some(purchase) = desk.find(identifier) else {
+        return Ok(internal());
+    };
     Ok(success(&row::created(purchase)).created(identifier))
 }
 
@@ -284,15 +310,23 @@ fn listed(query: &Value, purchase: &Purchase) -> bool {
     let address = text("filterSmartContractAddress");
     let default_type = address.is_none().then_some("Web3CardanoV1");
     purchase.fact("network") == text("network").unwrap_or_default()
-        && text("filterPaymentSourceType").or(default_type).is_none_or(|it| it == source.name())
+        && text("filterPaymentSourceType")
+            .or(default_type)
+            .is_none_or(|it| it == source.name())
         && address.is_none_or(|it| it == source.address())
 }
 
 fn page(call: &Call, query: &Value, purchases: &[&Purchase]) -> Answer {
     let with_history = query.get("includeHistory").and_then(Value::as_str) == Some("true");
-    let rows: Vec<Value> = purchases.iter().map(|it| row::read(call, it, with_history)).collect();
-    success(&json!({ "Purchases": rows }))
-        .about(purchases.iter().map(|it| std::sync::Arc::clone(&it.reference)))
+    let rows: Vec<Value> = purchases
+        .iter()
+        .map(|it| row::read(call, it, with_history))
+        .collect();
+    success(&json!({ "Purchases": rows })).about(
+        purchases
+            .iter()
+            .map(|it| std::sync::Arc::clone(&it.reference)),
+    )
 }
 
 fn list(engine: &Engine, call: &Call, token: &str, query: &Value) -> Result<Answer, Refusal> {
@@ -328,9 +362,19 @@ fn count(engine: &Engine, token: &str, query: &Value) -> Result<Answer, Refusal>
     fields.one_of("network", &NETWORKS, true);
     fields.one_of("filterPaymentSourceType", &SOURCE_TYPES, false);
     invalid(fields)?;
-    check_network(token, query.get("network").and_then(Value::as_str).unwrap_or_default())?;
+    check_network(
+        token,
+        query
+            .get("network")
+            .and_then(Value::as_str)
+            .unwrap_or_default(),
+    )?;
     let mut desk = engine.open(Provider::Masumi);
-    let total = desk.book_mut().newest_first().filter(|it| listed(query, it)).count();
+    let total = desk
+        .book_mut()
+        .newest_first()
+        .filter(|it| listed(query, it))
+        .count();
     Ok(success(&json!({ "total": total })))
 }
 

@@ -72,7 +72,11 @@ pub(crate) async fn answer(engine: &Engine, call: &Call) -> Answer {
     let Ok(body) = call.json() else {
         return refuse(StatusCode::BAD_REQUEST, "Invalid JSON");
     };
-    if call.path == CREATE { create(engine, key, &body) } else { status(engine, call, &body).await }
+    if call.path == CREATE {
+        create(engine, key, &body)
+    } else {
+        status(engine, call, &body).await
+    }
 }
 
 fn refuse(status: StatusCode, text: &str) -> Answer {
@@ -81,7 +85,11 @@ fn refuse(status: StatusCode, text: &str) -> Answer {
 
 fn key<'a>(engine: &Engine, call: &'a Call) -> Result<&'a str, &'static str> {
     if let Some(key) = call.header("x-api-key") {
-        return if accepted(engine, key) { Ok(key) } else { Err("Invalid or missing credentials") };
+        return if accepted(engine, key) {
+            Ok(key)
+        } else {
+            Err("Invalid or missing credentials")
+        };
     }
     match (call.header("authorization"), call.bearer()) {
         (None, _) => Err("Invalid or missing credentials"),
@@ -98,13 +106,24 @@ fn key<'a>(engine: &Engine, call: &'a Call) -> Result<&'a str, &'static str> {
 
 fn check(body: &Value) -> Result<u64, String> {
     for field in ["claw_id", "currency", "chain"] {
-        if body.get(field).and_then(Value::as_str).unwrap_or_default().is_empty() {
+        if body
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .is_empty()
+        {
             return Err(format!("{field} is required"));
         }
     }
-    let amount = body.get("amount").and_then(Value::as_u64).filter(|it| *it > 0);
+    let amount = body
+        .get("amount")
+        .and_then(Value::as_u64)
+        .filter(|it| *it > 0);
     let amount = amount.ok_or("amount must be a positive integer")?;
-    let txs = body.get("txs").and_then(Value::as_array).ok_or("txs must be an array")?;
+    let txs = body
+        .get("txs")
+        .and_then(Value::as_array)
+        .ok_or("txs must be an array")?;
     if txs.is_empty() && body.get("voucher_id").is_none() {
         return Err("txs must not be empty".to_owned());
     }
@@ -115,7 +134,10 @@ fn check(body: &Value) -> Result<u64, String> {
 }
 
 fn scenario(body: &Value) -> Scenario {
-    let claw = body.get("claw_id").and_then(Value::as_str).unwrap_or_default();
+    let claw = body
+        .get("claw_id")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let chosen = Scenario::of_text(claw);
     if chosen != Scenario::Paid {
         return chosen;
@@ -229,7 +251,11 @@ fn result(purchase: &Purchase, nfts: Vec<Value>) -> Value {
 }
 
 fn nfts(purchase: &Purchase) -> Vec<Value> {
-    let amount = purchase.facts.get("amount").and_then(Value::as_u64).unwrap_or(1);
+    let amount = purchase
+        .facts
+        .get("amount")
+        .and_then(Value::as_u64)
+        .unwrap_or(1);
     let image = "https://cdn.example.test/cards/1.png";
     (0..amount.min(100))
         .map(|pull| {

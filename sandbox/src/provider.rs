@@ -25,8 +25,13 @@ pub(crate) enum Provider {
 }
 
 impl Provider {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Phygitals, Self::Masumi, Self::Inabit, Self::Carbon, Self::Devdraft];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Phygitals,
+        Self::Masumi,
+        Self::Inabit,
+        Self::Carbon,
+        Self::Devdraft,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -117,7 +122,12 @@ pub(crate) struct Call {
 impl Call {
     /// A header's text; nothing where it is missing or empty.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok().map(str::trim).filter(|it| !it.is_empty())
+        self.headers
+            .get(name)?
+            .to_str()
+            .ok()
+            .map(str::trim)
+            .filter(|it| !it.is_empty())
     }
 
     /// The token after `Authorization: Bearer`.
@@ -129,7 +139,10 @@ impl Call {
 
     /// A parameter of the query.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.query
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The body as JSON; an empty one is an empty object.
@@ -142,7 +155,11 @@ impl Call {
 
     /// The present word, or the unknown one where this answer is to say it.
     pub(crate) fn word<'a>(&self, word: &'a str) -> &'a str {
-        if self.unknown_word { UNKNOWN_WORD } else { word }
+        if self.unknown_word {
+            UNKNOWN_WORD
+        } else {
+            word
+        }
     }
 }
 
@@ -155,7 +172,8 @@ pub(crate) fn accepted(engine: &Engine, credential: &str) -> bool {
 
 /// Whether a key has a word among its parts, as in `test-org-key`.
 pub(crate) fn has_part(key: &str, part: &str) -> bool {
-    key.split(|it: char| !it.is_ascii_alphanumeric()).any(|it| it.eq_ignore_ascii_case(part))
+    key.split(|it: char| !it.is_ascii_alphanumeric())
+        .any(|it| it.eq_ignore_ascii_case(part))
 }
 
 /// What a provider answers.
@@ -172,7 +190,13 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn new(status: StatusCode, body: Value) -> Self {
-        Self { status, headers: Vec::new(), body, created: None, about: Vec::new() }
+        Self {
+            status,
+            headers: Vec::new(),
+            body,
+            created: None,
+            about: Vec::new(),
+        }
     }
 
     pub(crate) fn ok(body: Value) -> Self {

@@ -47,7 +47,12 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(requests_max: usize) -> Self {
-        Self { first: 0, requests: VecDeque::new(), requests_max, counts: BTreeMap::new() }
+        Self {
+            first: 0,
+            requests: VecDeque::new(),
+            requests_max,
+            counts: BTreeMap::new(),
+        }
     }
 
     /// Notes an arrival and returns its number.
@@ -99,7 +104,10 @@ impl Record {
 
 fn cut(text: &mut String) {
     if text.len() > TEXT_MAX {
-        let end = (0..=TEXT_MAX).rev().find(|it| text.is_char_boundary(*it)).unwrap_or(0);
+        let end = (0..=TEXT_MAX)
+            .rev()
+            .find(|it| text.is_char_boundary(*it))
+            .unwrap_or(0);
         text.truncate(end);
     }
 }
@@ -130,8 +138,15 @@ mod tests {
             record.answered(number, 200);
         }
         record.answered(0, 500);
-        let paths: Vec<_> = record.all().into_iter().map(|it| (it.path, it.status)).collect();
-        assert_eq!(paths, [("/2".to_owned(), Some(200)), ("/3".to_owned(), Some(200))]);
+        let paths: Vec<_> = record
+            .all()
+            .into_iter()
+            .map(|it| (it.path, it.status))
+            .collect();
+        assert_eq!(
+            paths,
+            [("/2".to_owned(), Some(200)), ("/3".to_owned(), Some(200))]
+        );
         assert_eq!(record.calls(Provider::Carbon), 3);
         assert_eq!(record.created_count(Provider::Carbon), 3);
     }

@@ -138,7 +138,10 @@ impl Scenario {
     }
 
     fn of_cents(cents: &str) -> Self {
-        Self::ALL.into_iter().find(|it| it.cents() == cents).unwrap_or(Self::Paid)
+        Self::ALL
+            .into_iter()
+            .find(|it| it.cents() == cents)
+            .unwrap_or(Self::Paid)
     }
 }
 
@@ -156,7 +159,10 @@ mod tests {
         assert_eq!(Scenario::of_minor("1039"), Scenario::Paid);
         assert_eq!(Scenario::of_minor("1004"), Scenario::Refunded);
         assert_eq!(Scenario::of_minor("7"), Scenario::Paid);
-        assert_eq!(Scenario::of_text("order=7 sandbox:refunded;x"), Scenario::Refunded);
+        assert_eq!(
+            Scenario::of_text("order=7 sandbox:refunded;x"),
+            Scenario::Refunded
+        );
         assert_eq!(Scenario::of_text("sandbox:failed"), Scenario::Declined);
         assert_eq!(Scenario::of_text("sandbox:nonsense"), Scenario::Paid);
     }
@@ -182,18 +188,5 @@ mod tests {
                 assert!(readme.contains(&row), "the README lacks the row\n{row}");
             }
         }
-    }
-}
-#[cfg(test)]
-mod tmpgen {
-    #[test]
-    fn print_rows() {
-        use super::*;
-        for s in Scenario::ALL { println!("ROWA| `{}` | `{}` |", s.name(), s.cents()); }
-        for s in Scenario::ALL { for p in crate::provider::Provider::ALL {
-            let words: Vec<String> = p.life(s).iter().map(|(a, w)| format!("`{w}` {}", crate::life::seconds(*a))).collect();
-            let walk = if s == Scenario::Refused { "refused".to_owned() } else { words.join(", ") };
-            println!("ROWB| `{}` | {} | {walk} |", s.name(), p.name());
-        } }
     }
 }

@@ -151,7 +151,10 @@ async fn connection(engine: Arc<Engine>, stream: TcpStream) {
         return;
     }
     let reset = Arc::new(AtomicBool::new(false));
-    let line = Line { cut: CancellationToken::new(), reset: Arc::clone(&reset) };
+    let line = Line {
+        cut: CancellationToken::new(),
+        reset: Arc::clone(&reset),
+    };
     let cut = line.cut.clone();
     let stop = engine.stop.clone();
     let service = service_fn(move |request| {
@@ -194,7 +197,10 @@ async fn serve(engine: Arc<Engine>, line: Line, request: Request<Incoming>) -> R
 async fn handle(engine: &Engine, request: Request<Incoming>) -> Ending {
     let Some((provider, path)) = split(request.uri().path()) else {
         let body = json!({ "error": "no such provider" });
-        return Ending::Answer(json_response(Answer::new(StatusCode::NOT_FOUND, body), None));
+        return Ending::Answer(json_response(
+            Answer::new(StatusCode::NOT_FOUND, body),
+            None,
+        ));
     };
     let query = request.uri().query().unwrap_or_default().to_owned();
     let number = engine.state().record.arrived(
@@ -215,9 +221,14 @@ async fn handle(engine: &Engine, request: Request<Incoming>) -> Ending {
     let ending = match fault {
         Some(fault) if !fault.processes() => refusal(provider, fault),
         fault => {
-            let pairs = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+            let pairs = url::form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect();
             let (head, body) = request.into_parts();
-            match Limited::new(body, provider.body_bytes_max()).collect().await {
+            match Limited::new(body, provider.body_bytes_max())
+                .collect()
+                .await
+            {
                 Ok(body) => {
                     let call = Call {
                         method: head.method,
@@ -234,7 +245,10 @@ async fn handle(engine: &Engine, request: Request<Incoming>) -> Ending {
         }
     };
     if let Ending::Answer(response) = &ending {
-        engine.state().record.answered(number, response.status().as_u16());
+        engine
+            .state()
+            .record
+            .answered(number, response.status().as_u16());
     }
     ending
 }
@@ -265,11 +279,17 @@ fn refusal(provider: Provider, fault: Fault) -> Ending {
         Fault::Throttled(seconds) => {
             let status = StatusCode::TOO_MANY_REQUESTS;
             let answer = Answer::new(status, provider.error(status, Some(seconds)));
-            Ending::Answer(json_response(answer.header("retry-after", seconds), Some(provider)))
+            Ending::Answer(json_response(
+                answer.header("retry-after", seconds),
+                Some(provider),
+            ))
         }
         Fault::Redirect => {
             let answer = Answer::new(StatusCode::FOUND, json!({}));
-            Ending::Answer(json_response(answer.header("location", "/elsewhere"), Some(provider)))
+            Ending::Answer(json_response(
+                answer.header("location", "/elsewhere"),
+                Some(provider),
+            ))
         }
         Fault::ResetBefore | Fault::ResetAfter => Ending::Reset,
         Fault::Hang => Ending::Silence,
@@ -316,7 +336,10 @@ fn json_response(answer: Answer, provider: Option<Provider>) -> Response<Body> {
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     let plain = HeaderValue::from_static("application/json");
-    headers.insert(header::CONTENT_TYPE, provider.map_or(plain, Provider::content_type));
+    headers.insert(
+        header::CONTENT_TYPE,
+        provider.map_or(plain, Provider::content_type),
+    );
     headers.extend(answer.headers);
     response
 }
@@ -327,17 +350,23 @@ fn full(bytes: Bytes) -> Body {
 
 /// The same body, a byte at a time.
 fn drip(body: Body, every: Duration) -> Body {
-    let bytes = stream::unfold((Some(body), Bytes::new()), move |(body, mut rest)| async move {
-        if let Some(body) = body {
-            rest = body.collect().await.map_or_else(|never| match never {}, |it| it.to_bytes());
-        }
-        if rest.is_empty() {
-            return None;
-        }
-        tokio::time::sleep(every).await;
-        let byte = rest.split_to(1);
-        Some((Ok(Frame::data(byte)), (None, rest)))
-    });
+    let bytes = stream::unfold(
+        (Some(body), Bytes::new()),
+        move |(body, mut rest)| async move {
+            if let Some(body) = body {
+                rest = body
+                    .collect()
+                    .await
+                    .map_or_else(|never| match never {}, |it| it.to_bytes());
+            }
+            if rest.is_empty() {
+                return None;
+            }
+            tokio::time::sleep(every).await;
+            let byte = rest.split_to(1);
+            Some((Ok(Frame::data(byte)), (None, rest)))
+        },
+    );
     StreamBody::new(bytes).boxed_unsync()
 }
 

@@ -36,7 +36,9 @@ impl Reply {
 
     fn header(&self, name: &str) -> Option<String> {
         let mut lines = self.head.lines().filter_map(|it| it.split_once(": "));
-        lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+        lines
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.to_owned())
     }
 }
 
@@ -56,7 +58,8 @@ async fn send(
 ) -> io::Result<Reply> {
     let exchange = async {
         let mut stream = TcpStream::connect(sandbox.address()).await?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: sandbox\r\nconnection: close\r\n");
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nhost: sandbox\r\nconnection: close\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -68,10 +71,20 @@ async fn send(
         let Some((head, text)) = text.split_once("\r\n\r\n") else {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         };
-        let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap();
-        Ok(Reply { status, head: head.to_owned(), text: text.to_owned() })
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|it| it.parse().ok())
+            .unwrap();
+        Ok(Reply {
+            status,
+            head: head.to_owned(),
+            text: text.to_owned(),
+        })
     };
-    tokio::time::timeout(DEADLINE, exchange).await.expect("an answer in time")
+    tokio::time::timeout(DEADLINE, exchange)
+        .await
+        .expect("an answer in time")
 }
 
 /// Reads a fixture's body.
@@ -93,7 +106,9 @@ fn keys(value: &Value) -> BTreeSet<String> {
                     keys.insert(path);
                 }
             }
-            Value::Array(rows) => rows.iter().for_each(|it| walk(it, &format!("{at}[]"), keys)),
+            Value::Array(rows) => rows
+                .iter()
+                .for_each(|it| walk(it, &format!("{at}[]"), keys)),
             _ => {}
         }
     }
@@ -106,25 +121,39 @@ fn keys(value: &Value) -> BTreeSet<String> {
 fn lives_out(sandbox: &Sandbox, provider: &str, reference: &str, scenario: Scenario) {
     sandbox.advance(Duration::from_secs(1000));
     let walk = Sandbox::walk(provider, scenario);
-    assert_eq!(sandbox.history(provider, reference), walk, "{provider} {scenario:?}");
+    assert_eq!(
+        sandbox.history(provider, reference),
+        walk,
+        "{provider} {scenario:?}"
+    );
 }
 
 /// The scenarios whose create is answered.
 fn answered() -> impl Iterator<Item = Scenario> {
-    Scenario::ALL.into_iter().filter(|it| !matches!(it, Scenario::Refused | Scenario::Lost))
+    Scenario::ALL
+        .into_iter()
+        .filter(|it| !matches!(it, Scenario::Refused | Scenario::Lost))
 }
 
 #[tokio::test]
 async fn it_starts_on_loopback_only_and_stops() {
-    let options = Options { listen: "0.0.0.0:0".parse().unwrap(), ..Options::default() };
+    let options = Options {
+        listen: "0.0.0.0:0".parse().unwrap(),
+        ..Options::default()
+    };
     let error = Sandbox::start(options).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-    let options = Options { speed: f64::NAN, ..Options::default() };
+    let options = Options {
+        speed: f64::NAN,
+        ..Options::default()
+    };
     assert!(Sandbox::start(options).await.is_err());
     let sandbox = still().await;
     let reply = send(&sandbox, "GET", "/nobody/v1", &[], "").await.unwrap();
     assert_eq!(reply.status, 404);
-    tokio::time::timeout(DEADLINE, sandbox.stop()).await.expect("an end in time");
+    tokio::time::timeout(DEADLINE, sandbox.stop())
+        .await
+        .expect("an end in time");
 }
 
 #[test]

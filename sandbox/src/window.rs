@@ -50,7 +50,9 @@ impl Windows {
         if !refused {
             entry.1 += 1;
         }
-        let left_s = u64::try_from((end_ms - now_ms + 999).div_euclid(1000)).unwrap_or(1).max(1);
+        let left_s = u64::try_from((end_ms - now_ms + 999).div_euclid(1000))
+            .unwrap_or(1)
+            .max(1);
         Allowance {
             limit,
             remaining: limit - entry.1.min(limit),
@@ -76,7 +78,10 @@ mod tests {
         assert_eq!(windows.count("a", 2, minute, at(615)).remaining, 1);
         let second = windows.count("a", 2, minute, at(616));
         assert_eq!((second.remaining, second.reset_s), (0, 660));
-        assert_eq!(windows.count("a", 2, minute, at(620)).refused_for_s, Some(40));
+        assert_eq!(
+            windows.count("a", 2, minute, at(620)).refused_for_s,
+            Some(40)
+        );
         assert_eq!(windows.count("b", 2, minute, at(620)).refused_for_s, None);
         assert_eq!(windows.count("a", 2, minute, at(660)).refused_for_s, None);
     }

@@ -19,7 +19,11 @@ impl Source {
     /// An agent identifier that begins with `cdcd` is registered with the second source.
     pub(super) fn of(order: &Value) -> Self {
         let text = |name: &str| order.get(name).and_then(Value::as_str).unwrap_or_default();
-        if text("agentIdentifier").starts_with("cdcd") { Self::V2 } else { Self::V1 }
+        if text("agentIdentifier").starts_with("cdcd") {
+            Self::V2
+        } else {
+            Self::V1
+        }
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -53,7 +57,10 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub(super) fn of(values: &'a Value) -> Self {
-        Self { values, complaints: Vec::new() }
+        Self {
+            values,
+            complaints: Vec::new(),
+        }
     }
 
     /// All complaints, or nothing.
@@ -80,7 +87,10 @@ impl<'a> Fields<'a> {
         if value.is_none() && !required {
             return;
         }
-        if !value.and_then(Value::as_str).is_some_and(|it| words.contains(&it)) {
+        if !value
+            .and_then(Value::as_str)
+            .is_some_and(|it| words.contains(&it))
+        {
             let words: Vec<String> = words.iter().map(|it| format!("\"{it}\"")).collect();
             let words = words.join("|");
             self.complain(format!("{name}: Invalid option: expected one of {words}"));
@@ -89,8 +99,14 @@ impl<'a> Fields<'a> {
 
     /// The page size: 1 to 100, 10 where it is not given; a fraction is cut off.
     pub(super) fn limit(&mut self) -> usize {
-        let Some(text) = self.values.get("limit").and_then(Value::as_str) else { return 10 };
-        let number = if text.trim().is_empty() { Ok(0.0) } else { text.trim().parse::<f64>() };
+        let Some(text) = self.values.get("limit").and_then(Value::as_str) else {
+            return 10;
+        };
+        let number = if text.trim().is_empty() {
+            Ok(0.0)
+        } else {
+            text.trim().parse::<f64>()
+        };
         match number {
             Ok(number) if number < 1.0 => {
                 self.complain("limit: Too small: expected number to be >=1".to_owned());
@@ -117,7 +133,9 @@ impl<'a> Fields<'a> {
         let text = self.values.get(name)?.as_str()?;
         let date = |text: &str| {
             let date: jiff::civil::Date = text.parse().ok()?;
-            date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|it| it.timestamp())
+            date.to_zoned(jiff::tz::TimeZone::UTC)
+                .ok()
+                .map(|it| it.timestamp())
         };
         let time = text.parse::<Timestamp>().ok().or_else(|| date(text));
         if time.is_none() {
@@ -141,14 +159,18 @@ fn kind(value: Option<&Value>) -> &'static str {
 
 fn check_text(name: &str, value: Option<&Value>, min: usize, max: usize) -> Option<String> {
     let Some(text) = value.and_then(Value::as_str) else {
-        return Some(format!("{name}: Invalid input: expected string, received {}", kind(value)));
+        return Some(format!(
+            "{name}: Invalid input: expected string, received {}",
+            kind(value)
+        ));
     };
     let length = text.chars().count();
     if length < min {
-        return Some(format!("{name}: Too small: expected string to have >={min} characters"));
+        return Some(format!(
+            "{name}: Too small: expected string to have >={min} characters"
+        ));
     }
-    (length > max)
-        .then(|| format!("{name}: Too big: expected string to have <={max} characters"))
+    (length > max).then(|| format!("{name}: Too big: expected string to have <={max} characters"))
 }
 
 /// The shape of an order, in the order of the real schema's fields.
@@ -161,7 +183,12 @@ pub(super) fn create(order: &Value) -> Fields<'_> {
     fields.text("agentIdentifier", 57, 250, true);
     fields.one_of("paymentSourceType", &SOURCE_TYPES, false);
     amounts(&mut fields);
-    for name in ["unlockTime", "externalDisputeUnlockTime", "submitResultTime", "payByTime"] {
+    for name in [
+        "unlockTime",
+        "externalDisputeUnlockTime",
+        "submitResultTime",
+        "payByTime",
+    ] {
         fields.text(name, 0, 250, true);
     }
     fields.text("metadata", 0, 100_000, false);
@@ -170,10 +197,14 @@ pub(super) fn create(order: &Value) -> Fields<'_> {
 }
 
 fn amounts(fields: &mut Fields<'_>) {
-    let Some(value) = fields.values.get("Amounts") else { return };
+    let Some(value) = fields.values.get("Amounts") else {
+        return;
+    };
     let Some(amounts) = value.as_array() else {
         let kind = kind(Some(value));
-        fields.complain(format!("Amounts: Invalid input: expected array, received {kind}"));
+        fields.complain(format!(
+            "Amounts: Invalid input: expected array, received {kind}"
+        ));
         return;
     };
     if amounts.len() > 7 {
@@ -218,7 +249,9 @@ pub(super) fn order(
     }
     let amounts = order.get("Amounts").and_then(Value::as_array);
     let are_integers = amounts.into_iter().flatten().all(|it| {
-        it.get("amount").and_then(Value::as_str).is_some_and(|it| it.parse::<i64>().is_ok())
+        it.get("amount")
+            .and_then(Value::as_str)
+            .is_some_and(|it| it.parse::<i64>().is_ok())
     });
     if !are_integers {
         return Some((StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"));
@@ -228,9 +261,15 @@ pub(super) fn order(
     }
     let hint = text("paymentSourceType");
     if !hint.is_empty() && hint != source.name() {
-        return Some((BAD, "Payment source type does not match the blockchain identifier"));
+        return Some((
+            BAD,
+            "Payment source type does not match the blockchain identifier",
+        ));
     }
-    if !text("identifierFromPurchaser").bytes().all(|it| it.is_ascii_hexdigit()) {
+    if !text("identifierFromPurchaser")
+        .bytes()
+        .all(|it| it.is_ascii_hexdigit())
+    {
         return Some((BAD, "Invalid blockchain identifier, purchaser id mismatch"));
     }
     None

@@ -34,7 +34,11 @@ impl<'a> Face<'a> {
             ("WaitingForManualAction", Some(_)) => Some(("Unknown", "unexpected state")),
             _ => None,
         };
-        Self { state, action, error }
+        Self {
+            state,
+            action,
+            error,
+        }
     }
 
     fn usual(word: &'a str) -> (Option<&'a str>, &'a str) {
@@ -53,7 +57,11 @@ impl<'a> Face<'a> {
 }
 
 pub(super) fn source(purchase: &Purchase) -> Source {
-    if purchase.fact("source") == Source::V2.name() { Source::V2 } else { Source::V1 }
+    if purchase.fact("source") == Source::V2.name() {
+        Source::V2
+    } else {
+        Source::V1
+    }
 }
 
 /// When what is asked of the service last changed.
@@ -68,7 +76,11 @@ pub(super) fn state_changed(purchase: &Purchase) -> Timestamp {
 
 fn changed(purchase: &Purchase, part: impl Fn(Face<'_>) -> String) -> Timestamp {
     let now = part(Face::of(purchase.word()));
-    let same = purchase.past.iter().rev().take_while(|(_, word)| part(Face::of(word)) == now);
+    let same = purchase
+        .past
+        .iter()
+        .rev()
+        .take_while(|(_, word)| part(Face::of(word)) == now);
     same.last().map_or(purchase.created, |(at, _)| *at)
 }
 
@@ -89,10 +101,20 @@ pub(super) fn facts(order: &Value, source: Source, ids: Ids) -> Value {
         "sellerReturnAddress",
     ];
     for name in kept {
-        facts.insert(name.to_owned(), order.get(name).cloned().unwrap_or_default());
+        facts.insert(
+            name.to_owned(),
+            order.get(name).cloned().unwrap_or_default(),
+        );
     }
-    let amounts = order.get("Amounts").and_then(Value::as_array).filter(|it| !it.is_empty());
-    let pricing = if amounts.is_some() { "Dynamic" } else { "Fixed" };
+    let amounts = order
+        .get("Amounts")
+        .and_then(Value::as_array)
+        .filter(|it| !it.is_empty());
+    let pricing = if amounts.is_some() {
+        "Dynamic"
+    } else {
+        "Fixed"
+    };
     let paid = match amounts {
         None => vec![json!({ "amount": LOVELACE, "unit": "" })],
         Some(amounts) => amounts.iter().map(normalised).collect(),
@@ -106,7 +128,10 @@ pub(super) fn facts(order: &Value, source: Source, ids: Ids) -> Value {
 }
 
 fn normalised(amount: &Value) -> Value {
-    let unit = amount.get("unit").and_then(Value::as_str).unwrap_or_default();
+    let unit = amount
+        .get("unit")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let unit = if unit == "lovelace" { "" } else { unit };
     json!({ "amount": amount.get("amount"), "unit": unit })
 }
@@ -213,7 +238,9 @@ fn seller_wallet(purchase: &Purchase, source: Source) -> Value {
 }
 
 fn result_hash(purchase: &Purchase) -> Option<&str> {
-    purchase.has_been("ResultSubmitted").then(|| purchase.fact("resultHash"))
+    purchase
+        .has_been("ResultSubmitted")
+        .then(|| purchase.fact("resultHash"))
 }
 
 /// What has been paid out, to the seller and to the buyer.
@@ -329,10 +356,22 @@ mod tests {
             assert_eq!((face.state, face.action), (state, action), "{word}");
         };
         check("FundsLockingRequested", None, "FundsLockingRequested");
-        check("FundsLocked", Some("FundsLocked"), "WaitingForExternalAction");
+        check(
+            "FundsLocked",
+            Some("FundsLocked"),
+            "WaitingForExternalAction",
+        );
         check("Withdrawn", Some("Withdrawn"), "None");
-        check("Withdrawn/WaitingForManualAction", Some("Withdrawn"), "WaitingForManualAction");
+        check(
+            "Withdrawn/WaitingForManualAction",
+            Some("Withdrawn"),
+            "WaitingForManualAction",
+        );
         check("null/Ignore", None, "Ignore");
-        check("SANDBOX_UNKNOWN", Some("SANDBOX_UNKNOWN"), "WaitingForExternalAction");
+        check(
+            "SANDBOX_UNKNOWN",
+            Some("SANDBOX_UNKNOWN"),
+            "WaitingForExternalAction",
+        );
     }
 }

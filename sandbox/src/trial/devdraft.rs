@@ -22,12 +22,22 @@ fn order(amount: &str) -> Value {
 
 async fn create(sandbox: &Sandbox, amount: &str, more: &[(&str, &str)]) -> Reply {
     let headers = [&[KEY, SECRET], more].concat();
-    send(sandbox, "POST", CREATE, &headers, &order(amount).to_string()).await.unwrap()
+    send(
+        sandbox,
+        "POST",
+        CREATE,
+        &headers,
+        &order(amount).to_string(),
+    )
+    .await
+    .unwrap()
 }
 
 async fn read(sandbox: &Sandbox, id: &str) -> Reply {
     let path = format!("/devdraft/api/v0/payment-intents/{id}/status");
-    send(sandbox, "GET", &path, &[KEY, SECRET], "").await.unwrap()
+    send(sandbox, "GET", &path, &[KEY, SECRET], "")
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -35,21 +45,42 @@ async fn answers_have_the_fixtures_shapes() {
     let sandbox = still().await;
     let created = create(&sandbox, "100.00", &[]).await;
     assert_eq!(created.status, 201);
-    assert_eq!(keys(&created.json()), keys(&fixture("devdraft/create_response_201.json")));
+    assert_eq!(
+        keys(&created.json()),
+        keys(&fixture("devdraft/create_response_201.json"))
+    );
     assert_eq!(created.json()["state"], "pending");
     assert_eq!(created.header("x-ratelimit-limit").as_deref(), Some("100"));
     let id = created.json()["id"].as_str().unwrap().to_owned();
     let status = read(&sandbox, &id).await.json();
-    assert_eq!(keys(&status), keys(&fixture("devdraft/status_awaiting_funds.json")));
+    assert_eq!(
+        keys(&status),
+        keys(&fixture("devdraft/status_awaiting_funds.json"))
+    );
     assert_eq!(status["status"], "AWAITING_FUNDS");
     let missing = read(&sandbox, "txn_no").await;
-    assert_eq!((missing.status, missing.json()), (404, fixture("devdraft/status_error_404.json")));
+    assert_eq!(
+        (missing.status, missing.json()),
+        (404, fixture("devdraft/status_error_404.json"))
+    );
     let reply = send(&sandbox, "POST", CREATE, &[KEY], "{}").await.unwrap();
-    assert_eq!((reply.status, reply.json()), (401, fixture("devdraft/status_error_401.json")));
+    assert_eq!(
+        (reply.status, reply.json()),
+        (401, fixture("devdraft/status_error_401.json"))
+    );
     let invalid = [KEY, ("x-client-secret", "cs_invalid")];
-    assert_eq!(send(&sandbox, "POST", CREATE, &invalid, "{}").await.unwrap().status, 401);
+    assert_eq!(
+        send(&sandbox, "POST", CREATE, &invalid, "{}")
+            .await
+            .unwrap()
+            .status,
+        401
+    );
     let reply = create(&sandbox, "a lot", &[]).await;
-    assert_eq!((reply.status, reply.json()), (400, fixture("devdraft/create_error_400.json")));
+    assert_eq!(
+        (reply.status, reply.json()),
+        (400, fixture("devdraft/create_error_400.json"))
+    );
     assert_eq!(create(&sandbox, "1.13", &[]).await.status, 400);
     assert_eq!(sandbox.created("devdraft"), 1);
 }
@@ -62,7 +93,9 @@ async fn a_bank_intent_is_made_too() {
         "destinationNetwork": "ethereum", "ach_reference": "INV1",
     });
     let path = "/devdraft/api/v0/payment-intents/bank";
-    let reply = send(&sandbox, "POST", path, &[KEY, SECRET], &body.to_string()).await.unwrap();
+    let reply = send(&sandbox, "POST", path, &[KEY, SECRET], &body.to_string())
+        .await
+        .unwrap();
     assert_eq!(reply.status, 201);
     assert_eq!(reply.json()["source"]["payment_rail"], "ach_push");
     assert_eq!(reply.json()["amount"], Value::Null);
@@ -90,7 +123,10 @@ async fn a_repeated_key_gives_the_first_answer_again() {
     let requests = sandbox.requests();
     assert_eq!(sandbox.created("devdraft"), 1);
     assert_eq!(requests[0].created.as_deref(), first.json()["id"].as_str());
-    assert_eq!((&requests[1].created, requests[1].status), (&None, Some(201)));
+    assert_eq!(
+        (&requests[1].created, requests[1].status),
+        (&None, Some(201))
+    );
     assert_eq!(requests[1].idempotency_key.as_deref(), Some(IDEMPOTENCY.1));
 }
 
@@ -99,10 +135,17 @@ async fn a_lost_create_is_found_again_with_its_key() {
     let sandbox = still().await;
     let headers = [KEY, SECRET, IDEMPOTENCY];
     let body = order("100.11").to_string();
-    assert!(send(&sandbox, "POST", CREATE, &headers, &body).await.is_err());
+    assert!(
+        send(&sandbox, "POST", CREATE, &headers, &body)
+            .await
+            .is_err()
+    );
     let again = create(&sandbox, "100.11", &[IDEMPOTENCY]).await;
     assert_eq!(again.status, 201);
-    assert_eq!(sandbox.references("devdraft"), [again.json()["id"].as_str().unwrap()]);
+    assert_eq!(
+        sandbox.references("devdraft"),
+        [again.json()["id"].as_str().unwrap()]
+    );
 }
 
 #[tokio::test]
@@ -113,13 +156,22 @@ async fn a_window_is_a_hard_limit_per_client_key() {
         ..Options::default()
     };
     let sandbox = Sandbox::start(options).await.unwrap();
-    assert_eq!(read(&sandbox, "a").await.header("x-ratelimit-remaining").as_deref(), Some("1"));
+    assert_eq!(
+        read(&sandbox, "a")
+            .await
+            .header("x-ratelimit-remaining")
+            .as_deref(),
+        Some("1")
+    );
     read(&sandbox, "a").await;
     let refused = read(&sandbox, "a").await;
     assert_eq!(refused.status, 429);
     let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert_eq!(refused.json()["retryAfter"], json!(seconds));
-    assert_eq!(keys(&refused.json()), keys(&fixture("devdraft/status_error_429.json")));
+    assert_eq!(
+        keys(&refused.json()),
+        keys(&fixture("devdraft/status_error_429.json"))
+    );
 }
 
 #[tokio::test]

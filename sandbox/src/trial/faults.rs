@@ -56,9 +56,15 @@ async fn answers_are_lost_before_or_after_processing() {
         match fault {
             Fault::ErrorAfter => assert_eq!(outcome.unwrap().status, 500),
             Fault::Lost => {
-                assert_eq!(outcome.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+                assert_eq!(
+                    outcome.unwrap_err().kind(),
+                    std::io::ErrorKind::UnexpectedEof
+                );
             }
-            _ => assert_eq!(outcome.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset),
+            _ => assert_eq!(
+                outcome.unwrap_err().kind(),
+                std::io::ErrorKind::ConnectionReset
+            ),
         }
         assert_eq!(sandbox.created("inabit"), created, "{fault:?}");
     }
@@ -93,11 +99,16 @@ async fn a_hanging_request_ends_when_the_sandbox_stops() {
     let sandbox = still().await;
     sandbox.fault("carbon", Fault::Hang, 1);
     let mut stream = TcpStream::connect(sandbox.address()).await.unwrap();
-    stream.write_all(b"GET /carbon/v1/status HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /carbon/v1/status HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
     while sandbox.calls("carbon") == 0 {
         tokio::task::yield_now().await;
     }
-    tokio::time::timeout(DEADLINE, sandbox.stop()).await.expect("an end in time");
+    tokio::time::timeout(DEADLINE, sandbox.stop())
+        .await
+        .expect("an end in time");
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
     assert!(rest.is_empty());
@@ -111,7 +122,16 @@ async fn the_record_holds_what_arrived() {
     send(&sandbox, "GET", path, &headers, "").await.unwrap();
     let requests = sandbox.requests();
     let request = requests.first().unwrap();
-    assert_eq!((request.provider, request.method.as_str()), ("carbon", "GET"));
-    assert_eq!((request.path.as_str(), request.query.as_str()), ("/v1/status", "orderId=a&contactId=b"));
-    assert_eq!((request.status, request.idempotency_key.as_deref()), (Some(400), Some("k")));
+    assert_eq!(
+        (request.provider, request.method.as_str()),
+        ("carbon", "GET")
+    );
+    assert_eq!(
+        (request.path.as_str(), request.query.as_str()),
+        ("/v1/status", "orderId=a&contactId=b")
+    );
+    assert_eq!(
+        (request.status, request.idempotency_key.as_deref()),
+        (Some(400), Some("k"))
+    );
 }
