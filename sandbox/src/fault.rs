@@ -34,7 +34,7 @@ pub enum Fault {
     NotJson,
     /// The request is processed, and the answer is 16 MiB of JSON.
     Oversized,
-    /// 302 to `/elsewhere` below the sandbox; nothing was processed.
+    /// 302 to `/elsewhere` below the provider's base URL; nothing was processed.
     Redirect,
     /// The request is processed, and the answer says a status that no documentation knows.
     UnknownWord,

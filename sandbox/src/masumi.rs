@@ -292,7 +292,8 @@ fn resolve(engine: &Engine, call: &Call, token: &str, body: &Value) -> Result<An
     let desk = engine.open(Provider::Masumi);
     let address = text("filterSmartContractAddress");
     let found = desk.find(text("blockchainIdentifier")).filter(|it| {
-        it.fact("network") == text("network")
+        !is_hidden(token, it)
+            && it.fact("network") == text("network")
             && (address.is_empty() || row::source(it).address() == address)
     });
     let Some(purchase) = found else {
@@ -303,13 +304,20 @@ fn resolve(engine: &Engine, call: &Call, token: &str, body: &Value) -> Result<An
         .about([std::sync::Arc::clone(&purchase.reference)]))
 }
 
+/// Whether a key cannot see a purchase: one with `scoped` among its parts is bound to a wallet,
+/// and a purchase has none until its funds are being locked.
+fn is_hidden(token: &str, purchase: &Purchase) -> bool {
+    has_part(token, "scoped") && purchase.word() == REQUESTED
+}
+
 /// Whether a row passes the filters that all listings share; only V1 rows unless asked.
-fn listed(query: &Value, purchase: &Purchase) -> bool {
+fn listed(token: &str, query: &Value, purchase: &Purchase) -> bool {
     let text = |name: &str| query.get(name).and_then(Value::as_str);
     let source = row::source(purchase);
     let address = text("filterSmartContractAddress");
     let default_type = address.is_none().then_some("Web3CardanoV1");
-    purchase.fact("network") == text("network").unwrap_or_default()
+    !is_hidden(token, purchase)
+        && purchase.fact("network") == text("network").unwrap_or_default()
         && text("filterPaymentSourceType")
             .or(default_type)
             .is_none_or(|it| it == source.name())
@@ -347,7 +355,7 @@ fn list(engine: &Engine, call: &Call, token: &str, query: &Value) -> Result<Answ
         .skip_while(|it| text("cursorId").is_some_and(|cursor| cursor != it.id))
         .filter(|it| {
             let face = row::Face::of(it.word());
-            listed(query, it)
+            listed(token, query, it)
                 && it.id.to_ascii_lowercase().contains(&search)
                 && text("filterOnChainState").is_none_or(|state| face.state == Some(state))
                 && (!manual || face.action == "WaitingForManualAction")
@@ -373,7 +381,7 @@ fn count(engine: &Engine, token: &str, query: &Value) -> Result<Answer, Refusal>
     let total = desk
         .book_mut()
         .newest_first()
-        .filter(|it| listed(query, it))
+        .filter(|it| listed(token, query, it))
         .count();
     Ok(success(&json!({ "total": total })))
 }
@@ -404,13 +412,16 @@ fn diff(
         DIFF_STATE => row::state_changed,
         _ => {
             let changed = book.changed_from(since, cursor);
-            let rows: Vec<&Purchase> = changed.filter(|it| listed(query, it)).take(limit).collect();
+            let rows: Vec<&Purchase> = changed
+                .filter(|it| listed(token, query, it))
+                .take(limit)
+                .collect();
             return Ok(page(call, query, &rows));
         }
     };
     let mut rows: Vec<(Timestamp, &Purchase)> = book
         .newest_first()
-        .filter(|it| listed(query, it))
+        .filter(|it| listed(token, query, it))
         .map(|it| (stamp(it), it))
         .filter(|(at, it)| *at > since || (*at == since && it.id.as_str() >= cursor))
         .collect();

@@ -285,9 +285,11 @@ fn refusal(provider: Provider, fault: Fault) -> Ending {
             ))
         }
         Fault::Redirect => {
+            // Below the provider, so that a client that follows shows in the record.
+            let location = format!("/{}/elsewhere", provider.name());
             let answer = Answer::new(StatusCode::FOUND, json!({}));
             Ending::Answer(json_response(
-                answer.header("location", "/elsewhere"),
+                answer.header("location", location),
                 Some(provider),
             ))
         }

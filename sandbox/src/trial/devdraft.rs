@@ -185,3 +185,23 @@ async fn the_first_reads_of_a_throttled_purchase_are_refused() {
     }
     assert_eq!(statuses, [429, 429, 429, 200]);
 }
+
+#[tokio::test]
+async fn a_flaky_purchase_errs_now_and_then_and_the_same_way_each_run() {
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let sandbox = still().await;
+        let created = create(&sandbox, "1.08", &[]).await;
+        let id = created.json()["id"].as_str().unwrap().to_owned();
+        let path = format!("/devdraft/api/v0/payment-intents/{id}/status");
+        let mut run = Vec::new();
+        for _ in 0..30 {
+            let reply = send(&sandbox, "GET", &path, &[KEY, SECRET], "").await;
+            run.push(reply.ok().map(|it| (it.status, it.text.starts_with('{'))));
+        }
+        let good = run.iter().filter(|it| **it == Some((200, true))).count();
+        assert!((10..30).contains(&good), "{run:?}");
+        runs.push(run);
+    }
+    assert_eq!(runs[0], runs[1]);
+}

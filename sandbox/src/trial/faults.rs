@@ -33,6 +33,12 @@ async fn errors_answer_in_the_providers_shape_without_effect() {
         sandbox.fault("inabit", fault, 1);
         let reply = create(&sandbox).await.unwrap();
         assert_eq!(reply.status, status);
+        if fault == Fault::Redirect {
+            assert_eq!(
+                reply.header("location").as_deref(),
+                Some("/inabit/elsewhere")
+            );
+        }
         if let Fault::Throttled(seconds) = fault {
             assert_eq!(reply.header("retry-after"), Some(seconds.to_string()));
         }

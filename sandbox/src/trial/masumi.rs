@@ -328,3 +328,28 @@ async fn a_list_is_the_newest_first_and_its_cursor_is_inclusive() {
     let path = format!("?network=Preprod&searchQuery={last}");
     assert_eq!(ids(&get(&sandbox, &path).await), ["b2"]);
 }
+
+#[tokio::test]
+async fn a_scoped_key_does_not_see_its_own_new_purchase() {
+    let sandbox = still().await;
+    let headers = [("token", "masumi-scoped-1"), JSON];
+    let body = order("b1", "").to_string();
+    let resolving = json!({ "blockchainIdentifier": "b1", "network": "Preprod" }).to_string();
+    let mut statuses = Vec::new();
+    for (path, body) in [(CREATE, &body), (RESOLVE, &resolving), (CREATE, &body)] {
+        statuses.push(
+            send(&sandbox, "POST", path, &headers, body)
+                .await
+                .unwrap()
+                .status,
+        );
+    }
+    sandbox.set_status("masumi", "b1", "FundsLockingInitiated");
+    statuses.push(
+        send(&sandbox, "POST", RESOLVE, &headers, &resolving)
+            .await
+            .unwrap()
+            .status,
+    );
+    assert_eq!(statuses, [200, 404, 409, 200]);
+}
