@@ -89,10 +89,13 @@ async fn send(
 
 /// Reads a fixture's body.
 fn fixture(path: &str) -> Value {
+    whole_fixture(path)["body"].clone()
+}
+
+fn whole_fixture(path: &str) -> Value {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/");
     let text = std::fs::read_to_string(format!("{root}{path}")).unwrap();
-    let fixture: Value = serde_json::from_str(&text).unwrap();
-    fixture["body"].clone()
+    serde_json::from_str(&text).unwrap()
 }
 
 /// Every path of keys in a value; rows of an array count as one.
@@ -160,4 +163,32 @@ async fn it_starts_on_loopback_only_and_stops() {
 fn the_names_are_the_registry() {
     let names = crate::provider::Provider::ALL.map(crate::provider::Provider::name);
     assert_eq!(names, crate::PROVIDERS);
+}
+
+#[tokio::test]
+async fn the_fixtures_requests_are_accepted() {
+    let sandbox = still().await;
+    for name in [
+        "phygitals/create_request.json",
+        "inabit/create_request.json",
+        "inabit/search_request.json",
+        "carbon/create_request.json",
+        "devdraft/create_request.json",
+        "devdraft/create_request_bank.json",
+    ] {
+        let request = whole_fixture(name);
+        let headers = request["headers"].as_object().unwrap().iter();
+        let mut headers: Vec<(&str, &str)> = headers
+            .map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
+            .collect();
+        // Both fixtures of Devdraft have the same key, with different orders.
+        headers.retain(|(name, _)| *name != "idempotency-key");
+        let provider = name.split('/').next().unwrap();
+        let path = format!("/{provider}{}", request["path"].as_str().unwrap());
+        let body = request["body"].to_string();
+        let reply = send(&sandbox, "POST", &path, &headers, &body)
+            .await
+            .unwrap();
+        assert!(matches!(reply.status, 200 | 201), "{name}: {}", reply.text);
+    }
 }
