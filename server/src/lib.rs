@@ -21,4 +21,5 @@ pub mod lifecycle;
 pub mod observation;
 pub mod provider;
 pub mod purchase;
+pub mod tracker;
 pub mod upstream;

@@ -21,9 +21,10 @@ pub enum Horizon {
     Over,
 }
 
-/// Where a terminal status stands. `read` is when the last readable answer's request began.
+/// Where a status stands that was observed to be terminal at `observed`. `read` is when the last
+/// readable answer's request began.
 pub fn horizon(
-    status: &Status,
+    observed: Timestamp,
     length: Option<Duration>,
     read: Option<Timestamp>,
     now: Timestamp,
@@ -31,7 +32,7 @@ pub fn horizon(
     let Some(length) = length else {
         return Horizon::Ahead(None);
     };
-    let end = status.observe_time.plus(length);
+    let end = observed.plus(length);
     if now < end {
         return Horizon::Ahead(Some(end));
     }

@@ -1,0 +1,194 @@
+//! What is open: schedules, polls, commits, until FINAL.
+//!
+//! Each account has a lane of its own: what is due there, and a task that asks the account for the
+//! right to poll. One account's trouble never slows another's lane.
+
+mod entry;
+mod lane;
+mod poll;
+mod timers;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    account::{Accounts, Refusal},
+    clock::Clock,
+    journal::{AttemptChange, Journal, JournalError, Record, Write},
+    lifecycle,
+    observation::Trouble,
+    purchase::{AccountName, Finality, Freshness, Purchase, PurchaseId},
+};
+use lane::Lane;
+
+/// The tracker of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Tracker(Arc<Inner>);
+
+struct Inner {
+    journal: Arc<dyn Journal>,
+    clock: Clock,
+    lanes: BTreeMap<AccountName, Arc<Lane>>,
+    /// Polls under way: a drain waits for their commits.
+    tasks: TaskTracker,
+    /// Ends lanes and held requests.
+    stop: CancellationToken,
+}
+
+/// Why a refresh has no fresh status to show.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RefreshError {
+    /// The account may not be asked now.
+    #[error("the account cannot be asked now")]
+    Refused(Refusal),
+    /// It was asked, and gave no definite answer.
+    #[error("the provider gave no definite answer")]
+    Trouble(Trouble),
+    /// The journal could not be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The process is about to stop.
+    #[error("the server is draining")]
+    Draining,
+}
+
+impl fmt::Debug for Tracker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Tracker").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tracker {
+    /// A tracker of what is committed from now on. [`Tracker::recover`] takes up what is open
+    /// already, and [`Tracker::run`] polls.
+    pub fn new(journal: Arc<dyn Journal>, feed: Feed, clock: Clock, accounts: &Accounts) -> Self {
+        let lanes = accounts
+            .iter()
+            .map(|account| {
+                (
+                    account.name.clone(),
+                    Arc::new(Lane::new(Arc::clone(account))),
+                )
+            })
+            .collect();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let inner = Arc::new(Inner {
+            journal: Arc::clone(&journal),
+            feed,
+            clock,
+            lanes,
+            tasks,
+            stop,
+        });
+        let observer = Arc::downgrade(&inner);
+        journal.observe(Arc::new(move |committed| {
+            if let Some(inner) = observer.upgrade() {
+                for one in committed {
+                    inner.committed(&one.purchase);
+                }
+            }
+        }));
+        Self(inner)
+    }
+
+    /// Takes up an open purchase of an earlier process. First polls are spread over an interval.
+    ///
+    /// # Errors
+    /// The journal, where the purchase's account is no longer configured and that has to be said.
+    pub async fn recover(&self, record: &Record) -> Result<(), JournalError> {
+        let purchase = &record.purchase;
+        if let Some(lane) = self.0.lanes.get(&purchase.account) {
+            lane.recover(record, &self.0.clock);
+            return Ok(());
+        }
+        let now = self.0.clock.now();
+        let Some(transition) = lifecycle::account_missing(&purchase.status, now) else {
+            return Ok(());
+        };
+        let append = Write::Append {
+            purchase: purchase.id,
+            transition: Box::new(transition),
+            expected: purchase.status.revision,
+            attempt: AttemptChange::Keep,
+            note: None,
+        };
+        self.0.journal.write(append).await.map(drop)
+    }
+
+    /// Polls what is due, until [`Tracker::drain`].
+    pub async fn run(&self) {
+        let lanes = self.0.lanes.values().map(|lane| {
+            let (inner, lane) = (Arc::clone(&self.0), Arc::clone(lane));
+            async move { inner.drive(&lane).await }
+        });
+        futures_util::future::join_all(lanes).await;
+    }
+
+    /// Stops polling, gives held requests up and waits for commits under way.
+    pub async fn drain(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// How current a purchase's status is.
+    pub fn freshness(&self, purchase: &Purchase) -> Freshness {
+        let lane = self.0.lanes.get(&purchase.account);
+        lane.map_or_else(Freshness::default, |lane| lane.freshness(purchase.id))
+    }
+
+    /// Asks the provider now, within the account's budget, and returns once what it said is
+    /// committed. Refreshes of one purchase that overlap share one request. Nothing is asked about
+    /// what is FINAL or has no reference yet.
+    ///
+    /// # Errors
+    /// See [`RefreshError`].
+    pub async fn refresh(&self, purchase: &Purchase) -> Result<(), RefreshError> {
+        let Some(lane) = self.0.lanes.get(&purchase.account) else {
+            return Ok(());
+        };
+        let status = &purchase.status;
+        if status.finality == Finality::Final || status.reference.is_none() {
+            return Ok(());
+        }
+        self.0.refresh(lane, purchase.id).await
+    }
+
+    /// How many purchases an account has open.
+    pub fn open_purchases(&self, account: &AccountName) -> usize {
+        self.0.lanes.get(account).map_or(0, |lane| lane.len())
+    }
+}
+
+impl Inner {
+    /// A transition was committed, by whomever: its purchase is polled from now on, or no more.
+    fn committed(&self, purchase: &Purchase) {
+        let Some(lane) = self.lanes.get(&purchase.account) else {
+            return;
+        };
+        if purchase.status.finality == Finality::Final {
+            lane.remove(purchase.id);
+            return;
+        }
+        if let Some(reference) = &purchase.status.reference {
+            lane.committed(purchase, reference, &self.clock);
+        }
+    }
+
+    /// A record, for steps that do not come from a poll.
+    async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError> {
+        self.journal.record(purchase).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! What is in memory of one open purchase: just what decides when to ask and whether an answer is
+//! news.
+
+use std::time::Duration;
+
+use crate::{
+    cadence::Policy,
+    clock::Clock,
+    journal::Record,
+    lifecycle::Heard,
+    observation::Observation,
+    purchase::{Finality, Freshness, Purchase, PurchaseId, Reference, Status, Timestamp},
+};
+
+/// How often a purchase is polled that is open and unchanged for too long.
+pub(super) const STALE_EVERY: Duration = Duration::from_secs(86_400);
+/// The bounds of the pause between two long polls, in milliseconds. Documented by Phygitals.
+const LONG_POLL_GAP_MS: (u64, u64) = (500, 1_000);
+
+/// One open purchase.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: PurchaseId,
+    /// Its reference, as the store compares it.
+    pub(super) reference: Box<str>,
+    pub(super) created: Timestamp,
+    /// When the newest revision was observed that is news from the provider.
+    pub(super) changed: Timestamp,
+    /// When its status became terminal, as its newest revision says.
+    pub(super) observed: Timestamp,
+    pub(super) finality: Finality,
+    pub(super) heard: Heard,
+    /// When the request of the last readable answer began.
+    pub(super) read: Option<Timestamp>,
+    /// A digest of the last applied observation: the same again is no news.
+    pub(super) digest: u64,
+    pub(super) failures: u32,
+    /// Answers in a row that did not know the reference, and since when.
+    pub(super) missing_since: Option<Timestamp>,
+    pub(super) due: Timestamp,
+    /// Whether a poll of it is due or under way, so that it is in no timer.
+    pub(super) busy: bool,
+    /// The observe time of the status that the next three belong to.
+    pub(super) limits_of: Timestamp,
+    /// How long the status may stay unchanged while it is open.
+    pub(super) stale_after: Duration,
+    /// How long it is followed after its end; `None` for as long as it lasts.
+    pub(super) horizon: Option<Duration>,
+    /// When that is over, once it is known.
+    pub(super) horizon_end: Option<Timestamp>,
+    /// Polled no more, since nothing has changed for so long.
+    pub(super) given_up: bool,
+}
+
+impl Entry {
+    pub(super) fn new(purchase: &Purchase, reference: &Reference, now: Timestamp) -> Self {
+        let mut entry = Self {
+            id: purchase.id,
+            reference: reference.canonical().into_boxed_str(),
+            created: purchase.create_time,
+            changed: now,
+            observed: now,
+            finality: Finality::Open,
+            heard: Heard::default(),
+            read: None,
+            digest: 0,
+            failures: 0,
+            missing_since: None,
+            due: now,
+            busy: false,
+            limits_of: Timestamp::default(),
+            stale_after: STALE_EVERY,
+            horizon: None,
+            horizon_end: None,
+            given_up: false,
+        };
+        entry.learn(&purchase.status);
+        entry
+    }
+
+    pub(super) fn recovered(record: &Record, reference: &Reference) -> Self {
+        let now = record.purchase.status.observe_time;
+        let mut entry = Self::new(&record.purchase, reference, now);
+        entry.changed = record.change_time;
+        entry
+    }
+
+    /// Learns a newly committed status.
+    pub(super) fn learn(&mut self, status: &Status) {
+        self.finality = status.finality;
+        self.observed = status.observe_time;
+        if status.attention_reason() != Some(crate::purchase::AttentionReason::Stale) {
+            self.changed = status.observe_time;
+        }
+        if status.provider_change_time > self.heard.newest_change {
+            self.heard.newest_change = status.provider_change_time;
+        }
+    }
+
+    pub(super) fn freshness(&self) -> Freshness {
+        Freshness {
+            last_answer_time: self.heard.answered,
+            next_poll_time: (!self.given_up).then_some(self.due),
+            consecutive_failures: self.failures,
+        }
+    }
+
+    /// The time of the next poll after one that ended now.
+    pub(super) fn next_due(
+        &self,
+        policy: &Policy,
+        stale_after: Duration,
+        clock: &Clock,
+    ) -> Timestamp {
+        let now = clock.now();
+        if self.finality != Finality::Open {
+            let every = policy.after_terminal.every(now.since(self.observed));
+            return now.plus(clock.jittered(every, 100));
+        }
+        if now.since(self.changed) >= stale_after {
+            return now.plus(clock.jittered(STALE_EVERY, 100));
+        }
+        let every = policy.schedule.every(now.since(self.created));
+        if policy.long_poll && every <= Duration::from_millis(LONG_POLL_GAP_MS.1) {
+            let (least, most) = LONG_POLL_GAP_MS;
+            let spread = clock.up_to(Duration::from_millis(most - least));
+            return now.plus(Duration::from_millis(least) + spread);
+        }
+        now.plus(clock.jittered(every, 100))
+    }
+}
+
+/// A digest of everything in an observation that could make a revision.
+pub(super) fn digest(observation: &Observation) -> u64 {
+    use std::hash::{Hash as _, Hasher as _};
+    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    let mut silent = observation.clone();
+    silent.provider_change_time = None;
+    format!("{silent:?}").hash(&mut hasher);
+    // 0 stands for nothing heard yet.
+    hasher.finish().max(1)
+}

@@ -1,0 +1,315 @@
+//! One poll: the request, what its answer changes, and when to ask again.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Inner, RefreshError,
+    entry::digest,
+    lane::{Lane, Turn},
+};
+use crate::{
+    account::{Admission, Class},
+    journal::{AttemptChange, JournalError, Record, Write, Written},
+    lifecycle::{self, Horizon},
+    observation::{Answer, Observation, Trouble},
+    purchase::{Cause, Finality, PurchaseId, Reference, Timestamp, Transition},
+    upstream::UpstreamError,
+};
+
+/// How long after its creation a purchase may be unknown to its provider.
+const MISSING_ALLOWED: Duration = Duration::from_secs(60);
+/// The wait after a poll without a readable answer; doubled while they come in a row.
+const RETRY_BASE: Duration = Duration::from_secs(1);
+/// How often a step is decided anew when others commit in between.
+const DECISIONS_MAX: usize = 16;
+/// How long a caller's refresh waits for the right to ask.
+const REFRESH_WAIT: Duration = Duration::from_secs(2);
+
+/// An answer with the times around it.
+pub(super) struct Asked {
+    answer: Answer,
+    /// When the request began.
+    began: Timestamp,
+}
+
+impl Inner {
+    /// Asks the provider about one purchase.
+    pub(super) async fn ask(&self, lane: &Lane, turn: &Turn, mut admission: Admission) -> Asked {
+        let account = &lane.account;
+        let began = self.clock.now();
+        let request = account.provider.status_request(&turn.reference);
+        let answer = match account.ask(&mut admission, request).await {
+            Ok(answer) => account
+                .provider
+                .read_status(&turn.reference, &answer, self.clock.now()),
+            Err(error) => {
+                let sent = !matches!(error, UpstreamError::NotConnected(_));
+                Answer::Trouble(Trouble::Unreachable {
+                    sent,
+                    why: error.to_string(),
+                })
+            }
+        };
+        if let Answer::Trouble(trouble) = &answer {
+            account.learn(trouble);
+        }
+        Asked { answer, began }
+    }
+
+    /// Applies what was heard, and returns when to ask again.
+    pub(super) async fn heard(
+        self: &Arc<Self>,
+        lane: &Arc<Lane>,
+        purchase: PurchaseId,
+        asked: Asked,
+    ) -> Timestamp {
+        let failed = match &asked.answer {
+            Answer::Observed(observation) => self
+                .observed(lane, purchase, observation, asked.began)
+                .await
+                .is_err(),
+            Answer::NotFound => self.not_found(lane, purchase).await.is_err(),
+            Answer::Trouble(_) => {
+                lane.with(purchase, |entry| {
+                    entry.failures = entry.failures.saturating_add(1)
+                });
+                false
+            }
+        };
+        if failed {
+            // The journal is away: the same news is heard again when it is back.
+            return self.clock.now().plus(RETRY_BASE);
+        }
+        let is_trouble = matches!(asked.answer, Answer::Trouble(_));
+        match self.passing_time(lane, purchase).await {
+            Ok(()) => self.next_due(lane, purchase, is_trouble),
+            Err(_) => self.clock.now().plus(RETRY_BASE),
+        }
+    }
+
+    fn next_due(&self, lane: &Lane, purchase: PurchaseId, is_trouble: bool) -> Timestamp {
+        let now = self.clock.now();
+        let policy = &lane.account.policy;
+        let due = lane.with(purchase, |entry| {
+            let stale_after = entry.stale_after;
+            let due = entry.next_due(policy, stale_after, &self.clock);
+            if is_trouble {
+                // Backoff with full jitter, never faster than the schedule allows.
+                let doubled = entry.failures.min(16).saturating_sub(1);
+                let longest =
+                    crate::cadence::budget::backoff(RETRY_BASE, doubled, Duration::from_secs(120));
+                return due.max(now.plus(self.clock.up_to(longest)));
+            }
+            due.min(entry.horizon_end.unwrap_or(due).max(now))
+        });
+        due.unwrap_or(now)
+    }
+
+    /// A readable answer.
+    async fn observed(
+        &self,
+        lane: &Lane,
+        purchase: PurchaseId,
+        observation: &Observation,
+        began: Timestamp,
+    ) -> Result<(), JournalError> {
+        let now = self.clock.now();
+        let seen = digest(observation);
+        let is_news = lane.with(purchase, |entry| {
+            entry.failures = 0;
+            entry.missing_since = None;
+            if lifecycle::outdated(entry.heard, observation, began) {
+                return None;
+            }
+            Some(entry.digest != seen)
+        });
+        let Some(Some(is_news)) = is_news else {
+            return Ok(());
+        };
+        if is_news {
+            let graph = lane.account.provider.graph();
+            self.step(purchase, |record| {
+                let status = &record.purchase.status;
+                lifecycle::observed(status, observation, graph, Cause::Poll, now)
+            })
+            .await?;
+        }
+        lane.with(purchase, |entry| {
+            entry.digest = seen;
+            entry.read = Some(began);
+            entry.heard.answered = Some(now);
+            let change = observation.provider_change_time;
+            entry.heard.newest_change = entry.heard.newest_change.max(change);
+        });
+        Ok(())
+    }
+
+    /// The provider does not know the reference.
+    async fn not_found(&self, lane: &Lane, purchase: PurchaseId) -> Result<(), JournalError> {
+        let now = self.clock.now();
+        let is_late = lane.with(purchase, |entry| {
+            entry.failures = entry.failures.saturating_add(1);
+            // What is heard next is news, whatever was heard before.
+            entry.digest = 0;
+            entry.missing_since.get_or_insert(now);
+            now.since(entry.created) >= MISSING_ALLOWED
+        });
+        if is_late != Some(true) {
+            return Ok(());
+        }
+        self.step(purchase, |record| {
+            lifecycle::found_missing(&record.purchase.status, now)
+        })
+        .await
+    }
+
+    /// What the passing of time makes of a purchase: STALE, given up, FINAL.
+    async fn passing_time(&self, lane: &Lane, purchase: PurchaseId) -> Result<(), JournalError> {
+        let now = self.clock.now();
+        let Some((finality, changed, fresh)) = lane.with(purchase, |entry| {
+            (
+                entry.finality,
+                entry.changed,
+                entry.limits_of == entry.observed,
+            )
+        }) else {
+            return Ok(());
+        };
+        if !fresh {
+            self.learn_limits(lane, purchase).await?;
+        }
+        let limits = lane.with(purchase, |entry| {
+            (entry.stale_after, entry.horizon, entry.read)
+        });
+        let Some((stale_after, horizon, read)) = limits else {
+            return Ok(());
+        };
+        if finality == Finality::Open {
+            let unchanged = now.since(changed);
+            if unchanged >= lane.account.policy.give_up_after {
+                lane.with(purchase, |entry| entry.given_up = true);
+            } else if unchanged >= stale_after {
+                self.step(purchase, |record| {
+                    lifecycle::stale(&record.purchase.status, now)
+                })
+                .await?;
+            }
+            return Ok(());
+        }
+        let observed = lane.with(purchase, |entry| entry.observed).unwrap_or(now);
+        match lifecycle::horizon(observed, horizon, read, now) {
+            Horizon::Ahead(end) => {
+                lane.with(purchase, |entry| entry.horizon_end = end);
+                Ok(())
+            }
+            Horizon::LastRead => Ok(()),
+            Horizon::Over => {
+                self.step(purchase, |record| {
+                    let status = &record.purchase.status;
+                    let is_terminal = status.finality == Finality::Terminal;
+                    (is_terminal && status.observe_time == observed)
+                        .then(|| lifecycle::made_final(status, now))
+                        .flatten()
+                })
+                .await
+            }
+        }
+    }
+
+    /// Reads from the newest status how long it may stay as it is.
+    async fn learn_limits(&self, lane: &Lane, purchase: PurchaseId) -> Result<(), JournalError> {
+        let Some(record) = self.record(purchase).await? else {
+            return Ok(());
+        };
+        let status = &record.purchase.status;
+        let stale_after = lane.stale_after(status);
+        let account = &lane.account;
+        let horizon = account.provider.horizon(status, account.policy.horizon);
+        lane.with(purchase, |entry| {
+            entry.limits_of = status.observe_time;
+            entry.stale_after = stale_after;
+            entry.horizon = horizon;
+            entry.horizon_end = None;
+        });
+        Ok(())
+    }
+
+    /// Commits the step that `decide` makes of the newest status, if any.
+    async fn step(
+        &self,
+        purchase: PurchaseId,
+        decide: impl Fn(&Record) -> Option<Transition>,
+    ) -> Result<(), JournalError> {
+        let Some(mut record) = self.record(purchase).await? else {
+            return Ok(());
+        };
+        for _ in 0..DECISIONS_MAX {
+            let Some(transition) = decide(&record) else {
+                return Ok(());
+            };
+            let append = Write::Append {
+                purchase,
+                transition: Box::new(transition),
+                expected: record.purchase.status.revision,
+                attempt: AttemptChange::Keep,
+                note: None,
+            };
+            match self.journal.write(append).await? {
+                Written::Stale(Some(newer)) => record = *newer,
+                // Another purchase has what the answer names: what is known stays as it is.
+                Written::Done | Written::ReferenceTaken(_) => return Ok(()),
+                Written::Stale(None) | Written::KeyTaken(_) => return Ok(()),
+            }
+        }
+        Err(JournalError::unavailable(
+            "the purchase does not hold still",
+        ))
+    }
+
+    /// A caller's wish to be told now.
+    pub(super) async fn refresh(
+        self: &Arc<Self>,
+        lane: &Arc<Lane>,
+        purchase: PurchaseId,
+    ) -> Result<(), RefreshError> {
+        let Some(reference) = lane.with(purchase, |entry| entry.reference.clone()) else {
+            return Ok(());
+        };
+        let Some(reference) = Reference::from_canonical(&reference) else {
+            return Ok(());
+        };
+        if self.stop.is_cancelled() {
+            return Err(RefreshError::Draining);
+        }
+        let asked_at = self.clock.now();
+        let turn_of_others = lane.refreshing(purchase).await;
+        // Whoever was here before has asked after this call came: its answer serves.
+        let served = lane.with(purchase, |entry| {
+            entry.read.is_some_and(|read| read >= asked_at)
+        });
+        if served != Some(false) {
+            return Ok(());
+        }
+        let deadline = asked_at.plus(REFRESH_WAIT);
+        let admission = lane.account.admit(Class::Refresh, deadline).await;
+        let admission = admission.map_err(RefreshError::Refused)?;
+        let turn = Turn {
+            id: purchase,
+            reference,
+            class: Class::Refresh,
+        };
+        let asked = self.ask(lane, &turn, admission).await;
+        let trouble = match &asked.answer {
+            Answer::Trouble(trouble) => Some(trouble.clone()),
+            Answer::Observed(_) | Answer::NotFound => None,
+        };
+        if let Answer::Observed(observation) = &asked.answer {
+            self.observed(lane, purchase, observation, asked.began)
+                .await?;
+        } else {
+            self.heard(lane, purchase, asked).await;
+        }
+        drop(turn_of_others);
+        trouble.map_or(Ok(()), |trouble| Err(RefreshError::Trouble(trouble)))
+    }
+}
