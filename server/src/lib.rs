@@ -12,8 +12,13 @@
 
 pub mod cadence;
 pub mod clock;
+pub mod config;
+pub mod health;
+pub mod identity;
 pub mod journal;
+pub mod listener;
 pub mod observation;
 pub mod provider;
 pub mod purchase;
+pub mod telemetry;
 pub mod upstream;
