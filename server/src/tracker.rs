@@ -70,7 +70,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Tracker {
     /// A tracker of what is committed from now on. [`Tracker::recover`] takes up what is open
     /// already, and [`Tracker::run`] polls.
-    pub fn new(journal: Arc<dyn Journal>, feed: Feed, clock: Clock, accounts: &Accounts) -> Self {
+    pub fn new(journal: Arc<dyn Journal>, clock: Clock, accounts: &Accounts) -> Self {
         let lanes = accounts
             .iter()
             .map(|account| {

@@ -1,1 +1,312 @@
-//! stub
+//! The real way out: HTTP by reqwest, whose only user this is.
+//!
+//! Three clients per account behind one struct, since reqwest sets the use of connections per
+//! client. Nothing is repeated, redirected, decompressed or sent through a proxy here, and no
+//! error carries a URL or a header.
+
+use std::{
+    error::Error as _,
+    fmt, io,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use reqwest::{
+    Client, ClientBuilder, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+};
+use url::Host;
+
+use super::{BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamError, address};
+
+/// The longest that making a connection may take, TLS included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an idle connection is kept. Ours: below the 60 s after which common load balancers
+/// close one, so that a poll seldom meets a half-closed connection.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What this client calls itself.
+const USER_AGENT: &str = concat!("tillwatch/", env!("CARGO_PKG_VERSION"));
+
+/// Where one account's requests go, and what is allowed on the way.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The provider's origin, with the path below which its API lies.
+    pub base_url: Url,
+    /// Whether the origin may be http.
+    pub allow_insecure: bool,
+    /// Whether the origin may lie outside the public internet.
+    pub allow_private_networks: bool,
+    /// The longest that making a connection may take.
+    pub connect_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+}
+
+impl Settings {
+    /// Settings for an origin on the public internet, by https.
+    pub fn new(base_url: Url) -> Self {
+        Self {
+            base_url,
+            allow_insecure: false,
+            allow_private_networks: false,
+            connect_timeout: CONNECT_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+        }
+    }
+}
+
+/// Settings that make no client.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The base URL is neither https nor an allowed http.
+    #[error("the base URL is not https")]
+    Scheme,
+    /// The base URL has a user, a query or a fragment, or lacks a host.
+    #[error("the base URL is not a plain origin with a path")]
+    Shape,
+    /// The base URL names an address outside the public internet.
+    #[error("the base URL names a private address")]
+    Address,
+    /// The client's TLS could not be set up; mostly, the machine has no root certificates.
+    #[error("no HTTP client")]
+    Client(#[source] reqwest::Error),
+}
+
+/// One account's way out over HTTP.
+pub struct HttpUpstream {
+    base_url: Url,
+    pooled: Client,
+    fresh: Client,
+    held: Client,
+}
+
+impl fmt::Debug for HttpUpstream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "HttpUpstream({})",
+            self.base_url.origin().ascii_serialization()
+        )
+    }
+}
+
+impl HttpUpstream {
+    /// A way out with these settings. Connects nowhere yet.
+    ///
+    /// # Errors
+    /// The base URL is not allowed, or TLS cannot be set up.
+    pub fn new(settings: Settings) -> Result<Self, HttpError> {
+        check_base_url(&settings)?;
+        // An error says that a provider is installed already, which is as good: ring is the only
+        // one in this executable.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let build = |builder: ClientBuilder| {
+            builder
+                .build()
+                .map_err(|error| HttpError::Client(error.without_url()))
+        };
+        Ok(Self {
+            pooled: build(builder(&settings))?,
+            // A connection that is never given back can be met by no second request.
+            fresh: build(builder(&settings).pool_max_idle_per_host(0).http1_only())?,
+            held: build(builder(&settings).http1_only())?,
+            base_url: settings.base_url,
+        })
+    }
+
+    /// The URL of a request, which lies below the base URL whatever its segments are.
+    fn url(&self, request: &Request) -> Result<Url, UpstreamError> {
+        const UNSAFE: UpstreamError = UpstreamError::NotConnected("unsafe path");
+        if !request.path.iter().all(|segment| is_safe(segment)) {
+            return Err(UNSAFE);
+        }
+        let mut url = self.base_url.clone();
+        url.path_segments_mut()
+            .map_err(|()| UNSAFE)?
+            .pop_if_empty()
+            .extend(&request.path);
+        if !request.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&request.query);
+        }
+        Ok(url)
+    }
+
+    fn client(&self, connection: Connection) -> &Client {
+        match connection {
+            Connection::Pooled => &self.pooled,
+            Connection::Fresh => &self.fresh,
+            Connection::Held => &self.held,
+        }
+    }
+}
+
+#[async_trait]
+impl Upstream for HttpUpstream {
+    async fn send(&self, request: Request, timeout: Duration) -> Result<Response, UpstreamError> {
+        let url = self.url(&request)?;
+        let mut sending = self
+            .client(request.connection)
+            .request(request.method, url)
+            .headers(request.headers)
+            // Total: from the connection to the last byte of the body. There is no timeout per
+            // read beside it, since one would give up answers that still arrive in time.
+            .timeout(timeout);
+        if let Some(body) = request.body {
+            sending = sending.body(body);
+        }
+        let begun = Instant::now();
+        let answer = sending.send().await.map_err(|error| not_answered(&error))?;
+        if answer.status().is_redirection() {
+            return Err(UpstreamError::Unusable("redirect"));
+        }
+        let status = answer.status().as_u16();
+        let headers = answer.headers().clone();
+        let body = whole_body(answer).await?;
+        tracing::trace!(status, elapsed_us = begun.elapsed().as_micros(), "answered");
+        Ok(Response {
+            status,
+            headers,
+            body,
+        })
+    }
+}
+
+/// Reads the body up to its limit; an announced length above it is not read at all.
+async fn whole_body(mut answer: reqwest::Response) -> Result<Bytes, UpstreamError> {
+    const TOO_LARGE: UpstreamError = UpstreamError::Unusable("body too large");
+    let announced = answer.content_length().unwrap_or(0);
+    let announced = usize::try_from(announced).map_err(|_| TOO_LARGE)?;
+    if announced > BODY_BYTES_MAX {
+        return Err(TOO_LARGE);
+    }
+    let mut body = BytesMut::with_capacity(announced);
+    loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > BODY_BYTES_MAX => return Err(TOO_LARGE),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body.freeze()),
+            Err(error) if error.is_timeout() => return Err(UpstreamError::Lost("timed out")),
+            Err(_) => return Err(UpstreamError::Unusable("body cut short")),
+        }
+    }
+}
+
+/// What a request without an answer means: whether anything can have been sent.
+fn not_answered(error: &reqwest::Error) -> UpstreamError {
+    if is_refused_address(error) {
+        return UpstreamError::NotConnected("address refused");
+    }
+    // Asked before the timeout: one that strikes while connecting sent nothing.
+    if error.is_connect() {
+        return UpstreamError::NotConnected(if error.is_timeout() {
+            "timed out"
+        } else if error.is_dns() {
+            "name not found"
+        } else {
+            "connection failed"
+        });
+    }
+    if error.is_builder() {
+        return UpstreamError::NotConnected("not a request");
+    }
+    if error.is_timeout() {
+        return UpstreamError::Lost("timed out");
+    }
+    UpstreamError::Lost("connection lost")
+}
+
+/// Whether the resolver below refused all addresses, seen anywhere in the chain of causes.
+fn is_refused_address(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<AddressRefused>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Whether a text can be one path segment and stay one: the URL library drops dot segments and
+/// some control characters, which would make another path.
+fn is_safe(segment: &str) -> bool {
+    !matches!(segment, "" | "." | "..") && !segment.chars().any(char::is_control)
+}
+
+fn check_base_url(settings: &Settings) -> Result<(), HttpError> {
+    let url = &settings.base_url;
+    match url.scheme() {
+        "https" => {}
+        "http" if settings.allow_insecure => {}
+        _ => return Err(HttpError::Scheme),
+    }
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    if has_user || url.query().is_some() || url.fragment().is_some() {
+        return Err(HttpError::Shape);
+    }
+    // reqwest asks its resolver for names alone, so a literal is judged here.
+    let literal: IpAddr = match url.host() {
+        None => return Err(HttpError::Shape),
+        Some(Host::Domain(_)) => return Ok(()),
+        Some(Host::Ipv4(literal)) => literal.into(),
+        Some(Host::Ipv6(literal)) => literal.into(),
+    };
+    if address::allowed(literal, settings.allow_private_networks) {
+        return Ok(());
+    }
+    Err(HttpError::Address)
+}
+
+fn builder(settings: &Settings) -> ClientBuilder {
+    let builder = Client::builder()
+        .user_agent(USER_AGENT)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .tcp_nodelay(true)
+        .connect_timeout(settings.connect_timeout)
+        .pool_idle_timeout(settings.idle_timeout)
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .dns_resolver(Filter {
+            allow_private: settings.allow_private_networks,
+        });
+    if settings.base_url.scheme() == "https" {
+        return builder.https_only(true);
+    }
+    // Without TLS there is nothing to verify, and a machine may have no root certificates at all.
+    builder.tls_certs_only([])
+}
+
+/// Resolves names, without the addresses that are not allowed.
+#[derive(Debug)]
+struct Filter {
+    allow_private: bool,
+}
+
+/// All addresses of a name are refused.
+#[derive(Debug, thiserror::Error)]
+#[error("address refused")]
+struct AddressRefused;
+
+impl Resolve for Filter {
+    fn resolve(&self, name: Name) -> Resolving {
+        let allow_private = self.allow_private;
+        Box::pin(async move {
+            match address::resolve(name.as_str(), allow_private).await {
+                Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    Err(AddressRefused.into())
+                }
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! The settings: read once from a TOML file and the environment, checked whole, then never again.
+//!
+//! The only reader of files and environment. Every problem is collected and named with its place,
+//! so that one run of `check-config` shows them all; no problem ever shows a value, since any value
+//! could be a secret in the wrong place.
+
+mod account;
+mod caller;
+mod duration;
+mod server;
+mod tree;
+
+pub use account::Account;
+pub use caller::{Accounts, Caller, SCOPES};
+pub use server::{Address, Limits, Listen, LogFormat, Store, Telemetry};
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use crate::provider::{REGISTRY, Registered};
+
+use tree::{Problems, Section};
+
+/// All settings, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen, and how long connections and streams last.
+    pub listen: Listen,
+    /// Where the journal lies.
+    pub store: Store,
+    /// Who may call; at least one.
+    pub callers: Vec<Caller>,
+    /// The accounts at providers, by name.
+    pub accounts: Vec<Account>,
+    /// How much may be open at once.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub telemetry: Telemetry,
+    warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads the file, if there is one, then the environment over it, then all files that secrets
+    /// are kept in. Blocks on those files.
+    ///
+    /// Only variables of the form `TILLWATCH_SECTION__KEY` are looked at: others with the prefix
+    /// belong to the command-line client or to an orchestrator that announces its services.
+    ///
+    /// # Errors
+    /// Lists everything that is wrong.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        Self::load_with(&REGISTRY, path, environment)
+    }
+
+    /// What is allowed and yet deserves a look.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn load_with(
+        registry: &[Registered],
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let text = match path {
+            Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::Unread {
+                path: path.to_owned(),
+                source,
+            })?,
+            None => String::new(),
+        };
+        let problems = Problems::default();
+        let file = path.map_or_else(String::new, |path| path.display().to_string());
+        let mut tree = tree::parse(&file, &text, &problems);
+        // A half-read file would only make more problems out of one.
+        problems.check()?;
+        tree::overlay(&mut tree, environment, &problems);
+        let root = Section::root(tree, &problems);
+        let config = Self::read(registry, root, &problems);
+        problems.check()?;
+        Ok(config)
+    }
+
+    fn read(registry: &[Registered], mut root: Section<'_>, problems: &Problems) -> Self {
+        let mut warnings = Vec::new();
+        let listen = server::listen(root.section("listen"));
+        let accounts = root.named("accounts");
+        let known: Vec<String> = accounts.iter().map(|(name, _)| name.clone()).collect();
+        let accounts = accounts
+            .into_iter()
+            .filter_map(|(name, section)| account::read(registry, &name, section, &mut warnings))
+            .collect();
+        let callers = root.named("callers");
+        if callers.is_empty() {
+            problems.add(None, "callers", "at least one caller is needed");
+        }
+        let callers = caller::read(callers, &known, &listen, &mut warnings);
+        let config = Self {
+            listen,
+            store: server::store(root.section("store")),
+            callers,
+            accounts,
+            limits: server::limits(root.section("limits")),
+            telemetry: server::telemetry(root.section("telemetry")),
+            warnings,
+        };
+        root.finish();
+        config
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read", path.display())]
+    Unread {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something in the file or the environment is wrong.
+    #[error("{}", lines(.0))]
+    Refused(Vec<Problem>),
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// `file:line` or the environment variable, where it is known.
+    pub place: Option<String>,
+    /// The key with its sections, such as `listen.grpc`; empty where the file is no TOML.
+    pub key: String,
+    /// What is wrong with it, or what is allowed.
+    pub rule: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [self.place.as_deref().unwrap_or_default(), &self.key];
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            write!(formatter, "{part}: ")?;
+        }
+        formatter.write_str(&self.rule)
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! `[callers.NAME]`: who may call, how they prove it, and what they may do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::purchase::{AccountName, CallerName};
+
+use super::{
+    server::Listen,
+    tree::{Section, Text},
+};
+
+/// The words of a caller's scopes.
+pub const SCOPES: [&str; 4] = ["create", "adopt", "read", "operate"];
+
+/// The accounts that a caller may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accounts {
+    /// All of them.
+    All,
+    /// These.
+    These(BTreeSet<AccountName>),
+}
+
+/// One configured caller.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Its name: the tenant.
+    pub name: CallerName,
+    /// The SHA-256 of each of its tokens.
+    pub token_sha256: Vec<[u8; 32]>,
+    /// The alternative names of its client certificates.
+    pub cert_san: Vec<String>,
+    /// Whether it is who calls without a token.
+    pub anonymous: bool,
+    /// The accounts that it may use.
+    pub accounts: Accounts,
+    /// What it may do: words of [`SCOPES`].
+    pub scopes: BTreeSet<&'static str>,
+}
+
+/// Reads all callers.
+pub(super) fn read(
+    sections: Vec<(String, Section<'_>)>,
+    known: &[String],
+    listen: &Listen,
+    warnings: &mut Vec<String>,
+) -> Vec<Caller> {
+    let mut callers = Vec::new();
+    let mut taken = Taken::default();
+    for (name, mut section) in sections {
+        let caller = one(&name, &mut section, known, &mut taken);
+        if caller.anonymous {
+            refuse_anonymous_abroad(&section, listen);
+        }
+        if !caller.cert_san.is_empty() {
+            warnings.push(format!(
+                "callers.{name}.cert_san: has no effect before this server's own TLS is released"
+            ));
+        }
+        section.finish();
+        callers.push(caller);
+    }
+    callers
+}
+
+/// What can belong to one caller only.
+#[derive(Default)]
+struct Taken {
+    tokens: BTreeSet<[u8; 32]>,
+    anonymous: bool,
+}
+
+fn one(name: &str, section: &mut Section<'_>, known: &[String], taken: &mut Taken) -> Caller {
+    let place = section.place("anonymous");
+    let anonymous = section.truth("anonymous", false);
+    let has_proof = anonymous
+        || ["token_sha256", "cert_san"]
+            .iter()
+            .any(|key| section.place(key).is_some());
+    if !has_proof {
+        section.refuse(None, "", "needs token_sha256, cert_san or anonymous");
+    }
+    if anonymous && std::mem::replace(&mut taken.anonymous, true) {
+        let rule = "only one caller can be anonymous";
+        section.refuse(place.as_deref(), "anonymous", rule);
+    }
+    Caller {
+        name: CallerName::new(name),
+        token_sha256: tokens(section, taken),
+        cert_san: listed(section, "cert_san")
+            .into_iter()
+            .map(|san| san.text)
+            .collect(),
+        anonymous,
+        accounts: accounts(section, known),
+        scopes: scopes(section),
+    }
+}
+
+/// A list that, where it is there, is not empty.
+fn listed(section: &mut Section<'_>, key: &str) -> Vec<Text> {
+    let place = section.place(key);
+    let texts = section.texts(key);
+    if texts.as_ref().is_some_and(Vec::is_empty) {
+        section.refuse(place.as_deref(), key, "has at least one entry");
+    }
+    texts.unwrap_or_default()
+}
+
+/// A list that has to be there.
+fn required(section: &mut Section<'_>, key: &str) -> Vec<Text> {
+    if section.place(key).is_none() {
+        section.refuse(None, key, "is required");
+    }
+    listed(section, key)
+}
+
+fn tokens(section: &mut Section<'_>, taken: &mut Taken) -> Vec<[u8; 32]> {
+    const KEY: &str = "token_sha256";
+    let mut tokens = Vec::new();
+    for Text { text, place } in listed(section, KEY) {
+        let mut token = [0; 32];
+        if hex::decode_to_slice(&text, &mut token).is_err() {
+            let rule = "each entry is a token's SHA-256 as 64 hexadecimal digits";
+            section.refuse(place.as_deref(), KEY, rule);
+        } else if taken.tokens.insert(token) {
+            tokens.push(token);
+        } else {
+            let rule = "a token belongs to one caller and is named once";
+            section.refuse(place.as_deref(), KEY, rule);
+        }
+    }
+    tokens
+}
+
+fn accounts(section: &mut Section<'_>, known: &[String]) -> Accounts {
+    const KEY: &str = "accounts";
+    let listed = required(section, KEY);
+    if listed.iter().any(|account| account.text == "*") {
+        if listed.len() > 1 {
+            section.refuse(None, KEY, "\"*\" stands alone");
+        }
+        return Accounts::All;
+    }
+    let mut accounts = BTreeSet::new();
+    for Text { text, place } in listed {
+        if !known.contains(&text) {
+            let rule = format!("there is no account `{text}`");
+            section.refuse(place.as_deref(), KEY, rule);
+        }
+        accounts.insert(AccountName::new(&text));
+    }
+    Accounts::These(accounts)
+}
+
+fn scopes(section: &mut Section<'_>) -> BTreeSet<&'static str> {
+    const KEY: &str = "scopes";
+    let words: BTreeMap<&str, &'static str> = SCOPES.iter().map(|word| (*word, *word)).collect();
+    let mut scopes = BTreeSet::new();
+    for Text { text, place } in required(section, KEY) {
+        match words.get(text.as_str()) {
+            Some(word) => {
+                scopes.insert(*word);
+            }
+            None => {
+                let rule = format!("each entry is one of {}", SCOPES.join(", "));
+                section.refuse(place.as_deref(), KEY, rule);
+            }
+        }
+    }
+    scopes
+}
+
+/// Who calls without a token is nobody in particular, so nobody else may reach any listener.
+fn refuse_anonymous_abroad(section: &Section<'_>, listen: &Listen) {
+    let addresses = [Some(&listen.grpc), listen.ops.as_ref()];
+    if !addresses
+        .into_iter()
+        .flatten()
+        .all(|address| address.is_local())
+    {
+        let rule = "is allowed only where every listen address is loopback or a Unix socket";
+        section.refuse(None, "anonymous", rule);
+    }
+}

@@ -1,0 +1,216 @@
+//! The sections about this process: where it listens, where it writes, what it allows and logs.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::tree::{Section, Text};
+
+/// The longest duration that any key takes.
+pub(super) const TEN_YEARS: Duration = Duration::from_secs(3_650 * 86_400);
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`.
+    Tcp(String),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Whether only this machine can reach it. A name is not looked up: only `localhost` counts.
+    pub fn is_local(&self) -> bool {
+        let Self::Tcp(address) = self else {
+            return true;
+        };
+        match address.parse::<SocketAddr>() {
+            Ok(address) => address.ip().is_loopback(),
+            Err(_) => address
+                .rsplit_once(':')
+                .is_some_and(|(host, _)| host.eq_ignore_ascii_case("localhost")),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return path
+                .starts_with('/')
+                .then(|| Self::Unix(PathBuf::from(path)));
+        }
+        let (host, port) = text.rsplit_once(':')?;
+        let is_host = if host.starts_with('[') {
+            text.parse::<SocketAddr>().is_ok()
+        } else {
+            !host.is_empty() && !host.contains([':', '/', ' '])
+        };
+        let is_port = port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit());
+        (is_host && is_port).then(|| Self::Tcp(text.to_owned()))
+    }
+}
+
+/// Where to listen.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The service itself.
+    pub grpc: Address,
+    /// Metrics and health over plain text; `None` turns it off.
+    pub ops: Option<Address>,
+    /// Whether reflection is served.
+    pub reflection: bool,
+    /// Worker threads; 0 leaves it to the number of cores.
+    pub threads: u32,
+    /// The longest that a drain takes.
+    pub drain: Duration,
+    /// The longest that a stream lives; `None` is no maximum.
+    pub stream_age: Option<Duration>,
+}
+
+pub(super) fn listen(mut section: Section<'_>) -> Listen {
+    for key in ["tls_cert", "tls_key", "tls_client_ca"] {
+        if let Some(text) = section.text(key) {
+            let rule = "this server's own TLS is not in this release; leave it out";
+            section.refuse(text.place.as_deref(), key, rule);
+        }
+    }
+    let grpc = section.text("grpc");
+    let ops = section.text("ops");
+    let listen = Listen {
+        grpc: grpc
+            .and_then(|text| address(&section, "grpc", &text))
+            .unwrap_or_else(|| Address::Tcp("127.0.0.1:50051".to_owned())),
+        ops: match ops {
+            Some(text) if text.text.is_empty() => None,
+            Some(text) => address(&section, "ops", &text),
+            None => Some(Address::Tcp("127.0.0.1:9464".to_owned())),
+        },
+        reflection: section.truth("reflection", true),
+        threads: section.count("threads", 0..=1_024, 0),
+        drain: section
+            .duration("drain", Duration::ZERO..=Duration::from_secs(3_600))
+            .unwrap_or(Duration::from_secs(20)),
+        stream_age: section
+            .duration("stream_age", Duration::ZERO..=TEN_YEARS)
+            .filter(|age| !age.is_zero()),
+    };
+    section.finish();
+    listen
+}
+
+fn address(section: &Section<'_>, key: &str, text: &Text) -> Option<Address> {
+    let address = Address::parse(&text.text);
+    if address.is_none() {
+        section.refuse(text.place.as_deref(), key, "is host:port or unix:/path");
+    }
+    address
+}
+
+/// Where the journal lies.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// The SQLite database's file.
+    pub database: PathBuf,
+    /// How long a purchase is kept after it is FINAL.
+    pub retention: Duration,
+    /// The file with the fingerprint keys; `None` keeps one beside the database.
+    pub fingerprint_key_file: Option<PathBuf>,
+}
+
+pub(super) fn store(mut section: Section<'_>) -> Store {
+    let database = section.text("url").and_then(|url| {
+        sqlite_file(&url.text)
+            .inspect_err(|rule| section.refuse(url.place.as_deref(), "url", *rule))
+            .ok()
+    });
+    let store = Store {
+        database: database.unwrap_or_else(|| PathBuf::from("tillwatch.db")),
+        retention: section
+            .duration("retention", Duration::from_secs(1)..=TEN_YEARS)
+            .unwrap_or(Duration::from_secs(90 * 86_400)),
+        fingerprint_key_file: section
+            .text("fingerprint_key_file")
+            .map(|text| PathBuf::from(text.text)),
+    };
+    section.finish();
+    store
+}
+
+fn sqlite_file(url: &str) -> Result<PathBuf, &'static str> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    if ["postgres", "postgresql"].contains(&scheme) {
+        return Err("PostgreSQL is not in this release; use sqlite:FILE");
+    }
+    let path = url.strip_prefix("sqlite:").ok_or("is sqlite:FILE")?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    // `:memory:` would forget every purchase, and a parameter could loosen how commits are synced.
+    if path.is_empty() || path.starts_with(':') || path.contains('?') {
+        return Err("is sqlite:FILE, a file without parameters");
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// How much may be open at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Open streams of all callers.
+    pub streams: u32,
+    /// Open streams of one caller.
+    pub streams_per_caller: u32,
+    /// Connections.
+    pub connections: u32,
+}
+
+pub(super) fn limits(mut section: Section<'_>) -> Limits {
+    const MOST: u32 = 10_000_000;
+    let limits = Limits {
+        streams: section.count("streams", 1..=MOST, 200_000),
+        streams_per_caller: section.count("streams_per_caller", 1..=MOST, 100_000),
+        connections: section.count("connections", 1..=MOST, 20_000),
+    };
+    section.finish();
+    limits
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// A level, or directives such as `info,tillwatch_server::tracker=debug`.
+    pub log: String,
+    /// How a line looks.
+    pub log_format: LogFormat,
+}
+
+pub(super) fn telemetry(mut section: Section<'_>) -> Telemetry {
+    if let Some(endpoint) = section.text("otlp_endpoint")
+        && !endpoint.text.is_empty()
+    {
+        let rule = "OTLP is not in this release; leave it empty";
+        section.refuse(endpoint.place.as_deref(), "otlp_endpoint", rule);
+    }
+    let mut log = "info".to_owned();
+    if let Some(text) = section.text("log") {
+        let builder = tracing_subscriber::EnvFilter::builder();
+        if text.text.is_empty() || builder.parse(&text.text).is_err() {
+            let rule = "is a level such as info, or directives such as info,tower=warn";
+            section.refuse(text.place.as_deref(), "log", rule);
+        }
+        log = text.text;
+    }
+    let mut log_format = LogFormat::Text;
+    if let Some(text) = section.text("log_format") {
+        match text.text.as_str() {
+            "text" => {}
+            "json" => log_format = LogFormat::Json,
+            _ => section.refuse(text.place.as_deref(), "log_format", "is text or json"),
+        }
+    }
+    section.finish();
+    Telemetry { log, log_format }
+}

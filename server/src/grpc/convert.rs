@@ -1,0 +1,205 @@
+//! Domain to messages. Every field means what its comment in the contract says.
+
+use tillwatch_proto::v1::{self as message, PurchaseState::Unspecified, buyer_action};
+
+use crate::{
+    journal::Committed,
+    provider,
+    purchase::{
+        Amount, AmountOutcome, AmountRole, BuyerAction, Cause, Finality, Freshness, Purchase,
+        Reference, State, Status, Timestamp, Transition,
+    },
+};
+
+/// Who reads, and when: what is shown of a purchase depends on both.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// Whether the reader sees whose a purchase is.
+    pub shows_caller: bool,
+    /// Whether buyer actions are shown; never in lists and feeds.
+    pub shows_actions: bool,
+    /// The time of reading: what has passed by then is not shown.
+    pub now: Timestamp,
+}
+
+/// A point in time.
+pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let millis = time.as_millis();
+    prost_types::Timestamp {
+        seconds: millis.div_euclid(1000),
+        nanos: i32::try_from(millis.rem_euclid(1000) * 1_000_000).unwrap_or(0),
+    }
+}
+
+/// A purchase.
+pub fn purchase(purchase: &Purchase, view: View) -> message::Purchase {
+    message::Purchase {
+        id: purchase.id.to_string(),
+        account: purchase.account.to_string(),
+        provider: purchase.provider.to_string(),
+        idempotency_key: purchase.idempotency_key.to_string(),
+        status: Some(status(purchase, &purchase.status, view)),
+        labels: purchase.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        create_time: Some(timestamp(purchase.create_time)),
+        caller: if view.shows_caller { purchase.caller.to_string() } else { String::new() },
+    }
+}
+
+/// One status of a purchase.
+pub fn status(purchase: &Purchase, status: &Status, view: View) -> message::PurchaseStatus {
+    let action = status.buyer_action.as_ref().filter(|action| {
+        view.shows_actions && action.expire_time().is_none_or(|time| view.now < time)
+    });
+    message::PurchaseStatus {
+        purchase_id: purchase.id.to_string(),
+        revision: status.revision.0,
+        state: state(status.state).into(),
+        finality: finality(status.finality).into(),
+        provider_status: Some(message::ProviderStatus {
+            code: status.code.clone(),
+            facts: status.facts.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            unmapped: status.unmapped,
+        }),
+        amount_outcome: amount_outcome(status.amount_outcome).into(),
+        attention: status.attention.as_ref().map(|attention| message::Attention {
+            reason: attention.reason.as_str().to_owned(),
+            note: attention.note.clone(),
+            deadline_time: attention.deadline_time.map(timestamp),
+        }),
+        failure: status.failure.as_ref().map(|failure| message::Failure {
+            reason: failure.reason.as_str().to_owned(),
+            message: failure.message.clone(),
+        }),
+        amounts: status.amounts.iter().map(amount).collect(),
+        transaction_hashes: status.transaction_hashes.clone(),
+        items: (status.items.iter())
+            .map(|item| message::Item {
+                id: item.id.clone(),
+                r#type: item.kind.clone(),
+                name: item.name.clone(),
+                image_url: item.image_url.clone(),
+            })
+            .collect(),
+        provider_change_time: status.provider_change_time.map(timestamp),
+        observe_time: Some(timestamp(status.observe_time)),
+        reference: (status.reference.as_ref())
+            .and_then(|reference| provider_reference(&purchase.provider, reference)),
+        buyer_action: action.map(buyer_action),
+    }
+}
+
+/// A provider's reference.
+fn provider_reference(name: &str, reference: &Reference) -> Option<message::ProviderReference> {
+    provider::reference_message(name, reference)
+}
+
+/// A step of one purchase.
+pub fn transition(of: &Purchase, step: &Transition, view: View) -> message::Transition {
+    message::Transition {
+        from_state: step.from_state.map_or(Unspecified, state).into(),
+        status: Some(status(of, &step.status, view)),
+        cause: cause(step.cause).into(),
+    }
+}
+
+/// A step of one of many purchases.
+pub fn purchase_transition(committed: &Committed, view: View) -> message::PurchaseTransition {
+    message::PurchaseTransition {
+        purchase: Some(purchase(&committed.purchase, view)),
+        from_state: committed.from_state.map_or(Unspecified, state).into(),
+        cause: cause(committed.cause).into(),
+    }
+}
+
+/// How current a status is.
+pub fn freshness(freshness: Freshness) -> message::Freshness {
+    message::Freshness {
+        last_answer_time: freshness.last_answer_time.map(timestamp),
+        next_poll_time: freshness.next_poll_time.map(timestamp),
+        consecutive_failures: freshness.consecutive_failures,
+    }
+}
+
+fn amount(amount: &Amount) -> message::Amount {
+    use message::amount::Role;
+    let role = match amount.role {
+        AmountRole::Asked => Role::Asked,
+        AmountRole::Paid => Role::Paid,
+        AmountRole::Delivered => Role::Delivered,
+        AmountRole::Refunded => Role::Refunded,
+        AmountRole::ToSeller => Role::ToSeller,
+        AmountRole::Fee => Role::Fee,
+    };
+    message::Amount { role: role.into(), value: amount.value.clone(), unit: amount.unit.clone() }
+}
+
+fn buyer_action(action: &BuyerAction) -> message::BuyerAction {
+    let action = match action {
+        BuyerAction::Redirect(redirect) => buyer_action::Action::Redirect(message::Redirect {
+            url: redirect.url.clone(),
+            method: redirect.method.clone(),
+            form_fields: redirect.form_fields.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }),
+        BuyerAction::Deposit(deposit) => buyer_action::Action::Deposit(message::Deposit {
+            address: deposit.address.clone(),
+            network: deposit.network.clone(),
+            amount: deposit.amount.as_ref().map(amount),
+            expire_time: deposit.expire_time.map(timestamp),
+        }),
+    };
+    message::BuyerAction { action: Some(action) }
+}
+
+/// The contract's word for a state.
+pub fn state(state: State) -> message::PurchaseState {
+    use message::PurchaseState as Word;
+    match state {
+        State::Pending => Word::Pending,
+        State::OutcomeUnknown => Word::OutcomeUnknown,
+        State::Created => Word::Created,
+        State::AwaitingPayment => Word::AwaitingPayment,
+        State::PartiallyPaid => Word::PartiallyPaid,
+        State::Confirming => Word::Confirming,
+        State::Paid => Word::Paid,
+        State::Processing => Word::Processing,
+        State::InReview => Word::InReview,
+        State::OnHold => Word::OnHold,
+        State::Delivered => Word::Delivered,
+        State::Completed => Word::Completed,
+        State::Failed => Word::Failed,
+        State::Expired => Word::Expired,
+        State::Canceled => Word::Canceled,
+        State::Returned => Word::Returned,
+        State::RefundPending => Word::RefundPending,
+        State::Refunded => Word::Refunded,
+        State::Disputed => Word::Disputed,
+        State::DisputeSettled => Word::DisputeSettled,
+    }
+}
+
+/// The contract's word for a finality.
+pub fn finality(finality: Finality) -> message::Finality {
+    match finality {
+        Finality::Open => message::Finality::Open,
+        Finality::Terminal => message::Finality::Terminal,
+        Finality::Final => message::Finality::Final,
+    }
+}
+
+fn amount_outcome(outcome: Option<AmountOutcome>) -> message::AmountOutcome {
+    match outcome {
+        None => message::AmountOutcome::Unspecified,
+        Some(AmountOutcome::Exact) => message::AmountOutcome::Exact,
+        Some(AmountOutcome::Underpaid) => message::AmountOutcome::Underpaid,
+        Some(AmountOutcome::Overpaid) => message::AmountOutcome::Overpaid,
+    }
+}
+
+fn cause(cause: Cause) -> message::Cause {
+    match cause {
+        Cause::Create => message::Cause::Create,
+        Cause::Poll => message::Cause::Poll,
+        Cause::Deadline => message::Cause::Deadline,
+        Cause::Operator => message::Cause::Operator,
+    }
+}

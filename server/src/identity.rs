@@ -1,0 +1,257 @@
+//! Who is calling: bearer tokens to callers, and what each caller may do.
+//!
+//! Identity comes from the `authorization` header alone; no forwarded header and no peer address
+//! ever decides it. Tokens are known here by their SHA-256 only.
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest as _, Sha256};
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
+
+use crate::purchase::{AccountName, CallerName, Secret};
+
+/// What begins every token, so that a leaked one is recognised by a scanner.
+const TOKEN_PREFIX: &str = "tw_";
+/// The longest token that is looked at, in bytes.
+const TOKEN_BYTES_MAX: usize = 1_024;
+
+/// What a caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Create purchases.
+    Create,
+    /// Track purchases that exist at the provider.
+    Adopt,
+    /// Read and watch, ask for a refresh, list accounts.
+    Read,
+    /// See all callers' purchases, and resolve them.
+    Operate,
+}
+
+impl Scope {
+    /// The scope with this word in the configuration.
+    pub fn named(word: &str) -> Option<Self> {
+        Some(match word {
+            "create" => Self::Create,
+            "adopt" => Self::Adopt,
+            "read" => Self::Read,
+            "operate" => Self::Operate,
+            _ => return None,
+        })
+    }
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Adopt => "adopt",
+            Self::Read => "read",
+            Self::Operate => "operate",
+        }
+    }
+}
+
+/// An authenticated client. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Caller(Arc<Grant>);
+
+/// What one caller is given.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Its name: the tenant.
+    pub name: CallerName,
+    /// What it may do.
+    pub scopes: BTreeSet<Scope>,
+    /// The accounts that it may use; `None` stands for all.
+    pub accounts: Option<BTreeSet<AccountName>>,
+}
+
+impl Caller {
+    /// A caller with this grant.
+    pub fn new(grant: Grant) -> Self {
+        Self(Arc::new(grant))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &CallerName {
+        &self.0.name
+    }
+
+    /// Whether it may do this.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.0.scopes.contains(&scope)
+    }
+
+    /// Whether it may use this account.
+    pub fn may_use(&self, account: &AccountName) -> bool {
+        (self.0.accounts.as_ref()).is_none_or(|accounts| accounts.contains(account))
+    }
+}
+
+/// No caller is known by what a request has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthenticated {
+    /// There is no `authorization` header, and no anonymous caller.
+    #[error("an authorization header with a bearer token is required")]
+    Missing,
+    /// The header is no bearer token, or no caller has it.
+    #[error("the bearer token is not known")]
+    Unknown,
+}
+
+/// All callers, by what proves them.
+#[derive(Clone, Default)]
+pub struct Callers {
+    /// One entry per token, so that a comparison over all of them tells nothing by its time.
+    tokens: Vec<([u8; 32], Caller)>,
+    anonymous: Option<Caller>,
+}
+
+impl fmt::Debug for Callers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Callers({} tokens)", self.tokens.len())
+    }
+}
+
+impl Callers {
+    /// With one more caller, who is known by tokens with these SHA-256, and by the lack of a header
+    /// where it is anonymous. Of two anonymous callers the later one counts.
+    #[must_use]
+    pub fn with(mut self, caller: Caller, token_sha256: &[[u8; 32]], anonymous: bool) -> Self {
+        if anonymous {
+            self.anonymous = Some(caller.clone());
+        }
+        let entries = token_sha256.iter().map(|hash| (*hash, caller.clone()));
+        self.tokens.extend(entries);
+        self
+    }
+
+    /// Who shows this `authorization` header. A wrong token is nobody's, never the anonymous
+    /// caller's.
+    ///
+    /// # Errors
+    /// Nobody does.
+    pub fn authenticate(&self, authorization: Option<&str>) -> Result<Caller, Unauthenticated> {
+        let Some(authorization) = authorization else {
+            return self.anonymous.clone().ok_or(Unauthenticated::Missing);
+        };
+        let token = bearer(authorization).ok_or(Unauthenticated::Unknown)?;
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        // Every entry is compared, and the one that fits is remembered without a branch.
+        let mut fitting = u64::MAX;
+        for (index, (known, _)) in (0_u64..).zip(&self.tokens) {
+            fitting.conditional_assign(&index, hash.ct_eq(known));
+        }
+        usize::try_from(fitting)
+            .ok()
+            .and_then(|index| self.tokens.get(index))
+            .map(|(_, caller)| caller.clone())
+            .ok_or(Unauthenticated::Unknown)
+    }
+}
+
+/// The token of a bearer header; the scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    let token = token.trim_matches(' ');
+    let is_token = !token.is_empty() && token.len() <= TOKEN_BYTES_MAX;
+    (scheme.eq_ignore_ascii_case("bearer") && is_token).then_some(token)
+}
+
+/// A new token made of 32 random bytes, and its SHA-256 in hexadecimal digits.
+pub fn new_token(random: [u8; 32]) -> (Secret, String) {
+    let token = format!("{TOKEN_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random));
+    let hash = hex::encode(Sha256::digest(&token));
+    (Secret::new(token), hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(name: &str) -> Caller {
+        Caller::new(Grant {
+            name: CallerName::new(name),
+            scopes: BTreeSet::from([Scope::Create, Scope::Read]),
+            accounts: Some(BTreeSet::from([AccountName::new("masumi-main")])),
+        })
+    }
+
+    fn sha256(token: &str) -> [u8; 32] {
+        Sha256::digest(token).into()
+    }
+
+    #[test]
+    fn a_caller_is_known_by_its_token_alone() {
+        let callers = Callers::default()
+            .with(caller("shop"), &[sha256("a"), sha256("b")], false)
+            .with(caller("desk"), &[sha256("c")], false);
+        let with_anonymous = callers.clone().with(caller("local"), &[], true);
+        let unknown = Err(Unauthenticated::Unknown);
+        let table = [
+            (Some("Bearer a"), Ok("shop")),
+            (Some("bearer b"), Ok("shop")),
+            (Some("BEARER  c "), Ok("desk")),
+            (Some("Bearer d"), unknown),
+            (Some("Bearer A"), unknown),
+            (Some("Bearer"), unknown),
+            (Some("Bearer "), unknown),
+            (Some(""), unknown),
+            (Some("Basic a"), unknown),
+            (Some("a"), unknown),
+        ];
+        for (header, expected) in table {
+            for callers in [&callers, &with_anonymous] {
+                let found = callers.authenticate(header);
+                let found = found.as_ref().map(|caller| caller.name().as_str());
+                assert_eq!(found.map_err(|error| *error), expected, "{header:?}");
+            }
+        }
+        assert_eq!(
+            callers.authenticate(None).err(),
+            Some(Unauthenticated::Missing)
+        );
+        let nobody = with_anonymous.authenticate(None).unwrap();
+        assert_eq!(nobody.name().as_str(), "local");
+        assert_eq!(
+            Callers::default().authenticate(Some("Bearer a")).err(),
+            Some(Unauthenticated::Unknown)
+        );
+    }
+
+    #[test]
+    fn a_caller_may_do_and_use_what_it_is_given() {
+        let shop = caller("shop");
+        assert!(shop.may(Scope::Create) && shop.may(Scope::Read));
+        assert!(!shop.may(Scope::Adopt) && !shop.may(Scope::Operate));
+        assert!(shop.may_use(&AccountName::new("masumi-main")));
+        assert!(!shop.may_use(&AccountName::new("carbon-main")));
+        let all = Caller::new(Grant {
+            name: CallerName::new("all"),
+            scopes: BTreeSet::new(),
+            accounts: None,
+        });
+        assert!(all.may_use(&AccountName::new("anything")));
+    }
+
+    #[test]
+    fn a_scope_is_found_by_its_word() {
+        for scope in [Scope::Create, Scope::Adopt, Scope::Read, Scope::Operate] {
+            assert_eq!(Scope::named(scope.word()), Some(scope));
+        }
+        assert_eq!(Scope::named("Create"), None);
+    }
+
+    #[test]
+    fn a_new_token_is_its_callers_and_never_shown_by_accident() {
+        let (token, hash) = new_token([7; 32]);
+        assert!(token.expose().starts_with("tw_") && token.expose().len() == 46);
+        assert_eq!(hash, hex::encode(sha256(token.expose())));
+        assert_eq!(format!("{token:?}"), "[redacted]");
+        assert_ne!(new_token([8; 32]).1, hash);
+        let callers = Callers::default().with(caller("shop"), &[sha256(token.expose())], false);
+        let header = format!("Bearer {}", token.expose());
+        assert!(callers.authenticate(Some(&header)).is_ok());
+    }
+}
