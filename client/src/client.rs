@@ -51,7 +51,9 @@ pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
         }
         Ok(request)
     }
@@ -105,7 +107,8 @@ impl Client {
         &self,
         request: CreatePurchaseRequest,
     ) -> Result<CreatePurchaseResponse, Error> {
-        self.create_within(request, self.create_deadline, |_, _| {}).await
+        self.create_within(request, self.create_deadline, |_, _| {})
+            .await
     }
 
     /// As [`Client::create`], with a deadline of its own and word of every repeat: why, and after
@@ -221,9 +224,11 @@ impl Client {
     /// As the service answers; see [`Error`].
     pub async fn accounts(&self) -> Result<Vec<Account>, Error> {
         let mut purchases = self.purchases();
-        let answer = bounded(self.call_timeout, ListAccountsRequest {}, |request| async move {
-            purchases.list_accounts(request).await
-        });
+        let answer = bounded(
+            self.call_timeout,
+            ListAccountsRequest {},
+            |request| async move { purchases.list_accounts(request).await },
+        );
         Ok(answer.await?.accounts)
     }
 

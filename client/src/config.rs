@@ -83,7 +83,10 @@ impl Config {
         if server.contains("://") {
             return wrong("expected host:port, http://, https:// or unix:/path");
         }
-        Ok(format!("{}://{server}", if secure { "https" } else { "http" }))
+        Ok(format!(
+            "{}://{server}",
+            if secure { "https" } else { "http" }
+        ))
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, Error> {
@@ -188,7 +191,11 @@ mod tests {
         check("http://shop:80", false, Some("http://shop:80"));
         check("http://shop:80", true, None);
         check("https://shop", true, Some("https://shop"));
-        check("unix:/run/tillwatch.sock", false, Some("unix:/run/tillwatch.sock"));
+        check(
+            "unix:/run/tillwatch.sock",
+            false,
+            Some("unix:/run/tillwatch.sock"),
+        );
         check("unix:/run/tillwatch.sock", true, None);
         check("ftp://shop", false, None);
         check(" ", false, None);

@@ -45,9 +45,7 @@ pub enum Error {
     #[error("{0}")]
     Deadline(Box<Refusal>),
     /// A stream left out a revision: report it, and read again from `expected`.
-    #[error(
-        "purchase {purchase_id}: revision {expected} is missing before revision {received}"
-    )]
+    #[error("purchase {purchase_id}: revision {expected} is missing before revision {received}")]
     Gap {
         /// The purchase that was watched.
         purchase_id: String,
@@ -278,7 +276,9 @@ mod tests {
         check(Code::AlreadyExists, |e| matches!(e, Error::Conflict(_)));
         check(Code::Aborted, |e| matches!(e, Error::Conflict(_)));
         check(Code::FailedPrecondition, |e| matches!(e, Error::Refused(_)));
-        check(Code::ResourceExhausted, |e| matches!(e, Error::Throttled(_)));
+        check(Code::ResourceExhausted, |e| {
+            matches!(e, Error::Throttled(_))
+        });
         check(Code::Unavailable, |e| matches!(e, Error::Unavailable(_)));
         check(Code::DeadlineExceeded, |e| matches!(e, Error::Deadline(_)));
         check(Code::Internal, |e| matches!(e, Error::Server(_)));
@@ -310,7 +310,10 @@ mod tests {
             let shown = format!("{status:?}");
             assert_eq!(Error::from(status).is_transient(), transient, "{shown}");
         };
-        check(Status::unknown("error reading a body from connection"), true);
+        check(
+            Status::unknown("error reading a body from connection"),
+            true,
+        );
         check(Status::cancelled("reset"), true);
         check(Status::unavailable("connect refused"), true);
         check(Status::from_error(Box::new(TimeoutExpired(()))), true);

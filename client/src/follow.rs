@@ -4,7 +4,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, Streaming};
 
@@ -67,10 +67,11 @@ where
         backoff: Backoff::default(),
         done: false,
     };
-    Box::pin(stream::unfold(follow, |mut follow| async move {
+    let events = stream::unfold(follow, |mut follow| async move {
         let item = follow.next().await?;
         Some((item, follow))
-    }))
+    });
+    Box::pin(events.fuse())
 }
 
 struct Follow<S: Source> {

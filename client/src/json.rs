@@ -167,9 +167,10 @@ fn locate(descriptor: &MessageDescriptor, value: &Value, path: &str) -> Option<J
             _ => None,
         };
         let deeper = message.and_then(|message| match inner {
-            Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
-                locate(&message, item, &format!("{here}[{index}]"))
-            }),
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .find_map(|(index, item)| locate(&message, item, &format!("{here}[{index}]"))),
             _ => locate(&message, inner, &here),
         });
         return Some(deeper.unwrap_or_else(|| problem(&here, error)));
@@ -201,7 +202,8 @@ mod tests {
 
     #[test]
     fn numbers_and_times_are_read() {
-        let Order::Phygitals(read) = order(r#"{"phygitals": {"amount": 3, "txs": ["a"]}}"#).unwrap()
+        let Order::Phygitals(read) =
+            order(r#"{"phygitals": {"amount": 3, "txs": ["a"]}}"#).unwrap()
         else {
             panic!("another kind");
         };
@@ -236,7 +238,11 @@ mod tests {
         check(r#"{"account": "x"}"#, "account", "expected one of");
         check(r#"{"inabit": {}, "carbon": {}}"#, "inabit", "not several");
         check(r#"{"carbon": null}"#, "carbon", "null");
-        check(r#"{"carbon": {"memmo": ""}}"#, "carbon.memmo", "known: contact_id");
+        check(
+            r#"{"carbon": {"memmo": ""}}"#,
+            "carbon.memmo",
+            "known: contact_id",
+        );
         check(r#"{"carbon": {"memo": 3}}"#, "carbon.memo", "string");
         let nested = r#"{"devdraft": {"stablecoin": {"amuont": "1"}}}"#;
         check(nested, "devdraft.stablecoin.amuont", "no such field");

@@ -30,6 +30,8 @@ pub mod json;
 mod pages;
 #[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod tests;
 pub mod timeline;
 mod watch;
 
