@@ -91,10 +91,15 @@ pub struct Violation {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.reason.is_empty() {
-            write!(f, "{:?}: {}", self.code, self.message)
+            // The code's own description: it is all that there is to tell.
+            write!(f, "{}", self.code)?;
         } else {
-            write!(f, "{}: {}", self.reason, self.message)
+            write!(f, "{}", self.reason)?;
         }
+        if self.message.is_empty() {
+            return Ok(());
+        }
+        write!(f, ": {}", self.message)
     }
 }
 
@@ -222,7 +227,10 @@ fn by_code(refusal: Box<Refusal>) -> Error {
 
 /// The service names a reason with every error of its own, so an error without one was made on the
 /// way: by this side's transport (which reports a cut connection under many codes) or by a proxy.
-fn from_transport(status: &Status, refusal: Box<Refusal>) -> Error {
+fn from_transport(status: &Status, mut refusal: Box<Refusal>) -> Error {
+    if let Some(root) = root_cause(status) {
+        refusal.message = format!("{}: {root}", refusal.message);
+    }
     if timed_out(status) {
         return Error::Deadline(refusal);
     }
@@ -235,6 +243,16 @@ fn from_transport(status: &Status, refusal: Box<Refusal>) -> Error {
         Error::CursorLost(refusal) => Error::Server(refusal),
         other => other,
     }
+}
+
+/// The innermost cause ("connection refused") where the message does not tell it yet.
+fn root_cause(status: &Status) -> Option<String> {
+    let mut root = status.source()?;
+    while let Some(deeper) = root.source() {
+        root = deeper;
+    }
+    let root = root.to_string();
+    (!status.message().contains(&root)).then_some(root)
 }
 
 fn timed_out(status: &Status) -> bool {
@@ -323,6 +341,15 @@ mod tests {
         let foreign = ErrorDetails::with_error_info("WORD", "elsewhere", HashMap::new());
         let status = Status::with_error_details(Code::Unknown, "a proxy", foreign);
         assert_eq!(Error::from(status).reason(), "");
+    }
+
+    #[test]
+    fn a_transport_error_tells_its_root_cause() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = Error::from(Status::from_error(Box::new(std::io::Error::other(refused))));
+        assert!(error.to_string().contains("connection refused"), "{error}");
+        let bare = Refusal::local(Code::Unimplemented, "");
+        assert!(!bare.to_string().ends_with(": "), "{bare}");
     }
 
     #[test]

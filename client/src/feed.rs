@@ -51,7 +51,7 @@ pub enum FeedEvent {
     /// A step of one purchase.
     Transition {
         /// The purchase with its status after the step.
-        transition: PurchaseTransition,
+        transition: Box<PurchaseTransition>,
         /// Resumes after this step; store it together with its effect.
         resume_token: String,
     },
@@ -149,7 +149,7 @@ impl Source for FeedSource {
         match message.event {
             Some(watch_purchases_response::Event::Transition(transition)) => {
                 Ok(Accepted::News(FeedEvent::Transition {
-                    transition,
+                    transition: Box::new(transition),
                     resume_token,
                 }))
             }

@@ -17,7 +17,7 @@ use crate::{
 pub(crate) const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// One kind of resumable stream.
-pub(crate) trait Source: Send + 'static {
+pub(crate) trait Source: Send + Sync + 'static {
     type Message: Send + 'static;
     type Event: Send + 'static;
 
@@ -51,10 +51,7 @@ pub(crate) struct Limits {
 pub(crate) type Events<E> = Pin<Box<dyn Stream<Item = Result<E, Error>> + Send>>;
 
 /// The events of a source, across as many connections as it takes.
-pub(crate) fn follow<S: Source>(source: S, limits: Limits) -> Events<S::Event>
-where
-    S: Sync,
-{
+pub(crate) fn follow<S: Source>(source: S, limits: Limits) -> Events<S::Event> {
     let heartbeat = limits.heartbeat.unwrap_or(DEFAULT_HEARTBEAT);
     let follow = Follow {
         source,
@@ -96,7 +93,7 @@ enum Step<M> {
     Fatal(Error),
 }
 
-impl<S: Source + Sync> Follow<S> {
+impl<S: Source> Follow<S> {
     async fn next(&mut self) -> Option<Result<S::Event, Error>> {
         while !self.done {
             if let Some(pause) = self.pause.take() {

@@ -171,6 +171,15 @@ impl Timeline {
 
     fn revision(&mut self, status: &PurchaseStatus, cause: Cause, lines: &mut Vec<String>) {
         let before = self.last.as_ref().and_then(observed);
+        let today = observed(status).map(span::day);
+        if today.is_some() && today != before.map(span::day) {
+            let mut line = Line::default();
+            line.push(
+                Tone::Dim,
+                &format!("     {} UTC", today.unwrap_or_default()),
+            );
+            lines.push(line.render(self.style));
+        }
         let spent = before.zip(observed(status));
         let spent = spent.map(|(from, to)| span::between(from, to));
         lines.push(revision_line(status, spent, cause).render(self.style));

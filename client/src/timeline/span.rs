@@ -16,6 +16,11 @@ pub fn clock(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%H:%M:%S").to_string()
 }
 
+/// The day in UTC.
+pub(crate) fn day(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
+}
+
 /// A span in two units at the most: `8s`, `3m05s`, `2h04m`, `3d04h`.
 #[must_use]
 pub fn short(span: Duration) -> String {
@@ -27,6 +32,13 @@ pub fn short(span: Duration) -> String {
         3_600..86_400 => format!("{hours}h{:02}m", minutes % 60),
         _ => format!("{days}d{:02}h", hours % 24),
     }
+}
+
+/// As [`short`], for what is still to come: a part of a second counts as one.
+pub(crate) fn countdown(span: Duration) -> String {
+    let whole = Duration::from_secs(span.as_secs());
+    let part = if span > whole { 1 } else { 0 };
+    short(whole.saturating_add(Duration::from_secs(part)))
 }
 
 /// From one time to a later one; zero where it is not later.

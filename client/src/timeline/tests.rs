@@ -73,6 +73,7 @@ fn each_revision_is_one_aligned_line_with_the_time_spent_before_it() {
     assert_eq!(
         lines,
         [
+            "     2026-07-01 UTC",
             "  1  10:10:00  ○ CREATED           –",
             "  2  10:11:05  ◔ AWAITING_PAYMENT  AWAITING_FUNDS             +1m05s",
         ]
@@ -128,8 +129,8 @@ fn what_the_buyer_has_to_do_is_told_once_and_never_cut() {
     };
     let mut timeline = Timeline::new(narrow);
     let lines = timeline.apply(&WatchEvent::Snapshot(waiting.clone()), at(0));
-    assert_eq!(lines[0].chars().count(), 40);
-    assert!(lines[1].ends_with("0xabc on ethereum"), "{lines:?}");
+    assert_eq!(lines[1].chars().count(), 40);
+    assert!(lines[2].ends_with("0xabc on ethereum"), "{lines:?}");
     waiting.revision = 2;
     assert_eq!(timeline.apply(&step(waiting), at(0)).len(), 1);
 }
@@ -236,4 +237,14 @@ fn the_closing_line_tells_where_the_purchase_stands() {
     done.finality = Finality::Final.into();
     timeline.apply(&step(done), at(0));
     assert_eq!(timeline.closing_line(), "✔ COMPLETED, finally");
+}
+
+#[test]
+fn a_new_day_has_its_own_line() {
+    let mut timeline = Timeline::new(Style::plain());
+    let mut count = |revision, second| {
+        let status = status(revision, PurchaseState::Paid, "x", second);
+        timeline.apply(&step(status), at(second)).len()
+    };
+    assert_eq!([count(1, 0), count(2, 60), count(3, 86_400)], [2, 1, 2]);
 }
