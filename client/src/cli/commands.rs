@@ -14,7 +14,7 @@ use tillwatch::{
             get_status_request::Key, resolve_purchase_request::Resolution,
         },
     },
-    timeline::{plain, short},
+    timeline::{countdown, plain},
 };
 
 use crate::cli::{
@@ -101,24 +101,22 @@ async fn create(client: &Client, args: Create, output: &mut Output<'_>) -> Resul
     let mut told = Ok(());
     let note = |error: &Error, wait: Duration| {
         let error = plain(&error.to_string());
-        told = output.note(&format!("{error}; again in {}", short(wait)));
+        told = output.note(&format!("{error}; again in {}", countdown(wait)));
     };
     let created = client.create_within(request, args.within, note).await;
-    told?;
     let created = created.map_err(|error| Failure::Create { error, key })?;
     let id = created.purchase.clone().unwrap_or_default().id;
     if output.json {
         output.json("CreatePurchaseResponse", &created)?;
+    } else if args.watch {
+        output.line(&format!("purchase {}", plain(&id)))?;
     } else {
-        let replayed = if created.replayed {
-            " (known already)"
-        } else {
-            ""
-        };
-        output.line(&format!("created       {}{replayed}", plain(&id)))?;
-        if !args.watch {
-            show(created.purchase.as_ref(), None, output)?;
-        }
+        show(created.purchase.as_ref(), None, output)?;
+    }
+    // Only now: what was created is shown even where notes can no longer be written.
+    told?;
+    if created.replayed {
+        output.note("this key was known already")?;
     }
     if !args.watch {
         return Ok(Ended::Well);

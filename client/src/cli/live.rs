@@ -8,7 +8,7 @@ use tillwatch::{
     proto::v1::{
         PurchaseState, WatchStatusResponse, get_status_request::Key, watch_status_response,
     },
-    timeline::{Timeline, is_success, plain, short},
+    timeline::{Timeline, countdown, is_success, plain},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -129,7 +129,7 @@ impl<'a, 'b> Screen<'a, 'b> {
             WatchEvent::Snapshot(status) => Event::Snapshot(status.clone()),
             WatchEvent::Transition(step) => Event::Transition(step.clone()),
             WatchEvent::Interrupted { error, retry_in } => {
-                let (error, wait) = (plain(&error.to_string()), short(*retry_in));
+                let (error, wait) = (plain(&error.to_string()), countdown(*retry_in));
                 let note = format!("lost the server ({error}); reconnecting in {wait}");
                 return self.output.note(&note);
             }

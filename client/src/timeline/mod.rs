@@ -19,11 +19,14 @@ use crate::watch::WatchEvent;
 use paint::{Line, Tone};
 
 pub use paint::{Style, plain};
-pub use span::{clock, instant, short};
+pub use span::{clock, countdown, instant, short};
 pub use words::{glyph, is_success, state_word, words};
 
 /// The frames of the spinner, one per tick.
 const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+
+/// Where the states stand in a line, and what belongs to one below it.
+const INDENT: &str = "               ";
 
 /// The line of a transition, without its line end: revision, time, state, the provider's word,
 /// the time spent in the state before it, and what a person should know.
@@ -63,7 +66,7 @@ pub fn render_action(status: &PurchaseStatus) -> Option<String> {
             format!("pay{amount} to {} on {}{until}", to.address, to.network)
         }
     };
-    Some(format!("               ↳ {}", plain(&text)))
+    Some(format!("{INDENT}↳ {}", plain(&text)))
 }
 
 /// One watched purchase, as far as its stream has told.
@@ -182,7 +185,7 @@ impl Timeline {
         }
         let spent = before.zip(observed(status));
         let spent = spent.map(|(from, to)| span::between(from, to));
-        lines.push(revision_line(status, spent, cause).render(self.style));
+        self.revision_lines(status, spent, cause, lines);
         let action = render_action(status);
         let shown = self.last.as_ref().and_then(render_action);
         if action != shown {
@@ -191,13 +194,43 @@ impl Timeline {
         self.last = Some(status.clone());
     }
 
+    /// One line, or where the window is too narrow for its notes, the notes below it uncut: they
+    /// are what a person has to act on.
+    fn revision_lines(
+        &self,
+        status: &PurchaseStatus,
+        spent: Option<Duration>,
+        cause: Cause,
+        lines: &mut Vec<String>,
+    ) {
+        let whole = revision_line(status, spent, cause);
+        if self.style.width.is_none_or(|width| whole.width() <= width) {
+            lines.push(whole.render(self.style));
+            return;
+        }
+        lines.push(facts(status, spent).render(self.style));
+        for (tone, note) in notes(status, cause) {
+            let mut line = Line::default();
+            line.push(tone, &format!("{INDENT}{note}"));
+            let uncut = Style {
+                width: None,
+                ..self.style
+            };
+            lines.push(line.render(uncut));
+        }
+    }
+
     fn interrupted(&mut self, why: String, retry_in: Duration, now: Timestamp) -> Vec<String> {
-        let wait = short(retry_in);
+        let wait = countdown(retry_in);
         let was_lost = matches!(self.link, Link::Lost { .. });
+        let what = match self.last {
+            Some(_) => "lost the server",
+            None => "the server does not answer",
+        };
         let why = plain(&why);
         let mut line = Line::default();
-        line.push(Tone::Warning, &format!("  ~  lost the server ({why}); "));
-        line.push(Tone::Warning, &format!("reconnecting in {wait}"));
+        let told = format!("  ~  {what} ({why}); reconnecting in {wait}");
+        line.push(Tone::Warning, &told);
         self.link = Link::Lost {
             retry_at: now.saturating_add(retry_in).unwrap_or(now),
             why,
@@ -216,13 +249,14 @@ impl Timeline {
             return None;
         };
         let mut line = Line::default();
-        let after = self.last.as_ref();
-        let after = after.map(|status| format!(" after revision {}", status.revision));
-        let after = after.unwrap_or_default();
-        line.push(
-            Tone::Dim,
-            &format!("  ~  resumed{after}, nothing was missed"),
-        );
+        let told = match &self.last {
+            Some(last) => format!(
+                "resumed after revision {}, nothing was missed",
+                last.revision
+            ),
+            None => "connected".to_owned(),
+        };
+        line.push(Tone::Dim, &format!("  ~  {told}"));
         Some(line.render(self.style))
     }
 
@@ -238,7 +272,7 @@ impl Timeline {
                 let text = if wait.is_zero() {
                     format!("reconnecting now ({why})")
                 } else {
-                    format!("reconnecting in {} ({why})", short(wait))
+                    format!("reconnecting in {} ({why})", countdown(wait))
                 };
                 parts.push((Tone::Warning, text));
             }
@@ -265,7 +299,7 @@ fn freshness_parts(freshness: &Freshness, now: Timestamp) -> Vec<(Tone, String)>
     let next = match next.map(|at| span::between(now, at)) {
         None => "polled no more".to_owned(),
         Some(Duration::ZERO) => "polling".to_owned(),
-        Some(wait) => format!("next poll in {}", short(wait)),
+        Some(wait) => format!("next poll in {}", countdown(wait)),
     };
     let mut parts = vec![(Tone::Neutral, next)];
     if let Some(at) = freshness.last_answer_time.as_ref().and_then(instant) {
@@ -284,6 +318,14 @@ fn observed(status: &PurchaseStatus) -> Option<Timestamp> {
 }
 
 fn revision_line(status: &PurchaseStatus, spent: Option<Duration>, cause: Cause) -> Line {
+    let mut line = facts(status, spent);
+    for (tone, note) in notes(status, cause) {
+        line.push(tone, &format!("  {note}"));
+    }
+    line
+}
+
+fn facts(status: &PurchaseStatus, spent: Option<Duration>) -> Line {
     let state = status.state();
     let tone = words::tone(state);
     let mut line = Line::default();
@@ -292,19 +334,15 @@ fn revision_line(status: &PurchaseStatus, spent: Option<Duration>, cause: Cause)
     line.push(tone, glyph(state));
     line.push(tone, &format!(" {:<16}  ", state_word(status.state)));
     let word = status.provider_status.as_ref();
-    let unmapped = word.is_some_and(|word| word.unmapped);
     let word = word.map(|word| plain(&word.code)).unwrap_or_default();
     let word = if word.is_empty() { "–" } else { &word };
     line.push(Tone::Neutral, &format!("{word:<24}"));
     let spent = spent.map(|spent| format!("+{}", short(spent)));
     line.push(Tone::Dim, &format!(" {:>8}", spent.unwrap_or_default()));
-    for (tone, note) in notes(status, cause, unmapped) {
-        line.push(tone, &format!("  {note}"));
-    }
     line
 }
 
-fn notes(status: &PurchaseStatus, cause: Cause, unmapped: bool) -> Vec<(Tone, String)> {
+fn notes(status: &PurchaseStatus, cause: Cause) -> Vec<(Tone, String)> {
     let mut notes = Vec::new();
     if let Some(attention) = &status.attention {
         notes.push((Tone::Warning, attention_note(attention)));
@@ -315,7 +353,8 @@ fn notes(status: &PurchaseStatus, cause: Cause, unmapped: bool) -> Vec<(Tone, St
         let reason = plain(&failure.reason);
         notes.push((Tone::Failure, format!("{reason}{colon}{message}")));
     }
-    if unmapped {
+    let word = status.provider_status.as_ref();
+    if word.is_some_and(|word| word.unmapped) {
         notes.push((Tone::Warning, "word not known yet".to_owned()));
     }
     match status.amount_outcome() {

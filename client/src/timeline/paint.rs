@@ -52,8 +52,13 @@ impl Line {
         self.0.push((tone, text.to_owned()));
     }
 
+    /// Columns that the whole line fills.
+    pub(crate) fn width(&self) -> usize {
+        self.0.iter().map(|(_, text)| text.chars().count()).sum()
+    }
+
     pub(crate) fn render(&self, style: Style) -> String {
-        let full: usize = self.0.iter().map(|(_, text)| text.chars().count()).sum();
+        let full = self.width();
         let mut left = style.width.unwrap_or(full);
         // The last column of a line that is cut goes to the mark that says so.
         let cut = full > left;

@@ -35,7 +35,8 @@ pub fn short(span: Duration) -> String {
 }
 
 /// As [`short`], for what is still to come: a part of a second counts as one.
-pub(crate) fn countdown(span: Duration) -> String {
+#[must_use]
+pub fn countdown(span: Duration) -> String {
     let whole = Duration::from_secs(span.as_secs());
     let part = if span > whole { 1 } else { 0 };
     short(whole.saturating_add(Duration::from_secs(part)))

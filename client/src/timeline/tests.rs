@@ -214,12 +214,14 @@ fn a_lost_server_and_its_return_are_told_once() {
     let told = timeline.apply(&lost(5), at(0));
     assert_eq!(
         told,
-        ["  ~  lost the server (Unavailable: draining); reconnecting in 5s"]
+        [
+            "  ~  lost the server (The service is currently unavailable: draining); reconnecting in 5s"
+        ]
     );
     let live = timeline.status_line(at(2), 0);
     assert_eq!(
         live,
-        "⠋ reconnecting in 3s (Unavailable: draining) · PAID for 2s"
+        "⠋ reconnecting in 3s (The service is currently unavailable: draining) · PAID for 2s"
     );
     assert!(timeline.apply(&lost(9), at(5)).is_empty());
     assert!(timeline.status_line(at(20), 0).contains("reconnecting now"));
@@ -237,6 +239,52 @@ fn the_closing_line_tells_where_the_purchase_stands() {
     done.finality = Finality::Final.into();
     timeline.apply(&step(done), at(0));
     assert_eq!(timeline.closing_line(), "✔ COMPLETED, finally");
+}
+
+#[test]
+fn notes_that_do_not_fit_stand_below_and_are_never_cut() {
+    let mut held = status(1, PurchaseState::OnHold, "2", 0);
+    held.attention = Some(Attention {
+        reason: "STALE".to_owned(),
+        note: "ask the provider".to_owned(),
+        deadline_time: None,
+    });
+    let draw = |width| {
+        let style = Style {
+            color: false,
+            width: Some(width),
+        };
+        Timeline::new(style)
+            .apply(&step(held.clone()), at(0))
+            .split_off(1)
+    };
+    let note = "! STALE: ask the provider";
+    let wide = draw(120);
+    assert!(wide.len() == 1 && wide[0].ends_with(note), "{wide:?}");
+    let narrow = draw(30);
+    assert_eq!(narrow[0].chars().count(), 30);
+    assert_eq!(narrow[1..], [format!("{INDENT}{note}")]);
+}
+
+#[test]
+fn a_server_that_never_answered_is_not_called_lost() {
+    let mut timeline = Timeline::new(Style::plain());
+    let told = timeline.apply(&lost(0), at(0));
+    assert!(told[0].contains("the server does not answer"), "{told:?}");
+    let first = step(status(1, PurchaseState::Paid, "x", 0));
+    assert_eq!(timeline.apply(&first, at(0))[0], "  ~  connected");
+}
+
+#[test]
+fn a_part_of_a_second_to_come_counts_as_one() {
+    let check = |millis, expected: &str| {
+        let shown = countdown(Duration::from_millis(millis));
+        assert_eq!(shown, expected);
+    };
+    check(0, "0s");
+    check(1, "1s");
+    check(1_000, "1s");
+    check(59_001, "1m00s");
 }
 
 #[test]
