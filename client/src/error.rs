@@ -344,12 +344,9 @@ mod tests {
     }
 
     #[test]
-    fn a_transport_error_tells_its_root_cause() {
-        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let error = Error::from(Status::from_error(Box::new(std::io::Error::other(refused))));
-        assert!(error.to_string().contains("connection refused"), "{error}");
+    fn an_error_without_words_is_told_by_its_code() {
         let bare = Refusal::local(Code::Unimplemented, "");
-        assert!(!bare.to_string().ends_with(": "), "{bare}");
+        assert_eq!(bare.to_string(), Code::Unimplemented.to_string());
     }
 
     #[test]

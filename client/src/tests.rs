@@ -425,3 +425,14 @@ async fn a_client_connects_lazily_over_tcp_and_unix_sockets() {
     }
     std::fs::remove_file(path).unwrap();
 }
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_with_the_cause() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let client = Client::connect(Config::new(address)).unwrap();
+    let error = client.accounts().await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+    assert!(error.to_string().contains("refused"), "{error}");
+}

@@ -231,7 +231,7 @@ mod tests {
             "tillwatch get pur_1 --after 3 --wait 30s",
             "tillwatch get --key k",
             "tillwatch --json watch pur_1 --after 0 --until final --patience 2m",
-            "tillwatch list --state paid --state in-review --attention --limit 5 --label a=b",
+            "tillwatch list --state PURCHASE_STATE_PAID --state in-review --attention --limit 5 --label a=b",
             "tillwatch accounts --server unix:/run/x --token-file t --tls-ca c",
             "tillwatch refresh pur_1",
             "tillwatch resolve pur_1 --revision 2 --not-created sure",

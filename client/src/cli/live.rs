@@ -39,13 +39,13 @@ pub(crate) async fn watch(
     options: WatchOptions,
     output: &mut Output<'_>,
 ) -> Result<Ended, Failure> {
-    let live = output.terminal && !output.json;
     let mut events = client.watch(id, options);
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminates = signal(SignalKind::terminate())?;
     let mut frames = interval(FRAME);
     frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut screen = Screen::open(output, live)?;
+    let mut screen = Screen::open(output)?;
+    let live = screen.live;
     for tick in 0_usize.. {
         // Every branch is cancel-safe: an event that is not returned yet stays in the stream.
         let heard = tokio::select! {
@@ -98,7 +98,8 @@ struct Screen<'a, 'b> {
 }
 
 impl<'a, 'b> Screen<'a, 'b> {
-    fn open(output: &'a mut Output<'b>, live: bool) -> io::Result<Self> {
+    fn open(output: &'a mut Output<'b>) -> io::Result<Self> {
+        let live = output.terminal && !output.json;
         let timeline = Timeline::new(output.style());
         if live {
             write!(output.out, "{HIDE_CURSOR}")?;
@@ -205,7 +206,7 @@ mod tests {
             terminal,
             color: false,
         };
-        let mut screen = Screen::open(&mut output, terminal && !json).unwrap();
+        let mut screen = Screen::open(&mut output).unwrap();
         draw(&mut screen);
         drop(screen);
         let bytes = shared.0.lock().unwrap().clone();
@@ -237,6 +238,7 @@ mod tests {
             .filter(|part| part.ends_with('\n'))
             .collect();
         assert_eq!(kept.len(), 1, "{text:?}");
+        assert!(kept[0].starts_with("  1  "), "{text:?}");
         assert!(kept[0].contains("◕ PAID"), "{text:?}");
     }
 
