@@ -1,0 +1,15 @@
+//! The command line's parts: what is asked for, what is done, what is shown.
+//!
+//! Everything is written to the writers of an [`Output`]; `main` alone owns the real ones.
+
+mod args;
+mod commands;
+mod details;
+mod failure;
+mod live;
+mod output;
+mod table;
+
+pub(crate) use args::Args;
+pub(crate) use commands::run;
+pub(crate) use output::Output;

@@ -1,0 +1,54 @@
+//! Where the command writes, and in which form.
+
+use std::io::{self, Write};
+
+use prost::Message;
+use tillwatch::timeline::Style;
+
+use crate::cli::failure::Failure;
+
+pub(crate) struct Output<'a> {
+    pub(crate) out: &'a mut dyn Write,
+    pub(crate) err: &'a mut dyn Write,
+    /// One proto-JSON object per line instead of text for people.
+    pub(crate) json: bool,
+    /// Whether lines can be redrawn.
+    pub(crate) terminal: bool,
+    pub(crate) color: bool,
+}
+
+impl Output<'_> {
+    /// Writes a message as one line of JSON. `name` is its type's name within the contract.
+    pub(crate) fn json(&mut self, name: &str, message: &impl Message) -> Result<(), Failure> {
+        let line = tillwatch::json::encode(&format!("tillwatch.v1.{name}"), message)?;
+        self.line(&line)
+    }
+
+    pub(crate) fn line(&mut self, line: &str) -> Result<(), Failure> {
+        writeln!(self.out, "{line}")?;
+        // A script that reads line by line must not wait for a full buffer.
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Says something to the person that is no part of the result.
+    pub(crate) fn note(&mut self, note: &str) -> Result<(), Failure> {
+        Ok(writeln!(self.err, "{note}")?)
+    }
+
+    /// The style for now: the window may have been resized since.
+    pub(crate) fn style(&self) -> Style {
+        let width = self.terminal.then(width).flatten();
+        Style {
+            color: self.color,
+            width,
+        }
+    }
+}
+
+/// One column less than the window has: a full line would wrap, and could not be redrawn.
+fn width() -> Option<usize> {
+    let size: io::Result<(u16, u16)> = crossterm::terminal::size();
+    let (columns, _) = size.ok()?;
+    (columns > 1).then(|| usize::from(columns).saturating_sub(1))
+}

@@ -1,0 +1,44 @@
+//! Creating a purchase, repeated where that is safe: with the same request, key included.
+
+use std::time::Duration;
+
+use tillwatch_proto::v1::{CreatePurchaseRequest, CreatePurchaseResponse};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    backoff::Backoff,
+    client::{Client, bounded},
+    error::Error,
+};
+
+/// The longest that one attempt may take: above the service's own limit for a provider's answer,
+/// so that an attempt is given up only where the connection is.
+const ATTEMPT: Duration = Duration::from_secs(25);
+
+pub(crate) async fn create(
+    client: &Client,
+    request: CreatePurchaseRequest,
+    within: Duration,
+    mut on_retry: impl FnMut(&Error, Duration),
+) -> Result<CreatePurchaseResponse, Error> {
+    let begun = Instant::now();
+    let mut backoff = Backoff::default();
+    loop {
+        let left = within.saturating_sub(begun.elapsed());
+        let attempt = bounded(left.min(ATTEMPT), request.clone(), |request| {
+            let mut purchases = client.purchases();
+            async move { purchases.create_purchase(request).await }
+        });
+        let error = match attempt.await {
+            Ok(created) => return Ok(created),
+            Err(error) if error.is_transient() => error,
+            Err(error) => return Err(error),
+        };
+        let wait = backoff.next(error.retry_after());
+        if begun.elapsed().saturating_add(wait) >= within {
+            return Err(error);
+        }
+        on_retry(&error, wait);
+        sleep(wait).await;
+    }
+}

@@ -1,0 +1,172 @@
+//! The stream of many purchases' transitions, resumed by token.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt as _};
+use tillwatch_proto::v1::{
+    FeedHeartbeat, PurchaseFilter, PurchaseTransition, WatchPurchasesRequest,
+    WatchPurchasesResponse, watch_purchases_response,
+};
+use tonic::{Code, Status, Streaming};
+
+use crate::{
+    client::{Client, Purchases},
+    error::{Error, Refusal},
+    follow::{Accepted, Events, Limits, Source, follow},
+};
+
+/// Where a feed begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum FeedStart {
+    /// With what happens from now on. Until the first message has arrived there is nothing to
+    /// resume from; begin with the token of a list where nothing may be missed.
+    #[default]
+    Now,
+    /// With all that the journal holds, oldest first.
+    Beginning,
+    /// After the message or list that this token came with.
+    After(String),
+}
+
+/// How to follow a feed.
+#[derive(Debug, Clone, Default)]
+pub struct FeedOptions {
+    /// Where to begin.
+    pub start: FeedStart,
+    /// How often a silent stream proves itself alive: 5 s to 120 s, 30 s where absent.
+    pub heartbeat_interval: Option<Duration>,
+    /// How long the service may stay away before the stream ends with the error. Absent: for ever.
+    pub patience: Option<Duration>,
+}
+
+/// What a feed says.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FeedEvent {
+    /// A step of one purchase.
+    Transition {
+        /// The purchase with its status after the step.
+        transition: Box<PurchaseTransition>,
+        /// Resumes after this step; store it together with its effect.
+        resume_token: String,
+    },
+    /// The feed is alive.
+    Heartbeat {
+        /// The service's clocks.
+        heartbeat: FeedHeartbeat,
+        /// Resumes after all that was sent so far.
+        resume_token: String,
+    },
+    /// The feed was lost and will be resumed.
+    Interrupted {
+        /// Why it was lost.
+        error: Error,
+        /// How long until it is opened again.
+        retry_in: Duration,
+    },
+}
+
+/// The events of many purchases. Ends with an error only.
+pub struct Feed {
+    events: Events<FeedEvent>,
+}
+
+impl Feed {
+    pub(crate) fn new(client: &Client, filter: PurchaseFilter, options: FeedOptions) -> Self {
+        let limits = Limits {
+            heartbeat: options.heartbeat_interval,
+            patience: options.patience,
+        };
+        let source = FeedSource {
+            purchases: client.purchases(),
+            filter,
+            heartbeat: options.heartbeat_interval,
+            start: options.start,
+        };
+        Self {
+            events: follow(source, limits),
+        }
+    }
+
+    /// The next event; `None` once the feed is over. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<FeedEvent, Error>> {
+        self.events.next().await
+    }
+}
+
+impl Stream for Feed {
+    type Item = Result<FeedEvent, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").finish_non_exhaustive()
+    }
+}
+
+struct FeedSource {
+    purchases: Purchases,
+    filter: PurchaseFilter,
+    heartbeat: Option<Duration>,
+    /// Where the next connection begins.
+    start: FeedStart,
+}
+
+impl Source for FeedSource {
+    type Message = WatchPurchasesResponse;
+    type Event = FeedEvent;
+
+    async fn open(&self) -> Result<Streaming<WatchPurchasesResponse>, Status> {
+        let (resume_token, from_beginning) = match &self.start {
+            FeedStart::Now => (String::new(), false),
+            FeedStart::Beginning => (String::new(), true),
+            FeedStart::After(token) => (token.clone(), false),
+        };
+        let request = WatchPurchasesRequest {
+            filter: Some(self.filter.clone()),
+            resume_token,
+            from_beginning,
+            heartbeat_interval: self.heartbeat.map(crate::client::to_wire),
+        };
+        let answer = self.purchases.clone().watch_purchases(request).await?;
+        Ok(answer.into_inner())
+    }
+
+    fn accept(&mut self, message: WatchPurchasesResponse) -> Result<Accepted<FeedEvent>, Error> {
+        let resume_token = message.resume_token;
+        if !resume_token.is_empty() {
+            self.start = FeedStart::After(resume_token.clone());
+        }
+        match message.event {
+            Some(watch_purchases_response::Event::Transition(transition)) => {
+                Ok(Accepted::News(FeedEvent::Transition {
+                    transition: Box::new(transition),
+                    resume_token,
+                }))
+            }
+            Some(watch_purchases_response::Event::Heartbeat(heartbeat)) => {
+                Ok(Accepted::Alive(FeedEvent::Heartbeat {
+                    heartbeat,
+                    resume_token,
+                }))
+            }
+            None => {
+                let message = "the feed sent a message without an event that is known here";
+                Err(Error::Server(Refusal::local(Code::Internal, message)))
+            }
+        }
+    }
+
+    fn interrupted(&self, error: Error, retry_in: Duration) -> FeedEvent {
+        FeedEvent::Interrupted { error, retry_in }
+    }
+}

@@ -1,0 +1,183 @@
+//! A stream that survives its connection: opens, resumes, and gives up on silence.
+//!
+//! What a message means, and where to resume, is the [`Source`]'s business.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, Status, Streaming};
+
+use crate::{
+    backoff::Backoff,
+    error::{Error, Refusal},
+};
+
+/// The heartbeat interval of a stream that asked for none.
+pub(crate) const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// One kind of resumable stream.
+pub(crate) trait Source: Send + Sync + 'static {
+    type Message: Send + 'static;
+    type Event: Send + 'static;
+
+    /// Opens the stream where the last accepted message left it.
+    fn open(&self) -> impl Future<Output = Result<Streaming<Self::Message>, Status>> + Send;
+
+    /// Takes a message in; an error ends the stream.
+    fn accept(&mut self, message: Self::Message) -> Result<Accepted<Self::Event>, Error>;
+
+    /// Tells the consumer that the stream was lost.
+    fn interrupted(&self, error: Error, retry_in: Duration) -> Self::Event;
+}
+
+/// What a message is worth.
+pub(crate) enum Accepted<E> {
+    /// It moves the cursor on.
+    News(E),
+    /// It proves the stream alive.
+    Alive(E),
+    /// The consumer has it already.
+    Duplicate,
+}
+
+/// When to give up on a connection, and on the whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) heartbeat: Option<Duration>,
+    pub(crate) patience: Option<Duration>,
+}
+
+pub(crate) type Events<E> = Pin<Box<dyn Stream<Item = Result<E, Error>> + Send>>;
+
+/// The events of a source, across as many connections as it takes.
+pub(crate) fn follow<S: Source>(source: S, limits: Limits) -> Events<S::Event> {
+    let heartbeat = limits.heartbeat.unwrap_or(DEFAULT_HEARTBEAT);
+    let follow = Follow {
+        source,
+        silence: heartbeat.saturating_mul(2),
+        patience: limits.patience,
+        open: None,
+        opened_at: None,
+        pause: None,
+        lost_since: None,
+        backoff: Backoff::default(),
+        done: false,
+    };
+    let events = stream::unfold(follow, |mut follow| async move {
+        let item = follow.next().await?;
+        Some((item, follow))
+    });
+    Box::pin(events.fuse())
+}
+
+struct Follow<S: Source> {
+    source: S,
+    /// How long an open stream may say nothing before it counts as dead.
+    silence: Duration,
+    patience: Option<Duration>,
+    open: Option<Streaming<S::Message>>,
+    opened_at: Option<Instant>,
+    /// How long to wait before the stream is opened again.
+    pause: Option<Duration>,
+    /// Since when no message has been received.
+    lost_since: Option<Instant>,
+    backoff: Backoff,
+    done: bool,
+}
+
+enum Step<M> {
+    Message(M),
+    End,
+    Lost(Error),
+    Fatal(Error),
+}
+
+impl<S: Source> Follow<S> {
+    async fn next(&mut self) -> Option<Result<S::Event, Error>> {
+        while !self.done {
+            if let Some(pause) = self.pause.take() {
+                sleep(pause).await;
+            }
+            match self.step().await {
+                Step::Message(message) => {
+                    self.lost_since = None;
+                    match self.take(message) {
+                        Ok(Some(event)) => return Some(Ok(event)),
+                        Ok(None) => {}
+                        Err(error) => return Some(Err(self.end_with(error))),
+                    }
+                }
+                Step::End => self.done = true,
+                Step::Fatal(error) => return Some(Err(self.end_with(error))),
+                Step::Lost(error) => return Some(self.lost(error)),
+            }
+        }
+        None
+    }
+
+    async fn step(&mut self) -> Step<S::Message> {
+        let received = match &mut self.open {
+            Some(stream) => timeout(self.silence, stream.message()).await,
+            None => match timeout(self.silence, self.source.open()).await {
+                Ok(Ok(stream)) => {
+                    self.opened_at = Some(Instant::now());
+                    let stream = self.open.insert(stream);
+                    timeout(self.silence, stream.message()).await
+                }
+                Ok(Err(status)) => Ok(Err(status)),
+                Err(elapsed) => Err(elapsed),
+            },
+        };
+        match received {
+            Ok(Ok(Some(message))) => Step::Message(message),
+            Ok(Ok(None)) => Step::End,
+            Ok(Err(status)) => match Error::from(status) {
+                error if error.is_transient() => Step::Lost(error),
+                error => Step::Fatal(error),
+            },
+            Err(_) => {
+                let message = format!("nothing was received for {} s", self.silence.as_secs());
+                Step::Lost(Error::Unavailable(Refusal::local(
+                    Code::Unavailable,
+                    message,
+                )))
+            }
+        }
+    }
+
+    fn take(&mut self, message: S::Message) -> Result<Option<S::Event>, Error> {
+        Ok(match self.source.accept(message)? {
+            Accepted::News(event) => {
+                self.backoff.reset();
+                Some(event)
+            }
+            Accepted::Alive(event) => Some(event),
+            Accepted::Duplicate => None,
+        })
+    }
+
+    fn lost(&mut self, error: Error) -> Result<S::Event, Error> {
+        self.open = None;
+        // A stream that held for a while starts afresh; one that is accepted and dropped at once,
+        // again and again, must not be reopened at full speed.
+        let opened_at = self.opened_at.take();
+        if opened_at.is_some_and(|at| at.elapsed() >= self.silence) {
+            self.backoff.reset();
+        }
+        let retry_in = self.backoff.next(error.retry_after());
+        let since = *self.lost_since.get_or_insert_with(Instant::now);
+        let spent = since.elapsed().saturating_add(retry_in);
+        if self.patience.is_some_and(|patience| spent > patience) {
+            return Err(self.end_with(error));
+        }
+        self.pause = Some(retry_in);
+        Ok(self.source.interrupted(error, retry_in))
+    }
+
+    fn end_with(&mut self, error: Error) -> Error {
+        self.done = true;
+        self.open = None;
+        error
+    }
+}

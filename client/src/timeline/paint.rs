@@ -1,0 +1,97 @@
+//! Lines of coloured spans, cut to a width before they are coloured.
+
+/// How lines are drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Style {
+    /// Whether to colour (ANSI escapes).
+    pub color: bool,
+    /// Columns that a line may fill; absent: as many as it needs.
+    pub width: Option<usize>,
+}
+
+impl Style {
+    /// No colours, no limit: for pipes and logs.
+    #[must_use]
+    pub const fn plain() -> Self {
+        Self {
+            color: false,
+            width: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Neutral,
+    Dim,
+    Progress,
+    Warning,
+    Success,
+    Failure,
+}
+
+impl Tone {
+    const fn code(self) -> Option<&'static str> {
+        match self {
+            Self::Neutral => None,
+            Self::Dim => Some("2"),
+            Self::Progress => Some("36"),
+            Self::Warning => Some("33"),
+            Self::Success => Some("32"),
+            Self::Failure => Some("31"),
+        }
+    }
+}
+
+/// Spans of text, each in its tone.
+#[derive(Debug, Default)]
+pub(crate) struct Line(Vec<(Tone, String)>);
+
+impl Line {
+    pub(crate) fn push(&mut self, tone: Tone, text: &str) {
+        self.0.push((tone, text.to_owned()));
+    }
+
+    /// Columns that the whole line fills.
+    pub(crate) fn width(&self) -> usize {
+        self.0.iter().map(|(_, text)| text.chars().count()).sum()
+    }
+
+    pub(crate) fn render(&self, style: Style) -> String {
+        let full = self.width();
+        let mut left = style.width.unwrap_or(full);
+        // The last column of a line that is cut goes to the mark that says so.
+        let cut = full > left;
+        if cut {
+            left = left.saturating_sub(1);
+        }
+        let mut out = String::new();
+        for (tone, text) in &self.0 {
+            let shown: String = text.chars().take(left).collect();
+            left = left.saturating_sub(shown.chars().count());
+            match tone.code().filter(|_| style.color && !shown.is_empty()) {
+                Some(code) => out.push_str(&format!("\u{1b}[{code}m{shown}\u{1b}[0m")),
+                None => out.push_str(&shown),
+            }
+        }
+        if cut {
+            out.push('…');
+        }
+        if style.color {
+            return out;
+        }
+        out.trim_end().to_owned()
+    }
+}
+
+/// Text from elsewhere, made safe to print: whatever could steer a terminal is replaced.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars()
+        .map(|c| if steers(c) { '\u{fffd}' } else { c })
+        .collect()
+}
