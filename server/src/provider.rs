@@ -166,7 +166,7 @@ pub struct Registered {
 }
 
 /// All providers.
-pub const REGISTRY: [Registered; 1] = [masumi::REGISTERED];
+pub const REGISTRY: [Registered; 2] = [masumi::REGISTERED, devdraft::REGISTERED];
 
 /// The registry's row with this name.
 pub fn registered(name: &str) -> Option<&'static Registered> {
