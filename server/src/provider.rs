@@ -6,9 +6,12 @@
 
 pub mod carbon;
 pub mod devdraft;
+#[cfg(test)]
+mod fixture_files;
 pub mod inabit;
 pub mod masumi;
 pub mod phygitals;
+mod rules;
 mod wire;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -146,6 +149,9 @@ pub enum SettingsError {
     NoHeader(&'static str),
 }
 
+/// Makes a provider with an account's secrets.
+pub type Build = fn(&BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, SettingsError>;
+
 /// One row of the registry: what there is to know of a provider before an account exists.
 #[derive(Debug, Clone, Copy)]
 pub struct Registered {
@@ -156,11 +162,11 @@ pub struct Registered {
     /// Its documented polling policy.
     pub policy: fn() -> Policy,
     /// Makes the provider with an account's secrets.
-    pub build: fn(&BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, SettingsError>,
+    pub build: Build,
 }
 
 /// All providers.
-pub const REGISTRY: [Registered; 0] = [];
+pub const REGISTRY: [Registered; 2] = [masumi::REGISTERED, devdraft::REGISTERED];
 
 /// The registry's row with this name.
 pub fn registered(name: &str) -> Option<&'static Registered> {

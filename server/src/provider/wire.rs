@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use super::SettingsError;
 use crate::{
-    observation::Trouble,
-    purchase::{Decimal, Secret},
+    observation::{self, Submitted, Trouble},
+    purchase::{Decimal, Secret, Timestamp},
     upstream::Response,
 };
 
@@ -22,6 +22,36 @@ pub(super) fn text(object: &Value, field: &str) -> Option<String> {
         Value::Bool(truth) => Some(truth.to_string()),
         _ => None,
     }
+}
+
+/// A word that an answer cannot do without: as [`text`], yet unreadable where it is nested, so that
+/// a damaged word is never taken for a missing one.
+pub(super) fn word(object: &Value, field: &str) -> Result<Option<String>, Trouble> {
+    match object.get(field) {
+        Some(Value::Array(_) | Value::Object(_)) => {
+            Err(Trouble::unreadable(format!("{field} is no word")))
+        }
+        _ => Ok(text(object, field)),
+    }
+}
+
+/// A field that holds an identifier, hash or address: never cut and never cleaned, so one that is
+/// too long or has control characters (which no store takes) makes the answer unreadable.
+pub(super) fn identifier(object: &Value, field: &str) -> Result<Option<String>, Trouble> {
+    let Some(text) = text(object, field) else {
+        return Ok(None);
+    };
+    if text.chars().any(char::is_control) {
+        return Err(Trouble::unreadable(format!(
+            "{field} has control characters"
+        )));
+    }
+    observation::identifier(field, &text).map(Some)
+}
+
+/// A field that holds an ISO-8601 time; nothing where it holds anything else.
+pub(super) fn time(object: &Value, field: &str) -> Option<Timestamp> {
+    Timestamp::from_iso(object.get(field)?.as_str()?).ok()
 }
 
 /// A field that holds a decimal number, as a JSON number or as text.
@@ -65,6 +95,32 @@ pub(super) fn trouble(answer: &Response) -> Trouble {
             why: format!("HTTP {}", answer.status),
         },
         status => Trouble::unreadable(format!("HTTP {status}")),
+    }
+}
+
+/// What a submit's answer outside 200 to 299 means where a provider has no rule of its own for it.
+///
+/// `message` is what the provider's own error shape says; without it a proxy may have answered, and
+/// the order may exist.
+pub(super) fn not_accepted(answer: &Response, message: Option<&str>) -> Submitted {
+    match (answer.status, message) {
+        (401 | 403 | 429, _) => Submitted::NotSent(trouble(answer)),
+        (400 | 404 | 409 | 412 | 422, Some(message)) => Submitted::Refused {
+            message: observation::word(message),
+        },
+        (status, _) => Submitted::Unclear {
+            why: format!("HTTP {status}"),
+        },
+    }
+}
+
+/// A submit whose answer cannot be read: the order may exist.
+pub(super) fn unclear(trouble: Trouble) -> Submitted {
+    Submitted::Unclear {
+        why: match trouble {
+            Trouble::Unreadable { why } | Trouble::Unreachable { why, .. } => why,
+            Trouble::Throttled { .. } | Trouble::Unauthorized => "no definite answer".to_owned(),
+        },
     }
 }
 
