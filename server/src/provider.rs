@@ -106,9 +106,6 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// Reads a reference of this provider, held to its id shape.
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>>;
 
-    /// The contract's message of a reference.
-    fn reference_message(&self, reference: &Reference) -> ProviderReference;
-
     /// The recovery facts of an order. `key` is a new random UUID, for providers that take one.
     fn recovery(&self, order: &Order, purchase: PurchaseId, key: uuid::Uuid) -> Recovery;
 
@@ -163,6 +160,8 @@ pub struct Registered {
     pub policy: fn() -> Policy,
     /// Makes the provider with an account's secrets.
     pub build: Build,
+    /// The contract's message of a reference.
+    pub reference_message: fn(&Reference) -> ProviderReference,
 }
 
 /// All providers.
@@ -171,6 +170,11 @@ pub const REGISTRY: [Registered; 2] = [masumi::REGISTERED, devdraft::REGISTERED]
 /// The registry's row with this name.
 pub fn registered(name: &str) -> Option<&'static Registered> {
     REGISTRY.iter().find(|row| row.name == name)
+}
+
+/// The contract's message of a provider's reference.
+pub fn reference_message(name: &str, reference: &Reference) -> Option<ProviderReference> {
+    registered(name).map(|row| (row.reference_message)(reference))
 }
 
 /// The name of the provider that an order is for: the contract's oneof field name.

@@ -82,6 +82,7 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["client_key", "client_secret"],
     policy,
     build,
+    reference_message,
 };
 
 /// The provider's guidance for polling, and its limit per key.
@@ -120,6 +121,14 @@ impl Devdraft {
                 HeaderName::from_static("x-client-secret"),
                 self.client_secret.clone(),
             )
+    }
+}
+
+fn reference_message(reference: &Reference) -> ProviderReference {
+    ProviderReference {
+        reference: Some(Named::Devdraft(DevdraftReference {
+            transaction_id: reference.part(TRANSACTION).to_owned(),
+        })),
     }
 }
 
@@ -164,14 +173,6 @@ impl Provider for Devdraft {
             return Err(vec![Violation::new(TRANSACTION, rule)]);
         }
         Ok(Reference::new([(TRANSACTION, &named.transaction_id)]))
-    }
-
-    fn reference_message(&self, reference: &Reference) -> ProviderReference {
-        ProviderReference {
-            reference: Some(Named::Devdraft(DevdraftReference {
-                transaction_id: reference.part(TRANSACTION).to_owned(),
-            })),
-        }
     }
 
     fn recovery(&self, _order: &Order, _purchase: PurchaseId, key: uuid::Uuid) -> Recovery {

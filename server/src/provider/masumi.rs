@@ -115,6 +115,7 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["token"],
     policy,
     build,
+    reference_message,
 };
 
 /// The provider reads the chain about every 3 minutes and its wallets every minute
@@ -168,6 +169,15 @@ fn check_reference(rules: &mut Rules, blockchain_identifier: &str, network: &str
     }
     if rules.required(NETWORK, network) {
         rules.one_of(NETWORK, network, NETWORKS);
+    }
+}
+
+fn reference_message(reference: &Reference) -> ProviderReference {
+    ProviderReference {
+        reference: Some(Named::Masumi(MasumiReference {
+            blockchain_identifier: reference.part(IDENTIFIER).to_owned(),
+            network: reference.part(NETWORK).to_owned(),
+        })),
     }
 }
 
@@ -228,15 +238,6 @@ impl Provider for Masumi {
             (IDENTIFIER, &named.blockchain_identifier),
             (NETWORK, &named.network),
         ]))
-    }
-
-    fn reference_message(&self, reference: &Reference) -> ProviderReference {
-        ProviderReference {
-            reference: Some(Named::Masumi(MasumiReference {
-                blockchain_identifier: reference.part(IDENTIFIER).to_owned(),
-                network: reference.part(NETWORK).to_owned(),
-            })),
-        }
     }
 
     fn recovery(&self, order: &Order, _purchase: PurchaseId, _key: uuid::Uuid) -> Recovery {
