@@ -190,3 +190,63 @@ fn connections_fit_into_the_limit_of_files() {
     }
     assert!(raise_file_limit() > 0);
 }
+
+#[tokio::test]
+async fn calls_pass_through_guarded_connections_and_the_panic_layer() {
+    let (_reporter, service) = tonic_health::server::health_reporter();
+    let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.address());
+    let (stop, close) = (CancellationToken::new(), CancellationToken::new());
+    let serving = server()
+        .layer(PanicLayer)
+        .add_service(service)
+        .serve_with_incoming_shutdown(
+            listener.incoming(10, close.clone()),
+            stop.clone().cancelled_owned(),
+        );
+    let serving = tokio::spawn(serving);
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
+    let request = tonic_health::pb::HealthCheckRequest::default();
+    let answer = client.check(request).await.unwrap().into_inner();
+    assert_eq!(
+        answer.status(),
+        tonic_health::pb::health_check_response::ServingStatus::Serving
+    );
+    let drained = drain(serving, &stop, &close, Duration::from_secs(60)).await;
+    assert!(matches!(drained, Drained::Whole(Ok(Ok(())))), "{drained:?}");
+}
+
+/// Set in the process that may run out of files.
+const CHILD: &str = "LISTENER_TEST_CHILD";
+
+#[test]
+fn accepting_rests_while_there_are_no_files() {
+    // The limit is the process's, and other tests need their files.
+    let name = "listener::tests::without_files_nothing_is_accepted_until_there_are_some";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.contains("1 passed"), "{told}");
+}
+
+#[tokio::test]
+async fn without_files_nothing_is_accepted_until_there_are_some() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
+    let _peer = TcpStream::connect(listener.address()).await.unwrap();
+    let mut incoming = listener.incoming(10, CancellationToken::new());
+    let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
+    rlimit::Resource::NOFILE.set(128, hard).unwrap();
+    let files: Vec<fs::File> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+    let accepted = tokio::time::timeout(Duration::from_millis(250), incoming.next()).await;
+    assert!(accepted.is_err(), "there was a file left");
+    drop(files);
+    assert!(incoming.next().await.unwrap().is_ok());
+}
