@@ -1,1 +1,197 @@
-//! stub
+//! Sockets: binding, accepting, limiting and closing them, and the server's settings.
+//!
+//! tonic's own accept loop spins when files run out, waits for ever for silent peers and for open
+//! streams, and limits nothing; the pieces here are what it is given instead. Knows nothing of
+//! what is served.
+
+mod incoming;
+mod panic;
+
+pub use incoming::{Guarded, Incoming};
+pub use panic::{CatchPanic, PanicLayer};
+
+use std::{
+    fmt, fs,
+    future::Future,
+    io,
+    os::unix::{fs::FileTypeExt as _, net::UnixStream as BlockingUnixStream},
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Streams that a peer may have open on one connection. More than a sensible client opens, little
+/// enough that one connection cannot take all memory; a mesh opens further connections.
+pub const STREAMS_PER_CONNECTION: u32 = 1_000;
+/// How long a peer has to say which protocol it speaks.
+pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Files that the process needs besides connections: database, logs, resolver, runtime; ours.
+const FILES_RESERVED: u64 = 256;
+/// How long closing the last sockets may take once they are told to.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// tonic's server with limits on what a connection may cost.
+///
+/// No maximal age of connections: with a grace, tonic 0.14.9 cuts them without a GOAWAY.
+pub fn server() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        // Requests are small; these windows are for what is received.
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(64 * 1024)
+        // The only thing that frees the streams of a peer that has vanished.
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .http2_max_header_list_size(16 * 1024)
+        .http2_max_pending_accept_reset_streams(Some(20))
+        // tonic's default is no limit at all (RUSTSEC-2024-0003).
+        .http2_max_local_error_reset_streams(Some(1_024))
+        // Besides HTTP/1 health checks, lets a shutdown end connections that never sent a preface.
+        .accept_http1(true)
+}
+
+/// Raises this process's limit of open files as far as it may, and returns it.
+pub fn raise_file_limit() -> u64 {
+    rlimit::increase_nofile_limit(u64::MAX)
+        .or_else(|_| rlimit::Resource::NOFILE.get().map(|(soft, _)| soft))
+        .unwrap_or(FILES_RESERVED)
+}
+
+/// How many connections fit, of those that are wanted, beside `reserved` files for other purposes
+/// such as requests to providers. Warns where it is fewer; at least one.
+pub fn connections_within(wanted: u32, file_limit: u64, reserved: u64) -> u32 {
+    let left = file_limit.saturating_sub(reserved.saturating_add(FILES_RESERVED));
+    let fitting = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+    if fitting < wanted {
+        tracing::warn!(
+            wanted,
+            connections = fitting,
+            file_limit,
+            "the limit of open files allows fewer connections"
+        );
+    }
+    wanted.min(fitting)
+}
+
+/// A bound socket that nobody has been accepted from yet.
+pub struct Listener(Socket);
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// A Unix socket's file, removed with the listener.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::debug!(%error, "the socket's file is gone already");
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Listener({})", self.address())
+    }
+}
+
+impl Listener {
+    /// Listens on `host:port`.
+    ///
+    /// # Errors
+    /// The host is not found, or the address cannot be bound.
+    pub async fn tcp(address: &str) -> io::Result<Self> {
+        TcpListener::bind(address).await.map(Socket::Tcp).map(Self)
+    }
+
+    /// Listens on a Unix socket. A file that an ended process has left there is replaced; the
+    /// process's umask decides who may connect.
+    ///
+    /// # Errors
+    /// `AddrInUse` where another process listens there; `AlreadyExists` where something else than
+    /// a socket lies there; or the system's own.
+    pub fn unix(path: &Path) -> io::Result<Self> {
+        remove_stale_socket(path)?;
+        let listener = UnixListener::bind(path)?;
+        let file = SocketFile(path.to_owned());
+        Ok(Self(Socket::Unix(listener, file)))
+    }
+
+    /// Where it listens, with the port that the system has chosen.
+    pub fn address(&self) -> String {
+        match &self.0 {
+            Socket::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|_| String::new(), |address| address.to_string()),
+            Socket::Unix(_, SocketFile(path)) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// Its connections, at most `connections` at once; `close` closes all of them.
+    pub fn incoming(self, connections: u32, close: CancellationToken) -> Incoming {
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+        let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        Incoming::new(self.0, permits, close)
+    }
+}
+
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    let file = match fs::symlink_metadata(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !file.file_type().is_socket() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    match BlockingUnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        // It answers, or there is no telling; in both cases it is not ours to remove.
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained<T> {
+    /// All connections ended by themselves in time.
+    Whole(T),
+    /// Those that were left were closed.
+    Closed(T),
+    /// Something would not end even then; it ends with the process.
+    Abandoned,
+}
+
+/// Ends a server: it stops accepting, has `within` to finish what is open, and then loses its
+/// sockets. `serving` is the server's future, made with `stop` as its signal and `close` in its
+/// [`Incoming`]. Streams have to be told to end by other means, before or meanwhile.
+pub async fn drain<S: Future>(
+    serving: S,
+    stop: &CancellationToken,
+    close: &CancellationToken,
+    within: Duration,
+) -> Drained<S::Output> {
+    let mut serving = pin!(serving);
+    stop.cancel();
+    if let Ok(output) = tokio::time::timeout(within, &mut serving).await {
+        return Drained::Whole(output);
+    }
+    close.cancel();
+    match tokio::time::timeout(CLOSE_TIMEOUT, &mut serving).await {
+        Ok(output) => Drained::Closed(output),
+        Err(_) => Drained::Abandoned,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,7 @@ pub(super) fn read(
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), secret(&mut section, name)?)))
         .collect();
+    let unread = section.is_refused();
     let allow_insecure = section.truth("allow_insecure", false);
     let allow_private_networks = section.truth("allow_private_networks", false);
     let base_url = base_url(&mut section, allow_insecure, allow_private_networks);
@@ -75,7 +76,6 @@ pub(super) fn read(
     }
     // The provider alone knows which secrets it needs and what they may hold. A secret whose file
     // could not be read is a problem already.
-    let unread = row.secrets.len() > secrets.len() && section.is_refused();
     if !unread && let Err(error) = (row.build)(&secrets) {
         section.refuse(None, "", error.to_string());
     }

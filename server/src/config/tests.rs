@@ -1,1 +1,355 @@
+//! Bad settings and what is said about them; good ones and what they become.
 
+mod refusals;
+
+use std::{collections::BTreeMap, io::Write as _, sync::Arc, time::Duration};
+
+use tillwatch_proto::v1::{ProviderReference, create_purchase_request::Order};
+
+use super::*;
+use crate::{
+    cadence::{Policy, Schedule},
+    observation::{Answer, Submitted},
+    provider::{Intent, Provider, Recovery, SettingsError, Violation},
+    purchase::{AccountName, PurchaseId, Reference, Secret, Timestamp},
+    upstream::{Request, Response},
+};
+
+const TOKEN: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
+
+const CALLER: &str = r#"
+[callers.shop]
+token_sha256 = ["2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"]
+accounts = ["*"]
+scopes = ["create", "read"]
+"#;
+
+const ACCOUNT: &str = r#"
+[accounts.masumi-main]
+provider = "masumi"
+base_url = "https://masumi.example.com/api/v1"
+token = "canary-secret"
+"#;
+
+fn policy() -> Policy {
+    Policy {
+        requests_per_minute: 100,
+        ..Policy::common(Schedule::of(&[(300, 5)], 30_000))
+    }
+}
+
+fn build(secrets: &BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, SettingsError> {
+    match secrets.get("token") {
+        Some(_) => Ok(Arc::new(NoProvider)),
+        None => Err(SettingsError::Missing("token")),
+    }
+}
+
+/// A registry of one, since the real one's rules belong to the providers.
+fn registry() -> [Registered; 1] {
+    [Registered {
+        name: "masumi",
+        secrets: &["token", "other_key"],
+        policy,
+        build,
+    }]
+}
+
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let loaded = Config::load_with(&registry(), Some(file.path()), environment);
+    loaded.map_err(|error| match error {
+        ConfigError::Refused(mut problems) => {
+            let path = file.path().display().to_string();
+            for place in problems.iter_mut().filter_map(|one| one.place.as_mut()) {
+                *place = place.replace(&path, "FILE");
+            }
+            ConfigError::Refused(problems)
+        }
+        unread => unread,
+    })
+}
+
+fn refused(text: &str, environment: &[(&str, &str)]) -> String {
+    let message = load(text, environment).unwrap_err().to_string();
+    assert!(!message.contains("canary"), "{message}");
+    message
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = load(CALLER, &[]).unwrap();
+    let listen = &config.listen;
+    assert_eq!(listen.grpc, Address::Tcp("127.0.0.1:50051".into()));
+    assert_eq!(listen.ops, Some(Address::Tcp("127.0.0.1:9464".into())));
+    assert!(listen.reflection && listen.threads == 0 && listen.stream_age.is_none());
+    assert_eq!(listen.drain, Duration::from_secs(20));
+    assert_eq!(config.store.database, PathBuf::from("tillwatch.db"));
+    assert_eq!(config.store.retention, Duration::from_secs(90 * 86_400));
+    assert_eq!(config.limits.streams, 200_000);
+    assert_eq!(config.limits.streams_per_caller, 100_000);
+    assert_eq!(config.limits.connections, 20_000);
+    assert_eq!(config.telemetry.log, "info");
+    assert_eq!(config.telemetry.log_format, LogFormat::Text);
+    assert!(config.accounts.is_empty() && config.warnings().is_empty());
+    let caller = &config.callers[0];
+    assert_eq!(hex::encode(caller.token_sha256[0]), TOKEN);
+    assert_eq!(caller.accounts, Accounts::All);
+    assert_eq!(Vec::from_iter(&caller.scopes), [&"create", &"read"]);
+}
+
+#[test]
+fn everything_that_can_be_set_is_read() {
+    let text = format!(
+        r#"{CALLER}{ACCOUNT}
+allow_insecure = true
+allow_private_networks = true
+[accounts.masumi-main.polling]
+schedule = [{{ until = "5m", every = "100ms" }}, {{ every = "2m" }}]
+after_terminal = [{{ every = "1d" }}]
+requests_per_minute = 0
+creates_per_minute = 3
+max_in_flight = 7
+timeout = "4s"
+sweep = false
+horizon = "24h"
+stale_after = "7d"
+give_up_after = "30d"
+[listen]
+grpc = "unix:/run/tillwatch.sock"
+ops = ""
+reflection = false
+threads = 2
+drain = "5s"
+stream_age = "1h"
+[store]
+url = "sqlite:///var/lib/tillwatch.db"
+retention = "1d"
+fingerprint_key_file = "/run/keys"
+[limits]
+streams = 3
+streams_per_caller = 2
+connections = 1
+[telemetry]
+log = "warn,tillwatch_server=debug"
+log_format = "json"
+otlp_endpoint = ""
+"#
+    );
+    let config = load(&text, &[]).unwrap();
+    assert_eq!(
+        config.listen.grpc,
+        Address::Unix("/run/tillwatch.sock".into())
+    );
+    assert_eq!(config.listen.ops, None);
+    assert_eq!(config.listen.stream_age, Some(Duration::from_secs(3_600)));
+    assert_eq!(
+        config.store.database,
+        PathBuf::from("/var/lib/tillwatch.db")
+    );
+    assert_eq!(config.limits.connections, 1);
+    assert_eq!(config.telemetry.log_format, LogFormat::Json);
+    let account = &config.accounts[0];
+    assert_eq!(account.name, AccountName::new("masumi-main"));
+    assert_eq!(account.secrets["token"].expose(), "canary-secret");
+    let day = Duration::from_secs(86_400);
+    let expected = Policy {
+        schedule: Schedule::new(account.policy.schedule.phases().to_vec()).unwrap(),
+        after_terminal: Schedule::of(&[], 86_400_000),
+        requests_per_minute: 0,
+        creates_per_minute: 3,
+        max_in_flight: 7,
+        timeout: Duration::from_secs(4),
+        sweep: false,
+        horizon: Some(day),
+        stale_after: Some(day * 7),
+        give_up_after: day * 30,
+        long_poll: false,
+    };
+    assert_eq!(account.policy, expected);
+    assert_eq!(account.policy.schedule.first(), Duration::from_millis(100));
+    let warning = "accounts.masumi-main.polling: faster than masumi's default schedule";
+    assert_eq!(config.warnings(), [warning]);
+    assert!(!format!("{config:?}").contains("canary"));
+}
+
+#[test]
+fn an_account_keeps_its_providers_policy_where_it_says_nothing() {
+    let text = format!("{CALLER}{ACCOUNT}[accounts.masumi-main.polling]\ntimeout = \"1s\"");
+    let config = load(&text, &[]).unwrap();
+    let expected = Policy {
+        timeout: Duration::from_secs(1),
+        ..policy()
+    };
+    assert_eq!(config.accounts[0].policy, expected);
+    assert!(config.warnings().is_empty());
+}
+
+#[test]
+fn every_problem_is_listed_at_once() {
+    let text = format!("{CALLER}[listen]\na = 1\nthreads = 9999\n[store]\nurl = \"x\"");
+    assert_eq!(
+        refused(&text, &[("TILLWATCH_LIMITS__X", "1")])
+            .lines()
+            .count(),
+        4
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Config::load(Some(Path::new("/nonexistent/t.toml")), std::iter::empty());
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "/nonexistent/t.toml: cannot be read"
+    );
+    let error = Config::load(None, std::iter::empty()).unwrap_err();
+    assert_eq!(error.to_string(), "callers: at least one caller is needed");
+}
+
+#[test]
+fn the_environment_lies_over_the_file() {
+    let text = format!("{CALLER}{ACCOUNT}");
+    let config = load(
+        &text,
+        &[
+            ("TILLWATCH_LISTEN__GRPC", "127.0.0.1:1"),
+            ("tillwatch_listen__Threads", "3"),
+            ("TILLWATCH_STORE__RETENTION", "5d"),
+            ("TILLWATCH_ACCOUNTS__MASUMI_MAIN__TOKEN", "12345"),
+            ("TILLWATCH_ACCOUNTS__MASUMI_MAIN__POLLING__SWEEP", "false"),
+            (
+                "TILLWATCH_ACCOUNTS__MASUMI_MAIN__POLLING__SCHEDULE",
+                "[{ every = \"9s\" }]",
+            ),
+            ("TILLWATCH_CALLERS__SHOP__SCOPES", "[\"operate\"]"),
+            ("TILLWATCH_ACCOUNTS__ONE_MORE__PROVIDER", "masumi"),
+            (
+                "TILLWATCH_ACCOUNTS__ONE_MORE__BASE_URL",
+                "https://example.com",
+            ),
+            ("TILLWATCH_ACCOUNTS__ONE_MORE__TOKEN", "\"quoted\""),
+            ("TILLWATCH_SERVICE_HOST", "10.0.0.1"),
+            ("TILLWATCH_TOKEN_FILE", "/x"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.listen.grpc, Address::Tcp("127.0.0.1:1".into()));
+    assert_eq!(config.listen.threads, 3);
+    assert_eq!(config.store.retention, Duration::from_secs(5 * 86_400));
+    assert_eq!(Vec::from_iter(&config.callers[0].scopes), [&"operate"]);
+    let [main, more] = config.accounts.as_slice() else {
+        panic!("two accounts");
+    };
+    assert_eq!(main.secrets["token"].expose(), "12345");
+    assert!(!main.policy.sweep && main.policy.schedule.first() == Duration::from_secs(9));
+    assert_eq!(more.name, AccountName::new("one-more"));
+    assert_eq!(more.secrets["token"].expose(), "quoted");
+}
+
+#[test]
+fn bad_variables_are_refused_by_name() {
+    let two = format!(
+        "{CALLER}{ACCOUNT}{}",
+        ACCOUNT.replace("masumi-main", "masumi_main")
+    );
+    let one = format!("{CALLER}{ACCOUNT}");
+    let table = [
+        (
+            &one,
+            "TILLWATCH_LISTEN__X",
+            "TILLWATCH_LISTEN__X: listen.x: unknown key",
+        ),
+        (&one, "TILLWATCH_X__Y", "TILLWATCH_X__Y: x: unknown key"),
+        (
+            &one,
+            "TILLWATCH_LISTEN__THREADS",
+            "TILLWATCH_LISTEN__THREADS: listen.threads: is a whole",
+        ),
+        (
+            &one,
+            "TILLWATCH_CALLERS__SHOP__SCOPES__X",
+            "leads into a value that is no section",
+        ),
+        (
+            &two,
+            "TILLWATCH_ACCOUNTS__MASUMI_MAIN__TOKEN",
+            "fits more than one name",
+        ),
+    ];
+    for (text, variable, expected) in table {
+        let message = refused(text, &[(variable, "canary")]);
+        assert!(message.contains(expected), "{variable}\n{message}");
+    }
+}
+
+#[test]
+fn a_secret_is_read_from_its_file_without_the_last_newline() {
+    for (content, expected) in [("s\n", "s"), ("s\r\n", "s"), ("s", "s"), ("s\n\n", "s\n")] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        let line = format!("token_file = {:?}", file.path());
+        let text = format!("{CALLER}{ACCOUNT}").replace("token = \"canary-secret\"", &line);
+        let config = load(&text, &[]).unwrap();
+        assert_eq!(config.accounts[0].secrets["token"].expose(), expected);
+    }
+}
+
+#[test]
+fn certificates_are_accepted_with_a_warning() {
+    let text = "[callers.c]\ncert_san = [\"spiffe://x\"]\naccounts = [\"*\"]\nscopes = [\"read\"]";
+    let config = load(text, &[]).unwrap();
+    assert_eq!(config.callers[0].cert_san, ["spiffe://x"]);
+    assert!(config.warnings()[0].starts_with("callers.c.cert_san: has no effect"));
+}
+
+/// What the registry of these tests builds; nobody asks it anything.
+#[derive(Debug)]
+struct NoProvider;
+
+impl Provider for NoProvider {
+    fn name(&self) -> &'static str {
+        "masumi"
+    }
+    fn graph(&self) -> crate::observation::Graph {
+        unreachable!()
+    }
+    fn horizon(&self, _: &crate::purchase::Status, _: Option<Duration>) -> Option<Duration> {
+        unreachable!()
+    }
+    fn stale_after(&self, _: &crate::purchase::Status) -> Duration {
+        unreachable!()
+    }
+    fn unclear(&self) -> crate::provider::Unclear {
+        unreachable!()
+    }
+    fn check_order(&self, _: &Order, _: Timestamp) -> Vec<Violation> {
+        unreachable!()
+    }
+    fn reference(&self, _: &ProviderReference) -> Result<Reference, Vec<Violation>> {
+        unreachable!()
+    }
+    fn reference_message(&self, _: &Reference) -> ProviderReference {
+        unreachable!()
+    }
+    fn recovery(&self, _: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {
+        unreachable!()
+    }
+    fn submit_request(&self, _: &Order, _: &Intent<'_>) -> Request {
+        unreachable!()
+    }
+    fn read_submit(&self, _: &Intent<'_>, _: &Response, _: Timestamp) -> Submitted {
+        unreachable!()
+    }
+    fn status_request(&self, _: &Reference) -> Request {
+        unreachable!()
+    }
+    fn read_status(&self, _: &Reference, _: &Response, _: Timestamp) -> Answer {
+        unreachable!()
+    }
+}

@@ -1,0 +1,278 @@
+//! Accepted connections: as many as there are permits, each with a deadline for its first bytes
+//! and an end that can be ordered.
+
+use std::{
+    fmt,
+    future::Future as _,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, sleep, sleep_until},
+};
+use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::{PREFACE_TIMEOUT, Socket};
+
+/// How long accepting rests when the system has no file or no memory for a connection.
+const REST: Duration = Duration::from_millis(100);
+/// The shortest time between two warnings about that.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+/// The length of HTTP/2's connection preface (RFC 9113, 3.4); no HTTP/1.1 request is shorter.
+const PREFACE_BYTES: usize = 24;
+
+/// The connections of a listener, as tonic's `serve_with_incoming_shutdown` takes them. Never
+/// fails and never ends; dropping it stops listening.
+pub struct Incoming {
+    socket: Socket,
+    permits: PollSemaphore,
+    /// Taken before accepting, so that what is too much waits in the system's queue.
+    permit: Option<OwnedSemaphorePermit>,
+    close: CancellationToken,
+    rest: Option<Pin<Box<Sleep>>>,
+    warned: Option<Instant>,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Incoming")
+    }
+}
+
+impl Incoming {
+    pub(super) fn new(socket: Socket, permits: Arc<Semaphore>, close: CancellationToken) -> Self {
+        Self {
+            socket,
+            permits: PollSemaphore::new(permits),
+            permit: None,
+            close,
+            rest: None,
+            warned: None,
+        }
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Connection>> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, _)| {
+                // A status is small and is awaited; where this fails the connection is gone.
+                let _ = stream.set_nodelay(true);
+                Connection::Tcp(stream)
+            }),
+            Socket::Unix(listener, _) => listener
+                .poll_accept(context)
+                .map_ok(|(stream, _)| Connection::Unix(stream)),
+        }
+    }
+
+    fn warn(&mut self, error: &io::Error) {
+        let now = Instant::now();
+        let is_new = |warned: Instant| now.duration_since(warned) >= WARNING_INTERVAL;
+        if self.warned.is_none_or(is_new) {
+            self.warned = Some(now);
+            tracing::warn!(%error, "no connection can be accepted for now");
+        }
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Guarded>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(rest) = &mut self.rest {
+                ready!(rest.as_mut().poll(context));
+                self.rest = None;
+            }
+            if self.permit.is_none() {
+                self.permit = ready!(self.permits.poll_acquire(context));
+            }
+            match ready!(self.poll_accept(context)) {
+                Ok(stream) => {
+                    let permit = self.permit.take();
+                    let guarded = Guarded::new(stream, permit, self.close.clone());
+                    return Poll::Ready(Some(Ok(guarded)));
+                }
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => {
+                    self.warn(&error);
+                    self.rest = Some(Box::pin(sleep(REST)));
+                }
+            }
+        }
+    }
+}
+
+/// Whether an error is of the connection that was to be accepted, so that the next may be fine.
+/// All others (EMFILE, ENFILE, ENOBUFS, ENOMEM above all) would come again at once.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// A connection of either kind.
+enum Connection {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connection that ends when it says nothing at first, or when it is told to.
+pub struct Guarded {
+    stream: Connection,
+    /// Until enough has been read.
+    preface: Option<Preface>,
+    close: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Given back when the connection ends.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+struct Preface {
+    deadline: Pin<Box<Sleep>>,
+    bytes_read: usize,
+}
+
+impl fmt::Debug for Guarded {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Guarded")
+    }
+}
+
+impl Guarded {
+    fn new(
+        stream: Connection,
+        permit: Option<OwnedSemaphorePermit>,
+        close: CancellationToken,
+    ) -> Self {
+        let deadline = Box::pin(sleep_until(Instant::now() + PREFACE_TIMEOUT));
+        Self {
+            stream,
+            preface: Some(Preface {
+                deadline,
+                bytes_read: 0,
+            }),
+            close: Box::pin(close.cancelled_owned()),
+            _permit: permit,
+        }
+    }
+
+    /// An error where the connection has to end; asked whenever it would wait, which is where an
+    /// idle connection spends its time and the order has to wake it.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Option<io::Error> {
+        if self.close.as_mut().poll(context).is_ready() {
+            return Some(io::ErrorKind::ConnectionAborted.into());
+        }
+        let preface = self.preface.as_mut()?;
+        let is_late = preface.deadline.as_mut().poll(context).is_ready();
+        is_late.then(|| io::ErrorKind::TimedOut.into())
+    }
+
+    fn or_end<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        progress: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match progress {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => match self.poll_end(context) {
+                Some(error) => Poll::Ready(Err(error)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl Connected for Guarded {
+    type ConnectInfo = TcpConnectInfo;
+
+    /// Without addresses where the connection came over a Unix socket.
+    fn connect_info(&self) -> TcpConnectInfo {
+        match &self.stream {
+            Connection::Tcp(stream) => stream.connect_info(),
+            Connection::Unix(_) => TcpConnectInfo {
+                local_addr: None,
+                remote_addr: None,
+            },
+        }
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let progress = match &mut self.stream {
+            Connection::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Connection::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if let Some(preface) = &mut self.preface {
+            preface.bytes_read += buffer.filled().len() - before;
+            if preface.bytes_read >= PREFACE_BYTES {
+                self.preface = None;
+            }
+        }
+        self.or_end(context, progress)
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let progress = match &mut self.stream {
+            Connection::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Connection::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        };
+        self.or_end(context, progress)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let progress = match &mut self.stream {
+            Connection::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Connection::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        };
+        self.or_end(context, progress)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Connection::Tcp(stream) => stream.is_write_vectored(),
+            Connection::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Connection::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Connection::Unix(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Connection::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Connection::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
