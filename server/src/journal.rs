@@ -302,6 +302,10 @@ pub trait Journal: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<usize, JournalError>;
 
+    /// The position below which transitions are no longer all here, since retention has taken
+    /// some; 0 while it has taken none.
+    async fn floor(&self) -> Result<Position, JournalError>;
+
     /// The newest position that is committed.
     fn head(&self) -> Position;
 

@@ -83,7 +83,6 @@ impl Tracker {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let inner = Arc::new(Inner {
             journal: Arc::clone(&journal),
-            feed,
             clock,
             lanes,
             tasks,

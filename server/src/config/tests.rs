@@ -52,6 +52,7 @@ fn registry() -> [Registered; 1] {
         secrets: &["token", "other_key"],
         policy,
         build,
+        reference_message: |_| unreachable!(),
     }]
 }
 
@@ -332,9 +333,6 @@ impl Provider for NoProvider {
         unreachable!()
     }
     fn reference(&self, _: &ProviderReference) -> Result<Reference, Vec<Violation>> {
-        unreachable!()
-    }
-    fn reference_message(&self, _: &Reference) -> ProviderReference {
         unreachable!()
     }
     fn recovery(&self, _: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {

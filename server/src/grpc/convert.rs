@@ -39,9 +39,17 @@ pub fn purchase(purchase: &Purchase, view: View) -> message::Purchase {
         provider: purchase.provider.to_string(),
         idempotency_key: purchase.idempotency_key.to_string(),
         status: Some(status(purchase, &purchase.status, view)),
-        labels: purchase.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        labels: purchase
+            .labels
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
         create_time: Some(timestamp(purchase.create_time)),
-        caller: if view.shows_caller { purchase.caller.to_string() } else { String::new() },
+        caller: if view.shows_caller {
+            purchase.caller.to_string()
+        } else {
+            String::new()
+        },
     }
 }
 
@@ -57,15 +65,22 @@ pub fn status(purchase: &Purchase, status: &Status, view: View) -> message::Purc
         finality: finality(status.finality).into(),
         provider_status: Some(message::ProviderStatus {
             code: status.code.clone(),
-            facts: status.facts.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            facts: status
+                .facts
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
             unmapped: status.unmapped,
         }),
         amount_outcome: amount_outcome(status.amount_outcome).into(),
-        attention: status.attention.as_ref().map(|attention| message::Attention {
-            reason: attention.reason.as_str().to_owned(),
-            note: attention.note.clone(),
-            deadline_time: attention.deadline_time.map(timestamp),
-        }),
+        attention: status
+            .attention
+            .as_ref()
+            .map(|attention| message::Attention {
+                reason: attention.reason.as_str().to_owned(),
+                note: attention.note.clone(),
+                deadline_time: attention.deadline_time.map(timestamp),
+            }),
         failure: status.failure.as_ref().map(|failure| message::Failure {
             reason: failure.reason.as_str().to_owned(),
             message: failure.message.clone(),
@@ -130,7 +145,11 @@ fn amount(amount: &Amount) -> message::Amount {
         AmountRole::ToSeller => Role::ToSeller,
         AmountRole::Fee => Role::Fee,
     };
-    message::Amount { role: role.into(), value: amount.value.clone(), unit: amount.unit.clone() }
+    message::Amount {
+        role: role.into(),
+        value: amount.value.clone(),
+        unit: amount.unit.clone(),
+    }
 }
 
 fn buyer_action(action: &BuyerAction) -> message::BuyerAction {
@@ -138,7 +157,11 @@ fn buyer_action(action: &BuyerAction) -> message::BuyerAction {
         BuyerAction::Redirect(redirect) => buyer_action::Action::Redirect(message::Redirect {
             url: redirect.url.clone(),
             method: redirect.method.clone(),
-            form_fields: redirect.form_fields.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            form_fields: redirect
+                .form_fields
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
         }),
         BuyerAction::Deposit(deposit) => buyer_action::Action::Deposit(message::Deposit {
             address: deposit.address.clone(),
@@ -147,7 +170,9 @@ fn buyer_action(action: &BuyerAction) -> message::BuyerAction {
             expire_time: deposit.expire_time.map(timestamp),
         }),
     };
-    message::BuyerAction { action: Some(action) }
+    message::BuyerAction {
+        action: Some(action),
+    }
 }
 
 /// The contract's word for a state.

@@ -154,15 +154,25 @@ impl Failure {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         let retry_after = reason.is_retried().then_some(RETRY_AFTER);
         let (metadata, violations) = (HashMap::new(), Vec::new());
-        Self { reason, message: message.into(), metadata, retry_after, violations }
+        Self {
+            reason,
+            message: message.into(),
+            metadata,
+            retry_after,
+            violations,
+        }
     }
 
     /// Fields that break rules.
     pub fn invalid(violations: Vec<Violation>) -> Self {
         let named = violations.iter().take(VIOLATIONS_MAX);
-        let text: Vec<String> =
-            named.map(|violation| format!("{}: {}", violation.field, violation.rule)).collect();
-        Self { violations, ..Self::new(Reason::InvalidRequest, cut(&text.join("; "))) }
+        let text: Vec<String> = named
+            .map(|violation| format!("{}: {}", violation.field, violation.rule))
+            .collect();
+        Self {
+            violations,
+            ..Self::new(Reason::InvalidRequest, cut(&text.join("; ")))
+        }
     }
 
     /// One field that breaks a rule.
@@ -246,20 +256,29 @@ impl From<CreateError> for Failure {
             }
             CreateError::FingerprintKeyGone => Self::new(Reason::FingerprintKeyGone, text),
             CreateError::Rejected { purchase, message } => {
-                let text = message.filter(|message| !message.is_empty()).map_or(text.clone(), |m| {
-                    format!("{text}: {m}")
-                });
+                let text = message
+                    .filter(|message| !message.is_empty())
+                    .map_or(text.clone(), |m| format!("{text}: {m}"));
                 Self::new(Reason::ProviderRejected, text).about(Some(purchase))
             }
-            CreateError::Throttled { purchase, retry_after } => {
-                Self::new(Reason::AccountThrottled, text).about(purchase).after(retry_after)
-            }
-            CreateError::Unreachable { purchase, retry_after } => {
-                Self::new(Reason::ProviderUnreachable, text).about(purchase).after(retry_after)
-            }
-            CreateError::Unauthorized { purchase, retry_after } => {
-                Self::new(Reason::AccountUnauthorized, text).about(purchase).after(retry_after)
-            }
+            CreateError::Throttled {
+                purchase,
+                retry_after,
+            } => Self::new(Reason::AccountThrottled, text)
+                .about(purchase)
+                .after(retry_after),
+            CreateError::Unreachable {
+                purchase,
+                retry_after,
+            } => Self::new(Reason::ProviderUnreachable, text)
+                .about(purchase)
+                .after(retry_after),
+            CreateError::Unauthorized {
+                purchase,
+                retry_after,
+            } => Self::new(Reason::AccountUnauthorized, text)
+                .about(purchase)
+                .after(retry_after),
             CreateError::ReferenceUnknown => Self::new(Reason::ReferenceUnknown, text),
             CreateError::ReferenceTaken => Self::new(Reason::ReferenceTaken, text),
             CreateError::Journal { purchase } => {
@@ -304,7 +323,10 @@ impl Failure {
                     Refusal::Unauthorized { .. } => Reason::AccountUnauthorized,
                     Refusal::BudgetUnkept { .. } => Reason::JournalUnavailable,
                 };
-                let wait = refusal.retry_at().since(now).max(Duration::from_millis(100));
+                let wait = refusal
+                    .retry_at()
+                    .since(now)
+                    .max(Duration::from_millis(100));
                 Self::new(reason, text).after(wait)
             }
             RefreshError::Trouble(trouble) => {
@@ -329,8 +351,14 @@ impl Failure {
     /// the time over which callers come back.
     pub fn of_end(end: End, spread: Duration) -> Self {
         let (reason, text) = match end {
-            End::Draining => (Reason::Draining, "the server is draining; resume with the cursor"),
-            End::Aged => (Reason::StreamAge, "the stream is old; resume with the cursor"),
+            End::Draining => (
+                Reason::Draining,
+                "the server is draining; resume with the cursor",
+            ),
+            End::Aged => (
+                Reason::StreamAge,
+                "the stream is old; resume with the cursor",
+            ),
             End::JournalLost => (Reason::JournalUnavailable, "the journal is unavailable"),
         };
         Self::new(reason, text).after(spread)
@@ -338,8 +366,11 @@ impl Failure {
 
     /// A cursor above the newest revision.
     pub fn ahead(newest: Revision) -> Self {
-        Self::new(Reason::RevisionAhead, format!("revision {newest} is the newest"))
-            .with("revision", newest)
+        Self::new(
+            Reason::RevisionAhead,
+            format!("revision {newest} is the newest"),
+        )
+        .with("revision", newest)
     }
 
     /// The journal could not be read.

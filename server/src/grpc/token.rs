@@ -65,7 +65,9 @@ impl Page {
 
 fn digest(filter: &Filter) -> u64 {
     let hash = Sha256::digest(format!("{filter:?}"));
-    hash.iter().take(8).fold(0, |digest, byte| digest << 8 | u64::from(*byte))
+    hash.iter()
+        .take(8)
+        .fold(0, |digest, byte| digest << 8 | u64::from(*byte))
 }
 
 /// A page token.
@@ -90,11 +92,21 @@ pub fn read_resume(binding: Binding<'_>, token: &str) -> Option<Position> {
 
 fn checksum(kind: &str, binding: Binding<'_>, body: &[u8]) -> Vec<u8> {
     let mut hasher = Sha256::new();
-    for part in [kind.as_bytes(), binding.epoch.as_bytes(), binding.caller.as_bytes(), body] {
+    for part in [
+        kind.as_bytes(),
+        binding.epoch.as_bytes(),
+        binding.caller.as_bytes(),
+        body,
+    ] {
         hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         hasher.update(part);
     }
-    hasher.finalize().iter().take(CHECKSUM_BYTES).copied().collect()
+    hasher
+        .finalize()
+        .iter()
+        .take(CHECKSUM_BYTES)
+        .copied()
+        .collect()
 }
 
 fn encode(kind: &str, binding: Binding<'_>, value: &impl Serialize) -> String {
@@ -120,24 +132,58 @@ fn decode<T: DeserializeOwned>(kind: &str, binding: Binding<'_>, token: &str) ->
 mod tests {
     use super::*;
 
-    const OURS: Binding<'_> = Binding { epoch: "e1", caller: "shop" };
+    const OURS: Binding<'_> = Binding {
+        epoch: "e1",
+        caller: "shop",
+    };
 
     #[test]
     fn tokens_are_good_for_one_store_one_caller_and_one_kind() {
         let token = resume(OURS, Position(7));
         assert_eq!(read_resume(OURS, &token), Some(Position(7)));
-        assert_eq!(read_resume(Binding { epoch: "e2", ..OURS }, &token), None);
-        assert_eq!(read_resume(Binding { caller: "other", ..OURS }, &token), None);
+        assert_eq!(
+            read_resume(
+                Binding {
+                    epoch: "e2",
+                    ..OURS
+                },
+                &token
+            ),
+            None
+        );
+        assert_eq!(
+            read_resume(
+                Binding {
+                    caller: "other",
+                    ..OURS
+                },
+                &token
+            ),
+            None
+        );
         assert_eq!(read_page(OURS, &token), None);
-        for damaged in ["", "x", "====", &token[1..], &format!("{token}A"), &"A".repeat(9_999)] {
+        for damaged in [
+            "",
+            "x",
+            "====",
+            &token[1..],
+            &format!("{token}A"),
+            &"A".repeat(9_999),
+        ] {
             assert_eq!(read_resume(OURS, damaged), None, "{damaged}");
         }
     }
 
     #[test]
     fn a_page_belongs_to_its_filter() {
-        let filter = Filter { needs_attention: true, ..Filter::default() };
-        let last = (Timestamp::from_millis(5).unwrap(), PurchaseId::from_u128(u128::MAX));
+        let filter = Filter {
+            needs_attention: true,
+            ..Filter::default()
+        };
+        let last = (
+            Timestamp::from_millis(5).unwrap(),
+            PurchaseId::from_u128(u128::MAX),
+        );
         let first = Page::after(last, Position(9), &filter);
         let read = read_page(OURS, &page(OURS, &first)).unwrap();
         assert_eq!(read, first);

@@ -28,8 +28,11 @@ const NOTE_CHARACTERS_MAX: usize = 1_000;
 /// The longest that `GetStatus` waits.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The bounds of a heartbeat interval, and the one without a wish.
-const HEARTBEAT: (Duration, Duration, Duration) =
-    (Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120));
+const HEARTBEAT: (Duration, Duration, Duration) = (
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_secs(120),
+);
 /// The bounds of a page, and the size without a wish.
 const PAGE: (i32, i32) = (100, 1000);
 
@@ -51,7 +54,10 @@ pub fn labels(
     labels: &HashMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Violation> {
     if labels.len() > LABELS_MAX {
-        return Err(Violation::new(field, format!("at most {LABELS_MAX} labels")));
+        return Err(Violation::new(
+            field,
+            format!("at most {LABELS_MAX} labels"),
+        ));
     }
     for (key, value) in labels {
         if key.is_empty() || key.len() > LABEL_KEY_BYTES_MAX {
@@ -66,7 +72,10 @@ pub fn labels(
             return Err(Violation::new(field, "a label has no control characters"));
         }
     }
-    Ok(labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+    Ok(labels
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect())
 }
 
 /// A purchase id. One that cannot be an id is nobody's.
@@ -80,7 +89,9 @@ pub fn purchase_id(id: &str) -> Result<PurchaseId, Failure> {
 /// How long `GetStatus` may wait.
 pub fn max_wait(wait: Option<&prost_types::Duration>) -> Result<Duration, Violation> {
     let rule = || Violation::new("max_wait", "0 s to 60 s");
-    let Some(wait) = wait else { return Ok(Duration::ZERO) };
+    let Some(wait) = wait else {
+        return Ok(Duration::ZERO);
+    };
     let wait = Duration::try_from(*wait).map_err(|_| rule())?;
     if wait > WAIT_MAX {
         return Err(rule());
@@ -92,7 +103,9 @@ pub fn max_wait(wait: Option<&prost_types::Duration>) -> Result<Duration, Violat
 pub fn heartbeat(interval: Option<&prost_types::Duration>) -> Result<Duration, Violation> {
     let (least, usual, most) = HEARTBEAT;
     let rule = || Violation::new("heartbeat_interval", "5 s to 120 s");
-    let Some(interval) = interval else { return Ok(usual) };
+    let Some(interval) = interval else {
+        return Ok(usual);
+    };
     let interval = Duration::try_from(*interval).map_err(|_| rule())?;
     if interval < least || interval > most {
         return Err(rule());
@@ -105,7 +118,10 @@ pub fn until(until: i32) -> Result<Until, Violation> {
     match message::WatchUntil::try_from(until) {
         Ok(message::WatchUntil::Unspecified | message::WatchUntil::Terminal) => Ok(Until::Terminal),
         Ok(message::WatchUntil::Final) => Ok(Until::Final),
-        Err(_) => Err(Violation::new("until", "WATCH_UNTIL_TERMINAL or WATCH_UNTIL_FINAL")),
+        Err(_) => Err(Violation::new(
+            "until",
+            "WATCH_UNTIL_TERMINAL or WATCH_UNTIL_FINAL",
+        )),
     }
 }
 
@@ -133,20 +149,27 @@ pub fn note(field: &str, note: &str) -> Result<String, Violation> {
 }
 
 /// A point in time.
-pub fn time(field: &str, time: Option<&prost_types::Timestamp>) -> Result<Option<Timestamp>, Violation> {
+pub fn time(
+    field: &str,
+    time: Option<&prost_types::Timestamp>,
+) -> Result<Option<Timestamp>, Violation> {
     let Some(time) = time else { return Ok(None) };
     let rule = || Violation::new(field, "a time in the years 1 to 9999");
     if !(0..1_000_000_000).contains(&time.nanos) {
         return Err(rule());
     }
     let millis = time.seconds.checked_mul(1000).ok_or_else(rule)?;
-    let millis = millis.checked_add(i64::from(time.nanos / 1_000_000)).ok_or_else(rule)?;
+    let millis = millis
+        .checked_add(i64::from(time.nanos / 1_000_000))
+        .ok_or_else(rule)?;
     Timestamp::from_millis(millis).map(Some).map_err(|_| rule())
 }
 
 /// A filter, without whose purchases it is about.
 pub fn filter(filter: Option<&PurchaseFilter>) -> Result<Filter, Failure> {
-    let Some(filter) = filter else { return Ok(Filter::default()) };
+    let Some(filter) = filter else {
+        return Ok(Filter::default());
+    };
     let mut violations = Vec::new();
     let lengths = [
         ("filter.accounts", filter.accounts.len()),
@@ -156,12 +179,18 @@ pub fn filter(filter: Option<&PurchaseFilter>) -> Result<Filter, Failure> {
     ];
     for (field, length) in lengths {
         if length > FILTER_VALUES_MAX {
-            violations.push(Violation::new(field, format!("at most {FILTER_VALUES_MAX} values")));
+            violations.push(Violation::new(
+                field,
+                format!("at most {FILTER_VALUES_MAX} values"),
+            ));
         }
     }
     let mut states = Vec::new();
     for number in filter.states.iter().take(FILTER_VALUES_MAX) {
-        match State::ALL.iter().find(|one| i32::from(super::convert::state(**one)) == *number) {
+        match State::ALL
+            .iter()
+            .find(|one| i32::from(super::convert::state(**one)) == *number)
+        {
             Some(state) => states.push(*state),
             None => violations.push(Violation::new("filter.states", "states of the contract")),
         }
@@ -172,7 +201,10 @@ pub fn filter(filter: Option<&PurchaseFilter>) -> Result<Filter, Failure> {
         match Finality::ALL.iter().find(named) {
             Some(finality) => finalities.push(*finality),
             None => {
-                violations.push(Violation::new("filter.finalities", "finalities of the contract"));
+                violations.push(Violation::new(
+                    "filter.finalities",
+                    "finalities of the contract",
+                ));
             }
         }
     }
@@ -184,7 +216,10 @@ pub fn filter(filter: Option<&PurchaseFilter>) -> Result<Filter, Failure> {
         }
     };
     let created_from = checked(time("filter.created_from", filter.created_from.as_ref()));
-    let created_before = checked(time("filter.created_before", filter.created_before.as_ref()));
+    let created_before = checked(time(
+        "filter.created_before",
+        filter.created_before.as_ref(),
+    ));
     let labels = labels("filter.labels", &filter.labels).unwrap_or_else(|violation| {
         violations.push(violation);
         BTreeMap::new()
@@ -242,14 +277,19 @@ mod tests {
     #[test]
     fn labels_are_few_and_short() {
         let of = |pairs: &[(&str, &str)]| {
-            let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let pairs = pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
             labels("labels", &pairs.collect()).is_ok()
         };
         assert!(of(&[("a", "")]) && of(&[]));
-        assert!(!of(&[("", "x")]) && !of(&[(&"k".repeat(64), "")]) && !of(&[("k", &"v".repeat(256))]));
+        assert!(
+            !of(&[("", "x")]) && !of(&[(&"k".repeat(64), "")]) && !of(&[("k", &"v".repeat(256))])
+        );
         assert!(of(&[(&"k".repeat(63), &"v".repeat(255))]) && !of(&[("a\n", "")]));
-        let many: HashMap<String, String> =
-            (0..17).map(|number| (number.to_string(), String::new())).collect();
+        let many: HashMap<String, String> = (0..17)
+            .map(|number| (number.to_string(), String::new()))
+            .collect();
         assert!(labels("labels", &many).unwrap_err().rule.contains("16"));
     }
 
@@ -259,12 +299,45 @@ mod tests {
             let status: tonic::Status = filter(Some(&filter_)).unwrap_err().into();
             assert!(status.message().contains(field), "{}", status.message());
         };
-        check(PurchaseFilter { states: vec![0], ..Default::default() }, "filter.states");
-        check(PurchaseFilter { states: vec![99], ..Default::default() }, "filter.states");
-        check(PurchaseFilter { finalities: vec![0], ..Default::default() }, "filter.finalities");
+        check(
+            PurchaseFilter {
+                states: vec![0],
+                ..Default::default()
+            },
+            "filter.states",
+        );
+        check(
+            PurchaseFilter {
+                states: vec![99],
+                ..Default::default()
+            },
+            "filter.states",
+        );
+        check(
+            PurchaseFilter {
+                finalities: vec![0],
+                ..Default::default()
+            },
+            "filter.finalities",
+        );
         let accounts = vec![String::new(); 101];
-        check(PurchaseFilter { accounts, ..Default::default() }, "filter.accounts");
-        let created_from = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 });
-        check(PurchaseFilter { created_from, ..Default::default() }, "filter.created_from");
+        check(
+            PurchaseFilter {
+                accounts,
+                ..Default::default()
+            },
+            "filter.accounts",
+        );
+        let created_from = Some(prost_types::Timestamp {
+            seconds: i64::MAX,
+            nanos: 0,
+        });
+        check(
+            PurchaseFilter {
+                created_from,
+                ..Default::default()
+            },
+            "filter.created_from",
+        );
     }
 }

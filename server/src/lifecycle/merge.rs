@@ -45,7 +45,9 @@ pub fn observed(
     next.amount_outcome = observation.amount_outcome.or(current.amount_outcome);
     if let Some(hashes) = &observation.transaction_hashes {
         // An answer may show its newest transaction alone: what was seen once stays, in its place.
-        let new = hashes.iter().filter(|hash| !current.transaction_hashes.contains(hash));
+        let new = hashes
+            .iter()
+            .filter(|hash| !current.transaction_hashes.contains(hash));
         next.transaction_hashes.extend(new.cloned());
     }
     if let Some(items) = &observation.items {

@@ -43,7 +43,6 @@ struct State {
 pub(super) struct Turn {
     pub(super) id: PurchaseId,
     pub(super) reference: Reference,
-    pub(super) class: Class,
 }
 
 impl Lane {

@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn entries_are_due_when_their_time_has_passed_and_never_before() {
-        let at = |millis| Timestamp::from_millis(1_800_000_000_000 + millis).unwrap();
+        let at = |millis: i64| Timestamp::from_millis(1_800_000_000_000 + millis).unwrap();
         let mut timers = Timers::default();
         for (entry, millis) in [(1, 0), (2, 1), (3, 50), (4, 1_000)] {
             timers.arm(at(millis), entry);

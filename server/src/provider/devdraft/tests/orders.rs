@@ -386,7 +386,10 @@ fn references_are_transaction_ids_and_nothing_that_a_path_could_be_built_from() 
     };
     for id in [ID, "txn_a", &format!("txn_{}", "a".repeat(64))] {
         assert_eq!(provider().reference(&message(id)), Ok(asked(id)));
-        assert_eq!(provider().reference_message(&asked(id)), message(id));
+        assert_eq!(
+            (super::super::REGISTERED.reference_message)(&asked(id)),
+            message(id)
+        );
     }
     for id in [
         "",

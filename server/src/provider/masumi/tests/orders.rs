@@ -357,7 +357,7 @@ fn recovery_facts_and_references_are_identifier_and_network() {
             ("network", "Preprod")
         ]
     );
-    let message = provider().reference_message(&asked());
+    let message = (super::super::REGISTERED.reference_message)(&asked());
     assert_eq!(provider().reference(&message), Ok(asked()));
     let table = [
         ("", "Preprod", "blockchain_identifier"),

@@ -1,0 +1,500 @@
+//! The service: who calls, what is asked, and what is answered. The only user of service messages.
+
+pub mod convert;
+pub mod error;
+mod purchases;
+mod stream;
+pub mod token;
+mod validate;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tillwatch_proto::v1::{
+    self as message, create_purchase_request::Order, purchase_service_server::PurchaseService,
+};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    account::{Account, Accounts},
+    clock::Clock,
+    feed::Feed,
+    identity::{Caller, Callers, Scope},
+    intake::{Intake, NewPurchase, Resolution},
+    journal::{Journal, Record},
+    provider::{self, Violation},
+    purchase::{AccountName, Purchase, PurchaseId, Revision, Timestamp},
+    tracker::Tracker,
+};
+use convert::View;
+use error::{Failure, Reason};
+use stream::StreamLimits;
+
+/// The longest request, in bytes; a longer one is answered by the transport.
+pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
+
+/// The rooms that the service speaks for.
+#[derive(Debug, Clone)]
+pub struct Rooms {
+    /// The durable log.
+    pub journal: Arc<dyn Journal>,
+    /// Committed transitions.
+    pub feed: Feed,
+    /// Creates.
+    pub intake: Intake,
+    /// Polls.
+    pub tracker: Tracker,
+    /// Configured accounts.
+    pub accounts: Accounts,
+    /// Who may call.
+    pub callers: Callers,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// What streams may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Open streams.
+    pub streams: u32,
+    /// Open streams of one caller.
+    pub streams_per_caller: u32,
+    /// The age at which a stream is ended, jittered; `None` for never.
+    pub stream_age: Option<Duration>,
+}
+
+/// The purchase service.
+pub struct Service {
+    rooms: Rooms,
+    limits: StreamLimits,
+    stream_age: Option<Duration>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+/// What a request shows about itself.
+struct Call {
+    caller: Caller,
+    /// When the caller stops waiting.
+    deadline: Option<Instant>,
+}
+
+impl Service {
+    /// A service over these rooms.
+    pub fn new(rooms: Rooms, limits: Limits) -> Self {
+        let stream_age = limits.stream_age;
+        let limits = StreamLimits::new(limits.streams, limits.streams_per_caller);
+        Self {
+            rooms,
+            limits,
+            stream_age,
+        }
+    }
+
+    /// Who calls, with one of these scopes, and until when it waits.
+    fn call<T>(&self, request: &Request<T>, scopes: &[Scope]) -> Result<Call, Failure> {
+        let header = request.metadata().get("authorization");
+        let header = match header.map(|value| value.to_str()) {
+            None => None,
+            Some(Ok(text)) => Some(text),
+            Some(Err(_)) => {
+                return Err(Failure::new(
+                    Reason::Unauthenticated,
+                    "the bearer token is not known",
+                ));
+            }
+        };
+        let caller = (self.rooms.callers.authenticate(header))
+            .map_err(|error| Failure::new(Reason::Unauthenticated, error.to_string()))?;
+        if !scopes.iter().any(|scope| caller.may(*scope)) {
+            let words: Vec<&str> = scopes.iter().map(|scope| scope.word()).collect();
+            let text = format!("the caller lacks the scope `{}`", words.join("` or `"));
+            return Err(Failure::new(Reason::ScopeMissing, text));
+        }
+        let timeout = request
+            .metadata()
+            .get("grpc-timeout")
+            .and_then(|value| value.to_str().ok());
+        let deadline = timeout
+            .and_then(stream::timeout)
+            .map(|timeout| Instant::now() + timeout);
+        Ok(Call { caller, deadline })
+    }
+
+    fn view(&self, caller: &Caller) -> View {
+        let shows_caller = caller.may(Scope::Operate);
+        View {
+            shows_caller,
+            shows_actions: true,
+            now: self.rooms.clock.now(),
+        }
+    }
+
+    /// Whether a caller sees a purchase: its own, and as an operator those of the accounts that it
+    /// may use.
+    fn sees(caller: &Caller, purchase: &Purchase) -> bool {
+        purchase.caller == *caller.name()
+            || (caller.may(Scope::Operate) && caller.may_use(&purchase.account))
+    }
+
+    /// The record of a purchase that the caller sees.
+    async fn record(&self, caller: &Caller, id: PurchaseId) -> Result<Record, Failure> {
+        let record = self
+            .rooms
+            .journal
+            .record(id)
+            .await?
+            .ok_or_else(Failure::not_found)?;
+        match Self::sees(caller, &record.purchase) {
+            true => Ok(record),
+            false => Err(Failure::not_found()),
+        }
+    }
+
+    /// The account that a request names, or the only one of the order's provider.
+    fn account(
+        &self,
+        caller: &Caller,
+        name: &str,
+        provider: &str,
+    ) -> Result<Arc<Account>, Failure> {
+        let usable = || {
+            self.rooms
+                .accounts
+                .iter()
+                .filter(|account| caller.may_use(&account.name))
+        };
+        if !name.is_empty() {
+            let account = usable().find(|account| account.name == AccountName::new(name));
+            let account = account.ok_or_else(|| {
+                Failure::new(Reason::AccountUnknown, "no such account for this caller")
+            })?;
+            if account.provider.name() != provider {
+                let rule = format!("an account of {provider}, as the order is");
+                return Err(Failure::invalid_field("account", rule));
+            }
+            return Ok(Arc::clone(account));
+        }
+        let mut of_provider = usable().filter(|account| account.provider.name() == provider);
+        match (of_provider.next(), of_provider.next()) {
+            (Some(account), None) => Ok(Arc::clone(account)),
+            (None, _) => {
+                let text = format!("no account of {provider} is configured for this caller");
+                Err(Failure::new(Reason::AccountUnknown, text))
+            }
+            (Some(_), Some(_)) => {
+                let rule = format!("required: {provider} has several accounts");
+                Err(Failure::invalid_field("account", rule))
+            }
+        }
+    }
+
+    /// A request to create, checked as far as it can be without asking anybody.
+    fn new_purchase(
+        &self,
+        call: &Call,
+        request: message::CreatePurchaseRequest,
+    ) -> Result<NewPurchase, Failure> {
+        let mut violations = Vec::new();
+        violations.extend(validate::key(&request.idempotency_key).err());
+        let labels = validate::labels("labels", &request.labels).unwrap_or_else(|violation| {
+            violations.push(violation);
+            Default::default()
+        });
+        let named = request.order.as_ref().and_then(provider::of_order);
+        if named.is_none() {
+            violations.push(Violation::new(
+                "order",
+                "required: exactly one kind of order",
+            ));
+        }
+        let (Some(order), Some(name)) = (request.order, named) else {
+            return Err(Failure::invalid(violations));
+        };
+        if !violations.is_empty() {
+            return Err(Failure::invalid(violations));
+        }
+        let account = self.account(&call.caller, &request.account, name)?;
+        let now = self.rooms.clock.now();
+        let prefix = match &order {
+            Order::Existing(reference) => {
+                violations.extend(
+                    account
+                        .provider
+                        .reference(reference)
+                        .err()
+                        .unwrap_or_default(),
+                );
+                "existing."
+            }
+            _ => {
+                violations.extend(account.provider.check_order(&order, now));
+                ""
+            }
+        };
+        if !violations.is_empty() {
+            let named = violations
+                .into_iter()
+                .map(|one| Violation::new(format!("{prefix}{}", one.field), one.rule));
+            return Err(Failure::invalid(named.collect()));
+        }
+        let left = call
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        Ok(NewPurchase {
+            caller: call.caller.name().clone(),
+            key: request.idempotency_key,
+            account,
+            labels,
+            order,
+            deadline: left.map(|left| now.plus(left)),
+        })
+    }
+
+    async fn create(
+        &self,
+        request: Request<message::CreatePurchaseRequest>,
+    ) -> Result<message::CreatePurchaseResponse, Failure> {
+        let is_adoption = matches!(request.get_ref().order, Some(Order::Existing(_)));
+        let scope = if is_adoption {
+            Scope::Adopt
+        } else {
+            Scope::Create
+        };
+        let call = self.call(&request, &[scope])?;
+        let new = self.new_purchase(&call, request.into_inner())?;
+        let created = self.rooms.intake.create(new).await?;
+        Ok(message::CreatePurchaseResponse {
+            purchase: Some(convert::purchase(
+                &created.purchase,
+                self.view(&call.caller),
+            )),
+            replayed: created.replayed,
+        })
+    }
+
+    async fn status(
+        &self,
+        call: &Call,
+        request: message::GetStatusRequest,
+    ) -> Result<message::GetStatusResponse, Failure> {
+        use message::get_status_request::Key;
+        let max_wait = validate::max_wait(request.max_wait.as_ref())
+            .map_err(|violation| Failure::invalid(vec![violation]))?;
+        let id = match request.key {
+            None => return Err(Failure::invalid_field("key", "required: one of its fields")),
+            Some(Key::PurchaseId(id)) => validate::purchase_id(&id)?,
+            Some(Key::IdempotencyKey(key)) => {
+                validate::key(&key).map_err(|violation| Failure::invalid(vec![violation]))?;
+                let known = self
+                    .rooms
+                    .journal
+                    .record_by_key(call.caller.name(), &key)
+                    .await?;
+                known.ok_or_else(Failure::not_found)?.purchase.id
+            }
+        };
+        let mut record = self.record(&call.caller, id).await?;
+        if let Some(after) = request.after_revision
+            && record.purchase.status.revision <= Revision(after)
+            && !max_wait.is_zero()
+        {
+            let until = Instant::now() + max_wait;
+            self.rooms
+                .feed
+                .wait_past(id, Revision(after), until)
+                .await?;
+            record = self.record(&call.caller, id).await?;
+        }
+        Ok(message::GetStatusResponse {
+            purchase: Some(convert::purchase(&record.purchase, self.view(&call.caller))),
+            freshness: Some(convert::freshness(
+                self.rooms.tracker.freshness(&record.purchase),
+            )),
+        })
+    }
+
+    async fn refresh(
+        &self,
+        call: &Call,
+        request: message::RefreshStatusRequest,
+    ) -> Result<message::RefreshStatusResponse, Failure> {
+        let id = validate::purchase_id(&request.purchase_id)?;
+        let record = self.record(&call.caller, id).await?;
+        (self.rooms.tracker.refresh(&record.purchase).await)
+            .map_err(|error| Failure::of_refresh(error, id, self.rooms.clock.now()))?;
+        let record = self.record(&call.caller, id).await?;
+        Ok(message::RefreshStatusResponse {
+            purchase: Some(convert::purchase(&record.purchase, self.view(&call.caller))),
+            freshness: Some(convert::freshness(
+                self.rooms.tracker.freshness(&record.purchase),
+            )),
+        })
+    }
+
+    async fn resolve(
+        &self,
+        call: &Call,
+        request: message::ResolvePurchaseRequest,
+    ) -> Result<message::ResolvePurchaseResponse, Failure> {
+        use message::resolve_purchase_request::Resolution as Wanted;
+        let mut violations = Vec::new();
+        if request.expected_revision == 0 {
+            violations.push(Violation::new(
+                "expected_revision",
+                "required: the newest revision",
+            ));
+        }
+        let noted = |field: &str, note: &str, violations: &mut Vec<Violation>| {
+            validate::note(field, note).unwrap_or_else(|violation| {
+                violations.push(violation);
+                String::new()
+            })
+        };
+        let resolution = match request.resolution {
+            None => {
+                violations.push(Violation::new("resolution", "required: one of its fields"));
+                None
+            }
+            Some(Wanted::Reference(reference)) => Some(Resolution::Reference(reference)),
+            Some(Wanted::NotCreated(wanted)) => {
+                let note = noted("not_created.note", &wanted.note, &mut violations);
+                Some(Resolution::NotCreated(note))
+            }
+            Some(Wanted::StopTracking(wanted)) => {
+                let note = noted("stop_tracking.note", &wanted.note, &mut violations);
+                Some(Resolution::StopTracking(note))
+            }
+        };
+        let resolution = match resolution {
+            Some(resolution) if violations.is_empty() => resolution,
+            _ => return Err(Failure::invalid(violations)),
+        };
+        let id = validate::purchase_id(&request.purchase_id)?;
+        self.record(&call.caller, id).await?;
+        let expected = Revision(request.expected_revision);
+        let purchase = self.rooms.intake.resolve(id, expected, resolution).await?;
+        Ok(message::ResolvePurchaseResponse {
+            purchase: Some(convert::purchase(&purchase, self.view(&call.caller))),
+        })
+    }
+
+    fn account_message(&self, account: &Account) -> message::Account {
+        use crate::account::Health;
+        let snapshot = account.snapshot();
+        let health = match snapshot.health {
+            Health::Ok => message::AccountHealth::Ok,
+            Health::Degraded => message::AccountHealth::Degraded,
+            Health::Unauthorized => message::AccountHealth::Unauthorized,
+        };
+        let open = self.rooms.tracker.open_purchases(&account.name);
+        message::Account {
+            name: account.name.to_string(),
+            provider: account.provider.name().to_owned(),
+            health: health.into(),
+            note: snapshot.note,
+            open_purchases: u32::try_from(open).unwrap_or(u32::MAX),
+            requests_per_minute: snapshot.requests_per_minute,
+            requests_last_minute: snapshot.requests_last_minute,
+        }
+    }
+}
+
+/// A call's result within its deadline.
+async fn within<T>(
+    deadline: Option<Instant>,
+    result: impl Future<Output = Result<T, Failure>>,
+) -> Result<Response<T>, Status> {
+    let result = match deadline {
+        None => result.await,
+        Some(deadline) => match tokio::time::timeout_at(deadline, result).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::deadline()),
+        },
+    };
+    result.map(Response::new).map_err(Status::from)
+}
+
+#[tonic::async_trait]
+impl PurchaseService for Service {
+    type WatchStatusStream = stream::Responses<message::WatchStatusResponse>;
+    type WatchPurchasesStream = stream::Responses<message::WatchPurchasesResponse>;
+
+    async fn create_purchase(
+        &self,
+        request: Request<message::CreatePurchaseRequest>,
+    ) -> Result<Response<message::CreatePurchaseResponse>, Status> {
+        // The intake keeps the deadline itself, so that an attempt under way goes on.
+        within(None, self.create(request)).await
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<message::GetStatusRequest>,
+    ) -> Result<Response<message::GetStatusResponse>, Status> {
+        let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
+        within(call.deadline, self.status(&call, request.into_inner())).await
+    }
+
+    async fn watch_status(
+        &self,
+        request: Request<message::WatchStatusRequest>,
+    ) -> Result<Response<Self::WatchStatusStream>, Status> {
+        let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
+        within(call.deadline, self.watch(&call, request.into_inner())).await
+    }
+
+    async fn watch_purchases(
+        &self,
+        request: Request<message::WatchPurchasesRequest>,
+    ) -> Result<Response<Self::WatchPurchasesStream>, Status> {
+        let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
+        within(call.deadline, self.watch_all(&call, request.into_inner())).await
+    }
+
+    async fn list_purchases(
+        &self,
+        request: Request<message::ListPurchasesRequest>,
+    ) -> Result<Response<message::ListPurchasesResponse>, Status> {
+        let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
+        within(call.deadline, self.list(&call, request.into_inner())).await
+    }
+
+    async fn refresh_status(
+        &self,
+        request: Request<message::RefreshStatusRequest>,
+    ) -> Result<Response<message::RefreshStatusResponse>, Status> {
+        let call = self.call(&request, &[Scope::Read])?;
+        within(call.deadline, self.refresh(&call, request.into_inner())).await
+    }
+
+    async fn resolve_purchase(
+        &self,
+        request: Request<message::ResolvePurchaseRequest>,
+    ) -> Result<Response<message::ResolvePurchaseResponse>, Status> {
+        let call = self.call(&request, &[Scope::Operate])?;
+        within(call.deadline, self.resolve(&call, request.into_inner())).await
+    }
+
+    async fn list_accounts(
+        &self,
+        request: Request<message::ListAccountsRequest>,
+    ) -> Result<Response<message::ListAccountsResponse>, Status> {
+        let call = self.call(&request, &[Scope::Read])?;
+        let accounts = self.rooms.accounts.iter();
+        let usable = accounts.filter(|account| call.caller.may_use(&account.name));
+        let accounts = usable
+            .map(|account| self.account_message(account))
+            .collect();
+        Ok(Response::new(message::ListAccountsResponse { accounts }))
+    }
+}
+
+/// The time of a reader's clock, for what is shown.
+fn as_of(feed: &Feed) -> Timestamp {
+    feed.as_of()
+}

@@ -1,0 +1,282 @@
+//! Lists and streams: what a caller sees of its purchases.
+
+use std::time::Duration;
+
+use tillwatch_proto::v1 as message;
+use tokio::time::Instant;
+
+use super::{
+    Call, Service, as_of, convert,
+    convert::View,
+    error::{Failure, Reason},
+    stream::{self, Responses},
+    token::{self, Binding, Page},
+    validate,
+};
+use crate::{
+    feed::{Event, FeedEvent, Pace},
+    identity::{Caller, Scope},
+    journal::{Filter, Position},
+    provider::Violation,
+    purchase::Revision,
+};
+
+/// How much earlier than its maximum age a stream may be ended, in thousandths.
+const AGE_JITTER: u32 = 100;
+
+impl Service {
+    /// The pace of a new stream.
+    fn pace(&self, heartbeat: Duration) -> Pace {
+        let age = self
+            .stream_age
+            .map(|age| self.rooms.clock.jittered(age, AGE_JITTER));
+        Pace {
+            heartbeat,
+            ends_at: age.map(|age| Instant::now() + age),
+        }
+    }
+
+    pub(super) async fn watch(
+        &self,
+        call: &Call,
+        request: message::WatchStatusRequest,
+    ) -> Result<Responses<message::WatchStatusResponse>, Failure> {
+        let id = validate::purchase_id(&request.purchase_id)?;
+        let invalid = |violation| Failure::invalid(vec![violation]);
+        let until = validate::until(request.until).map_err(invalid)?;
+        let beat = validate::heartbeat(request.heartbeat_interval.as_ref()).map_err(invalid)?;
+        let permit = self.limits.open(call.caller.name())?;
+        let cursor = request.after_revision.map(Revision);
+        let opened = self
+            .rooms
+            .feed
+            .watch(id, cursor, until, self.pace(beat))
+            .await?;
+        let Some((record, watch)) = opened else {
+            return Err(Failure::not_found());
+        };
+        if !Self::sees(&call.caller, &record.purchase) {
+            return Err(Failure::not_found());
+        }
+        let newest = record.purchase.status.revision;
+        if cursor.is_some_and(|cursor| cursor > newest) {
+            return Err(Failure::ahead(newest));
+        }
+        let rooms = self.rooms.clone();
+        let shows_caller = call.caller.may(Scope::Operate);
+        let purchase = record.purchase;
+        let converted = move |event: Event| {
+            use message::watch_status_response::Event as Sent;
+            let view = View {
+                shows_caller,
+                shows_actions: true,
+                now: rooms.clock.now(),
+            };
+            let event = match event {
+                Event::Snapshot(status) => {
+                    Sent::Snapshot(convert::status(&purchase, &status, view))
+                }
+                Event::Transition(step) => {
+                    Sent::Transition(convert::transition(&purchase, &step, view))
+                }
+                Event::Heartbeat { revision } => Sent::Heartbeat(message::Heartbeat {
+                    revision: revision.0,
+                    server_time: Some(convert::timestamp(view.now)),
+                    freshness: Some(convert::freshness(rooms.tracker.freshness(&purchase))),
+                    as_of_time: Some(convert::timestamp(as_of(&rooms.feed))),
+                }),
+            };
+            message::WatchStatusResponse { event: Some(event) }
+        };
+        Ok(stream::responses(
+            watch,
+            converted,
+            call.deadline,
+            permit,
+            self.rooms.clock.clone(),
+        ))
+    }
+
+    /// The purchases that a caller sees, of those that a filter admits.
+    fn seen(caller: &Caller, filter: Filter) -> Filter {
+        if caller.may(Scope::Operate) {
+            // An operator sees everybody's; the accounts that it may use narrow that below.
+            return filter;
+        }
+        Filter {
+            caller: Some(caller.name().clone()),
+            ..filter
+        }
+    }
+
+    /// Narrows an operator's view to the accounts that it may use.
+    fn narrowed(&self, caller: &Caller, mut filter: Filter) -> Option<Filter> {
+        if filter.caller.is_some() {
+            return Some(filter);
+        }
+        let barred = self
+            .rooms
+            .accounts
+            .iter()
+            .any(|account| !caller.may_use(&account.name));
+        if !barred {
+            return Some(filter);
+        }
+        let names = self.rooms.accounts.iter().map(|account| &account.name);
+        let usable: Vec<String> = names
+            .filter(|name| caller.may_use(name))
+            .map(ToString::to_string)
+            .collect();
+        filter.accounts = match filter.accounts.is_empty() {
+            true => usable,
+            false => filter
+                .accounts
+                .into_iter()
+                .filter(|name| usable.contains(name))
+                .collect(),
+        };
+        (!filter.accounts.is_empty()).then_some(filter)
+    }
+
+    pub(super) async fn list(
+        &self,
+        call: &Call,
+        request: message::ListPurchasesRequest,
+    ) -> Result<message::ListPurchasesResponse, Failure> {
+        let invalid = |violation| Failure::invalid(vec![violation]);
+        let size = validate::page_size(request.page_size).map_err(invalid)?;
+        let filter = Self::seen(&call.caller, validate::filter(request.filter.as_ref())?);
+        let journal = &self.rooms.journal;
+        let binding = Binding {
+            epoch: journal.epoch(),
+            caller: call.caller.name().as_str(),
+        };
+        // Read before the first page: a purchase that comes later is in the feed after it.
+        let (after, position) = if request.page_token.is_empty() {
+            (None, journal.head())
+        } else {
+            let rule = || Violation::new("page_token", "a next_page_token of the same list");
+            let page = token::read_page(binding, &request.page_token)
+                .filter(|page| page.is_of(&filter))
+                .ok_or_else(|| invalid(rule()))?;
+            (
+                Some(page.last().ok_or_else(|| invalid(rule()))?),
+                page.position(),
+            )
+        };
+        let purchases = match self.narrowed(&call.caller, filter.clone()) {
+            Some(narrowed) => journal.list(&narrowed, after, size + 1).await?,
+            None => Vec::new(),
+        };
+        let is_last = purchases.len() <= size;
+        let shown = purchases
+            .get(..size.min(purchases.len()))
+            .unwrap_or_default();
+        let next_page_token = match shown.last() {
+            Some(last) if !is_last => {
+                let page = Page::after((last.create_time, last.id), position, &filter);
+                token::page(binding, &page)
+            }
+            _ => String::new(),
+        };
+        let view = View {
+            shows_actions: false,
+            ..self.view(&call.caller)
+        };
+        Ok(message::ListPurchasesResponse {
+            purchases: shown
+                .iter()
+                .map(|one| convert::purchase(one, view))
+                .collect(),
+            next_page_token,
+            resume_token: token::resume(binding, position),
+        })
+    }
+
+    pub(super) async fn watch_all(
+        &self,
+        call: &Call,
+        request: message::WatchPurchasesRequest,
+    ) -> Result<Responses<message::WatchPurchasesResponse>, Failure> {
+        let invalid = |violation| Failure::invalid(vec![violation]);
+        let beat = validate::heartbeat(request.heartbeat_interval.as_ref()).map_err(invalid)?;
+        let filter = Self::seen(&call.caller, validate::filter(request.filter.as_ref())?);
+        let after = self.feed_start(&call.caller, &request).await?;
+        let permit = self.limits.open(call.caller.name())?;
+        let filter = self
+            .narrowed(&call.caller, filter)
+            .unwrap_or_else(|| Filter {
+                // Nothing is admitted: no account has an empty name.
+                accounts: vec![String::new()],
+                ..Filter::default()
+            });
+        let watch = self.rooms.feed.watch_all(filter, after, self.pace(beat));
+        let rooms = self.rooms.clone();
+        let caller = call.caller.clone();
+        let shows_caller = caller.may(Scope::Operate);
+        let converted = move |(event, position): (FeedEvent, Position)| {
+            use message::watch_purchases_response::Event as Sent;
+            let view = View {
+                shows_caller,
+                shows_actions: false,
+                now: rooms.clock.now(),
+            };
+            let binding = Binding {
+                epoch: rooms.journal.epoch(),
+                caller: caller.name().as_str(),
+            };
+            let event = match event {
+                FeedEvent::Transition(committed) => {
+                    Sent::Transition(convert::purchase_transition(&committed, view))
+                }
+                FeedEvent::Heartbeat => Sent::Heartbeat(message::FeedHeartbeat {
+                    server_time: Some(convert::timestamp(view.now)),
+                    as_of_time: Some(convert::timestamp(as_of(&rooms.feed))),
+                }),
+            };
+            let resume_token = token::resume(binding, position);
+            message::WatchPurchasesResponse {
+                event: Some(event),
+                resume_token,
+            }
+        };
+        Ok(stream::responses(
+            watch,
+            converted,
+            call.deadline,
+            permit,
+            self.rooms.clock.clone(),
+        ))
+    }
+
+    /// The position after which a stream of many purchases begins.
+    async fn feed_start(
+        &self,
+        caller: &Caller,
+        request: &message::WatchPurchasesRequest,
+    ) -> Result<Position, Failure> {
+        let journal = &self.rooms.journal;
+        match (request.resume_token.as_str(), request.from_beginning) {
+            ("", false) => Ok(journal.head()),
+            ("", true) => Ok(Position(0)),
+            (_, true) => Err(Failure::invalid_field(
+                "from_beginning",
+                "not together with resume_token",
+            )),
+            (text, false) => {
+                let binding = Binding {
+                    epoch: journal.epoch(),
+                    caller: caller.name().as_str(),
+                };
+                let position = token::read_resume(binding, text).ok_or_else(|| {
+                    Failure::invalid_field("resume_token", "a resume_token of an earlier message")
+                })?;
+                if position < journal.floor().await? {
+                    let text = "the position is older than what the journal holds";
+                    return Err(Failure::new(Reason::ResumeTokenExpired, text));
+                }
+                Ok(position)
+            }
+        }
+    }
+}

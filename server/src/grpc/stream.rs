@@ -1,0 +1,255 @@
+//! Response streams: events become messages, ends become statuses, deadlines hold, and what panics
+//! harms nobody else.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use tokio::time::{Instant, Sleep};
+use tonic::Status;
+
+use super::error::{Failure, Reason};
+use crate::{clock::Clock, feed::End, purchase::CallerName};
+
+/// The time over which callers whose streams were ended are asked to come back.
+const RETURN_SPREAD: Duration = Duration::from_secs(5);
+
+/// How many streams are open.
+#[derive(Debug, Clone)]
+pub(super) struct StreamLimits(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    most: u32,
+    most_per_caller: u32,
+    /// Streams in all, and by caller.
+    counts: Mutex<(u32, HashMap<CallerName, u32>)>,
+}
+
+/// The right to one open stream; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    open: Arc<Open>,
+    caller: CallerName,
+}
+
+impl StreamLimits {
+    pub(super) fn new(most: u32, most_per_caller: u32) -> Self {
+        Self(Arc::new(Open {
+            most,
+            most_per_caller,
+            counts: Mutex::default(),
+        }))
+    }
+
+    /// The right to one more stream of a caller.
+    pub(super) fn open(&self, caller: &CallerName) -> Result<Permit, Failure> {
+        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, by_caller) = &mut *counts;
+        let own = by_caller.entry(caller.clone()).or_default();
+        if *all >= self.0.most || *own >= self.0.most_per_caller {
+            return Err(Failure::new(Reason::LimitExceeded, "too many open streams"));
+        }
+        *all += 1;
+        *own += 1;
+        Ok(Permit {
+            open: Arc::clone(&self.0),
+            caller: caller.clone(),
+        })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut counts = self
+            .open
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (all, by_caller) = &mut *counts;
+        *all = all.saturating_sub(1);
+        if let Some(own) = by_caller.get_mut(&self.caller) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                by_caller.remove(&self.caller);
+            }
+        }
+    }
+}
+
+/// The stream of a response. Dropping it forgets its watcher.
+pub struct Responses<T>(Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>);
+
+impl<T> fmt::Debug for Responses<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Responses")
+    }
+}
+
+impl<T> Stream for Responses<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+/// Events as messages, until they end or the deadline passes.
+pub(super) fn responses<S, E, T>(
+    events: S,
+    convert: impl Fn(E) -> T + Send + Unpin + 'static,
+    deadline: Option<Instant>,
+    permit: Permit,
+    clock: Clock,
+) -> Responses<T>
+where
+    S: Stream<Item = Result<E, End>> + Send + Unpin + 'static,
+    T: 'static,
+{
+    let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+    Responses(Box::pin(Converted {
+        events,
+        convert,
+        deadline,
+        clock,
+        _permit: permit,
+        ended: false,
+    }))
+}
+
+struct Converted<S, C> {
+    events: S,
+    convert: C,
+    deadline: Option<Pin<Box<Sleep>>>,
+    clock: Clock,
+    _permit: Permit,
+    ended: bool,
+}
+
+impl<S, C, E, T> Stream for Converted<S, C>
+where
+    S: Stream<Item = Result<E, End>> + Unpin,
+    C: Fn(E) -> T + Unpin,
+{
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            this.ended = true;
+            return Poll::Ready(Some(Err(Failure::deadline().into())));
+        }
+        // A defect ends this stream with a status, and no other stream at all.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            Pin::new(&mut this.events)
+                .poll_next(context)
+                .map(|event| event.map(|event| event.map(&this.convert)))
+        }));
+        let failure = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Some(Ok(message)))) => return Poll::Ready(Some(Ok(message))),
+            Ok(Poll::Ready(None)) => {
+                this.ended = true;
+                return Poll::Ready(None);
+            }
+            Ok(Poll::Ready(Some(Err(end)))) => Failure::of_end(
+                end,
+                Duration::from_millis(100) + this.clock.up_to(RETURN_SPREAD),
+            ),
+            Err(_) => {
+                tracing::error!("a stream panicked");
+                Failure::new(
+                    Reason::Internal,
+                    "an internal error; resume with the cursor",
+                )
+            }
+        };
+        this.ended = true;
+        Poll::Ready(Some(Err(failure.into())))
+    }
+}
+
+/// The time that a `grpc-timeout` header leaves; `None` for one that is no such header.
+///
+/// The gRPC protocol over HTTP/2: at most 8 digits and a unit of H, M, S, m, u or n.
+pub(super) fn timeout(header: &str) -> Option<Duration> {
+    let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
+    let is_number = !digits.is_empty()
+        && digits.len() <= 8
+        && digits.bytes().all(|digit| digit.is_ascii_digit());
+    if !is_number {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_the_protocol_writes_them() {
+        let table = [
+            ("1S", Some(1_000)),
+            ("250m", Some(250)),
+            ("2M", Some(120_000)),
+            ("1H", Some(3_600_000)),
+            ("99999999H", Some(359_999_996_400_000)),
+            ("1000000n", Some(1)),
+            ("", None),
+            ("S", None),
+            ("1", None),
+            ("-1S", None),
+            ("123456789S", None),
+            ("1x", None),
+            ("1é", None),
+        ];
+        for (header, expected_ms) in table {
+            assert_eq!(
+                timeout(header).map(|left| left.as_millis()),
+                expected_ms,
+                "{header}"
+            );
+        }
+    }
+
+    #[test]
+    fn streams_are_counted_in_all_and_by_caller() {
+        let limits = StreamLimits::new(3, 2);
+        let (shop, other) = (CallerName::new("shop"), CallerName::new("other"));
+        let first = limits.open(&shop).unwrap();
+        let _second = limits.open(&shop).unwrap();
+        assert_eq!(
+            limits.open(&shop).unwrap_err().reason(),
+            Reason::LimitExceeded
+        );
+        let _third = limits.open(&other).unwrap();
+        assert_eq!(
+            limits.open(&other).unwrap_err().reason(),
+            Reason::LimitExceeded
+        );
+        drop(first);
+        assert!(limits.open(&other).is_ok());
+    }
+}
