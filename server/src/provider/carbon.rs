@@ -259,7 +259,7 @@ fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, 
     }
     let word = wire::text(details, "status")
         .ok_or_else(|| Trouble::unreadable("the answer has no status"))?;
-    let hash = wire::text(details, "transactionHash");
+    let hash = wire::identifier(details, "transactionHash")?;
     let (standing, failure) = standing(&word, hash.is_some());
     let mut observation = Observation::of(&word, standing);
     observation.failure = failure;
@@ -272,9 +272,7 @@ fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, 
                 .push((field, Some(observation::word(&text))));
         }
     }
-    observation.transaction_hashes = hash
-        .map(|hash| Ok(vec![observation::identifier("transactionHash", &hash)?]))
-        .transpose()?;
+    observation.transaction_hashes = hash.map(|hash| vec![hash]);
     observation.amounts = read_amounts(details);
     Ok(observation)
 }

@@ -41,6 +41,8 @@ const NAME: &str = "inabit";
 const PURCHASE_IDENTIFIER: &str = "purchase_identifier";
 /// Where the buyer pays: the hosted widget (from the public integration).
 const WIDGET_URL: &str = "https://www.inabit.biz/?purchaseId=";
+/// Ours: the most transactions of one purchase.
+const HASHES_MAX: usize = 1_000;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Inferred, except where the page's text says a step: it draws no graph.
@@ -189,9 +191,9 @@ impl Provider for Inabit {
             .on(Connection::Fresh)
     }
 
-    fn read_submit(&self, _: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
+    fn read_submit(&self, _: &Intent<'_>, answer: &Response, _: Timestamp) -> Submitted {
         if !(200..300).contains(&answer.status) {
-            return wire::not_accepted(answer, read_error(answer), now);
+            return wire::not_accepted(answer, read_error(answer).as_deref());
         }
         match read_created(answer) {
             Ok(observation) => Submitted::Accepted(Box::new(observation)),
@@ -411,12 +413,12 @@ fn read_hashes(data: &Value) -> Result<Option<Vec<String>>, Trouble> {
         };
         for entry in entries {
             let hash = match entry {
-                Value::String(hash) => Some(hash.clone()),
-                _ => wire::text(entry, "hash").or_else(|| wire::text(entry, "txHash")),
+                Value::String(_) => wire::identifier(&json!({ field: entry }), field)?,
+                _ => wire::identifier(entry, "hash")?.or(wire::identifier(entry, "txHash")?),
             };
-            let hash = hash.filter(|hash| !hash.is_empty() && !hashes.contains(hash));
-            if let Some(hash) = hash {
-                hashes.push(observation::identifier(field, &hash)?);
+            hashes.extend(hash.filter(|hash| !hashes.contains(hash)));
+            if hashes.len() > HASHES_MAX {
+                return Err(Trouble::unreadable("more transactions than can be kept"));
             }
         }
     }
@@ -427,13 +429,13 @@ fn read_deposit(
     data: &Value,
     amount: Option<crate::purchase::Amount>,
 ) -> Result<Option<BuyerAction>, Trouble> {
-    let Some(address) = wire::text(data, "address") else {
+    let Some(address) = wire::identifier(data, "address")? else {
         return Ok(None);
     };
     let expire_time =
         wire::text(data, "expirationDate").and_then(|text| Timestamp::from_iso(&text).ok());
     let action = BuyerAction::Deposit(Deposit {
-        address: observation::identifier("address", &address)?,
+        address,
         network: wire::text(data, "blockchain").unwrap_or_default(),
         amount,
         expire_time,

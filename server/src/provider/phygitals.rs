@@ -168,13 +168,13 @@ impl Provider for Phygitals {
         request
     }
 
-    fn read_submit(&self, _: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
+    fn read_submit(&self, _: &Intent<'_>, answer: &Response, _: Timestamp) -> Submitted {
         if !(200..300).contains(&answer.status) {
             // 400 has `error`; 401 and 429 have `message` (documented). Other codes: inferred.
             let refusal = wire::object(answer)
                 .ok()
                 .and_then(|body| wire::text(&body, "error").or(wire::text(&body, "message")));
-            return wire::not_accepted(answer, refusal, now);
+            return wire::not_accepted(answer, refusal.as_deref());
         }
         match read_created(answer) {
             Ok(Some(observation)) => Submitted::Accepted(Box::new(observation)),
@@ -336,9 +336,8 @@ fn read_body(body: &Value) -> Result<Observation, Trouble> {
         // The currency of `total` is not documented.
         let total = wire::amount(result, "total", AmountRole::Asked, "");
         observation.amounts = total.into_iter().collect();
-        observation.transaction_hashes = wire::text(result, "tx_hash")
-            .map(|hash| Ok(vec![observation::identifier("tx_hash", &hash)?]))
-            .transpose()?;
+        observation.transaction_hashes =
+            wire::identifier(result, "tx_hash")?.map(|hash| vec![hash]);
     }
     observation.items = Some(items).filter(|items| !items.is_empty());
     Ok(observation)

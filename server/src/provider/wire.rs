@@ -27,6 +27,20 @@ pub(super) fn text(object: &Value, field: &str) -> Option<String> {
     }
 }
 
+/// A field that holds an identifier, hash or address: never cut and never cleaned, so one that is
+/// too long or has control characters (which no store takes) makes the answer unreadable.
+pub(super) fn identifier(object: &Value, field: &str) -> Result<Option<String>, Trouble> {
+    let Some(text) = text(object, field) else {
+        return Ok(None);
+    };
+    if text.chars().any(char::is_control) {
+        return Err(Trouble::unreadable(format!(
+            "{field} has control characters"
+        )));
+    }
+    observation::identifier(field, &text).map(Some)
+}
+
 /// A field that holds a decimal number, as a JSON number or as text.
 ///
 /// Anything else in it is unreadable: an amount is never guessed.
@@ -68,7 +82,6 @@ pub(super) fn object(answer: &Response) -> Result<Value, Trouble> {
 }
 
 /// What an HTTP status outside 200 to 299 means where a provider has no rule of its own for it.
-#[allow(dead_code, reason = "for callers without the time of arrival")]
 pub(super) fn trouble(answer: &Response) -> Trouble {
     trouble_at(answer, None)
 }
@@ -93,39 +106,28 @@ pub(super) fn trouble_at(answer: &Response, now: Option<Timestamp>) -> Trouble {
     }
 }
 
-/// What an answer to a submit outside 200 to 299 means (promise C3).
+/// What a submit's answer outside 200 to 299 means where a provider has no rule of its own for it.
 ///
-/// `refusal` is the provider's message, where the body is an error in the provider's own shape.
-/// Without it somebody in between may have spoken, and nobody knows whether the order went through.
-pub(super) fn not_accepted(
-    answer: &Response,
-    refusal: Option<String>,
-    now: Timestamp,
-) -> Submitted {
-    if matches!(answer.status, 400 | 404 | 409 | 412 | 422)
-        && let Some(message) = refusal
-    {
-        return Submitted::Refused {
-            message: observation::word(&message),
-        };
-    }
-    match trouble_at(answer, Some(now)) {
-        trouble @ (Trouble::Unauthorized | Trouble::Throttled { .. }) => {
-            Submitted::NotSent(trouble)
-        }
-        Trouble::Unreachable { .. } | Trouble::Unreadable { .. } => Submitted::Unclear {
-            why: format!("HTTP {}", answer.status),
+/// `message` is what the provider's own error shape says; without it a proxy may have answered, and
+/// the order may exist.
+pub(super) fn not_accepted(answer: &Response, message: Option<&str>) -> Submitted {
+    match (answer.status, message) {
+        (401 | 403 | 429, _) => Submitted::NotSent(trouble(answer)),
+        (400 | 404 | 409 | 412 | 422, Some(message)) => Submitted::Refused {
+            message: observation::word(message),
+        },
+        (status, _) => Submitted::Unclear {
+            why: format!("HTTP {status}"),
         },
     }
 }
 
-/// A submit whose answer says nothing that can be relied on.
+/// A submit whose answer cannot be read: the order may exist.
 pub(super) fn unclear(trouble: Trouble) -> Submitted {
     Submitted::Unclear {
         why: match trouble {
             Trouble::Unreadable { why } | Trouble::Unreachable { why, .. } => why,
-            Trouble::Unauthorized => "the credentials are refused".to_owned(),
-            Trouble::Throttled { .. } => "too many requests".to_owned(),
+            Trouble::Throttled { .. } | Trouble::Unauthorized => "no definite answer".to_owned(),
         },
     }
 }

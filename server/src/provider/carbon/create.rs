@@ -49,7 +49,7 @@ pub(super) fn body(order: &CarbonOrder) -> Value {
 /// What the answer to a create means. `contact_id` is the order's own.
 pub(super) fn read(answer: &Response, contact_id: Option<&str>, now: Timestamp) -> Submitted {
     if !(200..300).contains(&answer.status) {
-        return wire::not_accepted(answer, read_error(answer), now);
+        return wire::not_accepted(answer, read_error(answer).as_deref());
     }
     let body = match wire::object(answer) {
         Ok(body) => body,
