@@ -8,10 +8,13 @@ pub mod carbon;
 pub mod devdraft;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod fixture_files;
 mod form;
 pub mod inabit;
 pub mod masumi;
 pub mod phygitals;
+mod rules;
 #[cfg(test)]
 mod table_test;
 mod wire;
@@ -164,6 +167,9 @@ pub enum SettingsError {
     NoHeader(&'static str),
 }
 
+/// Makes a provider with an account's secrets.
+pub type Build = fn(&BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, SettingsError>;
+
 /// One row of the registry: what there is to know of a provider before an account exists.
 #[derive(Debug, Clone, Copy)]
 pub struct Registered {
@@ -174,14 +180,16 @@ pub struct Registered {
     /// Its documented polling policy.
     pub policy: fn() -> Policy,
     /// Makes the provider with an account's secrets.
-    pub build: fn(&BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, SettingsError>,
+    pub build: Build,
 }
 
 /// All providers.
-pub const REGISTRY: [Registered; 3] = [
+pub const REGISTRY: [Registered; 5] = [
     phygitals::REGISTERED,
+    masumi::REGISTERED,
     inabit::REGISTERED,
     carbon::REGISTERED,
+    devdraft::REGISTERED,
 ];
 
 /// The registry's row with this name.

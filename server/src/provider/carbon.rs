@@ -259,6 +259,10 @@ fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, 
     }
     let word = wire::text(details, "status")
         .ok_or_else(|| Trouble::unreadable("the answer has no status"))?;
+    if matches!(word.as_str(), "1" | "10") {
+        // Here the hash decides the state, so a damaged one is not taken for none.
+        wire::word(details, "transactionHash")?;
+    }
     let hash = wire::identifier(details, "transactionHash")?;
     let (standing, failure) = standing(&word, hash.is_some());
     let mut observation = Observation::of(&word, standing);

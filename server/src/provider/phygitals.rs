@@ -389,7 +389,7 @@ fn read_error(answer: &Response) -> Result<Observation, Trouble> {
     if wire::text(&body, "error").is_none_or(|error| error.trim() != FAILED) {
         return Err(Trouble::Unreachable {
             sent: true,
-            why: "HTTP 400 with another error than a failed transaction".to_owned(),
+            why: "an error that is not about the transaction".to_owned(),
         });
     }
     let standing = Standing::Mapped(State::Failed, Finality::Final);

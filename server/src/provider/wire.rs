@@ -27,6 +27,17 @@ pub(super) fn text(object: &Value, field: &str) -> Option<String> {
     }
 }
 
+/// A word that an answer cannot do without: as [`text`], yet unreadable where it is nested, so that
+/// a damaged word is never taken for a missing one.
+pub(super) fn word(object: &Value, field: &str) -> Result<Option<String>, Trouble> {
+    match object.get(field) {
+        Some(Value::Array(_) | Value::Object(_)) => {
+            Err(Trouble::unreadable(format!("{field} is no word")))
+        }
+        _ => Ok(text(object, field)),
+    }
+}
+
 /// A field that holds an identifier, hash or address: never cut and never cleaned, so one that is
 /// too long or has control characters (which no store takes) makes the answer unreadable.
 pub(super) fn identifier(object: &Value, field: &str) -> Result<Option<String>, Trouble> {
@@ -39,6 +50,11 @@ pub(super) fn identifier(object: &Value, field: &str) -> Result<Option<String>, 
         )));
     }
     observation::identifier(field, &text).map(Some)
+}
+
+/// A field that holds an ISO-8601 time; nothing where it holds anything else.
+pub(super) fn time(object: &Value, field: &str) -> Option<Timestamp> {
+    Timestamp::from_iso(object.get(field)?.as_str()?).ok()
 }
 
 /// A field that holds a decimal number, as a JSON number or as text.

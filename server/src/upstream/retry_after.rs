@@ -1,4 +1,4 @@
-//! `Retry-After` and rate headers, in all the forms that providers send.
+//! `Retry-After`, in both of its forms.
 //!
 //! It reads headers alone; what the wait holds back is the account's business.
 
@@ -32,16 +32,7 @@ pub fn at(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
         // RFC 9110, 10.2.3: seconds, or a date. Some send a fraction, which is no reason to hurry.
         delta_seconds(asked).or_else(|| until(httpdate::parse_http_date(asked).ok()?))
     });
-    // Devdraft's rate limiting page: `X-RateLimit-Reset` in seconds since the epoch. It also comes
-    // with answers that were not refused, so it counts only once nothing remains.
-    let reset = || {
-        if text("x-ratelimit-remaining") != Some("0") {
-            return None;
-        }
-        let seconds = text("x-ratelimit-reset")?.parse().ok()?;
-        until(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?)
-    };
-    Some(asked.or_else(reset)?.min(WAIT_MAX))
+    Some(asked?.min(WAIT_MAX))
 }
 
 /// Whole or fractional seconds, rounded up.
@@ -120,24 +111,5 @@ mod tests {
         let mut alone = HeaderMap::new();
         alone.insert("retry-after", retry.1.parse().unwrap());
         assert_eq!(of(&alone), None);
-    }
-
-    #[test]
-    fn a_spent_window_asks_for_its_reset() {
-        let reset = ("x-ratelimit-reset", "1782900620");
-        check(&[reset, ("x-ratelimit-remaining", "0")], Some(20));
-        check(&[reset, ("x-ratelimit-remaining", "7")], None);
-        check(&[reset], None);
-        check(
-            &[reset, ("x-ratelimit-remaining", "0"), ("retry-after", "5")],
-            Some(5),
-        );
-        check(
-            &[
-                ("x-ratelimit-reset", "99999999999999999999"),
-                ("x-ratelimit-remaining", "0"),
-            ],
-            None,
-        );
     }
 }

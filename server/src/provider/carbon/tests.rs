@@ -296,6 +296,14 @@ fn answers_vary() {
             Read::Is("10", State::Processing, Open),
         ),
         (
+            json!({"status": "1", "transactionHash": {}}),
+            Read::Unreadable,
+        ),
+        (
+            json!({"status": "100", "transactionHash": {}}),
+            Read::Is("100", State::Completed, Final),
+        ),
+        (
             json!({"status": "0", "transactionHash": null}),
             Read::Is("0", State::Delivered, Open),
         ),

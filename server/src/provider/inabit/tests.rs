@@ -321,8 +321,11 @@ fn hashes_are_read_in_all_shapes() {
             expected.map(|hashes| hashes.into_iter().map(str::to_owned).collect());
         assert_eq!(hashes, expected, "{what}");
     }
-    let fields = json!({"transactions": ["x".repeat(8_001)]});
-    assert_eq!(brief(&status(&with(fields))), Read::Unreadable);
+    let many: Vec<String> = (0..2_000).map(|place| place.to_string()).collect();
+    for unreadable in [json!(["x".repeat(8_001)]), json!(["a\u{0}"]), json!(many)] {
+        let fields = json!({ "transactions": unreadable });
+        assert_eq!(brief(&status(&with(fields))), Read::Unreadable);
+    }
 }
 
 #[test]

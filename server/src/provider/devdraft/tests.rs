@@ -1,0 +1,445 @@
+//! What the provider's requests and answers are held to.
+
+mod orders;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::REGISTERED;
+use crate::{
+    observation::{Answer, Observation, Submitted},
+    provider::{
+        Intent, Provider, Recovery, Unclear,
+        fixture_files::{self, answer_line, answer_of, at, submit_line},
+    },
+    purchase::{PurchaseId, Reference, Secret, Status, Timestamp},
+    upstream::Response,
+};
+
+const CLOCK: &str = "2026-07-01T10:10:00Z";
+const KEY: &str = "11111111-1111-4111-8111-111111111111";
+const ID: &str = "txn_01TEST0000000000000000000A";
+
+const CLIENT_KEY: &str = "ck_TESTONLY";
+const CLIENT_SECRET: &str = "cs_TESTONLY";
+
+fn secrets(client_key: &str, client_secret: &str) -> BTreeMap<String, Secret> {
+    BTreeMap::from([
+        ("client_key".to_owned(), Secret::new(client_key)),
+        ("client_secret".to_owned(), Secret::new(client_secret)),
+    ])
+}
+
+fn provider() -> Arc<dyn Provider> {
+    (REGISTERED.build)(&secrets(CLIENT_KEY, CLIENT_SECRET)).unwrap()
+}
+
+fn with_intent<T>(recovery: &Recovery, then: impl FnOnce(&Intent<'_>) -> T) -> T {
+    then(&Intent {
+        purchase: PurchaseId::from_u128(1),
+        create_time: at(CLOCK),
+        recovery,
+        matches: &|_, _| panic!("no field decides whose an intent is"),
+    })
+}
+
+fn recovery() -> Recovery {
+    Recovery::from([("idempotency_key".to_owned(), KEY.to_owned())])
+}
+
+fn asked(id: &str) -> Reference {
+    Reference::new([("transaction_id", id)])
+}
+
+fn submitted(answer: &Response) -> Submitted {
+    with_intent(&recovery(), |intent| {
+        provider().read_submit(intent, answer, at(CLOCK))
+    })
+}
+
+fn read_of(id: &str, answer: &Response) -> Answer {
+    provider().read_status(&asked(id), answer, at(CLOCK))
+}
+
+fn ok(body: &Value) -> Response {
+    answer_of(200, &json!({}), body.to_string().as_bytes())
+}
+
+fn observed(body: &Value) -> Observation {
+    match read_of(ID, &ok(body)) {
+        Answer::Observed(observation) => *observation,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The fixtures' intent with fields set on top.
+fn intent(others: Value) -> Value {
+    let mut body = fixture_files::file("devdraft", "status_awaiting_funds")["body"].take();
+    for (field, value) in others.as_object().unwrap() {
+        body[field] = value.clone();
+    }
+    body
+}
+
+/// The status table: each documented answer, and the provider's own page.
+const ANSWERS: &[(&str, &str)] = &[
+    ("create_error_400", "refused amount must be a number string"),
+    (
+        "create_error_409_idempotency",
+        "refused Idempotency key already used with different parameters",
+    ),
+    (
+        "create_error_idempotency_mismatch_variant",
+        "refused Keys can only be used for requests with identical parameters",
+    ),
+    (
+        "create_response_201",
+        "accepted CREATED OPEN pending, ASKED 100.00 usdc",
+    ),
+    (
+        "status_awaiting_funds",
+        "AWAITING_PAYMENT OPEN AWAITING_FUNDS, ASKED 100.00 usdc",
+    ),
+    (
+        "status_canceled",
+        "CANCELED FINAL CANCELED, failure CANCELED, ASKED 100.00 usdc",
+    ),
+    (
+        "status_disputed",
+        "DISPUTED OPEN DISPUTED, ASKED 100.00 usdc",
+    ),
+    (
+        "status_error",
+        "FAILED TERMINAL ERROR, !PROVIDER_MANUAL_ACTION, failure ERROR, ASKED 100.00 usdc",
+    ),
+    ("status_error_401", "unauthorized"),
+    ("status_error_404", "not found"),
+    ("status_error_429", "throttled"),
+    (
+        "status_funds_received",
+        "PAID OPEN FUNDS_RECEIVED, ASKED 100.00 usdc",
+    ),
+    (
+        "status_in_review",
+        "IN_REVIEW OPEN IN_REVIEW, ASKED 100.00 usdc",
+    ),
+    (
+        "status_payment_processed",
+        "COMPLETED TERMINAL PAYMENT_PROCESSED, ASKED 100.00 usdc",
+    ),
+    (
+        "status_payment_submitted",
+        "PROCESSING OPEN PAYMENT_SUBMITTED, ASKED 100.00 usdc",
+    ),
+    (
+        "status_refunded",
+        "REFUNDED FINAL REFUNDED, ASKED 100.00 usdc",
+    ),
+    (
+        "status_returned",
+        "RETURNED TERMINAL RETURNED, failure UNDELIVERABLE, ASKED 100.00 usdc",
+    ),
+    (
+        "status_undeliverable",
+        "FAILED TERMINAL UNDELIVERABLE, failure UNDELIVERABLE, ASKED 100.00 usdc",
+    ),
+];
+
+#[test]
+fn documented_answers_are_read_by_the_status_table() {
+    let mut present = fixture_files::names("devdraft");
+    present.retain(|name| !name.contains("_request"));
+    let expected = ANSWERS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(present, expected, "each file has one line");
+    for (name, line) in ANSWERS {
+        let answer = fixture_files::answer("devdraft", name);
+        let read = if name.starts_with("create_") {
+            submit_line(&submitted(&answer))
+        } else {
+            answer_line(&read_of(ID, &answer))
+        };
+        assert_eq!(read, *line, "{name}");
+    }
+}
+
+#[test]
+fn the_provider_pages_samples_are_read_by_the_status_table() {
+    let mut present = fixture_files::names("pages");
+    present.retain(|name| name.starts_with("devdraft_"));
+    let table = [
+        (
+            "devdraft_status_processed",
+            "COMPLETED TERMINAL PAYMENT_PROCESSED, ASKED 100.00 usdc",
+        ),
+        ("devdraft_unauthorized", "unauthorized"),
+    ];
+    assert_eq!(
+        present,
+        table.iter().map(|(name, _)| (*name).to_owned()).collect()
+    );
+    for (name, line) in table {
+        let answer = fixture_files::answer("pages", name);
+        assert_eq!(
+            answer_line(&read_of("txn_01HZXK8M9N2P3Q4R5S6T7U8V9W", &answer)),
+            line
+        );
+    }
+}
+
+#[test]
+fn the_reference_transfer_and_change_time_are_kept_and_the_customer_is_not() {
+    let accepted = submitted(&fixture_files::answer("devdraft", "create_response_201"));
+    let Submitted::Accepted(created) = accepted else {
+        panic!("{accepted:?}")
+    };
+    assert_eq!(created.reference, Some(asked(ID)));
+    assert_eq!(
+        created.facts,
+        [("bridge_transfer_id", Some("transfer_test0001".to_owned()))]
+    );
+    assert_eq!(
+        created.provider_change_time,
+        Some(at("2023-07-01T12:00:00Z"))
+    );
+    let observation = observed(&intent(
+        json!({ "bridge_transfer_id": null, "updated_at": 5 }),
+    ));
+    assert_eq!(observation.facts, [("bridge_transfer_id", None)]);
+    assert_eq!(observation.provider_change_time, None);
+    for observation in [*created, observation] {
+        let kept = format!("{observation:?}");
+        for personal in ["Person", "t@example.test", "Test St", "+1000"] {
+            assert!(!kept.contains(personal), "{personal} in {kept}");
+        }
+    }
+}
+
+#[test]
+fn words_are_read_in_either_field_and_case_and_unknown_ones_are_kept() {
+    let table = [
+        (
+            json!({ "status": null, "state": "awaiting_funds" }),
+            "AWAITING_PAYMENT OPEN awaiting_funds",
+        ),
+        (
+            json!({ "status": "", "state": "pending" }),
+            "CREATED OPEN pending",
+        ),
+        (
+            json!({ "state": "pending" }),
+            "AWAITING_PAYMENT OPEN AWAITING_FUNDS",
+        ),
+        (
+            json!({ "status": "REFUND_IN_FLIGHT" }),
+            "UNMAPPED REFUND_IN_FLIGHT",
+        ),
+        (
+            json!({ "status": "refund_failed" }),
+            "UNMAPPED refund_failed",
+        ),
+        (json!({ "status": 7 }), "UNMAPPED 7"),
+        (json!({ "status": null }), "unreadable"),
+        (json!({ "status": ["CANCELED"] }), "unreadable"),
+        (json!({ "status": null, "state": {} }), "unreadable"),
+    ];
+    for (others, expected) in table {
+        let mut body = intent(others.clone());
+        body["amount"] = Value::Null;
+        assert_eq!(answer_line(&read_of(ID, &ok(&body))), expected, "{others}");
+    }
+}
+
+#[test]
+fn hostile_and_damaged_intents_are_unreadable_or_harmless() {
+    let long = "h".repeat(8_001);
+    for unreadable in [
+        json!({ "id": "txn_another" }),
+        json!({ "id": null }),
+        json!({ "id": [ID] }),
+        json!({ "bridge_transfer_id": long }),
+        json!({ "bridge_transfer_id": "a\u{0}b" }),
+    ] {
+        let read = answer_line(&read_of(ID, &ok(&intent(unreadable.clone()))));
+        assert_eq!(read, "unreadable", "{unreadable}");
+    }
+    let table = [
+        (json!({ "amount": null }), ""),
+        (json!({ "amount": {} }), ""),
+        (json!({ "amount": "much" }), ""),
+        (json!({ "amount": "1e999" }), ""),
+        (json!({ "amount": 100.10 }), ", ASKED 100.1 usdc"),
+        (json!({ "source": null }), ", ASKED 100.00 "),
+        (json!({ "source": "usdc" }), ", ASKED 100.00 "),
+        (
+            json!({ "customer": [], "destination": 1, "created_at": {} }),
+            ", ASKED 100.00 usdc",
+        ),
+        (json!({ "bridge_transfer_id": {} }), ", ASKED 100.00 usdc"),
+    ];
+    for (others, rest) in table {
+        let read = answer_line(&read_of(ID, &ok(&intent(others.clone()))));
+        assert_eq!(
+            read,
+            format!("AWAITING_PAYMENT OPEN AWAITING_FUNDS{rest}"),
+            "{others}"
+        );
+    }
+}
+
+#[test]
+fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
+    let nest = |status: u16, message: Value| {
+        json!({ "statusCode": status, "message": message, "error": "x" }).to_string()
+    };
+    let table = [
+        (400, nest(400, json!("a\u{0}b")), "refused ab"),
+        (
+            400,
+            nest(400, json!(["one", 2, "three"])),
+            "refused one; three",
+        ),
+        (
+            404,
+            nest(404, json!("App not found")),
+            "refused App not found",
+        ),
+        (409, nest(409, json!("used")), "refused used"),
+        (412, nest(412, json!("x")), "refused x"),
+        (422, nest(422, json!("x")), "refused x"),
+        (
+            404,
+            nest(404, json!("Cannot POST /v0/x")),
+            "not sent, not reached",
+        ),
+        (400, nest(404, json!("x")), "unclear"),
+        (400, nest(400, json!([])), "unclear"),
+        (400, nest(400, json!(null)), "unclear"),
+        (400, json!({ "message": "x" }).to_string(), "unclear"),
+        (
+            400,
+            json!({ "error": { "message": "x" } }).to_string(),
+            "unclear",
+        ),
+        (
+            400,
+            json!({ "error": { "type": "t", "code": "c" } }).to_string(),
+            "refused c",
+        ),
+        (404, "<html>".to_owned(), "unclear"),
+        (405, nest(405, json!("x")), "unclear"),
+        (500, nest(500, json!("x")), "unclear"),
+        (302, String::new(), "unclear"),
+        (401, String::new(), "not sent, unauthorized"),
+        (403, String::new(), "not sent, unauthorized"),
+        (429, String::new(), "not sent, throttled"),
+        (201, String::new(), "unclear"),
+        (201, json!({ "state": "pending" }).to_string(), "unclear"),
+        (201, json!({ "id": "../x" }).to_string(), "unclear"),
+        (
+            201,
+            json!({ "id": "txn_a" }).to_string(),
+            "accepted CREATED OPEN ",
+        ),
+        (
+            200,
+            json!({ "id": "txn_a", "state": "new" }).to_string(),
+            "accepted UNMAPPED new",
+        ),
+    ];
+    for (status, body, expected) in table {
+        let answer = answer_of(status, &json!({}), body.as_bytes());
+        assert_eq!(
+            submit_line(&submitted(&answer)),
+            expected,
+            "{status} {body}"
+        );
+    }
+}
+
+#[test]
+fn a_read_that_is_no_answer_changes_nothing() {
+    let unknown_route = json!({ "statusCode": 404, "message": "Cannot GET /x", "error": "x" });
+    let table = [
+        (200, String::new(), "unreadable"),
+        (200, "[]".to_owned(), "unreadable"),
+        (404, "<html>".to_owned(), "unreadable"),
+        (404, unknown_route.to_string(), "unreadable"),
+        (400, String::new(), "unreadable"),
+        (302, String::new(), "unreadable"),
+        (401, String::new(), "unauthorized"),
+        (403, String::new(), "unauthorized"),
+        (408, String::new(), "unreachable"),
+        (429, String::new(), "throttled"),
+        (500, String::new(), "unreachable"),
+    ];
+    for (status, body, expected) in table {
+        let answer = answer_of(status, &json!({}), body.as_bytes());
+        assert_eq!(
+            answer_line(&read_of(ID, &answer)),
+            expected,
+            "{status} {body}"
+        );
+    }
+}
+
+#[test]
+fn an_unclear_submit_is_repeated_with_its_key_and_ends_are_followed_for_a_month() {
+    let within = Duration::from_secs(23 * 3_600);
+    assert_eq!(provider().unclear(), Unclear::RepeatWithKey { within });
+    let status = Status::pending(Timestamp::default());
+    let month = Duration::from_secs(30 * 86_400);
+    assert_eq!(provider().horizon(&status, None), Some(month));
+    assert_eq!(provider().horizon(&status, Some(within)), Some(within));
+    let policy = (REGISTERED.policy)();
+    assert_eq!(policy.requests_per_minute, 100);
+    for (age, every) in [(0, 5), (299, 5), (300, 30), (1_799, 30), (1_800, 120)] {
+        assert_eq!(
+            policy.schedule.every(Duration::from_secs(age)),
+            Duration::from_secs(every)
+        );
+    }
+}
+
+#[test]
+fn steps_of_the_providers_table_are_expected_and_others_are_not() {
+    let table = [
+        ("pending", "PAYMENT_PROCESSED", true),
+        ("AWAITING_FUNDS", "CANCELED", true),
+        ("FUNDS_RECEIVED", "IN_REVIEW", true),
+        ("PAYMENT_PROCESSED", "DISPUTED", true),
+        ("PAYMENT_PROCESSED", "RETURNED", true),
+        ("UNDELIVERABLE", "REFUNDED", true),
+        ("DISPUTED", "PAYMENT_PROCESSED", true),
+        ("ERROR", "REFUNDED", true),
+        ("FUNDS_RECEIVED", "AWAITING_FUNDS", false),
+        ("PAYMENT_PROCESSED", "FUNDS_RECEIVED", false),
+        ("FUNDS_RECEIVED", "CANCELED", false),
+        ("PAYMENT_PROCESSED", "pending", false),
+        ("AWAITING_FUNDS", "REFUND_IN_FLIGHT", true),
+    ];
+    for (from, to, expected) in table {
+        assert_eq!(
+            provider().graph().allows(from, to),
+            expected,
+            "{from} → {to}"
+        );
+    }
+    for word in [
+        "AWAITING_FUNDS",
+        "IN_REVIEW",
+        "FUNDS_RECEIVED",
+        "PAYMENT_SUBMITTED",
+        "PAYMENT_PROCESSED",
+        "UNDELIVERABLE",
+        "RETURNED",
+        "REFUNDED",
+        "CANCELED",
+        "ERROR",
+        "DISPUTED",
+        "pending",
+    ] {
+        assert!(provider().graph().allows(word, "ERROR"), "{word}");
+        assert!(provider().graph().allows(word, "DISPUTED"), "{word}");
+    }
+}

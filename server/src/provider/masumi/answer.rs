@@ -1,0 +1,426 @@
+//! What the provider's answers say: the status table, the facts, the money, and what became of a
+//! submit.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{IDENTIFIER, NETWORK};
+use crate::{
+    observation::{Answer, Observation, Standing, Submitted, Trouble, word},
+    provider::{Intent, wire},
+    purchase::{
+        Amount, AmountRole, AttentionReason, Cause, FailureReason, Finality, Reference, State,
+        Timestamp,
+    },
+    upstream::Response,
+};
+
+/// After this long past `payByTime` without funds somebody should look. Ours: the provider itself
+/// gives up after 5 minutes, and its jobs run every few.
+const PAY_BY_ATTENTION_AFTER: Duration = Duration::from_secs(15 * 60);
+/// After this long past `payByTime` without funds it is over. Ours.
+const EXPIRED_AFTER: Duration = Duration::from_secs(3_600);
+/// The earliest `payByTime` that is believed to be in milliseconds, 2001-09-09: the provider's
+/// samples are in seconds, and those must not make a purchase expire.
+const MILLISECONDS_FROM: i64 = 1_000_000_000_000;
+/// The most entries of a list that are read. Ours: an order has at most 7 amounts, and a purchase a
+/// handful of transactions.
+const ENTRIES_MAX: usize = 256;
+
+/// What kind of answer is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// The answer to a create: a deadline of this service never ends a purchase on its word.
+    Create,
+    /// A fresh read of exactly this purchase.
+    Exact,
+}
+
+/// What the answer to a submit means.
+pub(super) fn submit(
+    intent: &Intent<'_>,
+    reference: &Reference,
+    answer: &Response,
+    now: Timestamp,
+) -> Submitted {
+    if answer.status == 409 {
+        return existing(intent, reference, answer, now);
+    }
+    if (200..300).contains(&answer.status) {
+        let accepted = purchase_of(answer).and_then(|data| {
+            if wire::text(&data, "inputHash").is_some() && !is_ours(intent, &data) {
+                return Err(held_by_another());
+            }
+            observation(&data, reference, Read::Create, now)
+        });
+        return match accepted {
+            Ok(observation) => Submitted::Accepted(Box::new(observation)),
+            Err(trouble) => wire::unclear(trouble),
+        };
+    }
+    let message = error_of(answer);
+    if answer.status == 404 && message.as_deref().is_some_and(is_no_route) {
+        return Submitted::NotSent(Trouble::Unreachable {
+            sent: false,
+            why: "the base URL is not the provider's".to_owned(),
+        });
+    }
+    wire::not_accepted(answer, message.as_deref())
+}
+
+/// A 409: the provider holds a purchase with our identifier. Whose it is tells the input hash alone,
+/// since the provider looks beyond the API key, and its message has changed between versions.
+fn existing(
+    intent: &Intent<'_>,
+    reference: &Reference,
+    answer: &Response,
+    now: Timestamp,
+) -> Submitted {
+    let body = match wire::object(answer) {
+        Ok(body) => body,
+        Err(trouble) => return wire::unclear(trouble),
+    };
+    let object = body.get("object").filter(|object| object.is_object());
+    let (Some(_), Some(object)) = (wire::text(&body, "id"), object) else {
+        // Other conflicts (a concurrent change) name no purchase.
+        return Submitted::Unclear {
+            why: "HTTP 409 that names no purchase".to_owned(),
+        };
+    };
+    if let Err(trouble) = check_identity(object, reference) {
+        return wire::unclear(trouble);
+    }
+    if wire::text(object, "inputHash").is_none() {
+        return Submitted::Unclear {
+            why: "HTTP 409 with a purchase without inputHash".to_owned(),
+        };
+    }
+    if !is_ours(intent, object) {
+        return Submitted::Taken;
+    }
+    match observation(object, reference, Read::Create, now) {
+        Ok(observation) => Submitted::Accepted(Box::new(observation)),
+        Err(trouble) => wire::unclear(trouble),
+    }
+}
+
+/// What the answer to a look-up means: a purchase is adopted only if its input hash is ours.
+pub(super) fn look_up(
+    intent: &Intent<'_>,
+    reference: &Reference,
+    answer: &Response,
+    now: Timestamp,
+) -> Answer {
+    read(answer, |data| {
+        let observation = observation(data, reference, Read::Exact, now)?;
+        if wire::text(data, "inputHash").is_none() {
+            return Err(Trouble::unreadable("the purchase has no inputHash"));
+        }
+        if !is_ours(intent, data) {
+            return Err(held_by_another());
+        }
+        Ok(observation)
+    })
+}
+
+/// What the answer to a status read means.
+pub(super) fn status(reference: &Reference, answer: &Response, now: Timestamp) -> Answer {
+    read(answer, |data| {
+        observation(data, reference, Read::Exact, now)
+    })
+}
+
+/// An answer of the exact read; `interpret` gets the purchase in it.
+fn read(
+    answer: &Response,
+    interpret: impl FnOnce(&Value) -> Result<Observation, Trouble>,
+) -> Answer {
+    if answer.status == 404 {
+        // Recorded: an unknown route is a 404 in the same envelope, told apart by its text.
+        return match error_of(answer) {
+            Some(message) if !is_no_route(&message) => Answer::NotFound,
+            Some(_) => Answer::Trouble(Trouble::unreadable("the base URL is not the provider's")),
+            None => Answer::Trouble(Trouble::unreadable("HTTP 404 of another service")),
+        };
+    }
+    if !(200..300).contains(&answer.status) {
+        return Answer::Trouble(wire::trouble(answer));
+    }
+    match purchase_of(answer).and_then(|data| interpret(&data)) {
+        Ok(observation) => Answer::Observed(Box::new(observation)),
+        Err(trouble) => Answer::Trouble(trouble),
+    }
+}
+
+/// The purchase in the envelope of a success.
+fn purchase_of(answer: &Response) -> Result<Value, Trouble> {
+    let mut body = wire::object(answer)?;
+    if wire::text(&body, "status").as_deref() != Some("success") {
+        return Err(Trouble::unreadable("the answer's status is not success"));
+    }
+    match body.get_mut("data").map(Value::take) {
+        Some(data) if data.is_object() => Ok(data),
+        _ => Err(Trouble::unreadable("the answer has no data")),
+    }
+}
+
+/// The message in the envelope of an error.
+fn error_of(answer: &Response) -> Option<String> {
+    let body = answer.json()?;
+    if wire::text(&body, "status").as_deref() != Some("error") {
+        return None;
+    }
+    wire::text(body.get("error")?, "message")
+}
+
+/// Whether an error's message says that there is no such route.
+fn is_no_route(message: &str) -> bool {
+    message.starts_with("Can not ")
+}
+
+fn is_ours(intent: &Intent<'_>, data: &Value) -> bool {
+    wire::text(data, "inputHash").is_some_and(|hash| (intent.matches)("input_hash", &hash))
+}
+
+fn held_by_another() -> Trouble {
+    Trouble::unreadable("the blockchain identifier is held by another order")
+}
+
+/// Whether the answer is about the purchase that was asked for.
+fn check_identity(data: &Value, reference: &Reference) -> Result<(), Trouble> {
+    let named = wire::text(data, "blockchainIdentifier");
+    if named.as_deref() != Some(reference.part(IDENTIFIER)) {
+        return Err(Trouble::unreadable(
+            "the answer is about another blockchainIdentifier",
+        ));
+    }
+    // Absent in the object of a 409.
+    let network = data
+        .get("PaymentSource")
+        .and_then(|source| wire::text(source, "network"));
+    if network.is_some_and(|network| network != reference.part(NETWORK)) {
+        return Err(Trouble::unreadable("the answer is about another network"));
+    }
+    Ok(())
+}
+
+/// Everything that a purchase of the provider says.
+fn observation(
+    data: &Value,
+    reference: &Reference,
+    read: Read,
+    now: Timestamp,
+) -> Result<Observation, Trouble> {
+    check_identity(data, reference)?;
+    let next = data.get("NextAction").unwrap_or(&Value::Null);
+    let state = wire::word(data, "onChainState")?;
+    let action = match &state {
+        Some(_) => wire::text(next, "requestedAction"),
+        None => wire::word(next, "requestedAction")?,
+    };
+    let Some(code) = state.as_ref().or(action.as_ref()) else {
+        return Err(Trouble::unreadable(
+            "the answer has neither onChainState nor requestedAction",
+        ));
+    };
+    let (state, action) = (state.as_deref(), action.as_deref());
+    let mut observation = Observation::of(code, standing(state, action.unwrap_or_default()));
+    if has_expired(data, state, action, now) && read == Read::Exact {
+        observation.standing = Standing::Mapped(State::Expired, Finality::Terminal);
+        observation.cause = Some(Cause::Deadline);
+    }
+    observation.failure = match observation.standing {
+        Standing::Mapped(State::Canceled, _) => Some(FailureReason::Canceled),
+        Standing::Mapped(State::Expired, _) => Some(FailureReason::TimedOut),
+        _ => None,
+    };
+    observation.attention = attention(data, state, action, now);
+    observation.facts = facts(data)?;
+    observation.amounts = amounts(data, state)?;
+    observation.transaction_hashes = transaction_hashes(data)?;
+    observation.provider_change_time = change_time(data);
+    observation.reference = Some(reference.clone());
+    Ok(observation)
+}
+
+/// The status table. An action without a row keeps the state while nothing is on chain.
+fn standing(state: Option<&str>, action: &str) -> Standing {
+    use Finality::{Open, Terminal};
+    let (state, finality) = match (state, action) {
+        (None, "FundsLockingRequested") => (State::Created, Open),
+        (None, "FundsLockingInitiated") => (State::Confirming, Open),
+        (None, "WaitingForManualAction") => (State::OnHold, Open),
+        (None, "Ignore") => (State::Canceled, Terminal),
+        (Some("FundsLocked"), _) => (State::Paid, Open),
+        (Some("FundsOrDatumInvalid"), _) => (State::OnHold, Open),
+        (Some("ResultSubmitted" | "WithdrawAuthorized"), _) => (State::Delivered, Open),
+        (Some("RefundRequested" | "RefundAuthorized"), _) => (State::RefundPending, Open),
+        (Some("Disputed"), _) => (State::Disputed, Open),
+        (Some("Withdrawn"), _) => (State::Completed, Terminal),
+        (Some("RefundWithdrawn"), _) => (State::Refunded, Terminal),
+        (Some("DisputedWithdrawn"), _) => (State::DisputeSettled, Terminal),
+        _ => return Standing::Unmapped,
+    };
+    Standing::Mapped(state, finality)
+}
+
+/// How long `payByTime` has passed, zero while it has not; `None` where it is no time.
+fn since_pay_by(data: &Value, now: Timestamp) -> Option<Duration> {
+    let pay_by = Timestamp::from_millis_text(&wire::text(data, "payByTime")?).ok()?;
+    (pay_by.as_millis() >= MILLISECONDS_FROM).then(|| now.since(pay_by))
+}
+
+/// Whether a field is there: neither missing nor null nor an empty text.
+fn is_present(object: &Value, field: &str) -> bool {
+    match object.get(field) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(_) => true,
+    }
+}
+
+/// Whether the time to pay has passed for long, and nothing shows that funds may be on their way.
+fn has_expired(data: &Value, state: Option<&str>, action: Option<&str>, now: Timestamp) -> bool {
+    // Recorded: the provider itself sets FundsOrDatumInvalid where payByTime passed without funds.
+    matches!(state, None | Some("FundsOrDatumInvalid"))
+        && matches!(
+            action,
+            Some("FundsLockingRequested" | "WaitingForManualAction")
+        )
+        && !is_present(data, "CurrentTransaction")
+        && since_pay_by(data, now).is_some_and(|passed| passed >= EXPIRED_AFTER)
+}
+
+/// Why somebody has to look; the reason that comes first in the order of precedence.
+fn attention(
+    data: &Value,
+    state: Option<&str>,
+    action: Option<&str>,
+    now: Timestamp,
+) -> Option<AttentionReason> {
+    let error = data
+        .get("NextAction")
+        .is_some_and(|next| is_present(next, "errorType"));
+    if error || action == Some("WaitingForManualAction") || state == Some("FundsOrDatumInvalid") {
+        return Some(AttentionReason::ProviderManualAction);
+    }
+    if action == Some("Ignore") {
+        return state.map(|_| AttentionReason::IgnoredByProvider);
+    }
+    let late = since_pay_by(data, now).is_some_and(|passed| passed >= PAY_BY_ATTENTION_AFTER);
+    (state.is_none() && late).then_some(AttentionReason::PayByTimePassed)
+}
+
+/// The facts that the answer speaks of: older shapes lack some altogether.
+fn facts(data: &Value) -> Result<Vec<(&'static str, Option<String>)>, Trouble> {
+    let mut facts = Vec::new();
+    let sources = [
+        ("NextAction", "requestedAction", "requestedAction"),
+        ("NextAction", "errorType", "errorType"),
+        ("", "resultHash", "resultHash"),
+        ("", "payByTime", "payByTime"),
+        ("", "submitResultTime", "submitResultTime"),
+        ("", "unlockTime", "unlockTime"),
+        ("", "externalDisputeUnlockTime", "externalDisputeUnlockTime"),
+        ("CurrentTransaction", "status", "transactionStatus"),
+    ];
+    for (part, field, name) in sources {
+        let object = match part {
+            "" => Some(data),
+            part => data.get(part),
+        };
+        let value = match object {
+            None => continue,
+            // Nothing at all is said to be there, so neither is the fact.
+            Some(Value::Null) => &Value::Null,
+            Some(object) => match object.get(field) {
+                Some(value) => value,
+                None => continue,
+            },
+        };
+        match value {
+            Value::Array(_) | Value::Object(_) => {}
+            Value::Null => facts.push((name, None)),
+            // A hash is never cut.
+            _ if name == "resultHash" => facts.push((name, wire::identifier(data, name)?)),
+            _ => {
+                let text = object.and_then(|object| wire::text(object, field));
+                facts.push((name, text.map(|text| word(&text))));
+            }
+        }
+    }
+    Ok(facts)
+}
+
+fn amounts(data: &Value, state: Option<&str>) -> Result<Vec<Amount>, Trouble> {
+    let mut amounts = Vec::new();
+    // The provider lists PaidFunds from the create on, as what is to be paid.
+    if state.is_some_and(|state| state != "FundsOrDatumInvalid") {
+        amounts.extend(funds(data, "PaidFunds", AmountRole::Paid)?);
+    }
+    amounts.extend(funds(data, "WithdrawnForBuyer", AmountRole::Refunded)?);
+    amounts.extend(funds(data, "WithdrawnForSeller", AmountRole::ToSeller)?);
+    let transaction = data.get("CurrentTransaction").unwrap_or(&Value::Null);
+    let fees = wire::decimal(transaction, "fees").ok().flatten();
+    amounts.extend(fees.map(|fees| Amount {
+        role: AmountRole::Fee,
+        value: fees.to_string(),
+        unit: "lovelace".to_owned(),
+    }));
+    Ok(amounts)
+}
+
+/// The amounts of one role. None where one entry has no amount that can be read: the list is then
+/// not whole, and no state hangs on it, so the rest of the answer holds.
+fn funds(data: &Value, field: &str, role: AmountRole) -> Result<Vec<Amount>, Trouble> {
+    let mut amounts = Vec::new();
+    for entry in entries(data, field) {
+        let Ok(Some(value)) = wire::decimal(entry, "amount") else {
+            return Ok(Vec::new());
+        };
+        let unit = wire::identifier(entry, "unit")?;
+        amounts.push(Amount {
+            role,
+            value: value.to_string(),
+            unit: unit.unwrap_or_else(|| "lovelace".to_owned()),
+        });
+    }
+    Ok(amounts)
+}
+
+/// A list's entries; none of a list that no purchase can have.
+fn entries<'a>(data: &'a Value, field: &str) -> &'a [Value] {
+    wire::list(data, field)
+        .filter(|entries| entries.len() <= ENTRIES_MAX)
+        .unwrap_or_default()
+}
+
+/// The hashes that the answer has, oldest first; nothing where it has none. The current transaction
+/// is null again after an operator's recovery, and its hash is null until it is submitted.
+fn transaction_hashes(data: &Value) -> Result<Option<Vec<String>>, Trouble> {
+    let mut earlier: Vec<&Value> = entries(data, "TransactionHistory").iter().collect();
+    earlier.sort_by_key(|transaction| wire::time(transaction, "createdAt"));
+    let mut hashes = Vec::new();
+    for transaction in earlier.into_iter().chain(data.get("CurrentTransaction")) {
+        if let Some(hash) = wire::identifier(transaction, "txHash")?
+            && !hashes.contains(&hash)
+        {
+            hashes.push(hash);
+        }
+    }
+    Ok((!hashes.is_empty()).then_some(hashes))
+}
+
+/// The newest of the three stamps, which older shapes lack. `updatedAt` is no clock: a roll-back
+/// leaves it as it was.
+fn change_time(data: &Value) -> Option<Timestamp> {
+    [
+        "nextActionOrOnChainStateOrResultLastChangedAt",
+        "nextActionLastChangedAt",
+        "onChainStateOrResultLastChangedAt",
+    ]
+    .into_iter()
+    .filter_map(|field| wire::time(data, field))
+    .max()
+}

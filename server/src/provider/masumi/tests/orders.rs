@@ -1,0 +1,401 @@
+//! Orders: the requests they become, the rules they are held to, and references.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use tillwatch_proto::v1::{
+    DevdraftOrder, MasumiAmount, MasumiOrder, MasumiReference, ProviderReference,
+    create_purchase_request::Order, provider_reference::Reference as Named,
+};
+
+use super::{HAND_MADE_CLOCK, TOKEN, asked, order, order_of, provider, submit_body, with_intent};
+use crate::{
+    provider::{
+        SettingsError, Violation,
+        fixture_files::{self, assert_sent, at},
+        masumi::REGISTERED,
+    },
+    purchase::{PurchaseId, Secret},
+    upstream::Connection,
+};
+
+#[test]
+fn requests_are_those_on_file() {
+    for name in ["create_request", "create_request_dynamic_pricing"] {
+        let order = order_of(&fixture_files::file("masumi", name)["body"]);
+        let order = Order::Masumi(order);
+        let request = with_intent("x", "Preprod", "", |intent| {
+            provider().submit_request(&order, intent)
+        });
+        assert_sent(&request, "masumi", name);
+        assert_eq!(request.connection, Connection::Fresh);
+    }
+    let status = provider().status_request(&asked());
+    assert_sent(&status, "masumi", "resolve_request");
+    let look_up = with_intent("TEST_blockchain_identifier_0001", "Preprod", "", |intent| {
+        provider().look_up_request(intent).unwrap()
+    });
+    assert_sent(&look_up, "masumi", "resolve_request");
+}
+
+#[test]
+fn bodies_are_those_that_the_real_service_took() {
+    for name in ["create_200_fixed", "create_200_dynamic", "create_200_v2"] {
+        let body = fixture_files::file("masumi_recorded", name)["request"]["body"].take();
+        assert_eq!(submit_body(order_of(&body)), body, "{name}");
+    }
+}
+
+#[test]
+fn every_field_of_an_order_is_sent() {
+    let body = submit_body(MasumiOrder {
+        payment_source_type: "Web3CardanoV2".to_owned(),
+        smart_contract_address: "addr_test1contract".to_owned(),
+        supported_payment_source_index: Some(24),
+        buyer_return_address: "addr_test1buyer".to_owned(),
+        seller_return_address: "addr_test1seller".to_owned(),
+        // Cut to the millisecond, as every other time is.
+        pay_by_time: Some(prost_types::Timestamp {
+            seconds: 1_782_903_600,
+            nanos: 123_999_999,
+        }),
+        ..order()
+    });
+    assert_eq!(body["paymentSourceType"], "Web3CardanoV2");
+    assert_eq!(body["smartContractAddress"], "addr_test1contract");
+    assert_eq!(body["supportedPaymentSourceIndex"], json!(24));
+    assert_eq!(body["buyerReturnAddress"], "addr_test1buyer");
+    assert_eq!(body["sellerReturnAddress"], "addr_test1seller");
+    assert_eq!(body["payByTime"], "1782903600123");
+}
+
+fn check(order: MasumiOrder) -> Vec<String> {
+    let violations = provider().check_order(&Order::Masumi(order), at(HAND_MADE_CLOCK));
+    let line = |violation: &Violation| format!("{} {}", violation.field, violation.rule);
+    violations.iter().map(line).collect()
+}
+
+fn amounts(amounts: &[(&str, &str)]) -> MasumiOrder {
+    let amounts = amounts.iter().map(|(amount, unit)| MasumiAmount {
+        amount: (*amount).to_owned(),
+        unit: (*unit).to_owned(),
+    });
+    MasumiOrder {
+        amounts: amounts.collect(),
+        ..order()
+    }
+}
+
+#[test]
+fn an_order_that_the_provider_takes_has_no_violation() {
+    assert_eq!(check(order()), [""; 0]);
+    assert_eq!(
+        check(MasumiOrder {
+            blockchain_identifier: "x".repeat(8_000),
+            input_hash: "aF".repeat(125),
+            seller_vkey: "v".repeat(250),
+            agent_identifier: "a".repeat(250),
+            identifier_from_purchaser: "a".repeat(26),
+            network: "Mainnet".to_owned(),
+            payment_source_type: "Web3CardanoV1".to_owned(),
+            supported_payment_source_index: Some(0),
+            metadata: "two\nlines".to_owned(),
+            ..amounts(&[
+                ("9223372036854775807", ""),
+                ("0000000000000000000000001", "lovelace")
+            ])
+        }),
+        [""; 0]
+    );
+}
+
+type Change = fn(&mut MasumiOrder);
+
+fn check_changes(table: &[(Change, &[&str])]) {
+    for (place, (change, expected)) in table.iter().enumerate() {
+        let mut order = order();
+        change(&mut order);
+        assert_eq!(check(order), *expected, "row {place}");
+    }
+}
+
+#[test]
+fn text_that_the_provider_would_refuse_is_refused_by_field_and_rule() {
+    check_changes(&[
+        (
+            |order| order.blockchain_identifier.clear(),
+            &["blockchain_identifier is required"],
+        ),
+        (
+            |order| order.blockchain_identifier = "x".repeat(8_001),
+            &["blockchain_identifier has at most 8000 characters"],
+        ),
+        (
+            |order| order.blockchain_identifier = "a b".to_owned(),
+            &["blockchain_identifier holds visible ASCII characters only"],
+        ),
+        (|order| order.network.clear(), &["network is required"]),
+        (
+            |order| order.network = "preprod".to_owned(),
+            &["network is one of Preprod, Mainnet"],
+        ),
+        (
+            |order| order.input_hash.clear(),
+            &["input_hash is required"],
+        ),
+        (
+            |order| order.input_hash = "xy".to_owned(),
+            &["input_hash is hexadecimal"],
+        ),
+        (
+            |order| order.input_hash = "a".repeat(251),
+            &["input_hash has at most 250 characters"],
+        ),
+        (
+            |order| order.seller_vkey.clear(),
+            &["seller_vkey is required"],
+        ),
+        (
+            |order| order.seller_vkey = "a".repeat(251),
+            &["seller_vkey has at most 250 characters"],
+        ),
+        (
+            |order| order.agent_identifier.clear(),
+            &["agent_identifier is required"],
+        ),
+        (
+            |order| order.agent_identifier = "a".repeat(56),
+            &["agent_identifier has 57 to 250 characters"],
+        ),
+        (
+            |order| order.agent_identifier = "a".repeat(251),
+            &["agent_identifier has 57 to 250 characters"],
+        ),
+        (
+            |order| order.identifier_from_purchaser.clear(),
+            &["identifier_from_purchaser is required"],
+        ),
+        (
+            |order| order.identifier_from_purchaser = "a".repeat(13),
+            &["identifier_from_purchaser has 14 to 26 characters"],
+        ),
+        (
+            |order| order.identifier_from_purchaser = "z".repeat(27),
+            &[
+                "identifier_from_purchaser has 14 to 26 characters",
+                "identifier_from_purchaser is hexadecimal",
+            ],
+        ),
+        (
+            |order| order.metadata = "a\0b".to_owned(),
+            &["metadata does not contain the character U+0000"],
+        ),
+        (
+            |order| order.payment_source_type = "Web3CardanoV3".to_owned(),
+            &["payment_source_type is one of Web3CardanoV1, Web3CardanoV2"],
+        ),
+        (
+            |order| order.supported_payment_source_index = Some(25),
+            &["supported_payment_source_index is 0 to 24"],
+        ),
+        (
+            |order| order.buyer_return_address = "a".repeat(251),
+            &["buyer_return_address has at most 250 characters"],
+        ),
+    ]);
+}
+
+/// Moves a time by milliseconds from the fixture's clock.
+fn from_now(millis: i64) -> Option<prost_types::Timestamp> {
+    let millis = at(HAND_MADE_CLOCK).as_millis() + millis;
+    Some(prost_types::Timestamp {
+        seconds: millis.div_euclid(1_000),
+        nanos: i32::try_from(millis.rem_euclid(1_000)).unwrap() * 1_000_000,
+    })
+}
+
+const MINUTE: i64 = 60_000;
+
+fn times(pay_by: i64, submit_result: i64, unlock: i64, dispute: i64) -> MasumiOrder {
+    MasumiOrder {
+        pay_by_time: from_now(pay_by),
+        submit_result_time: from_now(submit_result),
+        unlock_time: from_now(unlock),
+        external_dispute_unlock_time: from_now(dispute),
+        ..order()
+    }
+}
+
+#[test]
+fn times_are_held_to_the_providers_order_to_the_millisecond() {
+    let table: &[([i64; 4], &[&str])] = &[
+        ([-5 * MINUTE, 15 * MINUTE, 30 * MINUTE, 45 * MINUTE], &[]),
+        ([10 * MINUTE, 15 * MINUTE, 30 * MINUTE, 45 * MINUTE], &[]),
+        (
+            [-5 * MINUTE - 1, 15 * MINUTE, 30 * MINUTE, 45 * MINUTE],
+            &["pay_by_time is not more than 5 minutes ago"],
+        ),
+        (
+            [10 * MINUTE + 1, 15 * MINUTE, 30 * MINUTE, 45 * MINUTE],
+            &["pay_by_time is at least 5 minutes before submit_result_time"],
+        ),
+        (
+            [0, 15 * MINUTE - 1, 30 * MINUTE, 45 * MINUTE],
+            &["submit_result_time is at least 15 minutes ahead"],
+        ),
+        (
+            [0, 15 * MINUTE, 30 * MINUTE - 1, 45 * MINUTE],
+            &["submit_result_time is at least 15 minutes before unlock_time"],
+        ),
+        (
+            [0, 15 * MINUTE, 30 * MINUTE, 45 * MINUTE - 1],
+            &["external_dispute_unlock_time is at least 15 minutes after unlock_time"],
+        ),
+    ];
+    for ([pay_by, submit_result, unlock, dispute], expected) in table {
+        let order = times(*pay_by, *submit_result, *unlock, *dispute);
+        assert_eq!(
+            check(order),
+            *expected,
+            "{pay_by} {submit_result} {unlock} {dispute}"
+        );
+    }
+}
+
+#[test]
+fn times_that_are_missing_or_none_are_refused() {
+    let none = "is a time of the years 1 to 9999 with 0 to 999999999 nanoseconds";
+    check_changes(&[
+        (
+            |order| order.pay_by_time = None,
+            &["pay_by_time is required"],
+        ),
+        (
+            |order| order.submit_result_time = None,
+            &["submit_result_time is required"],
+        ),
+        (
+            |order| order.unlock_time = None,
+            &["unlock_time is required"],
+        ),
+        (
+            |order| order.external_dispute_unlock_time = None,
+            &["external_dispute_unlock_time is required"],
+        ),
+    ]);
+    for (seconds, nanos) in [
+        (1_782_903_600, -1),
+        (1_782_903_600, 1_000_000_000),
+        (i64::MAX, 0),
+        (i64::MIN, 0),
+        (253_402_300_800, 0),
+    ] {
+        let order = MasumiOrder {
+            pay_by_time: Some(prost_types::Timestamp { seconds, nanos }),
+            ..order()
+        };
+        assert_eq!(
+            check(order),
+            [format!("pay_by_time {none}")],
+            "{seconds} {nanos}"
+        );
+    }
+}
+
+#[test]
+fn amounts_that_the_provider_would_answer_500_to_are_refused() {
+    let integer = "amounts[0].amount is an integer of 1 to 25 digits";
+    let range = "amounts[0].amount is 1 to 9223372036854775807";
+    let table: &[(&str, &[&str])] = &[
+        ("1", &[]),
+        ("9223372036854775807", &[]),
+        ("9223372036854775808", &[range]),
+        ("9999999999999999999999999", &[range]),
+        ("10000000000000000000000000", &[integer, range]),
+        ("0", &[range]),
+        ("1.5", &[integer]),
+        ("-1", &[integer]),
+        ("+1", &[integer]),
+        ("1e3", &[integer]),
+        ("", &[integer]),
+        (" 1", &[integer]),
+        ("１", &[integer]),
+    ];
+    for (amount, expected) in table {
+        assert_eq!(check(amounts(&[(amount, "")])), *expected, "{amount:?}");
+    }
+    assert_eq!(
+        check(amounts(&[("1", ""); 8])),
+        ["amounts has at most 7 entries"]
+    );
+    let unit = "u".repeat(151);
+    assert_eq!(
+        check(amounts(&[("1", ""), ("1", &unit)])),
+        ["amounts[1].unit has at most 150 characters"]
+    );
+}
+
+#[test]
+fn another_providers_order_is_refused() {
+    let order = Order::Devdraft(DevdraftOrder::default());
+    let violations = provider().check_order(&order, at(HAND_MADE_CLOCK));
+    assert_eq!(violations, [Violation::new("order", "is a masumi order")]);
+}
+
+#[test]
+fn recovery_facts_and_references_are_identifier_and_network() {
+    let key = uuid::Uuid::nil();
+    let recovery = provider().recovery(&Order::Masumi(order()), PurchaseId::from_u128(1), key);
+    let facts: Vec<(&str, &str)> = recovery
+        .iter()
+        .map(|(name, fact)| (name.as_str(), fact.as_str()))
+        .collect();
+    assert_eq!(
+        facts,
+        [
+            ("blockchain_identifier", "TEST_blockchain_identifier_0001"),
+            ("network", "Preprod")
+        ]
+    );
+    let message = provider().reference_message(&asked());
+    assert_eq!(provider().reference(&message), Ok(asked()));
+    let table = [
+        ("", "Preprod", "blockchain_identifier"),
+        ("a\nb", "Preprod", "blockchain_identifier"),
+        ("é", "Preprod", "blockchain_identifier"),
+        (&*"x".repeat(8_001), "Preprod", "blockchain_identifier"),
+        ("x", "", "network"),
+        ("x", "Testnet", "network"),
+    ];
+    for (identifier, network, field) in table {
+        let message = ProviderReference {
+            reference: Some(Named::Masumi(MasumiReference {
+                blockchain_identifier: identifier.to_owned(),
+                network: network.to_owned(),
+            })),
+        };
+        let violations = provider().reference(&message).unwrap_err();
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        assert_eq!(violations[0].field, field);
+    }
+    assert!(
+        provider()
+            .reference(&ProviderReference { reference: None })
+            .is_err()
+    );
+}
+
+#[test]
+fn the_token_is_required_and_never_shown() {
+    let build = |token: &str| {
+        let secrets = BTreeMap::from([("token".to_owned(), Secret::new(token))]);
+        (REGISTERED.build)(&secrets).map(|_| ())
+    };
+    assert_eq!(build(""), Err(SettingsError::Missing("token")));
+    assert_eq!(build("a\nb"), Err(SettingsError::NoHeader("token")));
+    assert_eq!(build(TOKEN), Ok(()));
+    let provider = provider();
+    let request = provider.status_request(&asked());
+    let shown = format!("{provider:?} {request:?} {:?}", request.headers);
+    assert!(!shown.contains(TOKEN), "{shown}");
+}
