@@ -7,11 +7,16 @@
 pub mod carbon;
 pub mod devdraft;
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod fixture_files;
+mod form;
 pub mod inabit;
 pub mod masumi;
 pub mod phygitals;
 mod rules;
+#[cfg(test)]
+mod table_test;
 mod wire;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -115,6 +120,19 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// What the answer to a submit means, by each provider's rules. `now` is its arrival.
     fn read_submit(&self, intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted;
 
+    /// As [`Provider::read_submit`], while the order is still at hand. Whoever has it calls this one:
+    /// Carbon's references have a part that its answers lack and that is nowhere else.
+    fn read_submit_of(
+        &self,
+        order: &Order,
+        intent: &Intent<'_>,
+        answer: &Response,
+        now: Timestamp,
+    ) -> Submitted {
+        let _ = order;
+        self.read_submit(intent, answer, now)
+    }
+
     /// The request that looks an unclear submit up; `None` where there is no such thing.
     fn look_up_request(&self, intent: &Intent<'_>) -> Option<Request> {
         let _ = intent;
@@ -165,7 +183,13 @@ pub struct Registered {
 }
 
 /// All providers.
-pub const REGISTRY: [Registered; 2] = [masumi::REGISTERED, devdraft::REGISTERED];
+pub const REGISTRY: [Registered; 5] = [
+    phygitals::REGISTERED,
+    masumi::REGISTERED,
+    inabit::REGISTERED,
+    carbon::REGISTERED,
+    devdraft::REGISTERED,
+];
 
 /// The registry's row with this name.
 pub fn registered(name: &str) -> Option<&'static Registered> {

@@ -1,1 +1,402 @@
-//! stub
+//! Phygitals: claw packs for a signed transaction, fulfilled within seconds and asked by long poll.
+//!
+//! Facts are from its Public API pages `purchase/crypto`, `purchase/status` and `authentication`,
+//! read in November 2026; what is inferred or ours says so.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ::http::{HeaderName, HeaderValue, Method};
+use base64::{
+    Engine as _,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Value, json, value::RawValue};
+use tillwatch_proto::v1::{
+    PhygitalsOrder, PhygitalsReference, ProviderReference, create_purchase_request::Order,
+    provider_reference::Reference as Named,
+};
+
+use super::{
+    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
+    form::{Form, TEXT_CHARACTERS_MAX},
+    wire,
+};
+use crate::{
+    cadence::{Policy, Schedule},
+    observation::{self, Answer, Graph, Observation, Standing, Submitted, Trouble},
+    purchase::{
+        AmountRole, FailureReason, Finality, Item, PurchaseId, Reference, Secret, State, Status,
+        Timestamp,
+    },
+    upstream::{Connection, Request, Response},
+};
+
+/// The registry's row.
+pub const REGISTERED: Registered = Registered {
+    name: NAME,
+    secrets: &["api_key"],
+    policy,
+    build,
+};
+
+const NAME: &str = "phygitals";
+const PENDING: &str = "pending";
+const FULFILLED: &str = "fulfilled";
+/// The one error that ends a purchase (documented).
+const FAILED: &str = "Transaction failed";
+
+/// The contract's limit of the two JSON fields.
+const JSON_BYTES_MAX: usize = 16 * 1024;
+/// Ours: transactions in one order.
+const TXS_MAX: usize = 64;
+
+const GRAPH: Graph = Graph(&[
+    (PENDING, &[FULFILLED, FAILED]),
+    (FULFILLED, &[]),
+    (FAILED, &[]),
+]);
+
+/// The alphabet that the documentation shows, with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+fn policy() -> Policy {
+    Policy {
+        // Documented: 500 to 1000 ms between the end of one long poll and the next. The middle, so
+        // that the tracker's spread stays within both bounds.
+        schedule: Schedule::of(&[], 750),
+        // No limit of the status call is documented, and a held request takes about six seconds.
+        requests_per_minute: 0,
+        // Documented: one create in 60 seconds for each API key.
+        creates_per_minute: 1,
+        // Documented: an answer takes up to about 6 s; 15 s is the advised least.
+        timeout: Duration::from_secs(15),
+        // There is no list of purchases.
+        sweep: false,
+        long_poll: true,
+        ..Policy::common(Schedule::of(&[], 750))
+    }
+}
+
+fn build(secrets: &BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, SettingsError> {
+    Ok(Arc::new(Phygitals {
+        api_key: wire::secret_header(secrets, "api_key", "")?,
+    }))
+}
+
+/// One API key.
+#[derive(Debug)]
+struct Phygitals {
+    /// The header's value; marked sensitive, so that `Debug` does not show it.
+    api_key: HeaderValue,
+}
+
+impl Phygitals {
+    fn request(&self, path: [&str; 4]) -> Request {
+        Request::new(Method::POST, path)
+            .header(HeaderName::from_static("x-api-key"), self.api_key.clone())
+    }
+}
+
+impl Provider for Phygitals {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn graph(&self) -> Graph {
+        GRAPH
+    }
+
+    fn horizon(&self, _: &Status, configured: Option<Duration>) -> Option<Duration> {
+        // Its ends are FINAL on first sight; a day is ours, for the day when one is not.
+        Some(configured.unwrap_or(Duration::from_secs(86_400)))
+    }
+
+    fn stale_after(&self, _: &Status) -> Duration {
+        // Ours: a claw is pulled within seconds.
+        Duration::from_secs(3_600)
+    }
+
+    fn unclear(&self) -> Unclear {
+        // A session's id is the only name of a purchase, and an unclear create has none.
+        Unclear::AskNobody
+    }
+
+    fn check_order(&self, order: &Order, _: Timestamp) -> Vec<Violation> {
+        match order {
+            Order::Phygitals(order) => check(order),
+            _ => Form::foreign("order", "another provider"),
+        }
+    }
+
+    fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
+        match &message.reference {
+            Some(Named::Phygitals(named)) => reference(&named.session_id).ok_or_else(|| {
+                vec![Violation::new(
+                    "session_id",
+                    "is 1 to 200 letters, digits, '.', '_' or '-'",
+                )]
+            }),
+            _ => Err(Form::foreign("reference", "another provider")),
+        }
+    }
+
+    fn reference_message(&self, reference: &Reference) -> ProviderReference {
+        ProviderReference {
+            reference: Some(Named::Phygitals(PhygitalsReference {
+                session_id: reference.part("session_id").to_owned(),
+            })),
+        }
+    }
+
+    fn recovery(&self, _: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {
+        Recovery::new()
+    }
+
+    fn submit_request(&self, order: &Order, _: &Intent<'_>) -> Request {
+        let mut request = self
+            .request(["api", "vm", "buy", "crypto"])
+            .json(&Value::Null)
+            .on(Connection::Fresh);
+        if let Order::Phygitals(order) = order {
+            request.body = body(order);
+        }
+        request
+    }
+
+    fn read_submit(&self, _: &Intent<'_>, answer: &Response, _: Timestamp) -> Submitted {
+        if !(200..300).contains(&answer.status) {
+            // 400 has `error`; 401 and 429 have `message` (documented). Other codes: inferred.
+            let refusal = wire::object(answer)
+                .ok()
+                .and_then(|body| wire::text(&body, "error").or(wire::text(&body, "message")));
+            return wire::not_accepted(answer, refusal.as_deref());
+        }
+        match read_created(answer) {
+            Ok(Some(observation)) => Submitted::Accepted(Box::new(observation)),
+            Ok(None) => Submitted::AcceptedWithoutReference,
+            Err(trouble) => wire::unclear(trouble),
+        }
+    }
+
+    fn status_request(&self, reference: &Reference) -> Request {
+        self.request(["api", "vm", "buy", "status"])
+            .json(&json!({ "session_id": reference.part("session_id") }))
+            .on(Connection::Held)
+    }
+
+    fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer {
+        let read = match answer.status {
+            200..=299 => read_answer(reference, answer),
+            400 => read_error(answer),
+            _ => Err(wire::trouble_at(answer, Some(now))),
+        };
+        match read {
+            Ok(observation) => Answer::Observed(Box::new(observation)),
+            Err(trouble) => Answer::Trouble(trouble),
+        }
+    }
+}
+
+/// The create's body. The two JSON objects go out byte for byte as they came.
+#[derive(Serialize)]
+struct Body<'a> {
+    claw_id: &'a str,
+    amount: u32,
+    currency: &'a str,
+    chain: &'a str,
+    txs: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    voucher_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    buyer_wallet: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permit_data: Option<&'a RawValue>,
+    #[serde(rename = "extraData", skip_serializing_if = "Option::is_none")]
+    extra_data: Option<&'a RawValue>,
+}
+
+fn body(order: &PhygitalsOrder) -> Option<Bytes> {
+    let body = Body {
+        claw_id: &order.claw_id,
+        amount: order.amount,
+        currency: &order.currency,
+        chain: &order.chain,
+        txs: &order.txs,
+        voucher_id: &order.voucher_id,
+        buyer_wallet: &order.buyer_wallet,
+        permit_data: serde_json::from_str(&order.permit_data_json).ok(),
+        extra_data: serde_json::from_str(&order.extra_data_json).ok(),
+    };
+    serde_json::to_vec(&body).ok().map(Bytes::from)
+}
+
+fn check(order: &PhygitalsOrder) -> Vec<Violation> {
+    let mut form = Form::default();
+    form.required("claw_id", &order.claw_id, TEXT_CHARACTERS_MAX);
+    form.must("amount", order.amount > 0, "is at least 1");
+    form.required("currency", &order.currency, TEXT_CHARACTERS_MAX);
+    form.required("chain", &order.chain, TEXT_CHARACTERS_MAX);
+    // Inferred: a voucher or an ERC-20 permit can take the place of a signed transaction.
+    let replaced = !order.voucher_id.is_empty() || !order.permit_data_json.is_empty();
+    form.must(
+        "txs",
+        replaced || !order.txs.is_empty(),
+        "has at least one transaction, unless `voucher_id` or `permit_data_json` is set",
+    );
+    form.must(
+        "txs",
+        order.txs.len() <= TXS_MAX,
+        format!("has at most {TXS_MAX} transactions"),
+    );
+    let signed = |text: &String| BASE64.decode(text).is_ok_and(|bytes| !bytes.is_empty());
+    form.must("txs", order.txs.iter().all(signed), "are base64");
+    form.optional("voucher_id", &order.voucher_id, TEXT_CHARACTERS_MAX);
+    form.optional("buyer_wallet", &order.buyer_wallet, TEXT_CHARACTERS_MAX);
+    for (field, text) in [
+        ("permit_data_json", &order.permit_data_json),
+        ("extra_data_json", &order.extra_data_json),
+    ] {
+        let object = || serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object());
+        form.must(
+            field,
+            text.is_empty() || (text.len() <= JSON_BYTES_MAX && object()),
+            "is a JSON object of at most 16 KiB",
+        );
+    }
+    form.violations()
+}
+
+/// A session's id as a reference. Its shape is ours: samples are UUIDs, nothing is promised.
+fn reference(session_id: &str) -> Option<Reference> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let shaped = (1..=200).contains(&session_id.len()) && session_id.bytes().all(fits);
+    shaped.then(|| Reference::new([("session_id", session_id)]))
+}
+
+/// What an accepted create says; nothing where it names no session.
+fn read_created(answer: &Response) -> Result<Option<Observation>, Trouble> {
+    let body = wire::object(answer)?;
+    let Some(result) = body.get("result").filter(|result| result.is_object()) else {
+        return Err(Trouble::unreadable("the answer has no result"));
+    };
+    let Some(session_id) = wire::text(result, "session_id") else {
+        return Ok(None);
+    };
+    let reference = reference(&session_id)
+        .ok_or_else(|| Trouble::unreadable("session_id is not of its shape"))?;
+    let mut observation = read_body(&body)?;
+    observation.reference = Some(reference);
+    Ok(Some(observation))
+}
+
+/// What a status answer with HTTP 200 says.
+fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, Trouble> {
+    let body = wire::object(answer)?;
+    let named = body
+        .get("result")
+        .and_then(|result| wire::text(result, "session_id"));
+    if named.is_some_and(|named| named != reference.part("session_id")) {
+        return Err(Trouble::unreadable("the answer is about another session"));
+    }
+    read_body(&body)
+}
+
+/// The documented shapes: `{"status": "pending"}`, and a `result` whose `nfts` decide.
+fn read_body(body: &Value) -> Result<Observation, Trouble> {
+    let result = body.get("result").filter(|result| result.is_object());
+    let items = result.map(read_items).transpose()?.unwrap_or_default();
+    let word = wire::text(body, "status")
+        .or_else(|| result.and_then(|result| wire::text(result, "status")));
+    let mut observation = if !items.is_empty() {
+        let standing = Standing::Mapped(State::Completed, Finality::Final);
+        Observation::of(FULFILLED, standing)
+    } else {
+        match word.as_deref() {
+            // Another word may mean anything, a failure included: it is not taken for `pending`.
+            Some(word) if word != PENDING => Observation::of(word, Standing::Unmapped),
+            None if result.is_none_or(says_nothing) => {
+                return Err(Trouble::unreadable(
+                    "the answer has no result and no status",
+                ));
+            }
+            _ => Observation::of(PENDING, Standing::Mapped(State::Processing, Finality::Open)),
+        }
+    };
+    if let Some(result) = result {
+        let public_id = wire::text(result, "public_id").map(|id| observation::word(&id));
+        observation.facts = public_id
+            .map(|id| ("public_id", Some(id)))
+            .into_iter()
+            .collect();
+        // The currency of `total` is not documented.
+        let total = wire::amount(result, "total", AmountRole::Asked, "");
+        observation.amounts = total.into_iter().collect();
+        observation.transaction_hashes =
+            wire::identifier(result, "tx_hash")?.map(|hash| vec![hash]);
+    }
+    observation.items = Some(items).filter(|items| !items.is_empty());
+    Ok(observation)
+}
+
+/// Whether a result has nothing by which it could be one.
+fn says_nothing(result: &Value) -> bool {
+    wire::text(result, "session_id").is_none() && wire::list(result, "nfts").is_none()
+}
+
+/// The delivered pieces. Since one makes the purchase final, anything else in their place is
+/// unreadable.
+fn read_items(result: &Value) -> Result<Vec<Item>, Trouble> {
+    let pieces = match result.get("nfts") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::String(text)) if text.is_empty() => return Ok(Vec::new()),
+        Some(Value::Array(pieces)) => pieces,
+        Some(_) => return Err(Trouble::unreadable("nfts is not a list")),
+    };
+    let items: Vec<Item> = pieces
+        .iter()
+        .filter(|piece| piece.is_object())
+        .map(read_item)
+        .collect();
+    if items.is_empty() && !pieces.is_empty() {
+        return Err(Trouble::unreadable("nfts holds no objects"));
+    }
+    Ok(items)
+}
+
+fn read_item(piece: &Value) -> Item {
+    let content = |part: &str, field: &str| wire::text(piece.get("content")?.get(part)?, field);
+    let clean = |text: Option<String>| observation::word(&text.unwrap_or_default());
+    // `mint_address` stands in the status sample only, with the same value as `id`.
+    let id = wire::text(piece, "id").or_else(|| wire::text(piece, "mint_address"));
+    let image = content("links", "image").or_else(|| content("metadata", "image"));
+    Item {
+        id: clean(id),
+        kind: clean(wire::text(piece, "type")),
+        name: clean(content("metadata", "name")),
+        image_url: clean(image),
+    }
+}
+
+/// What HTTP 400 says: one error text is an end, every other is about the request (inferred), and
+/// must not declare a paid purchase failed.
+fn read_error(answer: &Response) -> Result<Observation, Trouble> {
+    let body = wire::object(answer)?;
+    if wire::text(&body, "error").is_none_or(|error| error.trim() != FAILED) {
+        return Err(Trouble::Unreachable {
+            sent: true,
+            why: "an error that is not about the transaction".to_owned(),
+        });
+    }
+    let standing = Standing::Mapped(State::Failed, Finality::Final);
+    let mut observation = Observation::of(FAILED, standing);
+    observation.failure = Some(FailureReason::TransactionFailed);
+    Ok(observation)
+}
+
+#[cfg(test)]
+mod tests;

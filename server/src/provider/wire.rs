@@ -3,12 +3,15 @@
 
 use ::http::HeaderValue;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use super::SettingsError;
 use crate::{
     observation::{self, Submitted, Trouble},
-    purchase::{Decimal, Secret, Timestamp},
+    purchase::{Amount, AmountRole, Decimal, Secret, Timestamp},
     upstream::Response,
 };
 
@@ -69,6 +72,17 @@ pub(super) fn decimal(object: &Value, field: &str) -> Result<Option<Decimal>, Tr
     }
 }
 
+/// An amount that no state hangs on: left out where the field holds no decimal number, since a
+/// wrong amount must not hide a right status.
+pub(super) fn amount(object: &Value, field: &str, role: AmountRole, unit: &str) -> Option<Amount> {
+    let value = decimal(object, field).ok()??;
+    Some(Amount {
+        role,
+        value: value.to_string(),
+        unit: observation::word(unit),
+    })
+}
+
 /// A field that holds a list; nothing where it is missing, null or no list.
 pub(super) fn list<'a>(object: &'a Value, field: &str) -> Option<&'a [Value]> {
     object.get(field)?.as_array().map(Vec::as_slice)
@@ -85,10 +99,20 @@ pub(super) fn object(answer: &Response) -> Result<Value, Trouble> {
 
 /// What an HTTP status outside 200 to 299 means where a provider has no rule of its own for it.
 pub(super) fn trouble(answer: &Response) -> Trouble {
+    trouble_at(answer, None)
+}
+
+/// As [`trouble`], with the time of the answer's arrival, for a `Retry-After` date in an answer
+/// that has no date of its own.
+pub(super) fn trouble_at(answer: &Response, now: Option<Timestamp>) -> Trouble {
+    let now = now.and_then(|now| {
+        let since_epoch = Duration::from_millis(u64::try_from(now.as_millis()).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(since_epoch)
+    });
     match answer.status {
         401 | 403 => Trouble::Unauthorized,
         429 => Trouble::Throttled {
-            retry_after: crate::upstream::retry_after::of(&answer.headers),
+            retry_after: crate::upstream::retry_after::at(&answer.headers, now),
         },
         408 | 425 | 500..=599 => Trouble::Unreachable {
             sent: true,

@@ -1,11 +1,115 @@
-//! `Retry-After` and rate headers, in all the forms that providers send.
+//! `Retry-After`, in both of its forms.
+//!
+//! It reads headers alone; what the wait holds back is the account's business.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, header};
 
-/// The wait that a `Retry-After` header asks for.
+/// The longest wait that an answer can ask for: ours, so that one wrong header parks no account.
+pub const WAIT_MAX: Duration = Duration::from_secs(3_600);
+
+/// The wait that an answer asks for, where its dates can be told by its own `Date` header.
 pub fn of(headers: &HeaderMap) -> Option<Duration> {
-    let _ = headers;
-    None
+    at(headers, None)
+}
+
+/// The wait that an answer asks for, from 0 to [`WAIT_MAX`]; `None` where it asks for none that can
+/// be read.
+///
+/// Points in time are taken relative to the answer's own `Date`, since only the difference between
+/// two readings of one clock is right on a machine whose clock is not; `now` stands in where the
+/// answer has no `Date`.
+pub fn at(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
+    let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim());
+    let sent = || {
+        text(header::DATE.as_str())
+            .and_then(|date| httpdate::parse_http_date(date).ok())
+            .or(now)
+    };
+    let until = |time: SystemTime| Some(time.duration_since(sent()?).unwrap_or_default());
+    let asked = text(header::RETRY_AFTER.as_str()).and_then(|asked| {
+        // RFC 9110, 10.2.3: seconds, or a date. Some send a fraction, which is no reason to hurry.
+        delta_seconds(asked).or_else(|| until(httpdate::parse_http_date(asked).ok()?))
+    });
+    Some(asked?.min(WAIT_MAX))
+}
+
+/// Whole or fractional seconds, rounded up.
+fn delta_seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    // Only digits are left, so what does not fit is merely too many of them.
+    let seconds: u64 = whole.parse().unwrap_or(u64::MAX);
+    let more = u64::from(fraction.bytes().any(|digit| digit != b'0'));
+    Some(Duration::from_secs(seconds.saturating_add(more)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_S: u64 = 1_782_900_600;
+
+    #[track_caller]
+    fn check(headers: &[(&'static str, &str)], expected_s: Option<u64>) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW_S);
+        assert_eq!(
+            at(&map, Some(now)),
+            expected_s.map(Duration::from_secs),
+            "{headers:?}"
+        );
+    }
+
+    #[test]
+    fn seconds_are_read_and_held_within_an_hour() {
+        for (text, expected_s) in [
+            ("0", Some(0)),
+            ("30", Some(30)),
+            (" 30 ", Some(30)),
+            ("1.2", Some(2)),
+            ("3600", Some(3_600)),
+            ("3601", Some(3_600)),
+            ("99999999999999999999999", Some(3_600)),
+            ("-1", None),
+            ("+1", None),
+            ("", None),
+            ("1e3", None),
+            ("soon", None),
+        ] {
+            check(&[("retry-after", text)], expected_s);
+        }
+        check(&[], None);
+    }
+
+    #[test]
+    fn dates_are_relative_to_the_answers_own_clock() {
+        let retry = ("retry-after", "Wed, 01 Jul 2026 10:11:00 GMT");
+        check(&[retry], Some(60));
+        check(
+            &[retry, ("date", "Wed, 01 Jul 2026 10:10:50 GMT")],
+            Some(10),
+        );
+        check(&[retry, ("date", "Wed, 01 Jul 2026 10:20:00 GMT")], Some(0));
+        check(&[retry, ("date", "no date")], Some(60));
+        check(
+            &[("retry-after", "Wed, 01 Jul 2099 10:11:00 GMT")],
+            Some(3_600),
+        );
+        check(
+            &[("retry-after", "Wednesday, 01-Jul-26 10:11:00 GMT")],
+            Some(60),
+        );
+
+        let mut alone = HeaderMap::new();
+        alone.insert("retry-after", retry.1.parse().unwrap());
+        assert_eq!(of(&alone), None);
+    }
 }

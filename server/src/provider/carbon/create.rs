@@ -1,0 +1,152 @@
+//! Charging a card: the order's body, and what the answer to it means.
+//!
+//! No page shows the whole answer: field names are from public integrations, and where the order's
+//! id stands is inferred, so it is looked for in every place that any of them reads.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Map, Value};
+use tillwatch_proto::v1::CarbonOrder;
+
+use super::{form, read_error, reference};
+use crate::{
+    observation::{self, Observation, Standing, Submitted, Trouble},
+    provider::wire,
+    purchase::{BuyerAction, Decimal, Finality, Redirect, State, Timestamp},
+    upstream::Response,
+};
+
+/// Ours: a challenge's form holds a payment's data and is forgotten after this time (promise D2).
+const CHALLENGE_LIFE: Duration = Duration::from_secs(3_600);
+
+/// The order's body. Empty fields are left out; the amount is in minor units, without a point.
+pub(super) fn body(order: &CarbonOrder) -> Value {
+    let amount = Decimal::parse(&order.fiat_charge_amount)
+        .ok()
+        .and_then(|amount| amount.to_minor_units(2))
+        .unwrap_or_default();
+    let fields = [
+        ("contactId", order.contact_id.as_str()),
+        ("creditDebitId", &order.credit_debit_id),
+        ("fiatChargeAmount", &amount),
+        ("cryptocurrencySymbol", &order.cryptocurrency_symbol),
+        ("receiveAddress", &order.receive_address),
+        ("memo", &order.memo),
+        ("rateSignature", &order.rate_signature),
+        ("confirmationUrl", &order.confirmation_url),
+        ("successRedirectUrl", &order.success_redirect_url),
+        ("errorRedirectUrl", &order.error_redirect_url),
+        ("verificationRedirectUrl", &order.verification_redirect_url),
+    ];
+    let body: Map<String, Value> = fields
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(name, text)| (name.to_owned(), Value::String(text.to_owned())))
+        .collect();
+    Value::Object(body)
+}
+
+/// What the answer to a create means. `contact_id` is the order's own.
+pub(super) fn read(answer: &Response, contact_id: Option<&str>, now: Timestamp) -> Submitted {
+    if !(200..300).contains(&answer.status) {
+        return wire::not_accepted(answer, read_error(answer).as_deref());
+    }
+    let body = match wire::object(answer) {
+        Ok(body) => body,
+        Err(trouble) => return wire::unclear(trouble),
+    };
+    let body = Body(&body);
+    // Looked at first: a card that is not enrolled is not charged, order id or not.
+    if let Some(enrolled) = body.string("charge3denrolled")
+        && !enrolled.trim().eq_ignore_ascii_case("Y")
+    {
+        let message = body
+            .text("message")
+            .unwrap_or_else(|| format!("charge3denrolled is {enrolled}"));
+        return Submitted::Refused {
+            message: observation::word(&message),
+        };
+    }
+    match accepted(&body, contact_id, now) {
+        Ok(Some(observation)) => Submitted::Accepted(Box::new(observation)),
+        Ok(None) => Submitted::AcceptedWithoutReference,
+        Err(trouble) => wire::unclear(trouble),
+    }
+}
+
+/// An answer whose fields stand at its top (public integrations) or below `details`, as they do in
+/// every other answer of this provider.
+struct Body<'a>(&'a Value);
+
+impl<'a> Body<'a> {
+    fn text(&self, field: &str) -> Option<String> {
+        wire::text(self.0, field).or_else(|| wire::text(self.0.get("details")?, field))
+    }
+
+    /// A field that counts only as a JSON string: a wrong type must not refuse a charged order.
+    fn string(&self, field: &str) -> Option<&'a str> {
+        [Some(self.0), self.0.get("details")]
+            .into_iter()
+            .flatten()
+            .find_map(|object| object.get(field)?.as_str().filter(|text| !text.is_empty()))
+    }
+}
+
+/// What an accepted order says; nothing where it names no order.
+fn accepted(
+    body: &Body<'_>,
+    contact_id: Option<&str>,
+    now: Timestamp,
+) -> Result<Option<Observation>, Trouble> {
+    let named: Vec<String> = ["orderId", "orderID", "uuid"]
+        .into_iter()
+        .filter_map(|field| body.text(field))
+        .chain(in_query(body, "orderId"))
+        .collect();
+    let contact_id = contact_id
+        .map(str::to_owned)
+        .or_else(|| body.text("contactId"))
+        .or_else(|| in_query(body, "contactId"));
+    let (false, Some(contact_id)) = (named.is_empty(), contact_id) else {
+        return Ok(None);
+    };
+    let reference = named
+        .iter()
+        .find(|id| form::uuid(id).is_some())
+        .and_then(|id| reference(id, &contact_id))
+        .ok_or_else(|| Trouble::unreadable("the order's id is no UUID"))?;
+    // The answer has no status: it is the acceptance itself.
+    let standing = Standing::Mapped(State::Created, Finality::Open);
+    let mut observation = Observation::of("", standing);
+    observation.reference = Some(reference);
+    observation.buyer_action = challenge(body, now)?;
+    Ok(Some(observation))
+}
+
+/// A parameter of `termurl`, to which the bank sends the buyer back. The documentation spells its
+/// names in more than one case.
+fn in_query(body: &Body<'_>, name: &str) -> Option<String> {
+    let url = url::Url::parse(&body.text("termurl")?).ok()?;
+    url.query_pairs()
+        .find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_empty())
+        .map(|(_, value)| value.into_owned())
+}
+
+/// The form that the buyer's browser has to post to the bank.
+fn challenge(body: &Body<'_>, now: Timestamp) -> Result<Option<BuyerAction>, Trouble> {
+    let Some(url) = body.text("acsurl").filter(|url| form::is_web_address(url)) else {
+        return Ok(None);
+    };
+    let form_fields: BTreeMap<String, String> =
+        [("PaReq", "pareq"), ("TermUrl", "termurl"), ("MD", "md")]
+            .into_iter()
+            .filter_map(|(name, field)| Some((name.to_owned(), body.text(field)?)))
+            .collect();
+    let action = BuyerAction::Redirect(Redirect {
+        url,
+        method: "POST".to_owned(),
+        form_fields,
+        expire_time: Some(now.plus(CHALLENGE_LIFE)),
+    });
+    observation::buyer_action(action).map(Some)
+}

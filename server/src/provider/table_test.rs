@@ -1,0 +1,361 @@
+//! The status table of `docs/PROVIDERS.md` as the expectation of every registered provider.
+//!
+//! Each word of each cell is put into an answer in its provider's shape, read by the provider, and
+//! has to come out as its row says. A word that no provider maps, or that this file cannot put into
+//! an answer, fails.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use serde_json::{Value, json};
+use tillwatch_proto::v1::{
+    CarbonOrder, CarbonReference, DevdraftOrder, DevdraftReference, InabitOrder, InabitReference,
+    MasumiOrder, MasumiReference, PhygitalsOrder, PhygitalsReference, ProviderReference,
+    create_purchase_request::Order, provider_reference::Reference as Named,
+};
+
+use super::{Provider, REGISTRY, fixture};
+use crate::{
+    observation::{Observation, Standing},
+    purchase::{AttentionReason, Finality, State},
+    upstream::Response,
+};
+
+/// The cells of the table, without the line below its head.
+fn table() -> Vec<Vec<String>> {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "docs", "PROVIDERS.md"]
+        .iter()
+        .collect();
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| | Phygitals"));
+    let rows = lines.take_while(|line| line.starts_with('|'));
+    let cells = |line: &str| -> Vec<String> {
+        let line = line.trim_start_matches('|').trim_end_matches('|');
+        line.split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    rows.filter(|line| !line.starts_with("|---"))
+        .map(cells)
+        .collect()
+}
+
+/// A row's state and finality, and whether it calls for a person.
+fn row_head(head: &str) -> (State, Finality, bool) {
+    let (head, attention) = match head.strip_suffix(", attention") {
+        Some(head) => (head, true),
+        None => (head, false),
+    };
+    let (state, finality) = head.split_once(" · ").unwrap();
+    (
+        State::from_text(state).unwrap_or_else(|| panic!("no state {state:?}")),
+        Finality::from_text(finality).unwrap_or_else(|| panic!("no finality {finality:?}")),
+        attention,
+    )
+}
+
+/// A provider's sample purchase: what its fixtures are about.
+struct Sample {
+    name: &'static str,
+    provider: Arc<dyn Provider>,
+    order: Order,
+    reference: Named,
+}
+
+impl Sample {
+    fn new(name: &'static str, provider: Arc<dyn Provider>) -> Self {
+        let session = "6f1c2a5e-2b3d-4e0f-9a01-000000000001";
+        let purchase = "0b7a1c9e-1111-4222-8333-000000000001";
+        let order_id = "7c0e0000-0000-4000-8000-000000000001";
+        let contact_id = "ab5b0000-0000-4000-8000-000000000001";
+        let (order, reference) = match name {
+            "phygitals" => (
+                Order::Phygitals(PhygitalsOrder::default()),
+                Named::Phygitals(PhygitalsReference {
+                    session_id: session.to_owned(),
+                }),
+            ),
+            "masumi" => (
+                Order::Masumi(MasumiOrder::default()),
+                Named::Masumi(MasumiReference {
+                    blockchain_identifier: "TEST_blockchain_identifier_0001".to_owned(),
+                    network: "Preprod".to_owned(),
+                }),
+            ),
+            "inabit" => (
+                Order::Inabit(InabitOrder::default()),
+                Named::Inabit(InabitReference {
+                    purchase_id: purchase.to_owned(),
+                }),
+            ),
+            "carbon" => (
+                Order::Carbon(CarbonOrder {
+                    contact_id: contact_id.to_owned(),
+                    ..CarbonOrder::default()
+                }),
+                Named::Carbon(CarbonReference {
+                    order_id: order_id.to_owned(),
+                    contact_id: contact_id.to_owned(),
+                }),
+            ),
+            "devdraft" => (
+                Order::Devdraft(DevdraftOrder::default()),
+                Named::Devdraft(DevdraftReference {
+                    transaction_id: "txn_01TEST0000000000000000000A".to_owned(),
+                }),
+            ),
+            _ => panic!("{name} has no sample"),
+        };
+        Self {
+            name,
+            provider,
+            order,
+            reference,
+        }
+    }
+
+    /// What the provider makes of a status answer.
+    fn status(&self, answer: &Response) -> Observation {
+        let message = ProviderReference {
+            reference: Some(self.reference.clone()),
+        };
+        let reference = self.provider.reference(&message).unwrap();
+        let read = self
+            .provider
+            .read_status(&reference, answer, fixture::now());
+        fixture::observed(read)
+    }
+
+    /// What the provider makes of a status fixture after a change of its body.
+    fn changed(&self, file: &str, change: impl FnOnce(&mut Value)) -> Observation {
+        let mut answer = fixture::response(self.name, file);
+        let mut body = answer.json().unwrap();
+        change(&mut body);
+        answer.body = body.to_string().into();
+        self.status(&answer)
+    }
+
+    /// What the provider makes of a create fixture.
+    fn created(&self, file: &str) -> Observation {
+        let recovery =
+            self.provider
+                .recovery(&self.order, fixture::purchase(), uuid::Uuid::from_u128(1));
+        let answer = fixture::response(self.name, file);
+        fixture::accepted(self.provider.read_submit_of(
+            &self.order,
+            &fixture::intent(&recovery),
+            &answer,
+            fixture::now(),
+        ))
+    }
+
+    /// All observations that a cell stands for, each with its words as the table has them.
+    fn observations(&self, cell: &str) -> Vec<(String, Observation)> {
+        if self.name == "phygitals" {
+            return self.of_phygitals(cell);
+        }
+        let mut observations = Vec::new();
+        for group in cell.split("; ") {
+            let (words, sent) = match (
+                group.strip_suffix(" without `transactionHash`"),
+                group.strip_suffix(" with `transactionHash`"),
+            ) {
+                (Some(words), _) => (words, Some(false)),
+                (_, Some(words)) => (words, Some(true)),
+                _ => (group, None),
+            };
+            for word in words.split(", ") {
+                let bare = word.trim_end_matches(" (attention)");
+                let observation = match self.name {
+                    "masumi" => self.of_masumi(bare),
+                    "inabit" => self.of_inabit(bare),
+                    "carbon" => self.of_carbon(bare, sent),
+                    "devdraft" => self.of_devdraft(bare),
+                    name => panic!("{name} has no samples"),
+                };
+                // An end that only a deadline makes has no word to send; its provider tests it.
+                if let Some(observation) = observation {
+                    observations.push((word.to_owned(), observation));
+                }
+            }
+        }
+        observations
+    }
+
+    fn of_phygitals(&self, cell: &str) -> Vec<(String, Observation)> {
+        let files: &[&str] = match cell {
+            "no `nfts` yet, in each shape" => &[
+                "status_pending_toplevel.json",
+                "status_pending_empty_nfts.json",
+            ],
+            "`nfts` not empty" => &["status_fulfilled.json"],
+            "400 \"Transaction failed\"" => &["status_error_400_failed.json"],
+            _ => panic!("phygitals has no sample of {cell:?}"),
+        };
+        let read = |file: &&str| (cell.to_owned(), self.changed(file, |_| ()));
+        let mut observations: Vec<_> = files.iter().map(read).collect();
+        if files.len() == 2 {
+            let absent = self.changed("status_pending_empty_nfts.json", |body| {
+                body["result"].as_object_mut().unwrap().remove("nfts");
+            });
+            let created = self.created("create_response_pending.json");
+            observations.extend([absent, created].map(|it| (cell.to_owned(), it)));
+        } else if cell == "`nfts` not empty" {
+            let created = self.created("create_response_fulfilled.json");
+            observations.push((cell.to_owned(), created));
+        }
+        observations
+    }
+
+    fn of_masumi(&self, word: &str) -> Option<Observation> {
+        if word == "see below" {
+            return None;
+        }
+        if let Some(action) = word.strip_prefix("null with ") {
+            let file = "status_funds_locking_requested.json";
+            return Some(self.changed(file, |body| {
+                body["data"]["NextAction"]["requestedAction"] = json!(action);
+            }));
+        }
+        Some(self.changed("status_funds_locked.json", |body| {
+            body["data"]["onChainState"] = json!(word);
+            body["data"]["CurrentTransaction"]["newOnChainState"] = json!(word);
+            body["data"]["NextAction"]["requestedAction"] = json!("None");
+        }))
+    }
+
+    fn of_inabit(&self, word: &str) -> Option<Observation> {
+        if word == "accepted create (no word)" {
+            return Some(self.created("create_response_201.json"));
+        }
+        Some(self.changed("status_allocated.json", |body| {
+            body["data"]["status"] = json!(word);
+        }))
+    }
+
+    fn of_carbon(&self, word: &str, sent: Option<bool>) -> Option<Observation> {
+        if word == "accepted create (no word)" {
+            return Some(self.created("create_response_3ds_enrolled.json"));
+        }
+        Some(self.changed("status_100_settled.json", |body| {
+            body["details"]["status"] = json!(word);
+            if sent == Some(false) {
+                body["details"]["transactionHash"] = Value::Null;
+            }
+        }))
+    }
+
+    fn of_devdraft(&self, word: &str) -> Option<Observation> {
+        if word == "`state: pending`" {
+            return Some(self.created("create_response_201.json"));
+        }
+        Some(self.changed("status_awaiting_funds.json", |body| {
+            body["status"] = json!(word);
+        }))
+    }
+}
+
+/// The registered providers with all their secrets.
+fn registered() -> Vec<(&'static str, Arc<dyn Provider>)> {
+    let secrets = |names: &'static [&'static str]| -> Vec<(&str, &str)> {
+        names.iter().map(|name| (*name, "TESTONLY")).collect()
+    };
+    REGISTRY
+        .iter()
+        .map(|row| (row.name, fixture::build(row, &secrets(row.secrets))))
+        .collect()
+}
+
+#[test]
+fn each_word_of_the_table_is_mapped_as_its_row_says() {
+    let table = table();
+    let (head, rows) = table.split_first().unwrap();
+    for (name, provider) in registered() {
+        let place = head
+            .iter()
+            .position(|cell| cell.to_lowercase().split(' ').next() == Some(name))
+            .unwrap_or_else(|| panic!("{name} has no column"));
+        let sample = Sample::new(name, provider);
+        let mut words = 0;
+        for row in rows {
+            assert_eq!(row.len(), head.len(), "{row:?}");
+            let (state, finality, attention) = row_head(&row[0]);
+            if row[place].is_empty() {
+                continue;
+            }
+            for (word, observation) in sample.observations(&row[place]) {
+                let what = format!("{name}: {word} in {}", row[0]);
+                assert_eq!(
+                    observation.standing,
+                    Standing::Mapped(state, finality),
+                    "{what}"
+                );
+                let wanted = (attention || word.ends_with(" (attention)"))
+                    .then_some(AttentionReason::ProviderManualAction);
+                assert_eq!(observation.attention, wanted, "{what}");
+                let failed = matches!(
+                    state,
+                    State::Failed | State::Expired | State::Canceled | State::Returned
+                );
+                assert_eq!(observation.failure.is_some(), failed, "{what}");
+                words += 1;
+            }
+        }
+        assert!(words > 0, "{name} has no word in the table");
+    }
+}
+
+#[test]
+fn each_word_of_a_graph_stands_in_the_table() {
+    let table = table();
+    let (head, rows) = table.split_first().unwrap();
+    for (name, provider) in registered() {
+        // The words of these two stand in their column one by one, so that none can be missed.
+        if !["inabit", "carbon"].contains(&name) {
+            continue;
+        }
+        let place = head
+            .iter()
+            .position(|cell| cell.to_lowercase() == name)
+            .unwrap();
+        let column: Vec<&str> = rows
+            .iter()
+            .flat_map(|row| row[place].split([';', ',', ' ']))
+            .collect();
+        let steps = provider.graph().0.iter();
+        for word in steps.flat_map(|(from, to)| to.iter().chain([from])) {
+            assert!(column.contains(word), "{name}: {word} is in no row");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "assertion `left == right` failed")]
+fn a_word_without_a_mapping_is_found() {
+    let (name, provider) = registered()
+        .into_iter()
+        .find(|(name, _)| *name == "inabit")
+        .unwrap();
+    let read = Sample::new(name, provider).observations("Allocated, Conjured");
+    for (word, observation) in read {
+        assert_eq!(
+            observation.standing,
+            Standing::Mapped(State::AwaitingPayment, Finality::Open),
+            "{word}"
+        );
+    }
+}
+
+#[test]
+fn the_registry_keeps_the_tables_order() {
+    let table = table();
+    let column = |name: &str| {
+        let is_its = |cell: &String| cell.to_lowercase().starts_with(name);
+        table[0].iter().position(is_its)
+    };
+    let columns: Vec<_> = REGISTRY.iter().map(|row| column(row.name)).collect();
+    assert!(columns.iter().all(Option::is_some));
+    assert!(columns.is_sorted());
+    for row in REGISTRY {
+        assert_eq!(super::registered(row.name).unwrap().name, row.name);
+    }
+}
