@@ -1,0 +1,326 @@
+//! Groups the writes that have arrived into one commit, tells observers, then answers.
+//!
+//! One task per journal; where the store blocks it runs in `spawn_blocking`, which holds tokio's
+//! paused time still. What arrives during a commit is the next group, so grouping costs no waiting.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::purchase::Timestamp;
+
+use super::{Committed, JournalError, Observer, Position, Write, Written};
+
+/// The most writes of one commit: more would make each of them wait longer than they save.
+const GROUP_MAX: usize = 512;
+/// Writes that may wait; beyond that, writers wait before they are in the queue.
+const QUEUE_MAX: usize = 4 * GROUP_MAX;
+/// How long after a failed commit the next attempt is made where no write comes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What retention takes away.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retirement {
+    pub(super) finals_before: Timestamp,
+    pub(super) remnants_before: Timestamp,
+    pub(super) limit: usize,
+}
+
+/// One part of a group.
+#[derive(Debug)]
+pub(super) enum Change {
+    Write(Write),
+    Retire(Retirement),
+}
+
+/// What became of one part.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Written(Written),
+    Retired(usize),
+}
+
+/// What became of a group that is committed.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// One per part, in the group's order.
+    pub(super) answers: Vec<Result<Answer, JournalError>>,
+    /// The transitions, in commit order.
+    pub(super) committed: Vec<Arc<Committed>>,
+    /// The newest position.
+    pub(super) head: Position,
+    /// Whether anything reached the disk; a group of refused writes proves nothing about it.
+    pub(super) wrote: bool,
+}
+
+/// What the committer writes to. Its methods may block.
+pub(super) trait Store: Send + 'static {
+    /// Applies all parts in one transaction; an error means that none is done.
+    fn commit(&mut self, changes: Vec<Change>) -> Result<Group, JournalError>;
+
+    /// Commits something small of its own.
+    fn probe(&mut self) -> Result<(), JournalError>;
+
+    /// The last call.
+    fn close(&mut self);
+}
+
+/// Those who hear of commits.
+#[derive(Default)]
+pub(super) struct Observers(Mutex<Vec<Observer>>);
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Observers")
+    }
+}
+
+impl Observers {
+    pub(super) fn add(&self, observer: Observer) {
+        let mut observers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        observers.push(observer);
+    }
+
+    /// Tells all of them. Not under the lock: an observer may add another.
+    pub(super) fn tell(&self, committed: &[Arc<Committed>]) {
+        if committed.is_empty() {
+            return;
+        }
+        let observers = (self.0.lock())
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for observer in observers {
+            // The transitions are durable: their writers must be answered whatever an observer does.
+            if catch_unwind(AssertUnwindSafe(|| observer(committed))).is_err() {
+                tracing::error!("an observer of the journal panicked");
+            }
+        }
+    }
+}
+
+/// What readers of a journal see of its commits.
+#[derive(Debug)]
+pub(super) struct Published {
+    head: AtomicU64,
+    commits: AtomicU64,
+    available: watch::Sender<bool>,
+    pub(super) observers: Observers,
+}
+
+impl Published {
+    pub(super) fn new(head: Position) -> Self {
+        Self {
+            head: AtomicU64::new(head.0),
+            commits: AtomicU64::new(0),
+            available: watch::Sender::new(true),
+            observers: Observers::default(),
+        }
+    }
+
+    pub(super) fn head(&self) -> Position {
+        Position(self.head.load(Ordering::Acquire))
+    }
+
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn available(&self) -> watch::Receiver<bool> {
+        self.available.subscribe()
+    }
+
+    /// Wakes those who wait only where the value changes.
+    pub(super) fn set_available(&self, available: bool) {
+        self.available.send_if_modified(|was| {
+            let changes = *was != available;
+            *was = available;
+            changes
+        });
+    }
+
+    fn publish(&self, group: &Group) {
+        // An observer that reads on its own must find what it is told of: the head moves first.
+        self.head.store(group.head.0, Ordering::Release);
+        if group.wrote {
+            self.commits.fetch_add(1, Ordering::Relaxed);
+            self.set_available(true);
+        }
+        self.observers.tell(&group.committed);
+    }
+}
+
+#[derive(Debug)]
+struct Job {
+    change: Change,
+    answer: oneshot::Sender<Result<Answer, JournalError>>,
+}
+
+/// The way to the task that commits. Dropping it ends the task once the queue is empty.
+#[derive(Debug)]
+pub(super) struct Committer {
+    queue: mpsc::Sender<Job>,
+    published: Arc<Published>,
+    closing: CancellationToken,
+    closed: CancellationToken,
+    /// Owned here; it ends by `closing` or by the end of the queue.
+    _task: JoinHandle<()>,
+}
+
+impl Committer {
+    /// Starts the task on the current runtime.
+    pub(super) fn start(store: impl Store, published: Arc<Published>) -> Self {
+        let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+        let closing = CancellationToken::new();
+        let closed = CancellationToken::new();
+        let worker = Worker {
+            store: Arc::new(Mutex::new(store)),
+            jobs,
+            published: Arc::clone(&published),
+            closing: closing.clone(),
+        };
+        let guard = closed.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            worker.run().await;
+            drop(guard);
+        });
+        Self {
+            queue,
+            published,
+            closing,
+            closed,
+            _task: task,
+        }
+    }
+
+    pub(super) fn published(&self) -> &Arc<Published> {
+        &self.published
+    }
+
+    /// Commits one write with others.
+    pub(super) async fn write(&self, write: Write) -> Result<Written, JournalError> {
+        match self.change(Change::Write(write)).await? {
+            Answer::Written(written) => Ok(written),
+            Answer::Retired(_) => Err(JournalError::unavailable("an answer of another kind")),
+        }
+    }
+
+    /// Retires between two writes.
+    pub(super) async fn retire(&self, retirement: Retirement) -> Result<usize, JournalError> {
+        match self.change(Change::Retire(retirement)).await? {
+            Answer::Retired(count) => Ok(count),
+            Answer::Written(_) => Err(JournalError::unavailable("an answer of another kind")),
+        }
+    }
+
+    async fn change(&self, change: Change) -> Result<Answer, JournalError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.queue.send(Job { change, answer }).await;
+        sent.map_err(|_| JournalError::unavailable("it is closed"))?;
+        (answered.await).unwrap_or_else(|_| Err(JournalError::unavailable("it was closed")))
+    }
+
+    /// Commits what has arrived, then closes the store; all later changes fail.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        self.closed.cancelled().await;
+    }
+}
+
+struct Worker<S> {
+    /// Guarded: each use is one blocking call, and only this task makes them, one after another.
+    store: Arc<Mutex<S>>,
+    jobs: mpsc::Receiver<Job>,
+    published: Arc<Published>,
+    closing: CancellationToken,
+}
+
+impl<S: Store> Worker<S> {
+    async fn run(mut self) {
+        let mut health = self.published.available();
+        loop {
+            let is_down = !*health.borrow_and_update();
+            let is_closing = self.jobs.is_closed();
+            tokio::select! {
+                biased;
+                () = self.closing.cancelled(), if !is_closing => self.jobs.close(),
+                job = self.jobs.recv() => match job {
+                    Some(first) => self.commit_with_others(first).await,
+                    None => break,
+                },
+                () = tokio::time::sleep(PROBE_INTERVAL), if is_down => self.probe().await,
+                // Nothing follows from the error: the sender is held by this task.
+                _ = health.changed() => {}
+            }
+        }
+        let closed = self.blocking(|store| {
+            store.close();
+            Ok(())
+        });
+        closed.await.ok();
+    }
+
+    async fn commit_with_others(&mut self, first: Job) {
+        // One turn for the writers that are about to write, such as those just answered.
+        tokio::task::yield_now().await;
+        let mut changes = vec![first.change];
+        let mut waiters = vec![first.answer];
+        while changes.len() < GROUP_MAX {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            changes.push(job.change);
+            waiters.push(job.answer);
+        }
+        match self.blocking(move |store| store.commit(changes)).await {
+            Ok(group) => {
+                self.published.publish(&group);
+                for (waiter, answer) in waiters.into_iter().zip(group.answers) {
+                    // A writer that has gone away is not told; its write is durable all the same.
+                    waiter.send(answer).ok();
+                }
+            }
+            Err(error) => {
+                self.failed(&error);
+                for waiter in waiters {
+                    waiter.send(Err(error.clone())).ok();
+                }
+            }
+        }
+    }
+
+    async fn probe(&self) {
+        match self.blocking(Store::probe).await {
+            Ok(()) => {
+                tracing::info!("the journal works again");
+                self.published.set_available(true);
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&self, error: &JournalError) {
+        tracing::error!(%error, "a commit failed");
+        self.published.set_available(false);
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut S) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let store = Arc::clone(&self.store);
+        let task = tokio::task::spawn_blocking(move || {
+            work(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        (task.await).unwrap_or_else(|error| Err(JournalError::unavailable(error)))
+    }
+}
