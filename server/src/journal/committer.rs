@@ -324,3 +324,181 @@ impl<S: Store> Worker<S> {
         (task.await).unwrap_or_else(|error| Err(JournalError::unavailable(error)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc as blocking;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A store that waits for a sign before each commit and tells how large the group was.
+    struct Slow {
+        go: blocking::Receiver<Act>,
+        sizes: mpsc::UnboundedSender<usize>,
+    }
+
+    enum Act {
+        Succeed,
+        Fail,
+        Panic,
+    }
+
+    impl Store for Slow {
+        fn commit(&mut self, changes: Vec<Change>) -> Result<Group, JournalError> {
+            self.sizes.send(changes.len()).unwrap();
+            match self.go.recv().unwrap() {
+                Act::Succeed => Ok(Group {
+                    answers: (changes.iter())
+                        .map(|_| Ok(Answer::Written(Written::Done)))
+                        .collect(),
+                    committed: Vec::new(),
+                    head: Position(0),
+                    wrote: true,
+                }),
+                Act::Fail => Err(JournalError::unavailable("as told")),
+                Act::Panic => panic!("as told"),
+            }
+        }
+
+        fn probe(&mut self) -> Result<(), JournalError> {
+            self.sizes.send(0).unwrap();
+            match self.go.recv().unwrap() {
+                Act::Succeed => Ok(()),
+                Act::Fail | Act::Panic => Err(JournalError::unavailable("as told")),
+            }
+        }
+
+        fn close(&mut self) {}
+    }
+
+    struct Bench {
+        committer: Arc<Committer>,
+        go: blocking::Sender<Act>,
+        sizes: mpsc::UnboundedReceiver<usize>,
+    }
+
+    fn bench() -> Bench {
+        let (go, told) = blocking::channel();
+        let (tell, sizes) = mpsc::unbounded_channel();
+        let store = Slow {
+            go: told,
+            sizes: tell,
+        };
+        let published = Arc::new(Published::new(Position(0)));
+        Bench {
+            committer: Arc::new(Committer::start(store, published)),
+            go,
+            sizes,
+        }
+    }
+
+    impl Bench {
+        /// Starts so many writes and lets them get as far as they can.
+        async fn write(&self, count: usize) -> Vec<JoinHandle<Result<Written, JournalError>>> {
+            let put = || Write::Put {
+                key: String::new(),
+                value: String::new(),
+            };
+            let writers: Vec<_> = (0..count)
+                .map(|_| {
+                    let committer = Arc::clone(&self.committer);
+                    tokio::spawn(async move { committer.write(put()).await })
+                })
+                .collect();
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+            writers
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_arrives_during_a_commit_is_the_next_group() {
+        let mut bench = bench();
+        let first = bench.write(1).await;
+        assert_eq!(bench.sizes.recv().await, Some(1), "no wait when idle");
+        let others = bench.write(600).await;
+        for _ in 0..3 {
+            bench.go.send(Act::Succeed).unwrap();
+        }
+        assert_eq!(bench.sizes.recv().await, Some(GROUP_MAX));
+        assert_eq!(bench.sizes.recv().await, Some(600 - GROUP_MAX));
+        for writer in first.into_iter().chain(others) {
+            assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
+        }
+        assert_eq!(bench.committer.published().commits(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_bounded() {
+        let mut bench = bench();
+        let first = bench.write(1).await;
+        assert_eq!(bench.sizes.recv().await, Some(1));
+        let others = bench.write(QUEUE_MAX + 300).await;
+        assert_eq!(bench.committer.queue.capacity(), 0, "300 wait outside");
+        for _ in 0..20 {
+            bench.go.send(Act::Succeed).unwrap();
+        }
+        for writer in first.into_iter().chain(others) {
+            assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_commit_is_followed_by_a_probe_each_second() {
+        let mut bench = bench();
+        let mut available = bench.committer.published().available();
+        let start = Instant::now();
+        for act in [Act::Fail, Act::Fail, Act::Fail, Act::Succeed] {
+            bench.go.send(act).unwrap();
+        }
+        let writers = bench.write(3).await;
+        for writer in writers {
+            let error = writer.await.unwrap().unwrap_err();
+            assert!(!*available.borrow(), "{error}");
+        }
+        available.wait_for(|available| *available).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 3);
+        let mut sizes = Vec::new();
+        while let Ok(size) = bench.sizes.try_recv() {
+            sizes.push(size);
+        }
+        assert_eq!(sizes, [3, 0, 0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_succeeds_ends_the_fault_before_the_probe() {
+        let bench = bench();
+        let start = Instant::now();
+        for act in [Act::Panic, Act::Succeed] {
+            bench.go.send(act).unwrap();
+        }
+        for (is_ok, available) in [(false, false), (true, true)] {
+            for writer in bench.write(2).await {
+                assert_eq!(writer.await.unwrap().is_ok(), is_ok);
+            }
+            assert_eq!(*bench.committer.published().available().borrow(), available);
+        }
+        assert!(start.elapsed() < PROBE_INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn close_commits_what_has_arrived() {
+        let mut bench = bench();
+        let first = bench.write(1).await;
+        assert_eq!(bench.sizes.recv().await, Some(1));
+        let others = bench.write(10).await;
+        for _ in 0..2 {
+            bench.go.send(Act::Succeed).unwrap();
+        }
+        bench.committer.close().await;
+        for writer in first.into_iter().chain(others) {
+            assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
+        }
+        for writer in bench.write(1).await {
+            assert!(writer.await.unwrap().is_err());
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! A commit is fsynced (WAL, synchronous=FULL) before anyone hears of it; checkpoints run beside it
 //! on a connection of their own.
 
+mod change;
 mod file;
 mod read;
 mod schema;
@@ -328,4 +329,20 @@ impl Journal for SqliteJournal {
         self.readers.close().await;
         self.committer.close().await;
     }
+}
+
+/// How SQLite goes about a list, step by step.
+#[cfg(test)]
+pub(super) fn list_plan(
+    connection: &Connection,
+    filter: &Filter,
+    after: Option<(Timestamp, PurchaseId)>,
+) -> Vec<String> {
+    let (sql, values) = read::list_query(filter, after, 10);
+    let mut statement = connection
+        .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+        .unwrap();
+    let values = rusqlite::params_from_iter(values);
+    let steps = statement.query_map(values, |row| row.get(3)).unwrap();
+    steps.collect::<rusqlite::Result<_>>().unwrap()
 }

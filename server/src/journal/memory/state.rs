@@ -92,13 +92,13 @@ impl State {
         if let Some(taken) = self.record_by_key(&purchase.caller, &purchase.idempotency_key) {
             return Ok(Written::KeyTaken(Box::new(taken.clone())));
         }
+        if self.purchases.contains_key(&id) {
+            return Err(rules::malformed(id, "it exists with another key"));
+        }
         if let Some(reference) = &last.reference
             && let Some(taken) = self.purchase_by_reference(&purchase.account, reference)
         {
             return Ok(Written::ReferenceTaken(taken));
-        }
-        if self.purchases.contains_key(&id) {
-            return Err(rules::malformed(id, "it exists with another key"));
         }
         let key = (
             purchase.caller.clone(),
