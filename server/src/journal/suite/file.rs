@@ -182,6 +182,34 @@ async fn the_file_and_its_companions_are_for_their_owner_alone() {
     }
 }
 
+#[tokio::test]
+async fn a_wiped_buyer_action_is_nowhere_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path_in(&folder);
+    let holds = |text: &[u8]| {
+        ["db", "db-wal"].into_iter().any(|ending| {
+            let bytes = fs::read(path.with_extension(ending)).unwrap_or_default();
+            bytes.windows(text.len()).any(|window| window == text)
+        })
+    };
+    let journal = open(&path).await.unwrap();
+    fill(&journal).await;
+    journal.close().await;
+    assert!(holds(b"https://a.example"));
+    let journal = open(&path).await.unwrap();
+    append(&journal, 1, |status| {
+        status.state = State::Paid;
+        status.buyer_action = None;
+    })
+    .await;
+    journal.close().await;
+    assert!(!holds(b"https://a.example"));
+    assert!(
+        holds(b"AWAITING") || holds(b"CREATED"),
+        "the rest is legible"
+    );
+}
+
 /// Makes a journal's file, closes it, and changes it with SQL.
 async fn altered(folder: &tempfile::TempDir, sql: &str) -> PathBuf {
     let path = path_in(folder);
@@ -328,7 +356,7 @@ async fn the_write_ahead_log_is_checkpointed_beside_the_commits() {
 }
 
 #[tokio::test]
-async fn lists_and_tails_follow_an_index() {
+async fn lists_follow_an_index() {
     let folder = tempfile::tempdir().unwrap();
     let path = path_in(&folder);
     let journal = open(&path).await.unwrap();
