@@ -3,7 +3,9 @@
 //! Writes are grouped by a committer; what is visible to a reader is committed. Committing is
 //! publishing: observers hear of each committed transition in commit order, before the writer does.
 
+mod committer;
 pub mod memory;
+mod rules;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -50,7 +52,9 @@ pub struct Record {
     pub attempt: Option<Attempt>,
     /// When the order was first sent; `None` where it never was, as with an adopted one.
     pub first_send_time: Option<Timestamp>,
-    /// When the newest revision was observed that changed more than its STALE attention.
+    /// When the newest revision was observed that changed more than its STALE attention: one that
+    /// has that attention, or follows one that has, and is equal in all but attention and stamps
+    /// leaves it.
     pub change_time: Timestamp,
     /// What an operator wrote when settling it by hand.
     pub resolution_note: Option<String>,
@@ -65,15 +69,17 @@ pub type Remnant = Record;
 #[derive(Debug, Clone)]
 pub enum Write {
     /// A new purchase with its first transitions (revisions from 1, dense): one for an intent, two
-    /// for a purchase that was adopted. Its key must be new for its caller, and its reference, if
-    /// it has one, new for its account.
+    /// for a purchase that was adopted. Its key must be new for its caller, remnants included, and
+    /// its reference, if it has one, new for its account, remnants not included.
     Begin {
         /// Everything known of it; `purchase.status` is the last transition's status.
         record: Box<Record>,
         /// Its transitions.
         transitions: Vec<Transition>,
     },
-    /// One more transition.
+    /// One more transition, of a purchase that is not FINAL.
+    ///
+    /// Where it leaves the state, the buyer actions of all revisions before it are wiped.
     Append {
         /// Whose.
         purchase: PurchaseId,
@@ -86,7 +92,7 @@ pub enum Write {
         /// An operator's note, to be kept.
         note: Option<String>,
     },
-    /// Records that a submit begins, without a revision.
+    /// Records that a submit begins, without a revision, at a purchase that is not FINAL.
     BeginAttempt {
         /// Whose.
         purchase: PurchaseId,
@@ -139,7 +145,8 @@ pub enum Written {
     KeyTaken(Box<Record>),
     /// A `Begin` or `Append` met its reference at another purchase of the same account.
     ReferenceTaken(PurchaseId),
-    /// The newest revision is not the expected one (or the purchase is gone: `None`).
+    /// The newest revision is not the expected one, or is FINAL, or is not the one before the
+    /// transition's (or the purchase is gone: `None`).
     Stale(Option<Box<Record>>),
 }
 
@@ -232,6 +239,13 @@ pub type Observer = Arc<dyn Fn(&[Arc<Committed>]) + Send + Sync>;
 
 /// The durable log.
 ///
+/// A write that meets one of its guards changes nothing and is answered with what it met, in this
+/// order: key, reference of a `Begin`; revision, reference of an `Append`. A write that contradicts
+/// itself (a `Begin` without dense transitions or with the id of another purchase) fails. A commit
+/// that fails fails all writes of its group and none of them is done; [`Journal::available`] turns
+/// false before they are answered, and true with the next commit that works, for which the journal
+/// itself tries once a second.
+///
 /// All methods are cancel-safe: a write whose future is dropped may still be committed, a read has
 /// no effect.
 #[async_trait]
@@ -239,7 +253,7 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// Commits one write, grouped with others that have arrived.
     async fn write(&self, write: Write) -> Result<Written, JournalError>;
 
-    /// The record of a purchase.
+    /// The record of a purchase; `None` for a remnant.
     async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError>;
 
     /// The record that has this key, or what retention has left of it.
@@ -256,7 +270,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
         reference: &Reference,
     ) -> Result<Option<PurchaseId>, JournalError>;
 
-    /// A purchase's transitions after a revision, in order, at most `limit`.
+    /// A purchase's transitions after a revision, in order, at most `limit`, with the buyer actions
+    /// that are not wiped.
     async fn transitions(
         &self,
         purchase: PurchaseId,
@@ -274,8 +289,10 @@ pub trait Journal: fmt::Debug + Send + Sync {
     ) -> Result<Vec<Purchase>, JournalError>;
 
     /// Committed transitions after a position, in order, of one caller (or all), at most `limit`,
-    /// without buyer actions. Returns the position that was searched through as well, which is
-    /// where to go on.
+    /// without buyer actions; each with the status of that step. Returns the position that was
+    /// searched through as well, which is where to go on: the head at the time where fewer than
+    /// `limit` were found, else the last one's position; never less than `after`. Positions whose
+    /// purchases have become remnants are skipped.
     async fn tail(
         &self,
         caller: Option<&CallerName>,
@@ -294,7 +311,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
     async fn get(&self, key: &str) -> Result<Option<String>, JournalError>;
 
     /// Makes remnants of purchases that have been FINAL since before `finals_before`, and deletes
-    /// remnants created before `remnants_before`; at most `limit` of each. Returns how many.
+    /// remnants of purchases created before `remnants_before`; at most `limit` of each, the oldest
+    /// first. Returns how many in all. Neither is an event: no position, no observer.
     async fn retire(
         &self,
         finals_before: Timestamp,
@@ -316,9 +334,14 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// Whether the last commit or read worked, as a value that can be waited on.
     fn available(&self) -> tokio::sync::watch::Receiver<bool>;
 
+    /// Transactions committed since this journal was opened, for metrics; 0 where not counted.
+    fn commits(&self) -> u64 {
+        0
+    }
+
     /// Adds an observer; it hears of every later commit.
     fn observe(&self, observer: Observer);
 
-    /// Commits what has arrived, then closes. Later writes fail.
+    /// Commits what has arrived, then closes. Later writes and reads fail.
     async fn close(&self);
 }

@@ -1,1 +1,241 @@
-//! stub
+//! The journal of simulations: in memory, deterministic, with faults to order.
+//!
+//! It has no task of its own, so that it outlives the runtime of a process that a simulation kills:
+//! [`MemoryJournal::reopened`] is what the next process finds.
+
+mod state;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::purchase::{
+    AccountName, CallerName, Purchase, PurchaseId, Reference, Revision, Timestamp, Transition,
+};
+
+use super::{
+    Committed, Filter, Journal, JournalError, Observer, Position, Record, Write, Written,
+    committer::{Observers, Retirement},
+};
+use state::State;
+
+/// A journal in memory.
+pub struct MemoryJournal {
+    epoch: Arc<str>,
+    /// Shared with all other openings; guarded: each use is short and never awaits.
+    state: Arc<Mutex<State>>,
+    /// Shared with all other openings: the fault is the disk's.
+    fails_writes: Arc<AtomicBool>,
+    /// Beside the state, so that observers, who are told under its lock, can ask for it.
+    head: Arc<AtomicU64>,
+    /// This opening's, as the rest below.
+    observers: Observers,
+    available: watch::Sender<bool>,
+    commits: AtomicU64,
+    is_closed: AtomicBool,
+}
+
+impl fmt::Debug for MemoryJournal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("MemoryJournal")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MemoryJournal {
+    /// An empty journal.
+    pub fn new(epoch: &str) -> Self {
+        Self {
+            epoch: Arc::from(epoch),
+            state: Arc::default(),
+            fails_writes: Arc::default(),
+            head: Arc::default(),
+            observers: Observers::default(),
+            available: watch::Sender::new(true),
+            commits: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The same store as another process finds it: all that was committed, no observers.
+    #[must_use]
+    pub fn reopened(&self) -> Self {
+        Self {
+            state: Arc::clone(&self.state),
+            fails_writes: Arc::clone(&self.fails_writes),
+            head: Arc::clone(&self.head),
+            ..Self::new(&self.epoch)
+        }
+    }
+
+    /// Makes every commit fail from now on, or work again.
+    ///
+    /// Of all openings, the one that it is called on is available again at once; the others are
+    /// with their next write.
+    pub fn fail_writes(&self, fail: bool) {
+        self.fails_writes.store(fail, Ordering::SeqCst);
+        if !fail {
+            self.set_available(true);
+        }
+    }
+
+    fn set_available(&self, available: bool) {
+        self.available.send_if_modified(|was| {
+            let changes = *was != available;
+            *was = available;
+            changes
+        });
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, JournalError> {
+        self.check_open()?;
+        Ok(read(
+            &self.state.lock().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+
+    /// One commit of its own, with the observers told before anyone can commit after it.
+    fn commit<T>(
+        &self,
+        change: impl FnOnce(&mut State, &mut Vec<Arc<Committed>>) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        self.check_open()?;
+        if self.fails_writes.load(Ordering::SeqCst) {
+            self.set_available(false);
+            return Err(JournalError::unavailable("writes are made to fail"));
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut committed = Vec::new();
+        let answer = change(&mut state, &mut committed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.head.store(state.head().0, Ordering::SeqCst);
+        self.set_available(true);
+        // Under the lock, which is what keeps the order; observers must not block anyway.
+        self.observers.tell(&committed);
+        answer
+    }
+
+    fn check_open(&self) -> Result<(), JournalError> {
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Err(JournalError::unavailable("it is closed"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Journal for MemoryJournal {
+    async fn write(&self, write: Write) -> Result<Written, JournalError> {
+        // Others get a turn on both sides of the commit, as they do where it takes time.
+        tokio::task::yield_now().await;
+        let written = self.commit(|state, committed| state.write(write, committed));
+        tokio::task::yield_now().await;
+        written
+    }
+
+    async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError> {
+        self.read(|state| state.record(purchase).cloned())
+    }
+
+    async fn record_by_key(
+        &self,
+        caller: &CallerName,
+        key: &str,
+    ) -> Result<Option<Record>, JournalError> {
+        self.read(|state| state.record_by_key(caller, key).cloned())
+    }
+
+    async fn purchase_by_reference(
+        &self,
+        account: &AccountName,
+        reference: &Reference,
+    ) -> Result<Option<PurchaseId>, JournalError> {
+        self.read(|state| state.purchase_by_reference(account, reference))
+    }
+
+    async fn transitions(
+        &self,
+        purchase: PurchaseId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Transition>, JournalError> {
+        self.read(|state| state.transitions(purchase, after, limit))
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<(Timestamp, PurchaseId)>,
+        limit: usize,
+    ) -> Result<Vec<Purchase>, JournalError> {
+        self.read(|state| state.list(filter, after, limit))
+    }
+
+    async fn tail(
+        &self,
+        caller: Option<&CallerName>,
+        after: Position,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Committed>>, Position), JournalError> {
+        self.read(|state| state.tail(caller, after, limit))
+    }
+
+    async fn open_records(
+        &self,
+        after: Option<PurchaseId>,
+        limit: usize,
+    ) -> Result<Vec<Record>, JournalError> {
+        self.read(|state| state.open_records(after, limit))
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<String>, JournalError> {
+        self.read(|state| state.get(key))
+    }
+
+    async fn retire(
+        &self,
+        finals_before: Timestamp,
+        remnants_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, JournalError> {
+        let retirement = Retirement {
+            finals_before,
+            remnants_before,
+            limit,
+        };
+        self.commit(|state, _| Ok(state.retire(retirement)))
+    }
+
+    fn head(&self) -> Position {
+        Position(self.head.load(Ordering::SeqCst))
+    }
+
+    fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    fn available(&self) -> watch::Receiver<bool> {
+        self.available.subscribe()
+    }
+
+    fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    fn observe(&self, observer: Observer) {
+        self.observers.add(observer);
+    }
+
+    async fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+    }
+}

@@ -1,1 +1,118 @@
-//! stub
+//! The behaviours that every journal has: one set, run against each of them.
+//!
+//! What only a file can do stands in `file`; random histories in `model`.
+
+mod file;
+mod guards;
+mod health;
+mod model;
+mod reads;
+mod values;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Journal, memory::MemoryJournal, sqlite::SqliteJournal};
+use crate::clock::Clock;
+use values::at;
+
+/// A journal to test, with a way to make its commits fail.
+pub struct Subject {
+    pub journal: Arc<dyn Journal>,
+    pub fail_writes: Box<dyn Fn(bool) + Send + Sync>,
+    /// Kept for as long as the file is used.
+    _folder: Option<tempfile::TempDir>,
+}
+
+pub fn memory() -> Subject {
+    let journal = Arc::new(MemoryJournal::new("epoch"));
+    let faulty = Arc::clone(&journal);
+    Subject {
+        journal,
+        fail_writes: Box::new(move |fail| faulty.fail_writes(fail)),
+        _folder: None,
+    }
+}
+
+pub async fn sqlite() -> Subject {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let journal = SqliteJournal::open(&path, &Clock::simulated(at(0), 1))
+        .await
+        .unwrap();
+    Subject {
+        journal: Arc::new(journal),
+        fail_writes: Box::new(move |fail| file::fail_commits(&path, fail)),
+        _folder: Some(folder),
+    }
+}
+
+/// Waits for a condition that the machine, not the test, brings about.
+pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Runs each behaviour against each journal, as a test of its own, in paused time: what a journal
+/// does on other threads must hold it still.
+macro_rules! behaviours {
+    ($($area:ident :: $behaviour:ident,)+) => {
+        mod on_memory {
+            $(#[tokio::test(start_paused = true)]
+            async fn $behaviour() {
+                super::$area::$behaviour(super::memory()).await;
+            })+
+        }
+        mod on_sqlite {
+            $(#[tokio::test(start_paused = true)]
+            async fn $behaviour() {
+                super::$area::$behaviour(super::sqlite().await).await;
+            })+
+        }
+    };
+}
+
+behaviours! {
+    guards::a_purchase_that_was_begun_is_read_back_whole,
+    guards::an_adopted_purchase_begins_with_two_transitions,
+    guards::a_key_is_taken_once_per_caller,
+    guards::a_reference_is_tracked_once_per_account,
+    guards::a_reference_that_was_left_is_free_again,
+    guards::an_append_needs_the_newest_revision,
+    guards::revisions_are_dense,
+    guards::a_beginning_with_gaps_is_refused_and_changes_nothing,
+    guards::nothing_is_appended_after_final,
+    guards::one_of_many_rivals_wins_each_revision,
+    guards::an_attempt_begins_and_ends,
+    guards::a_note_is_kept,
+    guards::a_stale_attention_does_not_move_the_change_time,
+    guards::a_text_is_kept_by_its_key,
+    reads::leaving_a_state_wipes_its_buyer_actions,
+    reads::buyer_actions_are_wiped_up_to_a_revision,
+    reads::lists_and_tails_have_no_buyer_actions,
+    reads::a_tail_is_in_commit_order_and_resumes,
+    reads::a_tail_of_one_caller_searches_through_those_of_others,
+    reads::a_tail_shows_each_step_with_its_own_status,
+    reads::a_tail_from_beyond_the_head_stays_there,
+    reads::transitions_are_read_in_pages,
+    reads::a_list_is_filtered_as_the_filter_says,
+    reads::pages_neither_skip_nor_repeat_while_others_insert,
+    reads::labels_are_searched_to_the_end,
+    reads::open_records_are_read_in_pages_without_finals,
+    reads::a_final_purchase_becomes_a_remnant,
+    reads::a_remnant_keeps_its_key_and_frees_its_reference,
+    reads::remnants_end_with_their_time,
+    reads::positions_are_not_given_again_after_retirement,
+    health::observers_hear_in_commit_order_before_the_writer,
+    health::an_observer_that_panics_stops_nobody,
+    health::a_failing_commit_is_refused_and_turns_available_off,
+    health::a_closed_journal_refuses,
+}

@@ -1,0 +1,401 @@
+//! The tables of the memory journal: ordered maps, so that every run reads them alike.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    journal::{
+        Attempt, AttemptChange, Committed, Filter, JournalError, Position, Record, Write, Written,
+        committer::Retirement, rules,
+    },
+    purchase::{
+        AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, Timestamp,
+        Transition,
+    },
+};
+
+/// One purchase with its history; a remnant has none.
+#[derive(Debug)]
+struct Kept {
+    record: Record,
+    transitions: Vec<Transition>,
+    final_time: Option<Timestamp>,
+    is_remnant: bool,
+}
+
+/// Everything that is committed.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    head: u64,
+    purchases: BTreeMap<PurchaseId, Kept>,
+    by_key: BTreeMap<(CallerName, Arc<str>), PurchaseId>,
+    /// Of purchases that are no remnants, as the next three.
+    by_reference: BTreeMap<(AccountName, Reference), PurchaseId>,
+    by_time: BTreeSet<(Timestamp, PurchaseId)>,
+    open: BTreeSet<PurchaseId>,
+    log: BTreeMap<u64, (PurchaseId, Revision)>,
+    texts: BTreeMap<String, String>,
+}
+
+impl State {
+    pub(super) fn head(&self) -> Position {
+        Position(self.head)
+    }
+
+    pub(super) fn write(
+        &mut self,
+        write: Write,
+        committed: &mut Vec<Arc<Committed>>,
+    ) -> Result<Written, JournalError> {
+        match write {
+            Write::Begin {
+                record,
+                transitions,
+            } => self.begin(*record, transitions, committed),
+            Write::Append {
+                purchase,
+                transition,
+                expected,
+                attempt,
+                note,
+            } => Ok(self.append(purchase, *transition, expected, attempt, note, committed)),
+            Write::BeginAttempt {
+                purchase,
+                expected,
+                attempt,
+                now,
+            } => Ok(self.begin_attempt(purchase, expected, attempt, now)),
+            Write::WipeBuyerActions { purchase, through } => {
+                if let Some(kept) = self.purchases.get_mut(&purchase) {
+                    kept.wipe_buyer_actions(through);
+                }
+                Ok(Written::Done)
+            }
+            Write::Put { key, value } => {
+                self.texts.insert(key, value);
+                Ok(Written::Done)
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        mut record: Record,
+        transitions: Vec<Transition>,
+        committed: &mut Vec<Arc<Committed>>,
+    ) -> Result<Written, JournalError> {
+        let id = record.purchase.id;
+        let last = rules::last_status(id, &transitions)?.clone();
+        let purchase = &record.purchase;
+        if let Some(taken) = self.record_by_key(&purchase.caller, &purchase.idempotency_key) {
+            return Ok(Written::KeyTaken(Box::new(taken.clone())));
+        }
+        if self.purchases.contains_key(&id) {
+            return Err(rules::malformed(id, "it exists with another key"));
+        }
+        if let Some(reference) = &last.reference
+            && let Some(taken) = self.purchase_by_reference(&purchase.account, reference)
+        {
+            return Ok(Written::ReferenceTaken(taken));
+        }
+        let key = (
+            purchase.caller.clone(),
+            Arc::clone(&purchase.idempotency_key),
+        );
+        self.by_key.insert(key, id);
+        self.by_time.insert((purchase.create_time, id));
+        if let Some(first) = transitions.first() {
+            record.purchase.status = Arc::new(first.status.clone());
+        }
+        let change_time = record.change_time;
+        let kept = Kept {
+            record,
+            transitions: Vec::new(),
+            final_time: None,
+            is_remnant: false,
+        };
+        self.purchases.insert(id, kept);
+        for transition in transitions {
+            self.step(id, transition, committed);
+        }
+        if let Some(kept) = self.purchases.get_mut(&id) {
+            kept.record.change_time = change_time;
+        }
+        Ok(Written::Done)
+    }
+
+    fn append(
+        &mut self,
+        id: PurchaseId,
+        transition: Transition,
+        expected: Revision,
+        attempt: AttemptChange,
+        note: Option<String>,
+        committed: &mut Vec<Arc<Committed>>,
+    ) -> Written {
+        if let Some(stale) = self.stale(id, expected) {
+            return stale;
+        }
+        let Some(kept) = self.purchases.get(&id) else {
+            return Written::Stale(None);
+        };
+        if transition.status.revision != expected.next() {
+            return Written::Stale(Some(Box::new(kept.record.clone())));
+        }
+        if let Some(reference) = &transition.status.reference
+            && let Some(taken) =
+                self.purchase_by_reference(&kept.record.purchase.account, reference)
+            && taken != id
+        {
+            return Written::ReferenceTaken(taken);
+        }
+        self.step(id, transition, committed);
+        if let Some(kept) = self.purchases.get_mut(&id) {
+            kept.change_attempt(attempt);
+            if note.is_some() {
+                kept.record.resolution_note = note;
+            }
+        }
+        Written::Done
+    }
+
+    fn begin_attempt(
+        &mut self,
+        id: PurchaseId,
+        expected: Revision,
+        attempt: Attempt,
+        now: Timestamp,
+    ) -> Written {
+        if let Some(stale) = self.stale(id, expected) {
+            return stale;
+        }
+        if let Some(kept) = self.purchases.get_mut(&id) {
+            kept.change_attempt(AttemptChange::Begin { attempt, now });
+        }
+        Written::Done
+    }
+
+    /// What to answer where the newest revision is not the expected one, or is the last.
+    fn stale(&self, id: PurchaseId, expected: Revision) -> Option<Written> {
+        let Some(record) = self.record(id) else {
+            return Some(Written::Stale(None));
+        };
+        let status = &record.purchase.status;
+        (status.revision != expected || status.finality == Finality::Final)
+            .then(|| Written::Stale(Some(Box::new(record.clone()))))
+    }
+
+    /// Adds a step that is known to follow.
+    fn step(
+        &mut self,
+        id: PurchaseId,
+        transition: Transition,
+        committed: &mut Vec<Arc<Committed>>,
+    ) {
+        let Some(kept) = self.purchases.get_mut(&id) else {
+            return;
+        };
+        let account = kept.record.purchase.account.clone();
+        let previous = Arc::clone(&kept.record.purchase.status);
+        let status = &transition.status;
+        if let Some(through) = rules::wiped_through(previous.state, status) {
+            kept.wipe_buyer_actions(through);
+        }
+        kept.record.change_time = rules::change_time(&previous, kept.record.change_time, status);
+        kept.final_time = (status.finality == Finality::Final).then_some(status.observe_time);
+        kept.record.purchase.status = Arc::new(status.clone());
+        if let Some(reference) = &previous.reference {
+            self.by_reference
+                .remove(&(account.clone(), reference.clone()));
+        }
+        if let Some(reference) = &status.reference {
+            self.by_reference.insert((account, reference.clone()), id);
+        }
+        if status.finality == Finality::Final {
+            self.open.remove(&id);
+        } else {
+            self.open.insert(id);
+        }
+        self.head += 1;
+        self.log.insert(self.head, (id, status.revision));
+        committed.push(Arc::new(Committed {
+            position: Position(self.head),
+            purchase: kept.record.purchase.clone(),
+            from_state: transition.from_state,
+            cause: transition.cause,
+        }));
+        kept.transitions.push(transition);
+    }
+
+    pub(super) fn record(&self, id: PurchaseId) -> Option<&Record> {
+        let kept = self.purchases.get(&id)?;
+        (!kept.is_remnant).then_some(&kept.record)
+    }
+
+    pub(super) fn record_by_key(&self, caller: &CallerName, key: &str) -> Option<&Record> {
+        let id = self.by_key.get(&(caller.clone(), Arc::from(key)))?;
+        self.purchases.get(id).map(|kept| &kept.record)
+    }
+
+    pub(super) fn purchase_by_reference(
+        &self,
+        account: &AccountName,
+        reference: &Reference,
+    ) -> Option<PurchaseId> {
+        self.by_reference
+            .get(&(account.clone(), reference.clone()))
+            .copied()
+    }
+
+    pub(super) fn transitions(
+        &self,
+        id: PurchaseId,
+        after: Revision,
+        limit: usize,
+    ) -> Vec<Transition> {
+        let transitions = self.purchases.get(&id).map(|kept| &kept.transitions);
+        (transitions.into_iter().flatten())
+            .filter(|transition| transition.status.revision > after)
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn list(
+        &self,
+        filter: &Filter,
+        after: Option<(Timestamp, PurchaseId)>,
+        limit: usize,
+    ) -> Vec<Purchase> {
+        (self.by_time.iter().rev())
+            .filter(|place| after.is_none_or(|after| **place < after))
+            .filter_map(|(_, id)| self.purchases.get(id))
+            .map(|kept| &kept.record.purchase)
+            .filter(|purchase| filter.admits(purchase))
+            .take(limit)
+            .map(|purchase| {
+                rules::with_status(purchase, rules::without_buyer_action(&purchase.status))
+            })
+            .collect()
+    }
+
+    pub(super) fn tail(
+        &self,
+        caller: Option<&CallerName>,
+        after: Position,
+        limit: usize,
+    ) -> (Vec<Arc<Committed>>, Position) {
+        let mut found = Vec::new();
+        for (position, (id, revision)) in self.log.range(after.0.saturating_add(1)..) {
+            if found.len() == limit {
+                break;
+            }
+            let Some(kept) = self.purchases.get(id) else {
+                continue;
+            };
+            if caller.is_some_and(|caller| *caller != kept.record.purchase.caller) {
+                continue;
+            }
+            let transition = (kept.transitions.iter())
+                .find(|transition| transition.status.revision == *revision);
+            found.extend(transition.map(|transition| {
+                let status = rules::without_buyer_action(&transition.status);
+                Arc::new(Committed {
+                    position: Position(*position),
+                    purchase: rules::with_status(&kept.record.purchase, status),
+                    from_state: transition.from_state,
+                    cause: transition.cause,
+                })
+            }));
+        }
+        let last = found.last().map(|committed| committed.position);
+        let is_full = found.len() >= limit;
+        let through = rules::searched_through(after, self.head(), last, is_full);
+        (found, through)
+    }
+
+    pub(super) fn open_records(&self, after: Option<PurchaseId>, limit: usize) -> Vec<Record> {
+        (self.open.iter())
+            .filter(|id| after.is_none_or(|after| **id > after))
+            .take(limit)
+            .filter_map(|id| self.record(*id).cloned())
+            .collect()
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<String> {
+        self.texts.get(key).cloned()
+    }
+
+    pub(super) fn retire(&mut self, retirement: Retirement) -> usize {
+        // The oldest remnants go first, so that none is made and deleted by one call.
+        let mut remnants: Vec<_> = (self.purchases.values())
+            .filter(|kept| kept.is_remnant)
+            .map(|kept| (kept.record.purchase.create_time, kept.record.purchase.id))
+            .filter(|(create_time, _)| *create_time < retirement.remnants_before)
+            .collect();
+        remnants.sort_unstable();
+        remnants.truncate(retirement.limit);
+        for (_, id) in &remnants {
+            if let Some(kept) = self.purchases.remove(id) {
+                let purchase = kept.record.purchase;
+                self.by_key
+                    .remove(&(purchase.caller, purchase.idempotency_key));
+            }
+        }
+        let mut finals: Vec<_> = (self.purchases.values())
+            .filter(|kept| !kept.is_remnant)
+            .filter_map(|kept| Some((kept.final_time?, kept.record.purchase.id)))
+            .filter(|(final_time, _)| *final_time < retirement.finals_before)
+            .collect();
+        finals.sort_unstable();
+        finals.truncate(retirement.limit);
+        for (_, id) in &finals {
+            self.make_remnant(*id);
+        }
+        remnants.len() + finals.len()
+    }
+
+    fn make_remnant(&mut self, id: PurchaseId) {
+        let Some(kept) = self.purchases.get_mut(&id) else {
+            return;
+        };
+        kept.is_remnant = true;
+        kept.transitions.clear();
+        let purchase = &mut kept.record.purchase;
+        purchase.status = Arc::new(rules::without_buyer_action(&purchase.status));
+        let reference = purchase.status.reference.clone();
+        let account = purchase.account.clone();
+        self.by_time.remove(&(purchase.create_time, id));
+        if let Some(reference) = reference {
+            self.by_reference.remove(&(account, reference));
+        }
+        self.log.retain(|_, (of, _)| *of != id);
+    }
+}
+
+impl Kept {
+    fn wipe_buyer_actions(&mut self, through: Revision) {
+        for transition in &mut self.transitions {
+            if transition.status.revision <= through {
+                transition.status.buyer_action = None;
+            }
+        }
+        let status = &mut self.record.purchase.status;
+        if status.revision <= through && status.buyer_action.is_some() {
+            Arc::make_mut(status).buyer_action = None;
+        }
+    }
+
+    fn change_attempt(&mut self, change: AttemptChange) {
+        match change {
+            AttemptChange::Keep => {}
+            AttemptChange::End => self.record.attempt = None,
+            AttemptChange::Begin { attempt, now } => {
+                self.record.attempt = Some(attempt);
+                self.record.first_send_time.get_or_insert(now);
+            }
+        }
+    }
+}

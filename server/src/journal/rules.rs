@@ -1,0 +1,89 @@
+//! What every journal decides alike: pure, so that no two stores can differ in it.
+
+use crate::purchase::{
+    AttentionReason, Purchase, PurchaseId, Revision, State, Status, Timestamp, Transition,
+};
+
+use super::{JournalError, Position};
+
+/// When the newest change was that is more than a STALE attention coming or going.
+pub(super) fn change_time(
+    previous: &Status,
+    previous_change: Timestamp,
+    next: &Status,
+) -> Timestamp {
+    if (is_stale(previous) || is_stale(next)) && equal_but_for_attention(previous, next) {
+        return previous_change;
+    }
+    next.observe_time
+}
+
+/// Whether the status only says that nothing has happened for long.
+pub(super) fn is_stale(status: &Status) -> bool {
+    status.attention_reason() == Some(AttentionReason::Stale)
+}
+
+fn equal_but_for_attention(previous: &Status, next: &Status) -> bool {
+    let mut aligned = previous.clone();
+    aligned.revision = next.revision;
+    aligned.observe_time = next.observe_time;
+    aligned.attention.clone_from(&next.attention);
+    aligned == *next
+}
+
+/// The last status of a beginning, if its transitions are dense from revision 1.
+pub(super) fn last_status(
+    purchase: PurchaseId,
+    transitions: &[Transition],
+) -> Result<&Status, JournalError> {
+    let mut wanted = Revision::default();
+    for transition in transitions {
+        wanted = wanted.next();
+        if transition.status.revision != wanted {
+            return Err(malformed(purchase, "its first transitions are not dense"));
+        }
+    }
+    (transitions.last())
+        .map(|transition| &transition.status)
+        .ok_or_else(|| malformed(purchase, "it has no first transition"))
+}
+
+/// A write that contradicts itself: never done, whoever repeats it.
+pub(super) fn malformed(purchase: PurchaseId, why: &str) -> JournalError {
+    JournalError::unavailable(format_args!("purchase {purchase}: {why}"))
+}
+
+/// The newest revision whose buyer actions end with this step; `None` where the state stays.
+pub(super) fn wiped_through(previous: State, next: &Status) -> Option<Revision> {
+    (previous != next.state).then(|| Revision(next.revision.0.saturating_sub(1)))
+}
+
+/// The status as feeds and pages show it.
+pub(super) fn without_buyer_action(status: &Status) -> Status {
+    Status {
+        buyer_action: None,
+        ..status.clone()
+    }
+}
+
+/// The purchase as of another of its statuses.
+pub(super) fn with_status(purchase: &Purchase, status: Status) -> Purchase {
+    Purchase {
+        status: std::sync::Arc::new(status),
+        ..purchase.clone()
+    }
+}
+
+/// The position that a tail was searched through.
+pub(super) fn searched_through(
+    after: Position,
+    head: Position,
+    last: Option<Position>,
+    is_full: bool,
+) -> Position {
+    if is_full {
+        return last.unwrap_or(after);
+    }
+    // A cursor from beyond the head must not be moved back: what lies between would come twice.
+    head.max(after)
+}

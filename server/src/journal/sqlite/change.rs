@@ -1,0 +1,355 @@
+//! What each change does to the tables, and the guards that it must pass.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rusqlite::{OptionalExtension as _, Result};
+
+use crate::{
+    journal::{
+        Attempt, AttemptChange, Committed, Position, Record, Written, committer::Retirement, rules,
+    },
+    purchase::{
+        AttentionReason, Finality, Purchase, PurchaseId, Revision, State, Status, Timestamp,
+        Transition,
+    },
+};
+
+use super::{
+    read::{self, id_bytes, integer, purchase_columns},
+    write::{Applied, Batch, Refusal},
+};
+
+/// The columns of a purchase that a guard or a step needs.
+pub(super) struct Current {
+    purchase: Purchase,
+    revision: Revision,
+    state: State,
+    finality: Finality,
+    attention: Option<String>,
+    reference: Option<String>,
+    change_time: Timestamp,
+}
+
+impl Batch<'_> {
+    pub(super) fn begin(&mut self, record: &Record, transitions: Vec<Transition>) -> Applied<()> {
+        let purchase = &record.purchase;
+        let last = rules::last_status(purchase.id, &transitions).map_err(Refusal::Malformed)?;
+        let taken = read::record_by_key(
+            self.connection,
+            purchase.caller.as_str(),
+            &purchase.idempotency_key,
+        )?;
+        if let Some(taken) = taken {
+            return Err(Refusal::Guarded(Written::KeyTaken(Box::new(taken))));
+        }
+        let exists = self
+            .connection
+            .prepare_cached("SELECT 1 FROM purchase WHERE id = ?1")?
+            .exists([id_bytes(purchase.id)])?;
+        if exists {
+            let error = rules::malformed(purchase.id, "it exists with another key");
+            return Err(Refusal::Malformed(error));
+        }
+        let reference = read::reference_text(last.reference.as_ref());
+        self.check_reference(purchase, reference.as_deref())?;
+        self.insert_purchase(record, last, reference)?;
+        let mut previous: Option<State> = None;
+        for transition in transitions {
+            let state = transition.status.state;
+            if let Some(previous) = previous
+                && let Some(through) = rules::wiped_through(previous, &transition.status)
+            {
+                self.wipe_buyer_actions(purchase.id, through)?;
+            }
+            self.log(purchase, transition)?;
+            previous = Some(state);
+        }
+        Ok(())
+    }
+
+    fn insert_purchase(
+        &self,
+        record: &Record,
+        last: &Status,
+        reference: Option<String>,
+    ) -> Result<()> {
+        let purchase = &record.purchase;
+        let fingerprints: BTreeMap<&str, String> = (record.fingerprints.fields.iter())
+            .map(|(name, mac)| (name.as_str(), hex::encode(mac)))
+            .collect();
+        self.connection
+            .prepare_cached(
+                "INSERT INTO purchase (id, account, provider, caller, key, labels, create_time,
+                     revision, state, finality, attention, reference, change_time, final_time,
+                     fingerprint_key, fingerprints, recovery, submit_until, first_send_time,
+                     resolution_note)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+                     ?17, ?18, ?19, ?20)",
+            )?
+            .execute(rusqlite::params![
+                id_bytes(purchase.id),
+                purchase.account.as_str(),
+                purchase.provider,
+                purchase.caller.as_str(),
+                purchase.idempotency_key,
+                json(&*purchase.labels)?,
+                purchase.create_time.as_millis(),
+                last.revision.0,
+                last.state.as_str(),
+                last.finality.as_str(),
+                last.attention_reason().map(AttentionReason::as_str),
+                reference,
+                record.change_time.as_millis(),
+                final_time(last),
+                record.fingerprints.key_id,
+                json(&fingerprints)?,
+                json(&record.recovery)?,
+                (record.attempt).map(|attempt| attempt.submit_until.as_millis()),
+                record.first_send_time.map(Timestamp::as_millis),
+                record.resolution_note,
+            ])?;
+        Ok(())
+    }
+
+    pub(super) fn append(
+        &mut self,
+        id: PurchaseId,
+        transition: Transition,
+        expected: Revision,
+        attempt: AttemptChange,
+        note: Option<&str>,
+    ) -> Applied<()> {
+        let current = self.guarded(id, expected)?;
+        let status = &transition.status;
+        if status.revision != expected.next() {
+            return Err(self.stale(id)?);
+        }
+        let reference = read::reference_text(status.reference.as_ref());
+        if reference != current.reference {
+            self.check_reference(&current.purchase, reference.as_deref())?;
+        }
+        let change_time = self.change_time(id, &current, status)?;
+        if let Some(through) = rules::wiped_through(current.state, status) {
+            self.wipe_buyer_actions(id, through)?;
+        }
+        self.connection
+            .prepare_cached(
+                "UPDATE purchase SET revision = ?2, state = ?3, finality = ?4, attention = ?5,
+                     reference = ?6, change_time = ?7, final_time = ?8,
+                     resolution_note = coalesce(?9, resolution_note)
+                 WHERE id = ?1",
+            )?
+            .execute(rusqlite::params![
+                id_bytes(id),
+                status.revision.0,
+                status.state.as_str(),
+                status.finality.as_str(),
+                status.attention_reason().map(AttentionReason::as_str),
+                reference,
+                change_time.as_millis(),
+                final_time(status),
+                note,
+            ])?;
+        self.log(&current.purchase, transition)?;
+        match attempt {
+            AttemptChange::Keep => Ok(()),
+            AttemptChange::Begin { attempt, now } => self.begin_attempt(id, attempt, now),
+            AttemptChange::End => {
+                self.connection
+                    .prepare_cached("UPDATE purchase SET submit_until = NULL WHERE id = ?1")?
+                    .execute([id_bytes(id)])?;
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn begin_attempt(
+        &self,
+        id: PurchaseId,
+        attempt: Attempt,
+        now: Timestamp,
+    ) -> Applied<()> {
+        self.connection
+            .prepare_cached(
+                "UPDATE purchase SET submit_until = ?2,
+                     first_send_time = coalesce(first_send_time, ?3) WHERE id = ?1",
+            )?
+            .execute((
+                id_bytes(id),
+                attempt.submit_until.as_millis(),
+                now.as_millis(),
+            ))?;
+        Ok(())
+    }
+
+    /// The purchase, if it may be changed by one who knows it at `expected`.
+    pub(super) fn guarded(&self, id: PurchaseId, expected: Revision) -> Applied<Current> {
+        let current = self
+            .connection
+            .prepare_cached(concat!(
+                "SELECT ",
+                purchase_columns!(),
+                ", p.revision, p.state, p.finality, p.attention, p.reference, p.change_time
+                 FROM purchase p WHERE p.id = ?1 AND p.remnant IS NULL"
+            ))?
+            .query_row([id_bytes(id)], |row| {
+                Ok(Current {
+                    // The newest status is not needed, and dear to read.
+                    purchase: read::purchase(row, Status::pending(Timestamp::default()))?,
+                    revision: Revision(row.get(7)?),
+                    state: read::word(row, 8, State::from_text)?,
+                    finality: read::word(row, 9, Finality::from_text)?,
+                    attention: row.get(10)?,
+                    reference: row.get(11)?,
+                    change_time: read::timestamp(row, 12)?,
+                })
+            })
+            .optional()?;
+        match current {
+            Some(current)
+                if current.revision == expected && current.finality != Finality::Final =>
+            {
+                Ok(current)
+            }
+            _ => Err(self.stale(id)?),
+        }
+    }
+
+    fn stale(&self, id: PurchaseId) -> Result<Refusal> {
+        let record = read::record(self.connection, id)?;
+        Ok(Refusal::Guarded(Written::Stale(record.map(Box::new))))
+    }
+
+    fn check_reference(&self, purchase: &Purchase, reference: Option<&str>) -> Applied<()> {
+        let Some(reference) = reference else {
+            return Ok(());
+        };
+        let account = purchase.account.as_str();
+        match read::purchase_by_reference(self.connection, account, reference)? {
+            Some(taken) if taken != purchase.id => {
+                Err(Refusal::Guarded(Written::ReferenceTaken(taken)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn change_time(&self, id: PurchaseId, current: &Current, next: &Status) -> Result<Timestamp> {
+        let was_stale = current.attention.as_deref() == Some(AttentionReason::Stale.as_str());
+        // Only then does the previous status matter, which is dear to read.
+        if (was_stale || rules::is_stale(next))
+            && let Some(record) = read::record(self.connection, id)?
+        {
+            let previous = &record.purchase.status;
+            return Ok(rules::change_time(previous, current.change_time, next));
+        }
+        Ok(next.observe_time)
+    }
+
+    /// Adds a step to the log.
+    fn log(&mut self, purchase: &Purchase, transition: Transition) -> Result<()> {
+        let Transition {
+            from_state,
+            mut status,
+            cause,
+        } = transition;
+        // The action stands apart; it must not be in the text as well.
+        let action = status.buyer_action.take();
+        let text = json(&status)?;
+        status.buyer_action = action;
+        self.head += 1;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO transition_log
+                     (position, purchase, revision, caller, from_state, cause, status)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute((
+                integer(self.head),
+                id_bytes(purchase.id),
+                status.revision.0,
+                purchase.caller.as_str(),
+                from_state.map(State::as_str),
+                cause.as_str(),
+                text,
+            ))?;
+        if let Some(action) = &status.buyer_action {
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO buyer_action (purchase, revision, action) VALUES (?1, ?2, ?3)",
+                )?
+                .execute((id_bytes(purchase.id), status.revision.0, json(action)?))?;
+        }
+        self.committed.push(Arc::new(Committed {
+            position: Position(self.head),
+            purchase: rules::with_status(purchase, status),
+            from_state,
+            cause,
+        }));
+        Ok(())
+    }
+
+    pub(super) fn wipe_buyer_actions(&self, id: PurchaseId, through: Revision) -> Result<()> {
+        self.connection
+            .prepare_cached("DELETE FROM buyer_action WHERE purchase = ?1 AND revision <= ?2")?
+            .execute((id_bytes(id), through.0))?;
+        Ok(())
+    }
+
+    pub(super) fn retire(&self, retirement: Retirement) -> Result<usize> {
+        // The oldest remnants go first, so that none is made and deleted by one call.
+        let remnants = self.ids(
+            "SELECT id FROM purchase WHERE remnant IS NOT NULL AND create_time < ?1
+             ORDER BY create_time, id LIMIT ?2",
+            retirement.remnants_before,
+            retirement.limit,
+        )?;
+        for id in &remnants {
+            self.execute_for("DELETE FROM purchase WHERE id = ?1", *id)?;
+        }
+        let finals = self.ids(
+            "SELECT id FROM purchase
+             WHERE final_time IS NOT NULL AND remnant IS NULL AND final_time < ?1
+             ORDER BY final_time, id LIMIT ?2",
+            retirement.finals_before,
+            retirement.limit,
+        )?;
+        for id in &finals {
+            self.execute_for(
+                "UPDATE purchase SET remnant = (SELECT t.status FROM transition_log t
+                     WHERE t.purchase = purchase.id AND t.revision = purchase.revision)
+                 WHERE id = ?1",
+                *id,
+            )?;
+            self.execute_for("DELETE FROM buyer_action WHERE purchase = ?1", *id)?;
+            self.execute_for("DELETE FROM transition_log WHERE purchase = ?1", *id)?;
+        }
+        if !finals.is_empty() {
+            // The newest transition may be among them, and its position must not be given again.
+            self.connection
+                .prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'head'")?
+                .execute([self.head.to_string()])?;
+        }
+        Ok(remnants.len() + finals.len())
+    }
+
+    fn ids(&self, sql: &str, before: Timestamp, limit: usize) -> Result<Vec<[u8; 16]>> {
+        self.connection
+            .prepare_cached(sql)?
+            .query_map((before.as_millis(), integer(limit)), |row| row.get(0))?
+            .collect()
+    }
+
+    fn execute_for(&self, sql: &str, id: [u8; 16]) -> Result<()> {
+        self.connection.prepare_cached(sql)?.execute([id])?;
+        Ok(())
+    }
+}
+
+fn final_time(status: &Status) -> Option<i64> {
+    (status.finality == Finality::Final).then(|| status.observe_time.as_millis())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}

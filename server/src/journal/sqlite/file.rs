@@ -1,0 +1,152 @@
+//! The file: its lock, its connections and their settings, its checkpoints.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::{clock::Clock, journal::JournalError};
+
+use super::{read, schema};
+
+/// How long a connection waits for another one's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Distinct statements of one connection, so that each is prepared once.
+const STATEMENTS_MAX: usize = 64;
+/// Pages of the write-ahead log beyond which commits wait for a checkpoint that empties it (64 MiB):
+/// one beside them never ends where commits never pause.
+const LOG_PAGES_MAX: i64 = 16_384;
+
+/// An open file.
+pub(super) struct Opened {
+    pub(super) writer: Connection,
+    pub(super) checkpointer: Connection,
+    pub(super) path: PathBuf,
+    pub(super) lock: File,
+    pub(super) head: u64,
+    pub(super) epoch: String,
+}
+
+/// Locks, opens, migrates and checks the file.
+pub(super) fn open(path: &Path, clock: &Clock) -> Result<Opened, JournalError> {
+    create(path).map_err(cannot_write)?;
+    // One name for one file, so that no link leads around the lock.
+    let path = fs::canonicalize(path).map_err(cannot_write)?;
+    let lock = lock(&path)?;
+    let mut writer = connect(&path).map_err(schema::unusable)?;
+    if writer.is_readonly("main").map_err(schema::unusable)? {
+        return Err(JournalError::unusable("it cannot be written: read-only"));
+    }
+    // Before any setting, some of which write: a file that is not ours stays as it is.
+    let applied = schema::applied(&writer)?;
+    configure(&writer)?;
+    schema::migrate(&mut writer, clock, applied)?;
+    schema::check(&writer)?;
+    let checkpointer = connect(&path).map_err(schema::unusable)?;
+    configure(&checkpointer)?;
+    Ok(Opened {
+        head: read::head(&writer).map_err(schema::unusable)?,
+        epoch: read::epoch(&writer).map_err(schema::unusable)?,
+        checkpointer,
+        writer,
+        path,
+        lock,
+    })
+}
+
+/// A connection that only reads.
+pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Moves what is committed to the file; what readers or writers still use waits for the next time.
+pub(super) fn checkpoint(connection: &mut Connection) {
+    let moved = run_checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)").and_then(|pages| {
+        if pages > LOG_PAGES_MAX {
+            return run_checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+        }
+        Ok(pages)
+    });
+    if let Err(error) = moved {
+        // Nothing is lost by it: the log grows until one works.
+        tracing::warn!(%error, "a checkpoint failed");
+    }
+}
+
+fn run_checkpoint(connection: &Connection, sql: &str) -> rusqlite::Result<i64> {
+    connection.query_row(sql, [], |row| row.get(1))
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> Result<(), JournalError> {
+    let mode = settings(connection).map_err(schema::unusable)?;
+    if mode != "wal" {
+        return Err(JournalError::unusable(
+            "its file system cannot hold a write-ahead log: use a local one",
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the settings and returns the journal mode that came of it.
+fn settings(connection: &Connection) -> rusqlite::Result<String> {
+    let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // A buyer action that is wiped must not stay in the free parts of the file.
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
+    connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
+    Ok(mode)
+}
+
+/// Makes the file where there is none, for its owner alone; SQLite gives its log the same mode.
+fn create(path: &Path) -> std::io::Result<()> {
+    private(OpenOptions::new().write(true).create(true).truncate(false)).open(path)?;
+    Ok(())
+}
+
+#[cfg(unix)]
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600)
+}
+
+#[cfg(not(unix))]
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    options
+}
+
+fn lock(path: &Path) -> Result<File, JournalError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false);
+    let lock = private(options).open(&name).map_err(cannot_write)?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => JournalError::unusable("another process has it"),
+        TryLockError::Error(error) => {
+            JournalError::unusable(format_args!("it cannot be locked: {error}"))
+        }
+    })?;
+    Ok(lock)
+}
+
+fn cannot_write(error: std::io::Error) -> JournalError {
+    JournalError::unusable(format_args!("it cannot be written: {error}"))
+}

@@ -1,0 +1,410 @@
+//! Rows to values, and every query that answers a read.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+
+use rusqlite::{
+    Connection, OptionalExtension as _, Result, Row, ToSql, params_from_iter, types::Type,
+};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    journal::{Attempt, Committed, Filter, Fingerprints, Position, Record, rules},
+    purchase::{
+        AccountName, CallerName, Cause, Purchase, PurchaseId, Reference, Revision, State, Status,
+        Timestamp, Transition,
+    },
+};
+
+/// Rows of one step through a list whose labels are not looked at by SQL: short, because a
+/// statement that is being read keeps the checkpoint from restarting the write-ahead log.
+const LIST_STEP: usize = 500;
+
+/// The columns that [`purchase`] reads, before a status.
+macro_rules! purchase_columns {
+    () => {
+        "p.id, p.account, p.provider, p.caller, p.key, p.labels, p.create_time"
+    };
+}
+pub(super) use purchase_columns;
+
+/// A query of whole records.
+macro_rules! record_query {
+    ($rest:literal) => {
+        concat!(
+            "SELECT ",
+            purchase_columns!(),
+            ", coalesce(p.remnant, t.status), a.action, p.fingerprint_key, p.fingerprints,
+               p.recovery, p.submit_until, p.first_send_time, p.change_time, p.resolution_note
+             FROM purchase p
+             LEFT JOIN transition_log t ON t.purchase = p.id AND t.revision = p.revision
+             LEFT JOIN buyer_action a ON a.purchase = p.id AND a.revision = p.revision ",
+            $rest
+        )
+    };
+}
+
+/// How a purchase is named in a row: big-endian, so that rows are ordered as ids are.
+pub(super) fn id_bytes(id: PurchaseId) -> [u8; 16] {
+    id.as_u128().to_be_bytes()
+}
+
+/// A row's id.
+pub(super) fn id_of(bytes: [u8; 16]) -> PurchaseId {
+    PurchaseId::from_u128(u128::from_be_bytes(bytes))
+}
+
+/// A count or position as SQLite has it.
+pub(super) fn integer(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+pub(super) fn record(connection: &Connection, id: PurchaseId) -> Result<Option<Record>> {
+    connection
+        .prepare_cached(record_query!("WHERE p.id = ?1 AND p.remnant IS NULL"))?
+        .query_row([id_bytes(id)], read_record)
+        .optional()
+}
+
+pub(super) fn record_by_key(
+    connection: &Connection,
+    caller: &str,
+    key: &str,
+) -> Result<Option<Record>> {
+    connection
+        .prepare_cached(record_query!("WHERE p.caller = ?1 AND p.key = ?2"))?
+        .query_row([caller, key], read_record)
+        .optional()
+}
+
+pub(super) fn purchase_by_reference(
+    connection: &Connection,
+    account: &str,
+    reference: &str,
+) -> Result<Option<PurchaseId>> {
+    connection
+        .prepare_cached(
+            "SELECT id FROM purchase WHERE account = ?1 AND reference = ?2
+             AND reference IS NOT NULL AND remnant IS NULL",
+        )?
+        .query_row([account, reference], |row| row.get(0).map(id_of))
+        .optional()
+}
+
+pub(super) fn open_records(
+    connection: &Connection,
+    after: Option<PurchaseId>,
+    limit: usize,
+) -> Result<Vec<Record>> {
+    let mut found = Vec::new();
+    let Some(from) = after.map_or(Some(0), |id| id.as_u128().checked_add(1)) else {
+        return Ok(found);
+    };
+    let mut statement = connection.prepare_cached(record_query!(
+        "WHERE p.id >= ?1 AND p.finality <> 'FINAL' ORDER BY p.id LIMIT ?2"
+    ))?;
+    let rows = statement.query_map((from.to_be_bytes(), integer(limit)), read_record)?;
+    for row in rows {
+        found.push(row?);
+    }
+    Ok(found)
+}
+
+pub(super) fn transitions(
+    connection: &Connection,
+    id: PurchaseId,
+    after: Revision,
+    limit: usize,
+) -> Result<Vec<Transition>> {
+    connection
+        .prepare_cached(
+            "SELECT t.status, a.action, t.from_state, t.cause FROM transition_log t
+             LEFT JOIN buyer_action a ON a.purchase = t.purchase AND a.revision = t.revision
+             WHERE t.purchase = ?1 AND t.revision > ?2 ORDER BY t.revision LIMIT ?3",
+        )?
+        .query_map((id_bytes(id), after.0, integer(limit)), |row| {
+            let mut status: Status = json(row, 0)?;
+            status.buyer_action = optional_json(row, 1)?;
+            Ok(Transition {
+                from_state: optional_word(row, 2, State::from_text)?,
+                status,
+                cause: word(row, 3, Cause::from_text)?,
+            })
+        })?
+        .collect()
+}
+
+pub(super) fn tail(
+    connection: &Connection,
+    caller: Option<&CallerName>,
+    after: Position,
+    head: Position,
+    limit: usize,
+) -> Result<(Vec<Arc<Committed>>, Position)> {
+    // CROSS JOIN fixes the order of the loops: along the log, never along the purchases.
+    let sql = match caller {
+        Some(_) => concat!(
+            "SELECT ",
+            purchase_columns!(),
+            ", t.status, t.position, t.from_state, t.cause FROM transition_log t
+             CROSS JOIN purchase p ON p.id = t.purchase
+             WHERE t.caller = ?4 AND t.position > ?1 AND t.position <= ?2
+             ORDER BY t.position LIMIT ?3"
+        ),
+        None => concat!(
+            "SELECT ",
+            purchase_columns!(),
+            ", t.status, t.position, t.from_state, t.cause FROM transition_log t
+             CROSS JOIN purchase p ON p.id = t.purchase
+             WHERE t.position > ?1 AND t.position <= ?2 ORDER BY t.position LIMIT ?3"
+        ),
+    };
+    let (from, to, most) = (integer(after.0), integer(head.0), integer(limit));
+    let caller = caller.map(CallerName::as_str);
+    let mut values: Vec<&dyn ToSql> = vec![&from, &to, &most];
+    values.extend(caller.as_ref().map(|caller| caller as &dyn ToSql));
+    let found: Vec<Arc<Committed>> = connection
+        .prepare_cached(sql)?
+        .query_map(values.as_slice(), |row| read_committed(row).map(Arc::new))?
+        .collect::<Result<_>>()?;
+    let last = found.last().map(|committed| committed.position);
+    let is_full = found.len() >= limit;
+    let through = rules::searched_through(after, head, last, is_full);
+    Ok((found, through))
+}
+
+pub(super) fn list(
+    connection: &Connection,
+    filter: &Filter,
+    mut after: Option<(Timestamp, PurchaseId)>,
+    limit: usize,
+) -> Result<Vec<Purchase>> {
+    let mut found = Vec::new();
+    while found.len() < limit {
+        let step = if filter.labels.is_empty() {
+            limit - found.len()
+        } else {
+            LIST_STEP
+        };
+        let (sql, values) = list_query(filter, after, step);
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        let mut seen = 0;
+        while let Some(row) = rows.next()? {
+            seen += 1;
+            let id = id_of(row.get(0)?);
+            after = Some((timestamp(row, 6)?, id));
+            let labels: BTreeMap<String, String> = json(row, 5)?;
+            if (filter.labels.iter()).all(|(key, value)| labels.get(key) == Some(value)) {
+                let status = json(row, 7)?;
+                found.push(purchase(row, status)?);
+            }
+            if found.len() == limit {
+                break;
+            }
+        }
+        if seen < step {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The query of one step of a list, with its values.
+pub(super) fn list_query(
+    filter: &Filter,
+    after: Option<(Timestamp, PurchaseId)>,
+    limit: usize,
+) -> (String, Vec<Box<dyn ToSql>>) {
+    let mut sql = concat!(
+        "SELECT ",
+        purchase_columns!(),
+        ", t.status FROM purchase p CROSS JOIN transition_log t
+         ON t.purchase = p.id AND t.revision = p.revision WHERE p.remnant IS NULL"
+    )
+    .to_owned();
+    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+    if let Some(caller) = &filter.caller {
+        sql.push_str(" AND p.caller = ?");
+        values.push(Box::new(caller.as_str().to_owned()));
+    }
+    let states = filter.states.iter().map(|state| state.as_str().to_owned());
+    let finalities = (filter.finalities.iter()).map(|finality| finality.as_str().to_owned());
+    among(
+        &mut sql,
+        &mut values,
+        "p.account",
+        filter.accounts.iter().cloned(),
+    );
+    among(
+        &mut sql,
+        &mut values,
+        "p.provider",
+        filter.providers.iter().cloned(),
+    );
+    among(&mut sql, &mut values, "p.state", states);
+    among(&mut sql, &mut values, "p.finality", finalities);
+    if filter.needs_attention {
+        sql.push_str(" AND p.attention IS NOT NULL");
+    }
+    if let Some(from) = filter.created_from {
+        sql.push_str(" AND p.create_time >= ?");
+        values.push(Box::new(from.as_millis()));
+    }
+    if let Some(before) = filter.created_before {
+        sql.push_str(" AND p.create_time < ?");
+        values.push(Box::new(before.as_millis()));
+    }
+    if let Some((create_time, id)) = after {
+        sql.push_str(" AND (p.create_time, p.id) < (?, ?)");
+        values.push(Box::new(create_time.as_millis()));
+        values.push(Box::new(id_bytes(id)));
+    }
+    sql.push_str(" ORDER BY p.create_time DESC, p.id DESC LIMIT ?");
+    values.push(Box::new(integer(limit)));
+    (sql, values)
+}
+
+fn among(
+    sql: &mut String,
+    values: &mut Vec<Box<dyn ToSql>>,
+    column: &str,
+    texts: impl Iterator<Item = String>,
+) {
+    let before = values.len();
+    values.extend(texts.map(|text| Box::new(text) as Box<dyn ToSql>));
+    let count = values.len() - before;
+    if count > 0 {
+        let marks = vec!["?"; count].join(", ");
+        // Writing to a string does not fail. The plus keeps the column from choosing the index.
+        write!(sql, " AND +{column} IN ({marks})").ok();
+    }
+}
+
+pub(super) fn get(connection: &Connection, key: &str) -> Result<Option<String>> {
+    connection
+        .prepare_cached("SELECT value FROM kept_text WHERE key = ?1")?
+        .query_row([key], |row| row.get(0))
+        .optional()
+}
+
+/// The newest position ever committed, even where its transition has been retired.
+pub(super) fn head(connection: &Connection) -> Result<u64> {
+    connection.query_row(
+        "SELECT max((SELECT coalesce(max(position), 0) FROM transition_log),
+                    (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'head'))",
+        [],
+        |row| {
+            row.get::<_, i64>(0)
+                .map(|head| u64::try_from(head).unwrap_or(0))
+        },
+    )
+}
+
+pub(super) fn epoch(connection: &Connection) -> Result<String> {
+    connection.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| {
+        row.get(0)
+    })
+}
+
+/// A purchase whose columns are the row's first seven.
+pub(super) fn purchase(row: &Row<'_>, status: Status) -> Result<Purchase> {
+    let text = |index| row.get_ref(index).and_then(|value| Ok(value.as_str()?));
+    Ok(Purchase {
+        id: id_of(row.get(0)?),
+        account: AccountName::new(text(1)?),
+        provider: Arc::from(text(2)?),
+        caller: CallerName::new(text(3)?),
+        idempotency_key: Arc::from(text(4)?),
+        labels: Arc::new(json(row, 5)?),
+        create_time: timestamp(row, 6)?,
+        status: Arc::new(status),
+    })
+}
+
+fn read_record(row: &Row<'_>) -> Result<Record> {
+    let mut status: Status = json(row, 7)?;
+    status.buyer_action = optional_json(row, 8)?;
+    let fields: BTreeMap<String, String> = json(row, 10)?;
+    let fields = (fields.into_iter())
+        .map(|(name, text)| {
+            let mut mac = [0; 32];
+            hex::decode_to_slice(text, &mut mac).map_err(|error| unreadable(10, error))?;
+            Ok((name, mac))
+        })
+        .collect::<Result<_>>()?;
+    let submit_until = optional_timestamp(row, 12)?;
+    Ok(Record {
+        purchase: purchase(row, status)?,
+        fingerprints: Fingerprints {
+            key_id: row.get(9)?,
+            fields,
+        },
+        recovery: json(row, 11)?,
+        attempt: submit_until.map(|submit_until| Attempt { submit_until }),
+        first_send_time: optional_timestamp(row, 13)?,
+        change_time: timestamp(row, 14)?,
+        resolution_note: row.get(15)?,
+    })
+}
+
+fn read_committed(row: &Row<'_>) -> Result<Committed> {
+    let status = json(row, 7)?;
+    let position: i64 = row.get(8)?;
+    Ok(Committed {
+        position: Position(u64::try_from(position).map_err(|error| unreadable(8, error))?),
+        purchase: purchase(row, status)?,
+        from_state: optional_word(row, 9, State::from_text)?,
+        cause: word(row, 10, Cause::from_text)?,
+    })
+}
+
+fn json<T: DeserializeOwned>(row: &Row<'_>, index: usize) -> Result<T> {
+    let text = row.get_ref(index)?.as_str()?;
+    serde_json::from_str(text).map_err(|error| unreadable(index, error))
+}
+
+fn optional_json<T: DeserializeOwned>(row: &Row<'_>, index: usize) -> Result<Option<T>> {
+    let Some(text) = row.get_ref(index)?.as_str_or_null()? else {
+        return Ok(None);
+    };
+    serde_json::from_str(text).map_err(|error| unreadable(index, error))
+}
+
+pub(super) fn timestamp(row: &Row<'_>, index: usize) -> Result<Timestamp> {
+    Timestamp::from_millis(row.get(index)?).map_err(|error| unreadable(index, error))
+}
+
+fn optional_timestamp(row: &Row<'_>, index: usize) -> Result<Option<Timestamp>> {
+    let millis: Option<i64> = row.get(index)?;
+    let time = millis.map(Timestamp::from_millis).transpose();
+    time.map_err(|error| unreadable(index, error))
+}
+
+/// A word of one of the closed lists.
+pub(super) fn word<T>(row: &Row<'_>, index: usize, read: fn(&str) -> Option<T>) -> Result<T> {
+    let text = row.get_ref(index)?.as_str()?;
+    read(text).ok_or_else(|| unreadable(index, UnknownWord))
+}
+
+fn optional_word<T>(row: &Row<'_>, index: usize, read: fn(&str) -> Option<T>) -> Result<Option<T>> {
+    if row.get_ref(index)?.as_str_or_null()?.is_none() {
+        return Ok(None);
+    }
+    word(row, index, read).map(Some)
+}
+
+/// A reference as rows compare it.
+pub(super) fn reference_text(reference: Option<&Reference>) -> Option<String> {
+    reference.map(Reference::canonical)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("not a word of this build")]
+struct UnknownWord;
+
+fn unreadable(
+    index: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
+}

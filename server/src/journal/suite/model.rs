@@ -1,0 +1,339 @@
+//! Random histories: the memory journal and the file must answer every write and read alike, and
+//! both must keep what the promises rest on.
+
+use std::collections::BTreeMap;
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{
+    Subject, memory, sqlite,
+    values::{
+        append_write, at, attention, begin_write, caller, following, id, record, redirect,
+        reference, step, tracker_of,
+    },
+};
+use crate::{
+    journal::{
+        Attempt, AttemptChange, Committed, Filter, Journal, Position, Record, Write, Written,
+    },
+    purchase::{AttentionReason, Finality, Revision, State, Transition},
+};
+
+const PURCHASES: u64 = 5;
+
+/// One step of a history, with few values so that they meet.
+#[derive(Debug, Clone)]
+enum Act {
+    Begin {
+        number: u64,
+        key: u64,
+        reference: Option<u8>,
+    },
+    Append {
+        number: u64,
+        state: usize,
+        finality: usize,
+        reference: Option<u8>,
+        stale: bool,
+        action: bool,
+        behind: u32,
+        attempt: u8,
+    },
+    BeginAttempt {
+        number: u64,
+        behind: u32,
+    },
+    Wipe {
+        number: u64,
+        through: u32,
+    },
+    Put {
+        key: u8,
+        value: u8,
+    },
+    Retire {
+        finals_before: u64,
+        remnants_before: u64,
+        limit: usize,
+    },
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let number = || 0..PURCHASES;
+    let name = || proptest::option::of(0_u8..3);
+    let begin = (number(), number(), name()).prop_map(|(number, key, reference)| Act::Begin {
+        number,
+        key,
+        reference,
+    });
+    let facts = (0..3_usize, 0..8_usize, name(), any::<bool>(), any::<bool>());
+    let guards = (prop_oneof![4 => Just(0_u32), 1 => 1..3_u32], 0..3_u8);
+    let append = (number(), facts, guards).prop_map(
+        |(number, (state, finality, reference, stale, action), (behind, attempt))| Act::Append {
+            number,
+            state,
+            finality,
+            reference,
+            stale,
+            action,
+            behind,
+            attempt,
+        },
+    );
+    let attempt =
+        (number(), 0..2_u32).prop_map(|(number, behind)| Act::BeginAttempt { number, behind });
+    let wipe = (number(), 0..6_u32).prop_map(|(number, through)| Act::Wipe { number, through });
+    let put = (0..2_u8, any::<u8>()).prop_map(|(key, value)| Act::Put { key, value });
+    let retire = (0..9_000_u64, 0..PURCHASES, 1..3_usize).prop_map(
+        |(finals_before, remnants_before, limit)| Act::Retire {
+            finals_before,
+            remnants_before,
+            limit,
+        },
+    );
+    vec(
+        prop_oneof![3 => begin, 10 => append, 1 => attempt, 1 => wipe, 1 => put, 1 => retire],
+        1..60,
+    )
+}
+
+/// The write of an act, made from what the model journal knows.
+async fn write_of(model: &dyn Journal, act: &Act) -> Option<Write> {
+    let stored = async |number: u64| model.record(id(number)).await.unwrap();
+    match *act {
+        Act::Begin {
+            number,
+            key,
+            reference: name,
+        } => {
+            let mut one = record(number);
+            one.purchase.idempotency_key = format!("key-{key}").into();
+            if number % 2 == 0 {
+                one.purchase.caller = caller("ben");
+            }
+            let mut status = one.purchase.status.as_ref().clone();
+            status.reference = name.map(|name| reference(&name.to_string()));
+            one.purchase.status = status.into();
+            Some(begin_write(one))
+        }
+        Act::Append {
+            number,
+            behind,
+            attempt,
+            ..
+        } => {
+            let newest = stored(number).await.unwrap_or_else(|| record(number));
+            let transition = transition_of(&newest, act, behind)?;
+            let mut write = append_write(id(number), transition);
+            if let Write::Append {
+                attempt: change,
+                note,
+                ..
+            } = &mut write
+            {
+                let begun = Attempt {
+                    submit_until: at(77),
+                };
+                *change = match attempt {
+                    0 => AttemptChange::Keep,
+                    1 => AttemptChange::End,
+                    _ => AttemptChange::Begin {
+                        attempt: begun,
+                        now: at(u64::from(attempt)),
+                    },
+                };
+                *note = (attempt == 1).then(|| "noted".to_owned());
+            }
+            Some(write)
+        }
+        Act::BeginAttempt { number, behind } => {
+            let newest = stored(number).await?.purchase.status.revision;
+            Some(Write::BeginAttempt {
+                purchase: id(number),
+                expected: Revision(newest.0.saturating_sub(behind)),
+                attempt: Attempt {
+                    submit_until: at(99),
+                },
+                now: at(90),
+            })
+        }
+        Act::Wipe { number, through } => Some(Write::WipeBuyerActions {
+            purchase: id(number),
+            through: Revision(through),
+        }),
+        Act::Put { key, value } => Some(Write::Put {
+            key: key.to_string(),
+            value: value.to_string(),
+        }),
+        Act::Retire { .. } => None,
+    }
+}
+
+fn transition_of(newest: &Record, act: &Act, behind: u32) -> Option<Transition> {
+    let Act::Append {
+        state,
+        finality,
+        reference: name,
+        stale,
+        action,
+        ..
+    } = *act
+    else {
+        return None;
+    };
+    let previous = &newest.purchase.status;
+    let state = [State::Created, State::AwaitingPayment, State::Paid][state];
+    let mut status = following(previous, state);
+    // Most steps change little, so that a STALE attention alone is met as well.
+    status.code.clone_from(&previous.code);
+    status.finality = match finality {
+        0 => Finality::Final,
+        1 => Finality::Terminal,
+        _ => Finality::Open,
+    };
+    status.reference = name.map(|name| reference(&name.to_string()));
+    status.attention = stale.then(|| attention(AttentionReason::Stale)).flatten();
+    status.buyer_action = action.then(|| redirect("https://a.example")).flatten();
+    status.revision = Revision(status.revision.0.saturating_sub(behind).max(1));
+    Some(step(previous, status))
+}
+
+/// All that can be read, as one value.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    head: Position,
+    records: Vec<Option<Record>>,
+    keys: Vec<Option<Record>>,
+    transitions: Vec<Vec<Transition>>,
+    listed: Vec<crate::purchase::Purchase>,
+    tail: Vec<String>,
+    open: Vec<Record>,
+    references: Vec<Option<crate::purchase::PurchaseId>>,
+    texts: Vec<Option<String>>,
+}
+
+async fn see(journal: &dyn Journal) -> Seen {
+    let mut seen = Seen {
+        head: journal.head(),
+        records: Vec::new(),
+        keys: Vec::new(),
+        transitions: Vec::new(),
+        listed: journal.list(&Filter::default(), None, 100).await.unwrap(),
+        tail: Vec::new(),
+        open: journal.open_records(None, 100).await.unwrap(),
+        references: Vec::new(),
+        texts: Vec::new(),
+    };
+    for number in 0..PURCHASES {
+        seen.records.push(journal.record(id(number)).await.unwrap());
+        let transitions = journal.transitions(id(number), Revision(0), 100).await;
+        seen.transitions.push(transitions.unwrap());
+        for name in ["anna", "ben"] {
+            let key = format!("key-{number}");
+            let record = journal.record_by_key(&caller(name), &key).await;
+            seen.keys.push(record.unwrap());
+        }
+    }
+    for name in [None, Some(caller("anna")), Some(caller("ben"))] {
+        let (tail, through) = journal.tail(name.as_ref(), Position(0), 400).await.unwrap();
+        seen.tail.extend(tail.iter().map(|one| format!("{one:?}")));
+        seen.tail.push(format!("{through:?}"));
+    }
+    for name in 0..3 {
+        seen.references
+            .push(tracker_of(journal, &name.to_string()).await);
+        seen.texts
+            .push(journal.get(&name.to_string()).await.unwrap());
+    }
+    seen
+}
+
+/// What must hold of any journal, whatever was written.
+fn check_promises(seen: &Seen, heard: &[std::sync::Arc<Committed>]) {
+    let positions: Vec<u64> = heard.iter().map(|one| one.position.0).collect();
+    assert_eq!(positions, (1..=seen.head.0).collect::<Vec<_>>());
+    let mut newest: BTreeMap<_, u32> = BTreeMap::new();
+    for one in heard {
+        let revision = newest
+            .entry((one.purchase.id, one.purchase.create_time))
+            .or_default();
+        // A purchase whose remnant was deleted can begin again from 1.
+        let next = one.purchase.status.revision.0;
+        assert!(next == *revision + 1 || next == 1);
+        *revision = next;
+    }
+    for (record, transitions) in seen.records.iter().zip(&seen.transitions) {
+        let Some(record) = record else {
+            assert!(transitions.is_empty());
+            continue;
+        };
+        let last = transitions.last().map(|transition| &transition.status);
+        assert_eq!(last, Some(&*record.purchase.status));
+        let revisions = transitions.iter().map(|one| one.status.revision.0);
+        assert!(revisions.eq(1..=record.purchase.status.revision.0));
+        for pair in transitions.windows(2) {
+            let left = &pair[0].status;
+            assert_ne!(left.finality, Finality::Final);
+            let leaves = left.state != record.purchase.status.state;
+            assert!(!leaves || left.buyer_action.is_none());
+        }
+        let owner = (record.purchase.status.reference.as_ref()).map(|name| {
+            (0..3_usize)
+                .find(|one| *name == reference(&one.to_string()))
+                .unwrap()
+        });
+        if let Some(name) = owner {
+            assert_eq!(seen.references[name], Some(record.purchase.id));
+        }
+    }
+}
+
+async fn play(acts: &[Act]) {
+    let (model, real): (Subject, Subject) = (memory(), sqlite().await);
+    let heard = [(); 2].map(|()| std::sync::Arc::<std::sync::Mutex<Vec<_>>>::default());
+    for (journal, heard) in [&model.journal, &real.journal].into_iter().zip(&heard) {
+        let heard = std::sync::Arc::clone(heard);
+        journal.observe(std::sync::Arc::new(move |committed| {
+            heard.lock().unwrap().extend(committed.iter().cloned());
+        }));
+    }
+    for act in acts {
+        if let Act::Retire {
+            finals_before,
+            remnants_before,
+            limit,
+        } = *act
+        {
+            let (finals, remnants) = (at(finals_before), at(remnants_before));
+            let left = model.journal.retire(finals, remnants, limit).await.unwrap();
+            let right = real.journal.retire(finals, remnants, limit).await.unwrap();
+            assert_eq!(left, right, "{act:?}");
+            continue;
+        }
+        let Some(write) = write_of(&*model.journal, act).await else {
+            continue;
+        };
+        let left: Result<Written, String> =
+            (model.journal.write(write.clone()).await).map_err(|error| error.to_string());
+        let right = (real.journal.write(write).await).map_err(|error| error.to_string());
+        assert_eq!(left, right, "{act:?}");
+    }
+    let (left, right) = (see(&*model.journal).await, see(&*real.journal).await);
+    assert_eq!(left, right);
+    for (seen, heard) in [left, right].iter().zip(heard) {
+        check_promises(seen, &heard.lock().unwrap());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_journals_tell_the_same_history(acts in acts()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(play(&acts));
+    }
+}
