@@ -16,12 +16,13 @@ use tillwatch_proto::{
     PURCHASE_SERVICE,
     health::{
         HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
-        health_check_response::ServingStatus, health_server::Health,
+        health_check_response::ServingStatus,
+        health_server::{Health, HealthServer},
     },
 };
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, codegen::http::StatusCode, service::Routes};
 use tonic_health::{
     pb::health_server::Health as _,
     server::{HealthReporter, HealthService as States},
@@ -126,6 +127,26 @@ pub async fn health() -> (Readiness, HealthService) {
         watches: Arc::new(Semaphore::new(WATCHES_MAX)),
     };
     (readiness, service)
+}
+
+/// What a probe without gRPC asks: `/healthz` and `/readyz`, beside the health protocol itself.
+pub fn operations(readiness: &Readiness, health: HealthServer<HealthService>) -> Routes {
+    let readiness = readiness.clone();
+    let ready = move || {
+        let readiness = readiness.clone();
+        async move {
+            match readiness.is_ready().await {
+                true => (StatusCode::OK, "ready\n"),
+                false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            }
+        }
+    };
+    Routes::from(
+        Routes::new(health)
+            .into_axum_router()
+            .route("/healthz", axum::routing::get(|| async { "alive\n" }))
+            .route("/readyz", axum::routing::get(ready)),
+    )
 }
 
 /// The states of one watch.

@@ -233,6 +233,9 @@ impl JournalError {
     }
 }
 
+/// The key of the text by which [`Journal::retire`] keeps the newest position it has taken.
+pub(crate) const FLOOR_KEY: &str = "floor";
+
 /// Who hears of commits: called in commit order, after the commit and before its writer is
 /// answered. Must not block.
 pub type Observer = Arc<dyn Fn(&[Arc<Committed>]) + Send + Sync>;
@@ -322,7 +325,12 @@ pub trait Journal: fmt::Debug + Send + Sync {
 
     /// The position below which transitions are no longer all here, since retention has taken
     /// some; 0 while it has taken none.
-    async fn floor(&self) -> Result<Position, JournalError>;
+    async fn floor(&self) -> Result<Position, JournalError> {
+        let kept = self.get(FLOOR_KEY).await?;
+        Ok(Position(
+            kept.and_then(|text| text.parse().ok()).unwrap_or(0),
+        ))
+    }
 
     /// The newest position that is committed.
     fn head(&self) -> Position;

@@ -26,6 +26,9 @@ pub mod listener;
 pub mod observation;
 pub mod provider;
 pub mod purchase;
+mod serve;
 pub mod telemetry;
 pub mod tracker;
 pub mod upstream;
+
+pub use serve::{House, Parts, StartError, run, run_with};

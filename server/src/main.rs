@@ -137,19 +137,16 @@ fn serve(file: Option<&Path>) -> Result<(), Failure> {
             tracing::warn!("{warning}");
         }
         let runtime = runtime(config.listen.threads)?;
-        let served = runtime.block_on(async { run(config, shutdown()?).await });
+        let served = runtime.block_on(async {
+            let shutdown = shutdown()?;
+            tillwatch_server::run(config, shutdown)
+                .await
+                .map_err(Box::<dyn Error + Send + Sync>::from)
+        });
         runtime.shutdown_timeout(EXIT_TIMEOUT);
         served
     };
     start().map_err(Failure::Start)
-}
-
-async fn run(
-    config: Config,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
-    drop((config, shutdown));
-    Err("the service is not built yet".into())
 }
 
 /// The runtime for this many threads; 0 leaves it to the number of cores.

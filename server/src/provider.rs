@@ -178,6 +178,8 @@ pub struct Registered {
     pub policy: fn() -> Policy,
     /// Makes the provider with an account's secrets.
     pub build: Build,
+    /// Whether the provider has a request that reads many purchases at once.
+    pub sweeps: bool,
     /// The contract's message of a reference.
     pub reference_message: fn(&Reference) -> ProviderReference,
 }

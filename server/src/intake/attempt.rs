@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tillwatch_proto::v1::create_purchase_request::Order;
 use tokio::sync::watch;
 
 use super::{CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, starting::Starter};
@@ -51,6 +52,7 @@ pub(super) struct Start {
 struct Send {
     account: Arc<Account>,
     record: Record,
+    order: Arc<Order>,
     request: Request,
     /// Whether all earlier attempts are known to have sent nothing, so that a refusal of this one
     /// is a refusal of the order.
@@ -72,9 +74,11 @@ impl Inner {
             account.provider.submit_request(&new.order, intent)
         });
         let first = record.purchase.status.state == State::Pending;
+        let order = Arc::new(new.order.clone());
         let send = Send {
             account,
             record,
+            order,
             request,
             first,
         };
@@ -208,7 +212,9 @@ impl Inner {
             Ok(answer) => {
                 let now = self.clock.now();
                 self.with_intent(account, &send.record, |intent| {
-                    account.provider.read_submit(intent, &answer, now)
+                    account
+                        .provider
+                        .read_submit_of(&send.order, intent, &answer, now)
                 })
             }
             Err(UpstreamError::NotConnected(why)) => Submitted::NotSent(Trouble::Unreachable {
@@ -435,6 +441,7 @@ impl Inner {
             let again = Send {
                 account: Arc::clone(&send.account),
                 record,
+                order: Arc::clone(&send.order),
                 request: send.request.clone(),
                 first: false,
             };

@@ -36,6 +36,8 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["secret_key"],
     policy,
     build,
+    sweeps: false,
+    reference_message,
 };
 
 const NAME: &str = "carbon";
@@ -74,6 +76,15 @@ fn build(secrets: &BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, Settin
 struct Carbon {
     /// The header's value; marked sensitive, so that `Debug` does not show it.
     authorization: HeaderValue,
+}
+
+fn reference_message(reference: &Reference) -> ProviderReference {
+    ProviderReference {
+        reference: Some(Named::Carbon(CarbonReference {
+            order_id: reference.part("order_id").to_owned(),
+            contact_id: reference.part("contact_id").to_owned(),
+        })),
+    }
 }
 
 impl Provider for Carbon {
@@ -126,15 +137,6 @@ impl Provider for Carbon {
             form.uuid("contact_id", &named.contact_id);
             form.violations()
         })
-    }
-
-    fn reference_message(&self, reference: &Reference) -> ProviderReference {
-        ProviderReference {
-            reference: Some(Named::Carbon(CarbonReference {
-                order_id: reference.part("order_id").to_owned(),
-                contact_id: reference.part("contact_id").to_owned(),
-            })),
-        }
     }
 
     fn recovery(&self, _: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {

@@ -82,6 +82,7 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["client_key", "client_secret"],
     policy,
     build,
+    sweeps: false,
     reference_message,
 };
 

@@ -35,6 +35,8 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["organization_api_key", "widget_api_key"],
     policy,
     build,
+    sweeps: true,
+    reference_message,
 };
 
 const NAME: &str = "inabit";
@@ -112,6 +114,14 @@ impl Inabit {
     }
 }
 
+fn reference_message(reference: &Reference) -> ProviderReference {
+    ProviderReference {
+        reference: Some(Named::Inabit(InabitReference {
+            purchase_id: reference.part("purchase_id").to_owned(),
+        })),
+    }
+}
+
 impl Provider for Inabit {
     fn name(&self) -> &'static str {
         NAME
@@ -158,14 +168,6 @@ impl Provider for Inabit {
             Some(Named::Inabit(named)) => reference(&named.purchase_id)
                 .ok_or_else(|| vec![Violation::new("purchase_id", "is a hyphenated UUID")]),
             _ => Err(Form::foreign("reference", "another provider")),
-        }
-    }
-
-    fn reference_message(&self, reference: &Reference) -> ProviderReference {
-        ProviderReference {
-            reference: Some(Named::Inabit(InabitReference {
-                purchase_id: reference.part("purchase_id").to_owned(),
-            })),
         }
     }
 

@@ -115,6 +115,7 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["token"],
     policy,
     build,
+    sweeps: true,
     reference_message,
 };
 

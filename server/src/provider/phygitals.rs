@@ -39,6 +39,8 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["api_key"],
     policy,
     build,
+    sweeps: false,
+    reference_message,
 };
 
 const NAME: &str = "phygitals";
@@ -102,6 +104,14 @@ impl Phygitals {
     }
 }
 
+fn reference_message(reference: &Reference) -> ProviderReference {
+    ProviderReference {
+        reference: Some(Named::Phygitals(PhygitalsReference {
+            session_id: reference.part("session_id").to_owned(),
+        })),
+    }
+}
+
 impl Provider for Phygitals {
     fn name(&self) -> &'static str {
         NAME
@@ -142,14 +152,6 @@ impl Provider for Phygitals {
                 )]
             }),
             _ => Err(Form::foreign("reference", "another provider")),
-        }
-    }
-
-    fn reference_message(&self, reference: &Reference) -> ProviderReference {
-        ProviderReference {
-            reference: Some(Named::Phygitals(PhygitalsReference {
-                session_id: reference.part("session_id").to_owned(),
-            })),
         }
     }
 

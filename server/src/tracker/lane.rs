@@ -244,7 +244,6 @@ impl Lane {
             return Some(Turn {
                 id: entry.id,
                 reference,
-                class,
             });
         }
     }

@@ -296,7 +296,6 @@ impl Inner {
         let turn = Turn {
             id: purchase,
             reference,
-            class: Class::Refresh,
         };
         let asked = self.ask(lane, &turn, admission).await;
         let trouble = match &asked.answer {

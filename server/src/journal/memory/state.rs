@@ -7,8 +7,8 @@ use std::{
 
 use crate::{
     journal::{
-        Attempt, AttemptChange, Committed, Filter, JournalError, Position, Record, Write, Written,
-        committer::Retirement, rules,
+        Attempt, AttemptChange, Committed, FLOOR_KEY, Filter, JournalError, Position, Record,
+        Write, Written, committer::Retirement, rules,
     },
     purchase::{
         AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, Timestamp,
@@ -370,6 +370,21 @@ impl State {
         self.by_time.remove(&(purchase.create_time, id));
         if let Some(reference) = reference {
             self.by_reference.remove(&(account, reference));
+        }
+        let taken = self
+            .log
+            .iter()
+            .filter(|(_, (of, _))| *of == id)
+            .map(|(place, _)| *place)
+            .max();
+        if let Some(taken) = taken {
+            let floor = self
+                .texts
+                .get(FLOOR_KEY)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0);
+            self.texts
+                .insert(FLOOR_KEY.to_owned(), taken.max(floor).to_string());
         }
         self.log.retain(|_, (of, _)| *of != id);
     }

@@ -314,6 +314,15 @@ impl Batch<'_> {
             retirement.limit,
         )?;
         for id in &finals {
+            // A token from before the newest position that is taken has missed something.
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO kept_text (key, value)
+                     SELECT ?2, CAST(MAX(position) AS TEXT) FROM transition_log WHERE purchase = ?1 AND true
+                     ON CONFLICT (key) DO UPDATE SET value =
+                         CAST(MAX(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER)) AS TEXT)",
+                )?
+                .execute((id, super::super::FLOOR_KEY))?;
             self.execute_for(
                 "UPDATE purchase SET remnant = (SELECT t.status FROM transition_log t
                      WHERE t.purchase = purchase.id AND t.revision = purchase.revision)

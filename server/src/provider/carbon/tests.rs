@@ -486,7 +486,7 @@ fn references_are_held_to_their_shape() {
     let provider = provider();
     let reference = provider.reference(&message(ORDER, CONTACT)).unwrap();
     assert_eq!(
-        provider.reference_message(&reference),
+        (super::REGISTERED.reference_message)(&reference),
         message(ORDER, CONTACT)
     );
     let upper = message(&ORDER.to_uppercase(), &CONTACT.to_uppercase());

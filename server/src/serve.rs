@@ -1,0 +1,560 @@
+//! The only place where the parts meet: they are opened from the inside out, served, and closed
+//! from the outside in.
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tillwatch_proto::{
+    FILE_DESCRIPTOR_SET, health::health_server::HealthServer,
+    v1::purchase_service_server::PurchaseServiceServer,
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    account::{Account, Accounts, Arrivals, BudgetStore},
+    clock::Clock,
+    config::{self, Config},
+    feed::Feed,
+    fingerprint::{Keyring, KeyringError},
+    grpc,
+    health::{self, HealthService, Readiness},
+    identity::{Caller, Callers, Grant, Scope},
+    intake::Intake,
+    journal::{Journal, JournalError, Write, sqlite::SqliteJournal},
+    listener::{self, Listener, PanicLayer},
+    provider,
+    purchase::{AccountName, Secret, Timestamp},
+    tracker::Tracker,
+    upstream::{
+        Upstream,
+        http::{HttpUpstream, Settings},
+    },
+};
+
+/// Open purchases read at once while recovering.
+const RECOVERED_AT_ONCE: usize = 1_000;
+/// How often retention is looked after.
+const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
+/// Purchases retired at once.
+const RETIRED_AT_ONCE: usize = 1_000;
+/// How long a key is remembered at the least (promise C2).
+const REMNANTS_KEPT: Duration = Duration::from_secs(400 * 86_400);
+/// Files that are not connections: the database, logs, and requests to providers.
+const FILES_RESERVED: u64 = 512;
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be bound.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The journal could not be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The fingerprint keys cannot be used.
+    #[error("cannot use the fingerprint keys in {path}")]
+    Fingerprints {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: KeyringError,
+    },
+    /// A file could not be read or written.
+    #[error("cannot use {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// An account cannot be made of its settings.
+    #[error("account {account}: {problem}")]
+    Account {
+        /// Which.
+        account: AccountName,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The contract's descriptors are damaged, which a build cannot be.
+    #[error("the contract's descriptors are damaged")]
+    Descriptors,
+    /// A listener failed while serving.
+    #[error("serving failed")]
+    Serving(#[source] tonic::transport::Error),
+}
+
+/// What a house is built of: the outside world, as a configuration or a simulation gives it.
+#[derive(Debug)]
+pub struct Parts {
+    /// Time and ids.
+    pub clock: Clock,
+    /// The durable log.
+    pub journal: Arc<dyn Journal>,
+    /// Fingerprint keys.
+    pub keyring: Keyring,
+    /// Accounts, opened.
+    pub accounts: Accounts,
+    /// Who may call.
+    pub callers: Callers,
+    /// What streams may cost.
+    pub limits: grpc::Limits,
+    /// How long purchases are kept after FINAL.
+    pub retention: Duration,
+}
+
+/// The rooms, recovered and at work; whoever has it serves and drains it.
+#[derive(Debug)]
+pub struct House {
+    /// The rooms behind the service.
+    pub rooms: grpc::Rooms,
+    limits: grpc::Limits,
+    /// Readiness, as health reports it.
+    pub readiness: Readiness,
+    health: Arc<HealthService>,
+    /// Loops that run until the drain; aborted when the house is dropped.
+    work: JoinSet<()>,
+}
+
+impl House {
+    /// Builds the rooms, takes up what is open, and begins to work.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub async fn open(parts: Parts) -> Result<Self, JournalError> {
+        let Parts {
+            clock,
+            journal,
+            keyring,
+            accounts,
+            callers,
+            limits,
+            retention,
+        } = parts;
+        let (readiness, health) = health::health().await;
+        let feed = Feed::new(Arc::clone(&journal), clock.clone());
+        let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts);
+        let intake = Intake::new(
+            Arc::clone(&journal),
+            feed.clone(),
+            clock.clone(),
+            accounts.clone(),
+            keyring,
+        );
+        recover(journal.as_ref(), &tracker, &intake).await?;
+        let mut work = JoinSet::new();
+        work.spawn({
+            let feed = feed.clone();
+            async move { feed.run().await }
+        });
+        work.spawn({
+            let tracker = tracker.clone();
+            async move { tracker.run().await }
+        });
+        work.spawn({
+            let intake = intake.clone();
+            async move { intake.run().await }
+        });
+        work.spawn(report(Arc::clone(&journal), readiness.clone()));
+        work.spawn(retire(Arc::clone(&journal), clock.clone(), retention));
+        let rooms = grpc::Rooms {
+            journal,
+            feed,
+            intake,
+            tracker,
+            accounts,
+            callers,
+            clock,
+        };
+        Ok(Self {
+            rooms,
+            limits,
+            readiness,
+            health: Arc::new(health),
+            work,
+        })
+    }
+
+    /// The purchase service of this house.
+    pub fn service(&self) -> PurchaseServiceServer<grpc::Service> {
+        let service = grpc::Service::new(self.rooms.clone(), self.limits);
+        PurchaseServiceServer::new(service).max_decoding_message_size(grpc::REQUEST_BYTES_MAX)
+    }
+
+    /// The health service of this house.
+    pub fn health(&self) -> HealthServer<HealthService> {
+        HealthServer::from_arc(Arc::clone(&self.health))
+            .max_decoding_message_size(grpc::REQUEST_BYTES_MAX)
+    }
+
+    /// Ends the streams, then waits for submits and polls whose answers must be kept.
+    pub async fn drain(&self) {
+        self.readiness.drain().await;
+        self.rooms.feed.drain();
+        self.readiness.close();
+        tokio::join!(self.rooms.intake.drain(), self.rooms.tracker.drain());
+    }
+
+    /// Stops working and closes the journal.
+    pub async fn close(mut self) {
+        self.work.shutdown().await;
+        self.rooms.journal.close().await;
+    }
+}
+
+/// Hands everything that is open to those who follow it.
+async fn recover(
+    journal: &dyn Journal,
+    tracker: &Tracker,
+    intake: &Intake,
+) -> Result<(), JournalError> {
+    let mut after = None;
+    let mut open: u64 = 0;
+    loop {
+        let records = journal.open_records(after, RECOVERED_AT_ONCE).await?;
+        let Some(last) = records.last() else { break };
+        after = Some(last.purchase.id);
+        for record in &records {
+            open += 1;
+            intake.recover(record);
+            tracker.recover(record).await?;
+        }
+    }
+    tracing::info!(open, "recovered");
+    Ok(())
+}
+
+/// Readiness follows the journal.
+async fn report(journal: Arc<dyn Journal>, readiness: Readiness) {
+    let mut available = journal.available();
+    loop {
+        let is_available = *available.borrow_and_update();
+        if !is_available {
+            tracing::error!("the journal is unavailable");
+        }
+        readiness.set_ready(is_available).await;
+        if available.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Makes room: purchases are kept for as long as configured after FINAL, their keys for 400 days.
+async fn retire(journal: Arc<dyn Journal>, clock: Clock, retention: Duration) {
+    loop {
+        let now = clock.now();
+        let (finals, remnants) = (
+            now.minus(retention),
+            now.minus(REMNANTS_KEPT.max(retention)),
+        );
+        match journal.retire(finals, remnants, RETIRED_AT_ONCE).await {
+            Ok(retired) if retired >= RETIRED_AT_ONCE => tokio::task::yield_now().await,
+            Ok(_) => tokio::time::sleep(RETENTION_EVERY).await,
+            Err(error) => {
+                tracing::warn!(%error, "retention has to wait");
+                tokio::time::sleep(RETENTION_EVERY).await;
+            }
+        }
+    }
+}
+
+/// Keeps accounts' budgets in the journal.
+struct JournalBudgets(Arc<dyn Journal>);
+
+impl JournalBudgets {
+    fn key(account: &AccountName) -> String {
+        format!("budget/{account}")
+    }
+}
+
+#[async_trait]
+impl BudgetStore for JournalBudgets {
+    async fn load(&self, account: &AccountName) -> Option<Arrivals> {
+        let kept = self.0.get(&Self::key(account)).await.ok()??;
+        let (requests, creates) = kept.split_once(' ')?;
+        let time = |text: &str| Timestamp::from_millis_text(text).ok();
+        Some(Arrivals {
+            requests: time(requests)?,
+            creates: time(creates)?,
+        })
+    }
+
+    async fn save(&self, account: &AccountName, arrivals: Arrivals) -> bool {
+        let (requests, creates) = (arrivals.requests.as_millis(), arrivals.creates.as_millis());
+        let value = format!("{requests} {creates}");
+        let put = Write::Put {
+            key: Self::key(account),
+            value,
+        };
+        self.0.write(put).await.is_ok()
+    }
+}
+
+/// Opens accounts over their upstreams, with the budgets that the journal has kept.
+///
+/// # Errors
+/// Settings that make no provider or no way out.
+pub async fn open_accounts(
+    configured: &[config::Account],
+    journal: &Arc<dyn Journal>,
+    clock: &Clock,
+    upstream: impl Fn(&config::Account) -> Result<Arc<dyn Upstream>, String>,
+) -> Result<Accounts, StartError> {
+    let store: Arc<dyn BudgetStore> = Arc::new(JournalBudgets(Arc::clone(journal)));
+    let mut opened = Vec::new();
+    for account in configured {
+        let name = account.name.clone();
+        let problem = |problem: String| StartError::Account {
+            account: name.clone(),
+            problem,
+        };
+        let row = provider::registered(account.provider)
+            .ok_or_else(|| problem("no such provider".to_owned()))?;
+        let provider = (row.build)(&account.secrets).map_err(|error| problem(error.to_string()))?;
+        let upstream = upstream(account).map_err(problem)?;
+        if account.policy.sweep && row.sweeps {
+            tracing::info!(account = %account.name, "sweeps are not in this release: each purchase is read by itself");
+        }
+        let policy = account.policy.clone();
+        let (clock, store) = (clock.clone(), Arc::clone(&store));
+        opened.push(
+            Account::open(
+                account.name.clone(),
+                provider,
+                policy,
+                upstream,
+                clock,
+                store,
+            )
+            .await,
+        );
+    }
+    Ok(Accounts::new(opened))
+}
+
+fn http(account: &config::Account) -> Result<Arc<dyn Upstream>, String> {
+    let settings = Settings {
+        allow_insecure: account.allow_insecure,
+        allow_private_networks: account.allow_private_networks,
+        ..Settings::new(account.base_url.clone())
+    };
+    let upstream = HttpUpstream::new(settings).map_err(|error| error.to_string())?;
+    Ok(Arc::new(upstream))
+}
+
+/// The callers of a configuration.
+pub fn callers(configured: &[config::Caller]) -> Callers {
+    configured
+        .iter()
+        .fold(Callers::default(), |callers, caller| {
+            let scopes: BTreeSet<Scope> = caller
+                .scopes
+                .iter()
+                .filter_map(|word| Scope::named(word))
+                .collect();
+            let accounts = match &caller.accounts {
+                config::Accounts::All => None,
+                config::Accounts::These(names) => Some(names.clone()),
+            };
+            let grant = Grant {
+                name: caller.name.clone(),
+                scopes,
+                accounts,
+            };
+            callers.with(Caller::new(grant), &caller.token_sha256, caller.anonymous)
+        })
+}
+
+/// The keys beside the database, made where there are none, or those that are configured.
+fn keyring(config: &Config, clock: &Clock) -> Result<Keyring, StartError> {
+    let beside = || {
+        let mut name = config.store.database.clone().into_os_string();
+        name.push(".fingerprint-keys");
+        PathBuf::from(name)
+    };
+    let path = config
+        .store
+        .fingerprint_key_file
+        .clone()
+        .unwrap_or_else(beside);
+    let file = |source| StartError::File {
+        path: path.clone(),
+        source,
+    };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => Secret::new(text),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && config.store.fingerprint_key_file.is_none() =>
+        {
+            let id = format!("k{}", clock.now().as_millis());
+            let made = Keyring::new_file(&id, clock.bytes());
+            write_private(&path, made.expose()).map_err(file)?;
+            made
+        }
+        Err(error) => return Err(file(error)),
+    };
+    Keyring::parse(&text).map_err(|source| StartError::Fingerprints {
+        path: path.clone(),
+        source,
+    })
+}
+
+/// Writes a file that its owner alone can read, durably before it has its name.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+async fn listen(address: &config::Address) -> Result<Listener, StartError> {
+    let (bound, text) = match address {
+        config::Address::Tcp(address) => (Listener::tcp(address).await, address.clone()),
+        config::Address::Unix(path) => (Listener::unix(path), format!("unix:{}", path.display())),
+    };
+    bound.map_err(|source| StartError::Listen {
+        address: text,
+        source,
+    })
+}
+
+/// Serves a configuration until `shutdown`, then drains.
+///
+/// # Errors
+/// See [`StartError`]; nothing is served then.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    run_with(config, shutdown, |_| {}).await
+}
+
+/// As [`run`]; tells `bound` the address of the gRPC listener once it serves.
+///
+/// # Errors
+/// See [`StartError`]; nothing is served then.
+pub async fn run_with(
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+    bound: impl FnOnce(&str),
+) -> Result<(), StartError> {
+    let clock = Clock::system();
+    let file_limit = listener::raise_file_limit();
+    let connections =
+        listener::connections_within(config.limits.connections, file_limit, FILES_RESERVED);
+    // Bound first: a second process with the same settings ends before it touches anything.
+    let grpc = listen(&config.listen.grpc).await?;
+    let ops = match &config.listen.ops {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let keyring = keyring(&config, &clock)?;
+    let journal: Arc<dyn Journal> =
+        Arc::new(SqliteJournal::open(&config.store.database, &clock).await?);
+    let accounts = open_accounts(&config.accounts, &journal, &clock, http).await?;
+    let house = House::open(Parts {
+        clock,
+        journal,
+        keyring,
+        accounts,
+        callers: callers(&config.callers),
+        limits: grpc::Limits {
+            streams: config.limits.streams,
+            streams_per_caller: config.limits.streams_per_caller,
+            stream_age: config.listen.stream_age,
+        },
+        retention: config.store.retention,
+    })
+    .await?;
+    tracing::info!(address = grpc.address(), "gRPC");
+    bound(&grpc.address());
+    serve(house, grpc, ops, &config, connections, shutdown).await
+}
+
+async fn serve(
+    house: House,
+    grpc: Listener,
+    ops: Option<Listener>,
+    config: &Config,
+    connections: u32,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let (stop, close) = (CancellationToken::new(), CancellationToken::new());
+    let mut router = listener::server()
+        .layer(PanicLayer)
+        .add_service(house.service())
+        .add_service(house.health());
+    if config.listen.reflection {
+        let builder = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        };
+        let (v1, v1alpha) = (builder().build_v1(), builder().build_v1alpha());
+        router = router
+            .add_service(v1.map_err(|_| StartError::Descriptors)?)
+            .add_service(v1alpha.map_err(|_| StartError::Descriptors)?);
+    }
+    let incoming = grpc.incoming(connections, close.clone());
+    let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let mut operators = JoinSet::new();
+    if let Some(ops) = ops {
+        tracing::info!(address = ops.address(), "operations");
+        let incoming = ops.incoming(connections, close.clone());
+        let routes = crate::health::operations(&house.readiness, house.health());
+        let stop = stop.clone();
+        operators.spawn(async move {
+            let served = listener::server()
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the operations listener failed");
+            }
+        });
+    }
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        served = &mut serving => return served.map_err(StartError::Serving),
+        () = shutdown => {}
+    }
+    let limit = tokio::time::Instant::now() + config.listen.drain;
+    // Readiness turns first, streams end, and what has been sent to a provider is heard.
+    let drained = tokio::time::timeout_at(limit, house.drain()).await;
+    if drained.is_err() {
+        tracing::warn!("requests to providers were still under way when the drain ended");
+    }
+    let left = limit.saturating_duration_since(tokio::time::Instant::now());
+    match listener::drain(serving, &stop, &close, left).await {
+        listener::Drained::Whole(_) => tracing::info!("drained"),
+        listener::Drained::Closed(_) => tracing::info!("drained; connections were closed"),
+        listener::Drained::Abandoned => tracing::warn!("gave up on open connections"),
+    }
+    operators.shutdown().await;
+    house.close().await;
+    Ok(())
+}
