@@ -423,8 +423,8 @@ mod tests {
         for _ in 0..3 {
             bench.go.send(Act::Succeed).unwrap();
         }
-        assert_eq!(bench.sizes.recv().await, Some(GROUP_MAX));
-        assert_eq!(bench.sizes.recv().await, Some(600 - GROUP_MAX));
+        assert_eq!(bench.sizes.recv().await, Some(512));
+        assert_eq!(bench.sizes.recv().await, Some(88));
         for writer in first.into_iter().chain(others) {
             assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
         }
