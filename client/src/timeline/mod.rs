@@ -337,7 +337,7 @@ fn facts(status: &PurchaseStatus, spent: Option<Duration>) -> Line {
     let word = word.map(|word| plain(&word.code)).unwrap_or_default();
     let word = if word.is_empty() { "–" } else { &word };
     line.push(Tone::Neutral, &format!("{word:<24}"));
-    let spent = spent.map(|spent| format!("+{}", short(spent)));
+    let spent = spent.map(|spent| format!("+{}", span::elapsed(spent)));
     line.push(Tone::Dim, &format!(" {:>8}", spent.unwrap_or_default()));
     line
 }

@@ -62,6 +62,18 @@ fn spans_take_two_units_at_the_most() {
 }
 
 #[test]
+fn a_short_time_in_a_state_is_told_to_the_tenth() {
+    let check = |millis: u64, expected: &str| {
+        assert_eq!(span::elapsed(Duration::from_millis(millis)), expected);
+    };
+    check(0, "0.0s");
+    check(2_999, "2.9s");
+    check(9_999, "9.9s");
+    check(10_000, "10s");
+    check(65_500, "1m05s");
+}
+
+#[test]
 fn each_revision_is_one_aligned_line_with_the_time_spent_before_it() {
     let mut timeline = Timeline::new(Style::plain());
     let created = status(1, PurchaseState::Created, "", 0);
