@@ -102,6 +102,8 @@ pub(crate) enum DemoError {
 #[derive(Debug)]
 pub(crate) struct Setting<'a> {
     address: &'a str,
+    /// Where the server would have listened, were it free.
+    taken: Option<&'a str>,
     sandbox: String,
     speed: f64,
     command: &'a str,
@@ -249,6 +251,11 @@ async fn show(
 ) -> Result<Ended, DemoError> {
     let setting = Setting {
         address: service.address(),
+        taken: options
+            .listen
+            .first()
+            .filter(|it| !it.ends_with(":0") && it.as_str() != service.address())
+            .map(String::as_str),
         sandbox: format!("http://{}", sandbox.address()),
         speed: options.speed,
         command: &options.command,

@@ -232,5 +232,9 @@ mod tests {
         let endless = parse("x demo --scenario stuck").unwrap_err();
         let told = endless.to_string();
         assert!(told.contains("paid, declined, refunded"), "{told}");
+        let readme = include_str!("../README.md");
+        for scenario in SCENARIOS {
+            assert!(readme.contains(&format!("`{}`", scenario.name())));
+        }
     }
 }

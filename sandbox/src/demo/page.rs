@@ -63,7 +63,11 @@ impl<'a> Page<'a> {
             1.0 => String::new(),
             speed => format!(", {speed} times as fast"),
         };
-        self.line(&format!("  server   {}  (gRPC)", setting.address))?;
+        let taken = setting
+            .taken
+            .map(|taken| format!("; {taken} is taken"))
+            .unwrap_or_default();
+        self.line(&format!("  server   {}  (gRPC{taken})", setting.address))?;
         self.line(&format!(
             "  sandbox  {}  (the providers, simulated{speed})",
             setting.sandbox
