@@ -27,7 +27,7 @@ pub struct Acknowledged {
 
 /// Creates one purchase by as many calls as it takes, and watches it from the first answer on.
 pub async fn buy(world: Arc<World>, number: u64) {
-    let begin = world.number(1_800_000);
+    let begin = world.number(1_200_000);
     tokio::time::sleep(Duration::from_millis(begin)).await;
     let key = format!("key{number:04}");
     let order = order(&world, &key, number);
@@ -180,7 +180,7 @@ fn masumi(world: &World, key: &str) -> Order {
     let hour = Duration::from_secs(3_600);
     let now = world.clock.now();
     // Some have little time to pay, so that it passes.
-    let pay_by = now.plus(if world.number(4) == 0 { hour / 6 } else { hour * 4 });
+    let pay_by = now.plus(if world.number(4) == 0 { hour / 6 } else { hour });
     let later = |hours: u32| proto_time(pay_by.plus(hour * hours));
     Order::Masumi(MasumiOrder {
         blockchain_identifier: key.to_owned(),

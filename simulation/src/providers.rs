@@ -324,9 +324,11 @@ impl Providers {
         let known = (self.journal)
             .record_by_key(&CallerName::new("shop"), mark)
             .await;
-        let is_begun = known.is_ok_and(|record| record.is_some_and(|one| one.attempt.is_some()));
-        if !is_begun {
-            let violation = format!("C1: {mark} was sent without an attempt in the journal");
+        let record = known.ok().flatten();
+        if !record.as_ref().is_some_and(|one| one.attempt.is_some()) {
+            let now = self.clock.now();
+            let status = record.map(|record| record.purchase.status);
+            let violation = format!("{now} C1: {mark} was sent without an attempt: {status:?}");
             self.ledger().violations.push(violation);
         }
     }

@@ -52,7 +52,7 @@ pub async fn watch(world: Arc<World>, purchase: String) {
             1 => WatchUntil::Terminal,
             _ => WatchUntil::Final,
         },
-        interval: Duration::from_secs([5, 30, 60, 120][world.number(4) as usize]),
+        interval: Duration::from_secs([10, 60, 120, 120][world.number(4) as usize]),
         slowness: Duration::from_millis(if is_slow { world.number(20_000) } else { 0 }),
         cursor: (world.number(2) == 0).then_some(0),
         state: PurchaseState::Unspecified,

@@ -39,7 +39,7 @@ use crate::{
 /// 2026-07-01T10:00:00Z.
 const START_MS: i64 = 1_782_900_000_000;
 /// How long everything goes wrong.
-const STORM: Duration = Duration::from_secs(3_600);
+const STORM: Duration = Duration::from_secs(2_400);
 /// How long after the storm all has to be over: pay-by times, their hour of grace, the horizon.
 const QUIET_MAX: Duration = Duration::from_secs(12 * 3_600);
 /// Connections that callers share.
@@ -101,8 +101,9 @@ async fn simulate(seed: u64) -> Outcome {
     let world = Arc::new(World::new(seed));
     let follower = tokio::spawn(watcher::follow_all(Arc::clone(&world)));
     let mut process = Process::start(&world, 0).await;
-    for number in 0..6 + world.number(7) {
-        world.spawn(buyer::buy(Arc::clone(&world), number));
+    let first = world.number(5);
+    for number in 0..4 + world.number(6) {
+        world.spawn(buyer::buy(Arc::clone(&world), first + number));
     }
     process = storm(&world, process).await;
     world.providers.calm();
