@@ -6,12 +6,16 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
-use tillwatch::{Client, Config, SecretToken};
-use tillwatch_proto::v1::purchase_service_client::PurchaseServiceClient;
+use tillwatch::{Client, Config, Error, Refusal, SecretToken};
+use tillwatch_proto::v1::{
+    CreatePurchaseRequest, Purchase, PurchaseStatus, get_status_request::Key,
+    purchase_service_client::PurchaseServiceClient,
+};
 use tillwatch_sandbox::{Options, PROVIDERS, Sandbox};
 use tonic::{
     Request, Status,
@@ -128,6 +132,12 @@ impl Settings {
     }
 }
 
+/// What a failed call says, as the client library reads it.
+pub fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> Refusal {
+    let error = Error::from(answer.unwrap_err());
+    error.refusal().expect("an answer of the service").clone()
+}
+
 /// The token of a caller.
 pub fn token(caller: &str) -> String {
     format!("token-of-{caller}")
@@ -212,6 +222,16 @@ impl House {
         self.folder.path().join("tillwatch.toml")
     }
 
+    /// Removes the store while no process uses it.
+    pub fn forget(&self) {
+        for entry in fs::read_dir(self.folder()).unwrap() {
+            let path = entry.unwrap().path();
+            if path != self.config() {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+
     /// Starts a process again, at the same addresses and over the same store.
     pub async fn restart(&mut self) {
         let text = self.settings.text(
@@ -251,6 +271,43 @@ impl House {
     pub async fn stranger(&self, authorization: Option<&str>) -> Stub {
         let bearer = Bearer(authorization.map(|text| text.parse().unwrap()));
         PurchaseServiceClient::new(InterceptedService::new(self.channel().await, bearer))
+    }
+
+    /// Lets a caller create something, which has to succeed.
+    pub async fn create(&self, caller: &str, request: CreatePurchaseRequest) -> Purchase {
+        let mut stub = self.stub(caller).await;
+        let created = within("an answer to a create", stub.create_purchase(request)).await;
+        created.unwrap().into_inner().purchase.unwrap()
+    }
+
+    /// Lets a caller create something, which has to fail.
+    pub async fn refused(&self, caller: &str, request: CreatePurchaseRequest) -> Refusal {
+        let mut stub = self.stub(caller).await;
+        let refused = within("an answer to a create", stub.create_purchase(request)).await;
+        refusal(refused)
+    }
+
+    /// A purchase once its newest status is as wanted.
+    pub async fn settled(
+        &self,
+        what: &str,
+        id: &str,
+        wanted: impl Fn(&PurchaseStatus) -> bool,
+    ) -> PurchaseStatus {
+        let client = self.client("desk");
+        within(what, async {
+            let mut after = 0;
+            loop {
+                let key = Key::PurchaseId(id.to_owned());
+                let answer = client.get_after(key, after, Duration::from_secs(10)).await;
+                let status = answer.unwrap().purchase.unwrap().status.unwrap();
+                if wanted(&status) {
+                    return status;
+                }
+                after = status.revision;
+            }
+        })
+        .await
     }
 
     /// The client library for a caller.

@@ -18,4 +18,8 @@ mod house;
 mod orders;
 mod process;
 
+mod adoption;
+mod creates;
 mod providers;
+mod restart;
+mod unclear;
