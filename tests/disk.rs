@@ -18,11 +18,9 @@ async fn refused(house: &House, from: &str, to: &str) -> String {
     let text = fs::read_to_string(house.config()).unwrap();
     let config = house.folder().join("second.toml");
     let ports = [&house.server.grpc, &house.server.ops];
-    let text = ports
-        .iter()
-        .fold(text.replace(from, to), |text, port| {
-            text.replace(port.as_str(), "127.0.0.1:0")
-        });
+    let text = ports.iter().fold(text.replace(from, to), |text, port| {
+        text.replace(port.as_str(), "127.0.0.1:0")
+    });
     fs::write(&config, text).unwrap();
     let log = Log::default();
     let status = match Server::start(&config, &log).await {
@@ -151,7 +149,10 @@ async fn a_read_only_disk_is_refused() {
     let status = Server::start(&config, &log).await.err();
     assert_eq!(status.and_then(|it| it.code()), Some(1), "{}", log.text());
     let said = log.text().to_lowercase();
-    assert!(said.contains("read-only") || said.contains("readonly"), "{said}");
+    assert!(
+        said.contains("read-only") || said.contains("readonly"),
+        "{said}"
+    );
 }
 
 async fn readiness(house: &House) -> String {

@@ -7,7 +7,9 @@ use std::{
 
 use tillwatch::{WatchEvent, WatchOptions};
 use tillwatch_proto::{
-    health::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient},
+    health::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    },
     v1::{WatchStatusRequest, WatchUntil},
 };
 use tillwatch_sandbox::Scenario;
@@ -91,23 +93,34 @@ async fn a_drain_turns_readiness_ends_every_stream_and_is_over_in_time() {
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         let reason = status.get_details_error_info().map(|info| info.reason);
         assert_eq!(reason.as_deref(), Some("DRAINING"), "{status:?}");
-        let pause = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        let pause = status
+            .get_details_retry_info()
+            .and_then(|info| info.retry_delay);
         pauses.insert(pause.expect("a time to come back"));
         first_end = Some(first_end.map_or(at, |first: Instant| first.min(at)));
     }
     // They come over different connections, and this test reads one after the other.
     let lead = Duration::from_millis(500);
-    assert!(turned < first_end.unwrap() + lead, "streams ended before readiness turned");
+    assert!(
+        turned < first_end.unwrap() + lead,
+        "streams ended before readiness turned"
+    );
     assert!(pauses.len() > STREAMS / 10, "only {} pauses", pauses.len());
     let spread = *pauses.last().unwrap() - *pauses.first().unwrap();
-    assert!(spread > Duration::from_secs(1), "spread over {spread:?} only");
+    assert!(
+        spread > Duration::from_secs(1),
+        "spread over {spread:?} only"
+    );
     assert!(house.server.exit().await.success(), "{}", house.log.text());
     let took = began.elapsed();
     assert!(took < GRACE + Duration::from_secs(2), "{took:?}");
     // Closed by the server, which never heard a word of it.
     let read = within("the silent peer's end", silent.read(&mut [0; 64])).await;
     assert!(read.is_err() || read.is_ok_and(|bytes| bytes < 64));
-    eprintln!("{STREAMS} streams drained in {took:?}, {} different pauses", pauses.len());
+    eprintln!(
+        "{STREAMS} streams drained in {took:?}, {} different pauses",
+        pauses.len()
+    );
 }
 
 /// Promise S2 across processes, through the library.

@@ -20,6 +20,10 @@ mod process;
 
 mod adoption;
 mod creates;
+mod disk;
+mod drain;
+mod kill_loop;
 mod providers;
 mod restart;
 mod unclear;
+mod watchers;

@@ -6,8 +6,8 @@ use std::{
 };
 
 use tillwatch_proto::v1::{
-    WatchStatusRequest, WatchStatusResponse, WatchUntil, purchase_service_client::PurchaseServiceClient,
-    watch_status_response::Event,
+    WatchStatusRequest, WatchStatusResponse, WatchUntil,
+    purchase_service_client::PurchaseServiceClient, watch_status_response::Event,
 };
 use tillwatch_sandbox::Scenario;
 use tokio::task::JoinSet;
@@ -23,7 +23,11 @@ use crate::{
 /// Streams on one connection; the server allows 1,000.
 const STREAMS: usize = 500;
 /// A debug build of both sides takes ten times as long over each stream.
-const RECONNECTING: usize = if cfg!(debug_assertions) { 10_000 } else { 50_000 };
+const RECONNECTING: usize = if cfg!(debug_assertions) {
+    10_000
+} else {
+    50_000
+};
 
 /// A purchase that waits for its payment until it is told otherwise, with its name at the provider.
 async fn still(house: &House) -> (String, String) {
@@ -154,7 +158,14 @@ async fn a_watcher_that_never_reads_delays_nobody_and_costs_no_queue() {
     const TURNS: u32 = 20;
     let house = House::still().await;
     let (id, reference) = still(&house).await;
-    let mut revision = turned(&house, &id, &reference, "Allocated", newest(&house, &id).await).await;
+    let mut revision = turned(
+        &house,
+        &id,
+        &reference,
+        "Allocated",
+        newest(&house, &id).await,
+    )
+    .await;
     let mut streams = opened(&house, &id, 5_000, Some(revision)).await;
     // The time of the first and the last turn, and the memory between them.
     let mut measured = Vec::new();
@@ -163,7 +174,11 @@ async fn a_watcher_that_never_reads_delays_nobody_and_costs_no_queue() {
         if with_deaf {
             // Its window holds no message, so nothing that it is sent ever leaves the server.
             let endpoint = Endpoint::from_shared(format!("http://{}", house.server.grpc)).unwrap();
-            let channel = endpoint.initial_stream_window_size(1).connect().await.unwrap();
+            let channel = endpoint
+                .initial_stream_window_size(1)
+                .connect()
+                .await
+                .unwrap();
             let mut client = PurchaseServiceClient::new(channel);
             deaf.push(client.watch_status(watch(&id, Some(0))).await.unwrap());
         }
@@ -180,9 +195,14 @@ async fn a_watcher_that_never_reads_delays_nobody_and_costs_no_queue() {
     let [(alone, grown_alone), (beside, grown_beside)] = measured[..] else {
         unreachable!("two rounds");
     };
-    eprintln!("20 turns to 5,000 watchers: {alone:?}, beside one that never reads: {beside:?}; \
-               memory grew by {grown_alone} and {grown_beside} KiB");
-    assert!(beside < alone * 3 + Duration::from_secs(1), "{alone:?} {beside:?}");
+    eprintln!(
+        "20 turns to 5,000 watchers: {alone:?}, beside one that never reads: {beside:?}; \
+               memory grew by {grown_alone} and {grown_beside} KiB"
+    );
+    assert!(
+        beside < alone * 3 + Duration::from_secs(1),
+        "{alone:?} {beside:?}"
+    );
     assert!(grown_beside < grown_alone + 8 * 1_024, "{grown_beside} KiB");
 }
 
@@ -190,7 +210,14 @@ async fn a_watcher_that_never_reads_delays_nobody_and_costs_no_queue() {
 async fn ten_thousand_watchers_of_one_purchase_each_see_a_step_once() {
     let house = House::still().await;
     let (id, reference) = still(&house).await;
-    let revision = turned(&house, &id, &reference, "Allocated", newest(&house, &id).await).await;
+    let revision = turned(
+        &house,
+        &id,
+        &reference,
+        "Allocated",
+        newest(&house, &id).await,
+    )
+    .await;
     let streams = opened(&house, &id, 10_000, Some(revision)).await;
     let next = turned(&house, &id, &reference, "Confirming", revision).await;
     let streams = all_reach(streams, revision, next).await;
@@ -201,7 +228,14 @@ async fn ten_thousand_watchers_of_one_purchase_each_see_a_step_once() {
 async fn watchers_that_all_come_back_at_once_all_go_on_where_they_were() {
     let house = House::still().await;
     let (id, reference) = still(&house).await;
-    let revision = turned(&house, &id, &reference, "Allocated", newest(&house, &id).await).await;
+    let revision = turned(
+        &house,
+        &id,
+        &reference,
+        "Allocated",
+        newest(&house, &id).await,
+    )
+    .await;
     drop(opened(&house, &id, RECONNECTING, Some(revision)).await);
     let next = turned(&house, &id, &reference, "Confirming", revision).await;
     let began = Instant::now();
@@ -220,7 +254,10 @@ async fn watchers_that_all_come_back_at_once_all_go_on_where_they_were() {
         });
     }
     let reached: usize = connections.join_all().await.into_iter().sum();
-    eprintln!("{reached} watchers came back and went on within {:?}", began.elapsed());
+    eprintln!(
+        "{reached} watchers came back and went on within {:?}",
+        began.elapsed()
+    );
     assert_eq!(reached, RECONNECTING);
 }
 

@@ -69,7 +69,9 @@ fn parts(data: &[u8]) -> (u16, HeaderMap, Bytes) {
             headers.append(name, value);
         }
     }
-    let status = file["http_status"].as_u64().and_then(|it| u16::try_from(it).ok());
+    let status = file["http_status"]
+        .as_u64()
+        .and_then(|it| u16::try_from(it).ok());
     let body = match &file["body"] {
         Value::String(text) => text.clone(),
         body => body.to_string(),
@@ -85,7 +87,10 @@ pub fn provider(name: &'static str, data: &[u8]) {
                 let secrets: BTreeMap<String, Secret> = (row.secrets.iter())
                     .map(|secret| ((*secret).to_owned(), Secret::new("secret")))
                     .collect();
-                (row.name, (row.build)(&secrets).expect("a secret of letters"))
+                (
+                    row.name,
+                    (row.build)(&secrets).expect("a secret of letters"),
+                )
             });
             built.into()
         });
@@ -150,7 +155,9 @@ fn check(observation: &Observation) {
         assert!(Decimal::parse(&amount.value).is_ok(), "{:?}", amount.value);
     }
     for item in observation.items.iter().flatten() {
-        [&item.id, &item.kind, &item.name, &item.image_url].map(|text| check_word(text));
+        for text in [&item.id, &item.kind, &item.name, &item.image_url] {
+            check_word(text);
+        }
     }
     match &observation.buyer_action {
         Some(BuyerAction::Redirect(redirect)) => {

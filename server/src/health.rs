@@ -195,7 +195,14 @@ impl HealthService {
                 });
                 // The first state is sent even where watches have been closed.
                 let first = states.next().await;
-                Ok(stream::iter(first).chain(states.take_until(closed)).boxed())
+                let mut closed = Box::pin(closed);
+                // What was reported before the close is told before the end: a drain is reported
+                // and closes in one go.
+                let rest = stream::poll_fn(move |context| match states.poll_next_unpin(context) {
+                    Poll::Pending if closed.as_mut().poll(context).is_ready() => Poll::Ready(None),
+                    polled => polled,
+                });
+                Ok(stream::iter(first).chain(rest).boxed())
             }
             Err(status) if status.code() == Code::NotFound => {
                 // Names do not come later, so this is all that there ever is to say.
@@ -338,6 +345,18 @@ mod tests {
         assert_eq!(next(&mut watch).await, Some(NOT_SERVING));
         assert!(is_silent(&mut watch), "a drain alone ends no watch");
         readiness.close();
+        assert_eq!(next(&mut watch).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_drain_is_told_before_the_watch_ends() {
+        let (readiness, health) = health().await;
+        readiness.set_ready(true).await;
+        let mut watch = watch(&health, PURCHASE_SERVICE).await;
+        assert_eq!(next(&mut watch).await, Some(SERVING));
+        readiness.drain().await;
+        readiness.close();
+        assert_eq!(next(&mut watch).await, Some(NOT_SERVING));
         assert_eq!(next(&mut watch).await, None);
     }
 

@@ -27,11 +27,7 @@ const KEY_LIVES: Duration = Duration::from_secs(23 * 3_600);
 const LIMITS: [(&str, usize); 3] = [("masumi", 600), ("inabit", 120), ("devdraft", 100)];
 
 /// Checks a run that is over.
-pub async fn run(
-    world: &World,
-    fed: &BTreeMap<String, Vec<u32>>,
-    acknowledged: &[Acknowledged],
-) {
+pub async fn run(world: &World, fed: &BTreeMap<String, Vec<u32>>, acknowledged: &[Acknowledged]) {
     let listed = world.journal.list(&Filter::default(), None, 10_000).await;
     let purchases = listed.unwrap();
     for purchase in &purchases {
@@ -42,7 +38,10 @@ pub async fn run(
             .unwrap();
         let ledger = world.providers.ledger();
         for text in history(purchase, &transitions, &ledger) {
-            world.violation(format!("{text} ({} {})", purchase.id, purchase.idempotency_key));
+            world.violation(format!(
+                "{text} ({} {})",
+                purchase.id, purchase.idempotency_key
+            ));
         }
         let wanted: Vec<u32> = (1..=purchase.status.revision.0).collect();
         if fed.get(&purchase.id.to_string()) != Some(&wanted) {
@@ -60,7 +59,10 @@ pub async fn run(
 /// Promises S2, P3, P4, P5 of one purchase.
 fn history(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> Vec<String> {
     let mut wrong = Vec::new();
-    let numbers: Vec<u32> = transitions.iter().map(|one| one.status.revision.0).collect();
+    let numbers: Vec<u32> = transitions
+        .iter()
+        .map(|one| one.status.revision.0)
+        .collect();
     if numbers != (1..=purchase.status.revision.0).collect::<Vec<_>>() {
         wrong.push(format!("S2: revisions are not dense: {numbers:?}"));
     }
@@ -104,8 +106,8 @@ fn step(
     }
     if status.unmapped && after.cause == Cause::Poll {
         let kept = (status.state, status.finality) == (before.state, before.finality);
-        let first = is_unanswered
-            && (status.state, status.finality) == (State::Created, Finality::Open);
+        let first =
+            is_unanswered && (status.state, status.finality) == (State::Created, Finality::Open);
         return (!kept && !first).then(|| "P4: an unmapped word changed the state".to_owned());
     }
     if (before.state, before.finality) == (status.state, status.finality) {
@@ -120,8 +122,9 @@ fn step(
         }
         Cause::Create | Cause::Poll => match status.state {
             State::OutcomeUnknown | State::Pending => is_unanswered,
-            State::Failed if is_rejected(status) => (ledger.sent.iter())
-                .any(|sent| *sent.mark == *purchase.idempotency_key && sent.refused && is_unanswered),
+            State::Failed if is_rejected(status) => (ledger.sent.iter()).any(|sent| {
+                *sent.mark == *purchase.idempotency_key && sent.refused && is_unanswered
+            }),
             _ => was_said(status, ledger),
         },
     };
@@ -143,11 +146,17 @@ fn is_rejected(status: &Status) -> bool {
 /// The provider's name for a purchase.
 fn name_of(status: &Status) -> Option<String> {
     let reference = status.reference.as_ref()?;
-    ["session_id", "blockchain_identifier", "purchase_id", "order_id", "transaction_id"]
-        .into_iter()
-        .map(|part| reference.part(part))
-        .find(|text| !text.is_empty())
-        .map(str::to_owned)
+    [
+        "session_id",
+        "blockchain_identifier",
+        "purchase_id",
+        "order_id",
+        "transaction_id",
+    ]
+    .into_iter()
+    .map(|part| reference.part(part))
+    .find(|text| !text.is_empty())
+    .map(str::to_owned)
 }
 
 /// Whether the provider has said this before it was committed.
@@ -185,7 +194,9 @@ fn truth(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> Op
 fn answers(world: &World, purchases: &[Purchase], acknowledged: &[Acknowledged]) {
     let mut first_answers: BTreeSet<&str> = BTreeSet::new();
     for one in acknowledged {
-        let known = purchases.iter().find(|purchase| *purchase.idempotency_key == *one.key);
+        let known = purchases
+            .iter()
+            .find(|purchase| *purchase.idempotency_key == *one.key);
         match known {
             Some(purchase)
                 if purchase.id.to_string() == one.purchase
@@ -224,12 +235,14 @@ fn creates(ledger: &Ledger) -> Vec<String> {
             "masumi" => true,
             "devdraft" => {
                 let first = sent[0];
-                (sent.iter())
-                    .all(|one| one.key == first.key && one.at.since(first.at) < KEY_LIVES)
+                (sent.iter()).all(|one| one.key == first.key && one.at.since(first.at) < KEY_LIVES)
             }
-            _ => looked_at.len() <= 1 && sent.last().is_none_or(|last| {
-                looked_at.is_empty() || !last.turned_away
-            }),
+            _ => {
+                looked_at.len() <= 1
+                    && sent
+                        .last()
+                        .is_none_or(|last| looked_at.is_empty() || !last.turned_away)
+            }
         };
         if !allowed {
             let count = looked_at.len();
@@ -249,7 +262,9 @@ fn budgets(ledger: &Ledger) -> Vec<String> {
             .find(|window| window[limit].since(window[0]) < Duration::from_secs(60));
         if let Some(window) = most {
             let at = window[limit];
-            wrong.push(format!("P2: {provider} had more than {limit} a minute at {at}"));
+            wrong.push(format!(
+                "P2: {provider} had more than {limit} a minute at {at}"
+            ));
         }
     }
     wrong

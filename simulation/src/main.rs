@@ -70,7 +70,9 @@ fn main() -> ExitCode {
         }
     };
     let totals: Vec<(u64, Outcome)> = std::thread::scope(|scope| {
-        let jobs: Vec<_> = (0..arguments.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        let jobs: Vec<_> = (0..arguments.jobs.max(1))
+            .map(|_| scope.spawn(work))
+            .collect();
         jobs.into_iter().filter_map(|job| job.join().ok()).collect()
     });
     let sum = |count: fn(&Outcome) -> u64| totals.iter().map(|(_, one)| count(one)).sum::<u64>();

@@ -143,11 +143,7 @@ impl Network {
     pub fn cut(&self, share: f64) {
         let mut state = self.0.lock().unwrap();
         state.disturb(Instant::now());
-        let all: Vec<_> = state
-            .connections
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
+        let all: Vec<_> = state.connections.iter().filter_map(Weak::upgrade).collect();
         let hit: Vec<_> = all
             .into_iter()
             .filter(|_| state.random.random_bool(share))

@@ -17,7 +17,9 @@ use tillwatch_server::{
         Committed, Filter, Journal, JournalError, Observer, Position, Record, Write, Written,
         memory::MemoryJournal,
     },
-    purchase::{AccountName, CallerName, Purchase, PurchaseId, Reference, Revision, Timestamp, Transition},
+    purchase::{
+        AccountName, CallerName, Purchase, PurchaseId, Reference, Revision, Timestamp, Transition,
+    },
 };
 use tokio::sync::watch;
 

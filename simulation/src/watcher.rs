@@ -3,9 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tillwatch_proto::v1::{
-    PurchaseState, PurchaseStatus, Transition, WatchPurchasesRequest,
-    WatchStatusRequest, WatchStatusResponse, WatchUntil, watch_purchases_response,
-    watch_status_response::Event,
+    PurchaseState, PurchaseStatus, Transition, WatchPurchasesRequest, WatchStatusRequest,
+    WatchStatusResponse, WatchUntil, watch_purchases_response, watch_status_response::Event,
 };
 use tillwatch_server::{journal::Journal as _, purchase};
 use tokio::time::Instant;
@@ -206,9 +205,7 @@ impl Watching {
             let revision = status.revision;
             self.violation(&format!("S2: revision {revision} follows"));
         }
-        if self.cursor != Some(0)
-            && self.state != PurchaseState::Unspecified
-            && from != self.state
+        if self.cursor != Some(0) && self.state != PurchaseState::Unspecified && from != self.state
         {
             self.violation("S2: a step from another state");
         }

@@ -177,8 +177,10 @@ async fn settle_by_hand(world: &Arc<World>) {
         let sold = {
             let ledger = world.providers.ledger();
             let mut sold = ledger.sold.values();
-            sold.find(|sold| *sold.provider == *provider && *sold.mark == *record.purchase.idempotency_key)
-                .cloned()
+            sold.find(|sold| {
+                *sold.provider == *provider && *sold.mark == *record.purchase.idempotency_key
+            })
+            .cloned()
         };
         let resolution = match sold {
             Some(sold) => Resolution::Reference(reference(&sold)),
