@@ -465,13 +465,8 @@ fn modules_lie_beside_their_folders() {
 #[test]
 fn nothing_is_left_for_later() {
     // Put together, so that this file does not find itself.
-    let marks = [
-        ["TO", "DO"],
-        ["FIX", "ME"],
-        ["#[ign", "ore"],
-        ["XX", "X:"],
-    ]
-    .map(|parts| parts.concat());
+    let marks =
+        [["TO", "DO"], ["FIX", "ME"], ["#[ign", "ore"], ["XX", "X:"]].map(|parts| parts.concat());
     let mut broken = Vec::new();
     for (name, text) in sources() {
         for (line, content) in text.lines().enumerate() {
