@@ -21,5 +21,7 @@ mod process;
 mod adoption;
 mod creates;
 mod providers;
+mod reads;
+mod refusals;
 mod restart;
 mod unclear;
