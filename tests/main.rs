@@ -19,6 +19,7 @@ mod orders;
 mod process;
 
 mod adoption;
+mod crash_matrix;
 mod creates;
 mod providers;
 mod restart;

@@ -9,6 +9,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, starting::Starter};
 use crate::{
     account::{Account, Admission, Class},
+    failpoint::{self, Failpoint},
     journal::{Attempt, AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
     observation::{Submitted, Trouble},
@@ -146,6 +147,7 @@ impl Inner {
     /// Every send is preceded by its own commit.
     async fn begin(&self, begin: Write, mut send: Send) -> Result<Send, Ended> {
         let id = send.record.purchase.id;
+        failpoint::reach(Failpoint::BeforeIntent);
         let is_new = matches!(begin, Write::Begin { .. });
         let purchase = (!is_new).then_some(id);
         match self.journal.write(begin).await {
@@ -158,6 +160,7 @@ impl Inner {
         if !is_new && let Ok(Some(newest)) = self.journal.record(id).await {
             send.record = newest;
         }
+        failpoint::reach(Failpoint::IntentCommitted);
         Ok(send)
     }
 
@@ -196,6 +199,7 @@ impl Inner {
         live: &watch::Sender<Option<Ended>>,
     ) -> bool {
         let submitted = self.send(send, admission).await;
+        failpoint::reach(Failpoint::Answered);
         let unclear = matches!(submitted, Submitted::Unclear { .. });
         let mut kept = false;
         let purchase = loop {
@@ -210,6 +214,7 @@ impl Inner {
                 }
             }
         };
+        failpoint::reach(Failpoint::Settled);
         live.send_replace(Some(self.ended(send, &submitted, purchase)));
         unclear
     }
