@@ -17,10 +17,13 @@ mod executables;
 mod house;
 mod orders;
 mod process;
+mod tidy;
 
 mod adoption;
 mod crash_matrix;
 mod creates;
 mod providers;
+mod reads;
+mod refusals;
 mod restart;
 mod unclear;
