@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -195,7 +196,9 @@ impl HealthService {
                 });
                 // The first state is sent even where watches have been closed.
                 let first = states.next().await;
-                Ok(stream::iter(first).chain(states.take_until(closed)).boxed())
+                Ok(stream::iter(first)
+                    .chain(until_closed(states.boxed(), closed))
+                    .boxed())
             }
             Err(status) if status.code() == Code::NotFound => {
                 // Names do not come later, so this is all that there ever is to say.
@@ -246,6 +249,19 @@ impl Health for HealthService {
             _permit: permit,
         }))
     }
+}
+
+/// Ends a stream at a signal, and not before it has said what there was to say by then: a drain
+/// turns readiness and closes the watches at almost the same time.
+fn until_closed<T>(
+    mut states: Pin<Box<dyn Stream<Item = T> + Send>>,
+    closed: impl Future<Output = ()> + Send + 'static,
+) -> impl Stream<Item = T> + Send {
+    let mut closed = Box::pin(closed);
+    stream::poll_fn(move |context| match states.as_mut().poll_next(context) {
+        Poll::Ready(state) => Poll::Ready(state),
+        Poll::Pending => closed.as_mut().poll(context).map(|()| None),
+    })
 }
 
 fn too_many_watches() -> Status {
@@ -338,6 +354,18 @@ mod tests {
         assert_eq!(next(&mut watch).await, Some(NOT_SERVING));
         assert!(is_silent(&mut watch), "a drain alone ends no watch");
         readiness.close();
+        assert_eq!(next(&mut watch).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_watch_is_told_of_the_drain_before_it_is_closed() {
+        let (readiness, health) = health().await;
+        readiness.set_ready(true).await;
+        let mut watch = watch(&health, PURCHASE_SERVICE).await;
+        assert_eq!(next(&mut watch).await, Some(SERVING));
+        readiness.drain().await;
+        readiness.close();
+        assert_eq!(next(&mut watch).await, Some(NOT_SERVING));
         assert_eq!(next(&mut watch).await, None);
     }
 
