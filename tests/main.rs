@@ -20,6 +20,8 @@ mod process;
 
 mod adoption;
 mod creates;
+mod endings;
+mod probes;
 mod providers;
 mod reads;
 mod refusals;

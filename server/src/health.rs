@@ -12,6 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use axum::response::IntoResponse as _;
 use futures_util::{Stream, StreamExt as _, stream};
 use tillwatch_proto::{
     PURCHASE_SERVICE,
@@ -146,8 +147,20 @@ pub fn operations(readiness: &Readiness, health: HealthServer<HealthService>) ->
         Routes::new(health)
             .into_axum_router()
             .route("/healthz", axum::routing::get(|| async { "alive\n" }))
-            .route("/readyz", axum::routing::get(ready)),
+            .route("/readyz", axum::routing::get(ready))
+            .fallback(nothing),
     )
+}
+
+/// A mistyped probe must not look healthy: what is not gRPC gets 404, where the router's own answer
+/// to everything is gRPC's UNIMPLEMENTED under HTTP 200.
+async fn nothing(request: axum::extract::Request) -> axum::response::Response {
+    let kind = request.headers().get("content-type");
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        let unimplemented = Status::unimplemented("operations serve health alone");
+        return unimplemented.into_http();
+    }
+    (StatusCode::NOT_FOUND, "no such page\n").into_response()
 }
 
 /// The states of one watch.
