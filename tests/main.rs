@@ -19,6 +19,8 @@ mod orders;
 mod process;
 
 mod adoption;
+mod canary;
+mod command;
 mod creates;
 mod endings;
 mod probes;
