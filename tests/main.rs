@@ -21,6 +21,7 @@ mod process;
 mod adoption;
 mod canary;
 mod command;
+mod consumers;
 mod creates;
 mod endings;
 mod probes;
