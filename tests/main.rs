@@ -17,6 +17,7 @@ mod executables;
 mod house;
 mod orders;
 mod process;
+mod tidy;
 
 mod adoption;
 mod canary;

@@ -277,9 +277,7 @@ impl Inner {
                 Ok(admission) => admission,
                 Err(refusal) => return Some(refusal.retry_at()),
             };
-            let Some(turn) = lane.turn(class) else {
-                return None;
-            };
+            let turn = lane.turn(class)?;
             let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
             self.tasks.spawn(async move {
                 let id = turn.id;
