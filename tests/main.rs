@@ -20,7 +20,13 @@ mod process;
 mod tidy;
 
 mod adoption;
+mod canary;
+mod command;
+mod consumers;
+mod crash_matrix;
 mod creates;
+mod endings;
+mod probes;
 mod providers;
 mod reads;
 mod refusals;
