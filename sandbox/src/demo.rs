@@ -211,7 +211,7 @@ impl Purchase {
 /// What a follower has to tell.
 #[derive(Debug)]
 enum News {
-    Transition(Transition),
+    Transition(Box<Transition>),
     Note(String),
     Lost(String),
     Ended,
@@ -355,7 +355,7 @@ async fn follow(
     );
     while let Some(event) = watch.next().await {
         let told = match event.map_err(|error| format!("its stream broke: {error}"))? {
-            WatchEvent::Transition(step) => News::Transition(step),
+            WatchEvent::Transition(step) => News::Transition(Box::new(step)),
             WatchEvent::Interrupted { error, .. } => {
                 News::Note(format!("lost the server ({error}); resuming"))
             }

@@ -74,7 +74,7 @@ Exit codes:
 struct Demo {
     /// Where the server listens, on this machine. Without it: 127.0.0.1:50051, or where that is
     /// taken any free port.
-    #[arg(long)]
+    #[arg(long, value_parser = loopback)]
     listen: Option<SocketAddr>,
     /// How many times faster than written purchases live, 0.001 to 10000.
     #[arg(long, default_value_t = 1.0)]
@@ -85,6 +85,13 @@ struct Demo {
     /// Go on serving afterwards, until Ctrl-C, for grpcurl and the tillwatch command.
     #[arg(long)]
     keep: bool,
+}
+
+/// The demo's caller needs no token, so nobody else may reach it.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: Option<SocketAddr> = text.parse().ok();
+    let address = address.filter(|it| it.ip().is_loopback());
+    address.ok_or_else(|| "expected a loopback address such as 127.0.0.1:50051".to_owned())
 }
 
 fn scenario(name: &str) -> Result<Scenario, String> {
@@ -229,6 +236,8 @@ mod tests {
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
+        let abroad = parse("x demo --listen 0.0.0.0:50051").unwrap_err();
+        assert!(abroad.to_string().contains("loopback"), "{abroad}");
         let endless = parse("x demo --scenario stuck").unwrap_err();
         let told = endless.to_string();
         assert!(told.contains("paid, declined, refunded"), "{told}");

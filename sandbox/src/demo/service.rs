@@ -195,10 +195,13 @@ mod tests {
         let addresses = [taken.clone(), "127.0.0.1:0".to_owned()];
         let service = Service::start(&sandbox, &addresses, 1.0).await.unwrap();
         assert_ne!(service.address(), taken);
+        let address = service.address().to_owned();
+        assert!(std::net::TcpStream::connect(&address).is_ok());
         let folder = service._folder.path().to_owned();
         assert!(folder.join("tillwatch.db").is_file());
         service.stop().await.unwrap();
         assert!(!folder.exists());
+        assert!(std::net::TcpStream::connect(&address).is_err());
         sandbox.stop().await;
     }
 

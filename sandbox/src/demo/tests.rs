@@ -116,6 +116,8 @@ async fn what_fails_at_every_provider_is_no_loss() {
 async fn it_goes_on_serving_when_asked_to() {
     let mut shared = Shared::awaiting("WatchStatus");
     let read = shared.clone();
+    let served = CancellationToken::new();
+    let seen = served.clone();
     let stop = async move {
         read.came.cancelled().await;
         let text = read.text();
@@ -125,6 +127,7 @@ async fn it_goes_on_serving_when_asked_to() {
         let mut pages = client.list(PurchaseFilter::default(), 0);
         let page = pages.next().await.unwrap().unwrap();
         assert_eq!(page.purchases.len(), PROVIDERS.len());
+        seen.cancel();
         Stop::Interrupt
     };
     let options = Options {
@@ -134,6 +137,7 @@ async fn it_goes_on_serving_when_asked_to() {
     let mut page = Page::new(&mut shared, false);
     let ended = run(&options, &mut page, stop).await.unwrap();
     assert_eq!(ended, Ended::Well, "{}", shared.text());
+    assert!(served.is_cancelled(), "it ended without being stopped");
     assert!(shared.text().contains("--after 0"), "{}", shared.text());
 }
 
