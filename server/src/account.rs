@@ -138,6 +138,8 @@ impl Account {
                 .since(self.clock.now())
                 .max(Duration::from_millis(1));
             tokio::select! {
+                // The same seed is the same run.
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = eased => {}
             }

@@ -2,8 +2,11 @@
 //!
 //! [`run`] opens the real house over the memory journal, five scripted providers and a network in
 //! memory, lets callers create and watch by real gRPC while the network parts, connections break,
-//! the disk refuses and the process dies, and then checks every history against the journal. The
-//! same seed is the same run.
+//! the disk refuses and the process dies, and then checks every history against the journal.
+//!
+//! All faults, lives and delays follow from the seed. What does not is the order of things that are
+//! ready at the very same moment, where the libraries beneath draw from the process's own entropy;
+//! so most seeds replay exactly, and a failing one that does not is run several times.
 //!
 //! The network is this crate's own and not turmoil's: there every host's clock moves by fixed
 //! steps, and a run of hours, which horizons and deadlines need, would be millions of them. On one

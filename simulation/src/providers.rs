@@ -325,7 +325,11 @@ impl Providers {
             .record_by_key(&CallerName::new("shop"), mark)
             .await;
         let record = known.ok().flatten();
-        if !record.as_ref().is_some_and(|one| one.attempt.is_some()) {
+        // A look-up can have settled it while the send was on its way.
+        let is_begun = record
+            .as_ref()
+            .is_some_and(|one| one.attempt.is_some() || one.purchase.status.reference.is_some());
+        if !is_begun {
             let now = self.clock.now();
             let status = record.map(|record| record.purchase.status);
             let violation = format!("{now} C1: {mark} was sent without an attempt: {status:?}");

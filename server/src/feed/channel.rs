@@ -2,7 +2,7 @@
 //! wake.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex},
 };
 
@@ -96,8 +96,12 @@ impl Channels {
 
     pub(super) fn wake_all(&self) {
         for part in &self.parts {
-            let channels: Vec<Arc<Channel>> = lock(part).values().cloned().collect();
-            for channel in channels {
+            // By purchase, so that the same seed is the same run.
+            let channels: BTreeMap<PurchaseId, Arc<Channel>> = lock(part)
+                .iter()
+                .map(|(purchase, channel)| (*purchase, Arc::clone(channel)))
+                .collect();
+            for channel in channels.into_values() {
                 lock(&channel.0).wake();
             }
         }

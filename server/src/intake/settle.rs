@@ -99,6 +99,8 @@ impl Inner {
             };
             let wait = next.map_or(Duration::from_secs(3_600), |next| next.since(now));
             tokio::select! {
+                // The same seed is the same run.
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = self.deadlines.sooner() => {}
             }

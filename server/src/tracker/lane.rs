@@ -272,6 +272,8 @@ impl Inner {
                 next.since(self.clock.now())
             });
             tokio::select! {
+                // The same seed is the same run.
+                biased;
                 () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
                 () = lane.sooner.notified() => {}
                 () = self.stop.cancelled() => {}
@@ -294,6 +296,7 @@ impl Inner {
                 let asked = inner.ask(&polled, &turn, admission);
                 // A commit under way is waited for; a request that is only held is given up.
                 let due = tokio::select! {
+                    biased;
                     asked = asked => inner.heard(&polled, id, asked).await,
                     () = stop.cancelled() => return,
                 };
