@@ -17,6 +17,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("cadence", &["purchase"]),
     ("clock", &["purchase"]),
     ("fingerprint", &["purchase"]),
+    ("failpoint", &[]),
     ("upstream", &["purchase", "clock"]),
     (
         "provider",
@@ -47,6 +48,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "journal",
             "feed",
             "fingerprint",
+            "failpoint",
             "clock",
         ],
     ),
