@@ -33,6 +33,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "clock",
         ],
     ),
+    ("failpoint", &[]),
     ("journal", &["purchase", "clock"]),
     ("feed", &["purchase", "journal", "clock"]),
     (
@@ -48,6 +49,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "feed",
             "fingerprint",
             "clock",
+            "failpoint",
         ],
     ),
     (
