@@ -28,6 +28,7 @@ mod creates;
 mod endings;
 mod probes;
 mod providers;
+mod readme;
 mod reads;
 mod refusals;
 mod restart;
