@@ -23,6 +23,7 @@ mod adoption;
 mod canary;
 mod command;
 mod consumers;
+mod crash_matrix;
 mod creates;
 mod endings;
 mod probes;
