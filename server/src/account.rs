@@ -77,6 +77,7 @@ impl fmt::Debug for Account {
 #[derive(Debug)]
 pub struct Admission {
     account: Arc<Account>,
+    class: Class,
     held: bool,
     ended: bool,
 }
@@ -156,6 +157,7 @@ impl Account {
                 Ok(()) => {
                     return Ok(Admission {
                         account: Arc::clone(self),
+                        class,
                         held,
                         ended: false,
                     });
@@ -185,10 +187,11 @@ impl Account {
     ) -> Result<Response, UpstreamError> {
         let result = self.upstream.send(request, self.policy.timeout).await;
         let now = self.clock.now();
+        let jitter = |longest| self.clock.up_to(longest);
         let mut live = self.lock();
         match &result {
-            Ok(response) => live.answered(response, now),
-            Err(error) => live.failed(error, now, |longest| self.clock.up_to(longest)),
+            Ok(response) => live.answered(admission.class, response, now, jitter),
+            Err(error) => live.failed(error, now, jitter),
         }
         drop(live);
         admission.ended = true;
@@ -198,9 +201,7 @@ impl Account {
 
     /// Learns what an answer meant, where its status alone does not say.
     pub fn learn(&self, trouble: &Trouble) {
-        let now = self.clock.now();
-        self.lock()
-            .learn(trouble, now, |longest| self.clock.up_to(longest));
+        self.lock().learn(trouble, self.clock.now());
     }
 
     /// How much longer the provider's pause lasts; zero where there is none.
@@ -231,24 +232,28 @@ impl Drop for Admission {
     }
 }
 
-/// Counts a create that waits, so that no poll takes the slot it waits for.
-struct Waiting<'a>(Option<&'a Account>);
+/// Counts a create or a sweep that waits, so that no poll takes the slot it waits for.
+struct Waiting<'a> {
+    account: &'a Account,
+    class: Class,
+}
 
 impl<'a> Waiting<'a> {
     fn new(account: &'a Account, class: Class) -> Self {
-        if class != Class::Create {
-            return Self(None);
+        if let Some(waiting) = account.lock().waiting(class) {
+            *waiting += 1;
         }
-        account.lock().creates_waiting += 1;
-        Self(Some(account))
+        Self { account, class }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(account) = self.0 {
-            account.lock().creates_waiting -= 1;
-            account.eased.notify_waiters();
+        let mut live = self.account.lock();
+        if let Some(waiting) = live.waiting(self.class) {
+            *waiting -= 1;
+            drop(live);
+            self.account.eased.notify_waiters();
         }
     }
 }

@@ -218,7 +218,9 @@ impl Lane {
         let state = lock(&self.state);
         match class {
             Class::AfterTerminal => !state.ended.is_empty(),
-            Class::Create | Class::LookUp | Class::Poll | Class::Refresh => !state.open.is_empty(),
+            Class::Create | Class::LookUp | Class::Poll | Class::Refresh | Class::Sweep => {
+                !state.open.is_empty()
+            }
         }
     }
 
@@ -228,7 +230,7 @@ impl Lane {
         loop {
             let place = match class {
                 Class::AfterTerminal => state.ended.pop_front()?,
-                Class::Create | Class::LookUp | Class::Poll | Class::Refresh => {
+                Class::Create | Class::LookUp | Class::Poll | Class::Refresh | Class::Sweep => {
                     state.open.pop_front()?
                 }
             };
