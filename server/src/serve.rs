@@ -327,9 +327,6 @@ pub async fn open_accounts(
             .ok_or_else(|| problem("no such provider".to_owned()))?;
         let provider = (row.build)(&account.secrets).map_err(|error| problem(error.to_string()))?;
         let upstream = upstream(account).map_err(problem)?;
-        if account.policy.sweep && row.sweeps {
-            tracing::info!(account = %account.name, "sweeps are not in this release: each purchase is read by itself");
-        }
         let policy = account.policy.clone();
         let (clock, store) = (clock.clone(), Arc::clone(&store));
         opened.push(
