@@ -33,6 +33,9 @@ use stream::StreamLimits;
 /// The longest request, in bytes; a longer one is answered by the transport.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 
+/// How much earlier than the caller's deadline its call is answered, at most.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
+
 /// The rooms that the service speaks for.
 #[derive(Debug, Clone)]
 pub struct Rooms {
@@ -119,9 +122,10 @@ impl Service {
             .metadata()
             .get("grpc-timeout")
             .and_then(|value| value.to_str().ok());
-        let deadline = timeout
-            .and_then(stream::timeout)
-            .map(|timeout| Instant::now() + timeout);
+        let deadline = timeout.and_then(stream::timeout).map(|timeout| {
+            // tonic answers CANCELLED at the same time; the promised code has to come first.
+            Instant::now() + (timeout - (timeout / 20).min(DEADLINE_MARGIN))
+        });
         Ok(Call { caller, deadline })
     }
 
@@ -193,12 +197,13 @@ impl Service {
         }
     }
 
-    /// A request to create, checked as far as it can be without asking anybody.
+    /// A request to create, checked as far as it can be without asking anybody. What its order
+    /// breaks comes with it: a repeat of a known key is not refused for that.
     fn new_purchase(
         &self,
         call: &Call,
         request: message::CreatePurchaseRequest,
-    ) -> Result<NewPurchase, Failure> {
+    ) -> Result<(NewPurchase, Vec<Violation>), Failure> {
         let mut violations = Vec::new();
         violations.extend(validate::key(&request.idempotency_key).err());
         let labels = validate::labels("labels", &request.labels).unwrap_or_else(|violation| {
@@ -236,23 +241,22 @@ impl Service {
                 ""
             }
         };
-        if !violations.is_empty() {
-            let named = violations
-                .into_iter()
-                .map(|one| Violation::new(format!("{prefix}{}", one.field), one.rule));
-            return Err(Failure::invalid(named.collect()));
-        }
+        let violations = violations
+            .into_iter()
+            .map(|one| Violation::new(format!("{prefix}{}", one.field), one.rule))
+            .collect();
         let left = call
             .deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        Ok(NewPurchase {
+        let new = NewPurchase {
             caller: call.caller.name().clone(),
             key: request.idempotency_key,
             account,
             labels,
             order,
             deadline: left.map(|left| now.plus(left)),
-        })
+        };
+        Ok((new, violations))
     }
 
     async fn create(
@@ -266,7 +270,18 @@ impl Service {
             Scope::Create
         };
         let call = self.call(&request, &[scope])?;
-        let new = self.new_purchase(&call, request.into_inner())?;
+        let (new, violations) = self.new_purchase(&call, request.into_inner())?;
+        if !violations.is_empty() {
+            // What a provider takes changes with time; what a known key names does not.
+            let known = self
+                .rooms
+                .journal
+                .record_by_key(&new.caller, &new.key)
+                .await?;
+            if known.is_none() {
+                return Err(Failure::invalid(violations));
+            }
+        }
         let created = self.rooms.intake.create(new).await?;
         Ok(message::CreatePurchaseResponse {
             purchase: Some(convert::purchase(

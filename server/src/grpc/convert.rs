@@ -228,3 +228,116 @@ fn cause(cause: Cause) -> message::Cause {
         Cause::Operator => message::Cause::Operator,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::purchase::{AttentionReason, FailureReason};
+
+    #[test]
+    fn every_word_is_spelled_as_the_contract_spells_it() {
+        for one in State::ALL {
+            let spelled = state(*one).as_str_name();
+            assert_eq!(spelled, format!("PURCHASE_STATE_{}", one.as_str()));
+        }
+        for one in Finality::ALL {
+            assert_eq!(
+                finality(*one).as_str_name(),
+                format!("FINALITY_{}", one.as_str())
+            );
+        }
+        for one in Cause::ALL {
+            assert_eq!(cause(*one).as_str_name(), format!("CAUSE_{}", one.as_str()));
+        }
+        for one in AmountOutcome::ALL {
+            let spelled = amount_outcome(Some(*one)).as_str_name();
+            assert_eq!(spelled, format!("AMOUNT_OUTCOME_{}", one.as_str()));
+        }
+        for one in AmountRole::ALL {
+            let shown = Amount {
+                role: *one,
+                value: String::new(),
+                unit: String::new(),
+            };
+            let spelled = amount(&shown).role().as_str_name();
+            assert_eq!(spelled, format!("ROLE_{}", one.as_str()));
+        }
+        // All but UNSPECIFIED can be said.
+        assert_eq!(State::ALL.len(), 20);
+    }
+
+    #[test]
+    fn the_contract_names_every_reason() {
+        let contract = include_str!("../../../proto/tillwatch/v1/purchase.proto");
+        for one in AttentionReason::ALL {
+            assert!(contract.contains(one.as_str()), "{}", one.as_str());
+        }
+        for one in FailureReason::ALL {
+            assert!(contract.contains(one.as_str()), "{}", one.as_str());
+        }
+    }
+
+    #[test]
+    fn times_before_the_epoch_have_positive_nanos() {
+        let shown = |millis| timestamp(Timestamp::from_millis(millis).unwrap());
+        assert_eq!((shown(1_500).seconds, shown(1_500).nanos), (1, 500_000_000));
+        assert_eq!((shown(-1).seconds, shown(-1).nanos), (-1, 999_000_000));
+    }
+
+    #[test]
+    fn what_has_passed_and_what_lists_hide_is_not_shown() {
+        let time = |millis| Timestamp::from_millis(millis).unwrap();
+        let purchase = Purchase {
+            id: crate::purchase::PurchaseId::from_u128(1),
+            account: crate::purchase::AccountName::new("a"),
+            provider: "carbon".into(),
+            caller: crate::purchase::CallerName::new("shop"),
+            idempotency_key: "k".into(),
+            labels: Default::default(),
+            create_time: time(0),
+            status: Status::pending(time(0)).into(),
+        };
+        let mut shown = Status::pending(time(0));
+        shown.buyer_action = Some(BuyerAction::Redirect(crate::purchase::Redirect {
+            url: "https://acs.example.test/".to_owned(),
+            method: "POST".to_owned(),
+            form_fields: Default::default(),
+            expire_time: Some(time(1_000)),
+        }));
+        let view = View {
+            shows_caller: false,
+            shows_actions: true,
+            now: time(999),
+        };
+        assert!(status(&purchase, &shown, view).buyer_action.is_some());
+        assert!(
+            status(
+                &purchase,
+                &shown,
+                View {
+                    now: time(1_000),
+                    ..view
+                }
+            )
+            .buyer_action
+            .is_none()
+        );
+        let list = View {
+            shows_actions: false,
+            ..view
+        };
+        assert!(status(&purchase, &shown, list).buyer_action.is_none());
+        assert_eq!(super::purchase(&purchase, view).caller, "");
+        assert_eq!(
+            super::purchase(
+                &purchase,
+                View {
+                    shows_caller: true,
+                    ..view
+                }
+            )
+            .caller,
+            "shop"
+        );
+    }
+}

@@ -6,8 +6,8 @@ use super::{attention, first_of, step};
 use crate::{
     observation::{Graph, Observation, Standing},
     purchase::{
-        Amount, Attention, AttentionReason, Cause, Decimal, Failure, FailureReason, Finality,
-        State, Status, Timestamp, Transition,
+        Amount, Attention, AttentionReason, BuyerAction, Cause, Decimal, Failure, FailureReason,
+        Finality, State, Status, Timestamp, Transition,
     },
 };
 
@@ -62,7 +62,11 @@ pub fn observed(
         .or_else(|| current.reference.clone());
     next.buyer_action = match &observation.buyer_action {
         Some(action) => Some(action.clone()),
-        None if state == current.state => current.buyer_action.clone(),
+        None if state == current.state => {
+            // One whose time has passed is being wiped, and must not be stored again.
+            let lives = |action: &BuyerAction| action.expire_time().is_none_or(|time| now < time);
+            current.buyer_action.clone().filter(lives)
+        }
         None => None,
     };
     next.attention = calls(current, &next, observation, graph);
