@@ -3,6 +3,7 @@
 //! Every upstream call passes here: budget, breaker, requests in flight. Whose turn it is among
 //! many purchases is not decided here.
 
+mod figures;
 mod live;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::Notify;
 
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
     purchase::{AccountName, Timestamp},
     upstream::{Request, Response, Upstream, UpstreamError},
 };
+pub use figures::{Figures, Outcome};
 use live::Live;
 pub use live::{Class, Health, Refusal, Snapshot};
 
@@ -62,6 +65,8 @@ pub struct Account {
     eased: Notify,
     /// Held while arrival times are being kept, so that one save serves all who wait.
     saving: tokio::sync::Mutex<()>,
+    /// How much later than due polls began.
+    lag: Histogram,
 }
 
 impl fmt::Debug for Account {
@@ -108,6 +113,7 @@ impl Account {
             live,
             eased,
             saving,
+            lag: Histogram::new(figures::LAG_BOUNDS),
         })
     }
 
@@ -189,6 +195,7 @@ impl Account {
         let now = self.clock.now();
         let jitter = |longest| self.clock.up_to(longest);
         let mut live = self.lock();
+        live.count(admission.class, Outcome::of(&result));
         match &result {
             Ok(response) => live.answered(admission.class, response, now, jitter),
             Err(error) => live.failed(error, now, jitter),
@@ -202,6 +209,16 @@ impl Account {
     /// Learns what an answer meant, where its status alone does not say.
     pub fn learn(&self, trouble: &Trouble) {
         self.lock().learn(trouble, self.clock.now());
+    }
+
+    /// A poll began this much later than it was due.
+    pub fn began_late(&self, late: Duration) {
+        self.lag.observe(late.as_secs_f64());
+    }
+
+    /// How late polls began, so far.
+    pub fn lag(&self) -> Histogram {
+        self.lag.clone()
     }
 
     /// How much longer the provider's pause lasts; zero where there is none.
@@ -227,7 +244,12 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.account.lock().ended(self.held, self.ended);
+        let mut live = self.account.lock();
+        live.ended(self.held, self.ended);
+        if !self.ended {
+            live.count(self.class, Outcome::GivenUp);
+        }
+        drop(live);
         self.account.eased.notify_waiters();
     }
 }

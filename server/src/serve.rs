@@ -1,6 +1,8 @@
 //! The only place where the parts meet: they are opened from the inside out, served, and closed
 //! from the outside in.
 
+mod metrics;
+
 use std::{
     collections::BTreeSet,
     future::Future,
@@ -127,6 +129,7 @@ pub struct House {
     /// Readiness, as health reports it.
     pub readiness: Readiness,
     health: Arc<HealthService>,
+    figures: metrics::Collector,
     /// Loops that run until the drain; aborted when the house is dropped.
     work: JoinSet<()>,
 }
@@ -182,6 +185,7 @@ impl House {
             clock,
         };
         Ok(Self {
+            figures: metrics::Collector::new(rooms.clone()),
             rooms,
             limits,
             readiness,
@@ -523,7 +527,9 @@ async fn serve(
     if let Some(ops) = ops {
         tracing::info!(address = ops.address(), "operations");
         let incoming = ops.incoming(connections, close.clone());
-        let routes = crate::health::operations(&house.readiness, house.health());
+        let figures = house.figures.clone();
+        let page = Arc::new(move || (crate::telemetry::metrics::CONTENT_TYPE, figures.text()));
+        let routes = crate::health::operations(&house.readiness, house.health(), page);
         let stop = stop.clone();
         operators.spawn(async move {
             let served = listener::server()

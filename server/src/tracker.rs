@@ -25,6 +25,7 @@ use crate::{
     observation::Trouble,
     purchase::{AccountName, Finality, Freshness, Purchase, PurchaseId},
 };
+pub use lane::Backlog;
 use lane::Lane;
 use sweep::Sweeper;
 
@@ -183,6 +184,13 @@ impl Tracker {
         self.0.refresh(lane, purchase.id).await
     }
 
+    /// What of an account is due and has not begun.
+    pub fn backlog(&self, account: &AccountName) -> Backlog {
+        let now = self.0.clock.now();
+        let lane = self.0.lanes.get(account);
+        lane.map_or_else(Backlog::default, |lane| lane.backlog(now))
+    }
+
     /// How many purchases an account has open.
     pub fn open_purchases(&self, account: &AccountName) -> usize {
         self.0.lanes.get(account).map_or(0, |lane| lane.len())
@@ -211,3 +219,5 @@ impl Inner {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trouble;

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::Arrivals;
+use super::{Arrivals, Figures, Outcome};
 use crate::{
     cadence::{
         Policy,
@@ -25,7 +25,7 @@ const THROTTLED_MAX: Duration = Duration::from_secs(60);
 const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
 
 /// What a request is for. Creates go first; the others share what is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// A create, an adoption's first read, or a repeat of a create.
     Create,
@@ -42,6 +42,18 @@ pub enum Class {
 }
 
 impl Class {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::LookUp => "look_up",
+            Self::Poll => "poll",
+            Self::AfterTerminal => "after_terminal",
+            Self::Refresh => "refresh",
+            Self::Sweep => "sweep",
+        }
+    }
+
     /// Whether the provider holds such a request until something happens.
     pub(super) fn is_held(self, policy: &Policy) -> bool {
         policy.long_poll && self != Self::Create
@@ -125,6 +137,8 @@ pub struct Snapshot {
     pub in_flight: u32,
     /// Whether the breaker is open.
     pub breaker_open: bool,
+    /// What it has asked for since the process began.
+    pub figures: Figures,
 }
 
 /// The state behind an account's lock.
@@ -160,6 +174,7 @@ pub(super) struct Live {
     trouble: String,
     /// When the requests of the last minute were made.
     recent: VecDeque<Timestamp>,
+    figures: Figures,
 }
 
 impl Live {
@@ -185,6 +200,7 @@ impl Live {
             unauthorized_until: None,
             trouble: String::new(),
             recent: VecDeque::new(),
+            figures: Figures::default(),
         }
     }
 
@@ -362,6 +378,10 @@ impl Live {
         }
     }
 
+    pub(super) fn count(&mut self, class: Class, outcome: Outcome) {
+        *self.figures.requests.entry((class, outcome)).or_default() += 1;
+    }
+
     /// An answer of any status arrived.
     pub(super) fn answered(
         &mut self,
@@ -412,7 +432,9 @@ impl Live {
                 self.unauthorized_until = Some(now.plus(UNAUTHORIZED_PROBE));
                 self.trouble = "the provider refuses the credentials".to_owned();
             }
-            Trouble::Unreachable { why, .. } | Trouble::Unreadable { why } => {
+            Trouble::Unreachable { why, .. } => self.trouble.clone_from(why),
+            Trouble::Unreadable { why } => {
+                self.figures.unreadable += 1;
                 self.trouble.clone_from(why);
             }
         }
@@ -448,6 +470,7 @@ impl Live {
             requests_last_minute: u32::try_from(self.recent.len()).unwrap_or(u32::MAX),
             in_flight: self.in_flight + self.held,
             breaker_open: self.breaker.is_open(),
+            figures: self.figures.clone(),
         }
     }
 }

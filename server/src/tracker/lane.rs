@@ -39,10 +39,20 @@ struct State {
     ended: VecDeque<u32>,
 }
 
+/// What of an account is due and has not begun.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many purchases.
+    pub due: usize,
+    /// How late the first of them is.
+    pub late: Duration,
+}
+
 /// A purchase whose turn it is.
 pub(super) struct Turn {
     pub(super) id: PurchaseId,
     pub(super) reference: Reference,
+    pub(super) due: Timestamp,
 }
 
 impl Lane {
@@ -71,6 +81,20 @@ impl Lane {
             })
         };
         turn.lock_owned().await
+    }
+
+    /// What is due and has not begun.
+    pub(super) fn backlog(&self, now: Timestamp) -> Backlog {
+        let state = lock(&self.state);
+        let first = |queue: &VecDeque<u32>| {
+            let place = usize::try_from(*queue.front()?).ok()?;
+            Some(now.since(state.entries.get(place)?.due))
+        };
+        let late = [first(&state.open), first(&state.ended)];
+        Backlog {
+            due: state.open.len() + state.ended.len(),
+            late: late.into_iter().flatten().max().unwrap_or_default(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -246,6 +270,7 @@ impl Lane {
             return Some(Turn {
                 id: entry.id,
                 reference,
+                due: entry.due,
             });
         }
     }
@@ -279,9 +304,9 @@ impl Inner {
                 Ok(admission) => admission,
                 Err(refusal) => return Some(refusal.retry_at()),
             };
-            let Some(turn) = lane.turn(class) else {
-                return None;
-            };
+            let turn = lane.turn(class)?;
+            let late = self.clock.now().since(turn.due);
+            lane.account.began_late(late);
             let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
             self.tasks.spawn(async move {
                 let id = turn.id;

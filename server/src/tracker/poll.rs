@@ -315,6 +315,7 @@ impl Inner {
         let turn = Turn {
             id: purchase,
             reference,
+            due: asked_at,
         };
         let asked = self.ask(lane, &turn, admission).await;
         let trouble = match &asked.answer {
