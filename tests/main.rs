@@ -20,8 +20,15 @@ mod process;
 mod tidy;
 
 mod adoption;
+mod canary;
+mod command;
+mod consumers;
+mod crash_matrix;
 mod creates;
+mod endings;
+mod probes;
 mod providers;
+mod readme;
 mod reads;
 mod refusals;
 mod restart;

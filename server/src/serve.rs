@@ -515,6 +515,8 @@ async fn serve(
         let builder = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                // Errors carry these: with them a generic client shows a reason, not bytes.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         };
         let (v1, v1alpha) = (builder().build_v1(), builder().build_v1alpha());
         router = router

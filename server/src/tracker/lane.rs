@@ -9,7 +9,7 @@ use std::{
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::{Inner, entry::Entry, lock, timers::Timers};
+use super::{Inner, RefreshError, entry::Entry, lock, timers::Timers};
 use crate::{
     account::{Account, Class},
     clock::Clock,
@@ -24,7 +24,7 @@ pub(super) struct Lane {
     /// Told when something may be due sooner.
     sooner: Notify,
     /// Refreshes under way, by purchase: those that overlap take turns and share an answer.
-    refreshing: Mutex<HashMap<PurchaseId, Weak<tokio::sync::Mutex<()>>>>,
+    refreshing: Mutex<HashMap<PurchaseId, Weak<tokio::sync::Mutex<Option<Refreshed>>>>>,
 }
 
 /// What one lane knows, behind a lock that is held for moments.
@@ -48,6 +48,12 @@ pub struct Backlog {
     pub late: Duration,
 }
 
+/// How the last of several refreshes that overlap went, for those who were waiting when it began.
+pub(super) struct Refreshed {
+    pub(super) began: Timestamp,
+    pub(super) result: Result<(), RefreshError>,
+}
+
 /// A purchase whose turn it is.
 pub(super) struct Turn {
     pub(super) id: PurchaseId,
@@ -69,13 +75,13 @@ impl Lane {
     pub(super) async fn refreshing(
         &self,
         purchase: PurchaseId,
-    ) -> tokio::sync::OwnedMutexGuard<()> {
+    ) -> tokio::sync::OwnedMutexGuard<Option<Refreshed>> {
         let turn = {
             let mut refreshing = lock(&self.refreshing);
             refreshing.retain(|_, turn| turn.strong_count() > 0);
             let known = refreshing.get(&purchase).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
-                let turn = Arc::new(tokio::sync::Mutex::new(()));
+                let turn = Arc::new(tokio::sync::Mutex::new(None));
                 refreshing.insert(purchase, Arc::downgrade(&turn));
                 turn
             })
@@ -134,12 +140,15 @@ impl Lane {
     pub(super) fn committed(&self, purchase: &Purchase, reference: &Reference, clock: &Clock) {
         let known = self.with(purchase.id, |entry| {
             entry.learn(&purchase.status);
-            entry.given_up = false;
+            std::mem::take(&mut entry.given_up)
         });
-        if known.is_some() {
-            return;
-        }
         let now = clock.now();
+        match known {
+            Some(false) => return,
+            // Given up, it is in no timer: there are news, so it is followed again.
+            Some(true) => return self.rearm(purchase.id, now),
+            None => {}
+        }
         let mut entry = Entry::new(purchase, reference, now);
         entry.due = entry.next_due(
             &self.account.policy,

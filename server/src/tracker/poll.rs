@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Inner, RefreshError,
     entry::{Entry, digest},
-    lane::{Lane, Turn},
+    lane::{Lane, Refreshed, Turn},
 };
 use crate::{
     account::{Admission, Class},
@@ -22,6 +22,8 @@ const MISSING_ALLOWED: Duration = Duration::from_secs(60);
 const RETRY_BASE: Duration = Duration::from_secs(1);
 /// How often a step is decided anew when others commit in between.
 const DECISIONS_MAX: usize = 16;
+/// How often a last read is tried after the horizon. Ours.
+const LAST_READ_EVERY: Duration = Duration::from_secs(3_600);
 /// How long a caller's refresh waits for the right to ask.
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
 
@@ -94,6 +96,10 @@ impl Inner {
         let due = lane.with(purchase, |entry| {
             let stale_after = entry.stale_after;
             let mut due = entry.next_due(policy, stale_after, &self.clock);
+            if entry.horizon_end.is_some_and(|end| end <= now) {
+                // The last read has failed, or was no answer about the purchase.
+                return due.min(now.plus(self.clock.jittered(LAST_READ_EVERY, 100)));
+            }
             if entry.failures == 0 {
                 due = stretched(entry.created, entry.finality).map_or(due, |rare| due.max(rare));
             }
@@ -221,7 +227,12 @@ impl Inner {
                 lane.with(purchase, |entry| entry.horizon_end = end);
                 Ok(())
             }
-            Horizon::LastRead => Ok(()),
+            Horizon::LastRead => {
+                lane.with(purchase, |entry| {
+                    entry.horizon_end.get_or_insert(now);
+                });
+                Ok(())
+            }
             Horizon::Over => {
                 self.step(purchase, |record| {
                     let status = &record.purchase.status;
@@ -301,15 +312,37 @@ impl Inner {
             return Err(RefreshError::Draining);
         }
         let asked_at = self.clock.now();
-        let turn_of_others = lane.refreshing(purchase).await;
-        // Whoever was here before has asked after this call came: its answer serves.
-        let served = lane.with(purchase, |entry| {
+        let mut turn_of_others = lane.refreshing(purchase).await;
+        // Whoever was here before has asked after this call came: its answer serves, good or bad.
+        if let Some(before) = &*turn_of_others
+            && before.began >= asked_at
+        {
+            return before.result.clone();
+        }
+        let began = self.clock.now();
+        let result = self.refresh_once(lane, purchase, reference, asked_at).await;
+        *turn_of_others = Some(Refreshed {
+            began,
+            result: result.clone(),
+        });
+        result
+    }
+
+    async fn refresh_once(
+        self: &Arc<Self>,
+        lane: &Arc<Lane>,
+        purchase: PurchaseId,
+        reference: Reference,
+        asked_at: Timestamp,
+    ) -> Result<(), RefreshError> {
+        let is_read = lane.with(purchase, |entry| {
             entry.read.is_some_and(|read| read >= asked_at)
         });
-        if served != Some(false) {
+        // A poll came first, or the purchase is FINAL by now.
+        if is_read != Some(false) {
             return Ok(());
         }
-        let deadline = asked_at.plus(REFRESH_WAIT);
+        let deadline = self.clock.now().plus(REFRESH_WAIT);
         let admission = lane.account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(RefreshError::Refused)?;
         let turn = Turn {
@@ -328,7 +361,6 @@ impl Inner {
         } else {
             self.heard(lane, purchase, asked).await;
         }
-        drop(turn_of_others);
         trouble.map_or(Ok(()), |trouble| Err(RefreshError::Trouble(trouble)))
     }
 }

@@ -1,0 +1,201 @@
+//! Secrets and personal data, planted wherever there is room for them, are nowhere afterwards.
+
+use std::{fs, path::Path};
+
+use tillwatch_proto::v1::{
+    CreatePurchaseRequest, DevdraftCustomer, Finality, ListAccountsRequest, PurchaseStatus,
+    create_purchase_request::Order, devdraft_order::Intent, get_status_request::Key,
+};
+use tillwatch_sandbox::{Fault, PROVIDERS, Scenario, Target};
+
+use crate::{
+    house::{House, Settings, token},
+    orders::{order, request},
+    process::within,
+};
+
+/// In every secret and in every field that must not be kept.
+const CANARY: &str = "canary7f3a";
+
+/// Puts the canary into each text of an order that its provider takes it in, but not into what is
+/// kept to find the order again.
+fn planted(provider: &str, scenario: Scenario) -> Order {
+    let mut order = order(provider, scenario);
+    match &mut order {
+        Order::Phygitals(order) => {
+            order.claw_id = format!("CLaw-{CANARY}");
+            order.buyer_wallet = format!("wallet-{CANARY}");
+            order.voucher_id = format!("voucher-{CANARY}");
+            order.permit_data_json = format!("{{\"owner\": \"{CANARY}\"}}");
+        }
+        Order::Masumi(order) => {
+            order.metadata.push_str(CANARY);
+            order.seller_vkey = format!("vkey-{CANARY}");
+            order.buyer_return_address = format!("addr_test1-{CANARY}");
+        }
+        Order::Inabit(order) => {
+            order.title = format!("A gift for {CANARY}");
+            order.sub_title = format!("from {CANARY}");
+            order.site_name = format!("{CANARY}.example.test");
+        }
+        Order::Carbon(order) => {
+            order.memo = format!("memo-{CANARY}");
+            order.receive_address = format!("0x-{CANARY}");
+            order.rate_signature = format!("signature-{CANARY}");
+            order.success_redirect_url = format!("https://shop.example.test/{CANARY}");
+        }
+        Order::Devdraft(order) => {
+            let text = |part: &str| format!("{part}-{CANARY}");
+            order.customer = Some(DevdraftCustomer {
+                first_name: text("first"),
+                last_name: text("last"),
+                email: format!("{CANARY}@example.test"),
+                address: text("address"),
+                country: text("country"),
+                country_iso: text("iso"),
+                province: text("province"),
+                province_iso: text("province-iso"),
+                phone_number: text("+1"),
+            });
+            let Some(Intent::Stablecoin(intent)) = &mut order.intent else {
+                panic!("a stablecoin");
+            };
+            intent.destination_address = text("0x");
+        }
+        Order::Existing(_) => {}
+    }
+    order
+}
+
+/// Fails where a text or the hexadecimal or base64 form of it is in these bytes.
+fn clean(place: &str, bytes: &[u8], canary: &str) {
+    let forms = [
+        canary.to_owned(),
+        hex::encode(canary),
+        canary.to_uppercase(),
+    ];
+    for form in forms {
+        let found = bytes
+            .windows(form.len())
+            .position(|part| part == form.as_bytes());
+        if let Some(at) = found {
+            let around = &bytes[at.saturating_sub(60)..(at + 60).min(bytes.len())];
+            panic!("{form} in {place}: {}", String::from_utf8_lossy(around));
+        }
+    }
+}
+
+fn store_is_clean(folder: &Path, canary: &str) {
+    let mut files = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            continue;
+        }
+        files += 1;
+        clean(
+            &path.display().to_string(),
+            &fs::read(&path).unwrap(),
+            canary,
+        );
+    }
+    assert!(files >= 2, "no store in {}", folder.display());
+}
+
+/// Creates at every provider, and returns the errors.
+async fn create_all(house: &House, orders: &[(Scenario, Option<Fault>)]) -> Vec<String> {
+    let mut errors = Vec::new();
+    let mut shop = house.stub("shop").await;
+    for provider in PROVIDERS {
+        for (scenario, fault) in orders.iter().copied() {
+            if let Some(fault) = fault {
+                house.sandbox.fault_on(provider, Target::Create, fault, 1);
+            }
+            let key = format!("{provider} {} {fault:?}", scenario.name());
+            let create = CreatePurchaseRequest {
+                order: Some(planted(provider, scenario)),
+                ..request(&key, provider, scenario)
+            };
+            let answer = within(&key, shop.create_purchase(create.clone())).await;
+            errors.extend(answer.err().map(|status| format!("{status:?}")));
+            // The same key with another order names fields, and never what is in them.
+            let other = CreatePurchaseRequest {
+                order: Some(order(provider, Scenario::Held)),
+                ..create
+            };
+            let reused = within(&key, shop.create_purchase(other)).await;
+            errors.push(format!("{:?}", reused.unwrap_err()));
+        }
+    }
+    errors
+}
+
+#[tokio::test]
+async fn planted_secrets_and_personal_data_are_in_no_store_log_or_error() {
+    let mut house = House::start(Settings {
+        secret_prefix: CANARY,
+        more: "\n[telemetry]\nlog = \"trace,h2=info,hyper=info\"\n".to_owned(),
+        ..Settings::default()
+    })
+    .await;
+    let lived = [
+        (Scenario::Paid, None),
+        (Scenario::Declined, None),
+        (Scenario::Refused, None),
+        (Scenario::Flaky, None),
+    ];
+    let mut errors = create_all(&house, &lived).await;
+    for provider in PROVIDERS {
+        let key = Key::IdempotencyKey(format!("{provider} paid None"));
+        let id = house
+            .client("shop")
+            .get(key)
+            .await
+            .unwrap()
+            .purchase
+            .unwrap()
+            .id;
+        let over = |status: &PurchaseStatus| status.finality() != Finality::Open;
+        house.settled(provider, &id, over).await;
+    }
+    // Last, since an account that was refused is left alone for a minute.
+    let spoiled = [
+        Fault::Lost,
+        Fault::NotJson,
+        Fault::Error,
+        Fault::Unauthorized,
+    ]
+    .map(|fault| (Scenario::Stuck, Some(fault)));
+    errors.extend(create_all(&house, &spoiled).await);
+    let mut wrong = house.stranger(Some(&format!("Bearer {CANARY}"))).await;
+    let denied = wrong.list_accounts(ListAccountsRequest {}).await;
+    errors.push(format!("{:?}", denied.unwrap_err()));
+    assert!(errors.len() > 40, "{}", errors.len());
+    for error in &errors {
+        // Details are bytes within the text, so each is looked through as it is.
+        clean("an error", error.as_bytes(), CANARY);
+    }
+    store_is_clean(house.folder(), CANARY);
+    house.server.signal("TERM").await;
+    house.server.exit().await;
+    let log = house.log.text();
+    assert!(log.len() > 10_000, "a log at trace is long: {}", log.len());
+    for canary in [CANARY, &token("shop")] {
+        clean("the log", log.as_bytes(), canary);
+        store_is_clean(house.folder(), canary);
+    }
+}
+
+#[test]
+fn a_canary_is_found_where_it_is() {
+    let found = std::panic::catch_unwind(|| clean("here", b"..canary7f3a..", CANARY));
+    assert!(found.is_err());
+    let found = std::panic::catch_unwind(|| {
+        let hexadecimal = hex::encode(format!("x{CANARY}"));
+        clean("here", hexadecimal.as_bytes(), CANARY);
+    });
+    assert!(found.is_err());
+}
