@@ -2,6 +2,8 @@
 
 pub mod convert;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod purchases;
 mod stream;
 pub mod token;
