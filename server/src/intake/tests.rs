@@ -21,7 +21,7 @@ use crate::{
     journal::memory::MemoryJournal,
     observation::Trouble,
     provider::{self, Registered},
-    purchase::{AccountName, AttentionReason, FailureReason, Finality, Revision, Secret, State},
+    purchase::{AccountName, AttentionReason, FailureReason, Finality, Revision, Secret},
     upstream::{
         Connection, Request, Response, UpstreamError,
         scripted::{Scripted, json_response},
