@@ -39,6 +39,15 @@ struct State {
     ended: VecDeque<u32>,
 }
 
+/// What of an account is due and has not begun.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many purchases.
+    pub due: usize,
+    /// How late the first of them is.
+    pub late: Duration,
+}
+
 /// How the last of several refreshes that overlap went, for those who were waiting when it began.
 pub(super) struct Refreshed {
     pub(super) began: Timestamp,
@@ -49,6 +58,7 @@ pub(super) struct Refreshed {
 pub(super) struct Turn {
     pub(super) id: PurchaseId,
     pub(super) reference: Reference,
+    pub(super) due: Timestamp,
 }
 
 impl Lane {
@@ -77,6 +87,20 @@ impl Lane {
             })
         };
         turn.lock_owned().await
+    }
+
+    /// What is due and has not begun.
+    pub(super) fn backlog(&self, now: Timestamp) -> Backlog {
+        let state = lock(&self.state);
+        let first = |queue: &VecDeque<u32>| {
+            let place = usize::try_from(*queue.front()?).ok()?;
+            Some(now.since(state.entries.get(place)?.due))
+        };
+        let late = [first(&state.open), first(&state.ended)];
+        Backlog {
+            due: state.open.len() + state.ended.len(),
+            late: late.into_iter().flatten().max().unwrap_or_default(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -227,7 +251,9 @@ impl Lane {
         let state = lock(&self.state);
         match class {
             Class::AfterTerminal => !state.ended.is_empty(),
-            Class::Create | Class::LookUp | Class::Poll | Class::Refresh => !state.open.is_empty(),
+            Class::Create | Class::LookUp | Class::Poll | Class::Refresh | Class::Sweep => {
+                !state.open.is_empty()
+            }
         }
     }
 
@@ -237,7 +263,7 @@ impl Lane {
         loop {
             let place = match class {
                 Class::AfterTerminal => state.ended.pop_front()?,
-                Class::Create | Class::LookUp | Class::Poll | Class::Refresh => {
+                Class::Create | Class::LookUp | Class::Poll | Class::Refresh | Class::Sweep => {
                     state.open.pop_front()?
                 }
             };
@@ -253,6 +279,7 @@ impl Lane {
             return Some(Turn {
                 id: entry.id,
                 reference,
+                due: entry.due,
             });
         }
     }
@@ -287,6 +314,8 @@ impl Inner {
                 Err(refusal) => return Some(refusal.retry_at()),
             };
             let turn = lane.turn(class)?;
+            let late = self.clock.now().since(turn.due);
+            lane.account.began_late(late);
             let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
             self.tasks.spawn(async move {
                 let id = turn.id;

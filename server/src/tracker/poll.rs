@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RefreshError,
-    entry::digest,
+    entry::{Entry, digest},
     lane::{Lane, Refreshed, Turn},
 };
 use crate::{
@@ -92,12 +92,16 @@ impl Inner {
     fn next_due(&self, lane: &Lane, purchase: PurchaseId, is_trouble: bool) -> Timestamp {
         let now = self.clock.now();
         let policy = &lane.account.policy;
+        let stretched = |created, finality| self.stretched(lane, created, finality);
         let due = lane.with(purchase, |entry| {
             let stale_after = entry.stale_after;
-            let due = entry.next_due(policy, stale_after, &self.clock);
+            let mut due = entry.next_due(policy, stale_after, &self.clock);
             if entry.horizon_end.is_some_and(|end| end <= now) {
                 // The last read has failed, or was no answer about the purchase.
                 return due.min(now.plus(self.clock.jittered(LAST_READ_EVERY, 100)));
+            }
+            if entry.failures == 0 {
+                due = stretched(entry.created, entry.finality).map_or(due, |rare| due.max(rare));
             }
             if is_trouble {
                 // Backoff with full jitter, never faster than the schedule allows.
@@ -111,8 +115,8 @@ impl Inner {
         due.unwrap_or(now)
     }
 
-    /// A readable answer.
-    async fn observed(
+    /// A readable answer. Two about one purchase may be applied at once: the newer one holds.
+    pub(super) async fn observed(
         &self,
         lane: &Lane,
         purchase: PurchaseId,
@@ -121,31 +125,42 @@ impl Inner {
     ) -> Result<(), JournalError> {
         let now = self.clock.now();
         let seen = digest(observation);
-        let is_news = lane.with(purchase, |entry| {
+        let change = observation.provider_change_time;
+        self.stamped(lane, change);
+        let heard = lane.with(purchase, |entry| {
             entry.failures = 0;
             entry.missing_since = None;
             if lifecycle::outdated(entry.heard, observation, began) {
                 return None;
             }
-            Some(entry.digest != seen)
+            // Said before it is committed, so that an older answer sees it from now on. Where the
+            // commit fails it is news again, since the digest below is not kept.
+            entry.heard.answered = Some(now);
+            entry.heard.newest_change = entry.heard.newest_change.max(change);
+            Some((entry.heard, entry.digest != seen))
         });
-        let Some(Some(is_news)) = is_news else {
+        let Some(Some((heard, is_news))) = heard else {
             return Ok(());
         };
+        // Another answer that was heard meanwhile is newer than this one.
+        let is_newest = |entry: &mut Entry| entry.heard == heard;
         if is_news {
             let graph = lane.account.provider.graph();
             self.step(purchase, |record| {
+                if lane.with(purchase, is_newest) != Some(true) {
+                    return None;
+                }
                 let status = &record.purchase.status;
                 lifecycle::observed(status, observation, graph, Cause::Poll, now)
             })
             .await?;
         }
         lane.with(purchase, |entry| {
-            entry.digest = seen;
-            entry.read = Some(began);
-            entry.heard.answered = Some(now);
-            let change = observation.provider_change_time;
-            entry.heard.newest_change = entry.heard.newest_change.max(change);
+            // One that was passed by a newer answer is not what was applied last.
+            if is_newest(entry) {
+                entry.digest = seen;
+                entry.read = Some(began);
+            }
         });
         Ok(())
     }
@@ -170,7 +185,11 @@ impl Inner {
     }
 
     /// What the passing of time makes of a purchase: STALE, given up, FINAL.
-    async fn passing_time(&self, lane: &Lane, purchase: PurchaseId) -> Result<(), JournalError> {
+    pub(super) async fn passing_time(
+        &self,
+        lane: &Lane,
+        purchase: PurchaseId,
+    ) -> Result<(), JournalError> {
         let now = self.clock.now();
         let Some((finality, changed, fresh)) = lane.with(purchase, |entry| {
             (
@@ -329,6 +348,7 @@ impl Inner {
         let turn = Turn {
             id: purchase,
             reference,
+            due: asked_at,
         };
         let asked = self.ask(lane, &turn, admission).await;
         let trouble = match &asked.answer {
