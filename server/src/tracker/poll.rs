@@ -12,7 +12,7 @@ use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle::{self, Horizon},
     observation::{Answer, Observation, Trouble},
-    purchase::{Cause, Finality, PurchaseId, Reference, Timestamp, Transition},
+    purchase::{Cause, Finality, PurchaseId, Reference, State, Timestamp, Transition},
     upstream::UpstreamError,
 };
 
@@ -121,18 +121,24 @@ impl Inner {
             if lifecycle::outdated(entry.heard, observation, began) {
                 return None;
             }
-            Some(entry.digest != seen)
+            let is_open = entry.finality == Finality::Open;
+            Some((entry.digest != seen, entry.stayed, is_open))
         });
-        let Some(Some(is_news)) = is_news else {
+        let Some(Some((is_news, stayed, is_open))) = is_news else {
             return Ok(());
         };
+        let mut changed_to = None;
         if is_news {
             let graph = lane.account.provider.graph();
-            self.step(purchase, |record| {
-                let status = &record.purchase.status;
-                lifecycle::observed(status, observation, graph, Cause::Poll, now)
-            })
-            .await?;
+            changed_to = self
+                .step(purchase, |record| {
+                    let status = &record.purchase.status;
+                    lifecycle::observed(status, observation, graph, Cause::Poll, now)
+                })
+                .await?;
+        }
+        if is_open {
+            lane.looked(purchase, stayed, changed_to, now);
         }
         lane.with(purchase, |entry| {
             entry.digest = seen;
@@ -161,6 +167,7 @@ impl Inner {
             lifecycle::found_missing(&record.purchase.status, now)
         })
         .await
+        .map(drop)
     }
 
     /// What the passing of time makes of a purchase: STALE, given up, FINAL.
@@ -203,8 +210,8 @@ impl Inner {
                 Ok(())
             }
             Horizon::LastRead => Ok(()),
-            Horizon::Over => {
-                self.step(purchase, |record| {
+            Horizon::Over => self
+                .step(purchase, |record| {
                     let status = &record.purchase.status;
                     let is_terminal = status.finality == Finality::Terminal;
                     (is_terminal && status.observe_time == observed)
@@ -212,7 +219,7 @@ impl Inner {
                         .flatten()
                 })
                 .await
-            }
+                .map(drop),
         }
     }
 
@@ -234,19 +241,21 @@ impl Inner {
         Ok(())
     }
 
-    /// Commits the step that `decide` makes of the newest status, if any.
+    /// Commits the step that `decide` makes of the newest status, if any, and returns the state that
+    /// it leads to.
     async fn step(
         &self,
         purchase: PurchaseId,
         decide: impl Fn(&Record) -> Option<Transition>,
-    ) -> Result<(), JournalError> {
+    ) -> Result<Option<State>, JournalError> {
         let Some(mut record) = self.record(purchase).await? else {
-            return Ok(());
+            return Ok(None);
         };
         for _ in 0..DECISIONS_MAX {
             let Some(transition) = decide(&record) else {
-                return Ok(());
+                return Ok(None);
             };
+            let state = transition.status.state;
             let append = Write::Append {
                 purchase,
                 transition: Box::new(transition),
@@ -256,9 +265,10 @@ impl Inner {
             };
             match self.journal.write(append).await? {
                 Written::Stale(Some(newer)) => record = *newer,
+                Written::Done => return Ok(Some(state)),
                 // Another purchase has what the answer names: what is known stays as it is.
-                Written::Done | Written::ReferenceTaken(_) => return Ok(()),
-                Written::Stale(None) | Written::KeyTaken(_) => return Ok(()),
+                Written::ReferenceTaken(_) => return Ok(None),
+                Written::Stale(None) | Written::KeyTaken(_) => return Ok(None),
             }
         }
         Err(JournalError::unavailable(
@@ -275,7 +285,11 @@ impl Inner {
         let Some(reference) = lane.with(purchase, |entry| entry.reference.clone()) else {
             return Ok(());
         };
-        let Some(reference) = Reference::from_canonical(&reference) else {
+        let reference = match reference {
+            Some(text) => Reference::from_canonical(&text),
+            None => self.reference(purchase).await,
+        };
+        let Some(reference) = reference else {
             return Ok(());
         };
         if self.stop.is_cancelled() {
@@ -293,10 +307,7 @@ impl Inner {
         let deadline = asked_at.plus(REFRESH_WAIT);
         let admission = lane.account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(RefreshError::Refused)?;
-        let turn = Turn {
-            id: purchase,
-            reference,
-        };
+        let turn = Turn { reference };
         let asked = self.ask(lane, &turn, admission).await;
         let trouble = match &asked.answer {
             Answer::Trouble(trouble) => Some(trouble.clone()),
