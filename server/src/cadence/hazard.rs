@@ -6,7 +6,7 @@
 //!
 //! Polls see that a change happened between two looks, never when. So each look's evidence is laid
 //! over the ages between the looks as the hazards known so far have it most likely (expectation
-//! maximisation, one look at a time), and it fades: a state remembers about a thousand changes.
+//! maximisation, one look at a time), and it fades: a state remembers some hundred changes.
 //!
 //! While there is little evidence a state's hazard is the account's, the same at every age. Then
 //! what was asked longest ago is worth the most, which is taking turns within the schedule.
@@ -16,7 +16,7 @@ use crate::purchase::Timestamp;
 /// Buckets of age: below 1 s, 2 s, 4 s … and everything from 3 days on.
 const BUCKETS: usize = 20;
 /// Changes that a state remembers; beyond, its evidence is halved.
-const REMEMBERED: f64 = 1_024.0;
+const REMEMBERED: f64 = 512.0;
 /// Seconds of waiting without a change that a bucket remembers.
 const WAITED_MAX: f64 = 1e8;
 /// How many changes the account's experience counts for in a state's.
