@@ -29,7 +29,8 @@ use crate::{
 };
 
 const PURCHASES: u32 = 400;
-const WATCHERS_EACH: u32 = 25;
+/// Watchers of each purchase, in the benchmark.
+pub const WATCHERS_EACH: u32 = 25;
 const LIMIT: usize = 100;
 /// How long one process lives.
 const LIFE: Duration = Duration::from_secs(7 * 60);
@@ -99,7 +100,11 @@ fn upstream(seen: &Shared, start: Instant) -> Arc<dyn Upstream> {
     Arc::new(Scripted::new(move |request| {
         let (seen, random) = (Arc::clone(&seen), Arc::clone(&random));
         async move {
-            let name = request.path.last().cloned().unwrap_or_default();
+            let named = request
+                .path
+                .iter()
+                .find(|part| part.starts_with("00000000-"));
+            let name = named.cloned().unwrap_or_default();
             let (there_ms, back_ms) = {
                 let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
                 (random.random_range(20..300), random.random_range(20..300))
@@ -126,14 +131,14 @@ fn upstream(seen: &Shared, start: Instant) -> Arc<dyn Upstream> {
 }
 
 /// Runs it for a span of simulated time.
-pub fn run(span: Duration) -> Seen {
+pub fn run(span: Duration, watchers_each: u32) -> Seen {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build();
     let seen = Shared::default();
     if let Ok(runtime) = runtime {
-        runtime.block_on(lives(span, &seen));
+        runtime.block_on(lives(span, watchers_each, &seen));
     }
     let mut seen = std::mem::take(&mut *lock(&seen));
     seen.minutes = span.as_secs() / 60;
@@ -146,7 +151,7 @@ pub fn run(span: Duration) -> Seen {
     seen
 }
 
-async fn lives(span: Duration, seen: &Shared) {
+async fn lives(span: Duration, watchers_each: u32, seen: &Shared) {
     let start = Instant::now();
     let epoch = Timestamp::from_millis(1_800_000_000_000).unwrap_or_default();
     let clock = Clock::simulated(epoch, 1);
@@ -175,6 +180,7 @@ async fn lives(span: Duration, seen: &Shared) {
             &store,
             &clock,
             seen,
+            watchers_each,
             start,
             LIFE.min(rest),
         )
@@ -189,6 +195,7 @@ async fn life(
     store: &Arc<Kept>,
     clock: &Clock,
     seen: &Shared,
+    watchers_each: u32,
     start: Instant,
     length: Duration,
 ) {
@@ -214,7 +221,7 @@ async fn life(
     let mut work = JoinSet::new();
     for record in &records {
         let _ = tracker.recover(record).await;
-        for _ in 0..WATCHERS_EACH {
+        for _ in 0..watchers_each {
             let (feed, id, seen) = (feed.clone(), record.purchase.id, Arc::clone(seen));
             work.spawn(async move {
                 let pace = Pace {
@@ -291,7 +298,7 @@ mod tests {
     /// Promise P2, as the upstream sees it, over deaths of the process.
     #[test]
     fn an_upstream_never_sees_more_than_the_limit_in_a_minute() {
-        let seen = run(Duration::from_secs(16 * 60));
+        let seen = run(Duration::from_secs(16 * 60), 1);
         let busiest = seen.busiest_minute();
         assert!(busiest <= LIMIT, "{busiest} within a minute");
         assert!(seen.busiest_clock_minute() <= LIMIT);

@@ -61,7 +61,10 @@ fn main() -> std::io::Result<()> {
         Benchmark::Scheduler => ("scheduler", vec![scheduler::table()]),
         Benchmark::Budget { minutes } => {
             let minutes = Duration::from_secs(minutes * 60);
-            ("budget", vec![budget::table(&budget::run(minutes))])
+            (
+                "budget",
+                vec![budget::table(&budget::run(minutes, budget::WATCHERS_EACH))],
+            )
         }
     };
     for table in &tables {

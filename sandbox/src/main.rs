@@ -1,16 +1,27 @@
 //! The `tillwatch-sandbox` command.
 
-use std::io;
+mod demo;
+
+use std::env;
+use std::error::Error;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use tillwatch_sandbox::{Options, PROVIDERS, Sandbox};
+use tillwatch_sandbox::{Options, PROVIDERS, Sandbox, Scenario};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::demo::{Page, SCENARIOS, Stop};
 
 /// Bad arguments, as `sysexits.h` numbers them.
 const EXIT_USAGE: u8 = 64;
+
+/// Where clients look for a server unless they are told otherwise, and any free port.
+const USUAL: &str = "127.0.0.1:50051";
+const ANY: &str = "127.0.0.1:0";
 
 /// Five payment providers, simulated over HTTP for trying and for tests.
 #[derive(Debug, Parser)]
@@ -24,6 +35,8 @@ struct Cli {
 enum Command {
     /// Serve the providers until SIGTERM or Ctrl-C.
     Serve(Serve),
+    /// Create a purchase at each provider through a Tillwatch server, and watch all five to their end.
+    Demo(Demo),
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +64,44 @@ struct Serve {
     rate_window: u64,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes:
+  0    all five reached their end, and nothing was lost
+  1    something was lost, as the output says, or it could not start
+  64   the command line is wrong
+  130  interrupted (Ctrl-C) before the end; 143 terminated")]
+struct Demo {
+    /// Where the server listens, on this machine. Without it: 127.0.0.1:50051, or where that is
+    /// taken any free port.
+    #[arg(long, value_parser = loopback)]
+    listen: Option<SocketAddr>,
+    /// How many times faster than written purchases live, 0.001 to 10000.
+    #[arg(long, default_value_t = 1.0)]
+    speed: f64,
+    /// What happens to all five purchases. Without it: three are paid, one refunded, one reviewed.
+    #[arg(long, value_parser = scenario)]
+    scenario: Option<Scenario>,
+    /// Go on serving afterwards, until Ctrl-C, for grpcurl and the tillwatch command.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// The demo's caller needs no token, so nobody else may reach it.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: Option<SocketAddr> = text.parse().ok();
+    let address = address.filter(|it| it.ip().is_loopback());
+    address.ok_or_else(|| "expected a loopback address such as 127.0.0.1:50051".to_owned())
+}
+
+fn scenario(name: &str) -> Result<Scenario, String> {
+    let named = Scenario::named(name).filter(|it| SCENARIOS.contains(it));
+    named.ok_or_else(|| {
+        let names = SCENARIOS.map(Scenario::name).join(", ");
+        format!("expected one that ends at every provider: {names}")
+    })
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -63,27 +114,36 @@ async fn main() -> ExitCode {
             };
         }
     };
-    tracing_subscriber::fmt().with_writer(io::stderr).init();
-    let result = match cli.command {
-        Command::Serve(arguments) => serve(arguments).await,
+    let done = match cli.command {
+        Command::Serve(arguments) => serve(arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Demo(arguments) => demo(arguments).await,
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error),
-    }
+    done.unwrap_or_else(|error| complain(error.as_ref()))
 }
 
-#[expect(clippy::print_stderr, reason = "the command's own output")]
-fn complain(error: &io::Error) -> ExitCode {
-    eprintln!("tillwatch-sandbox: {error}");
-    match error.kind() {
-        io::ErrorKind::InvalidInput => ExitCode::from(EXIT_USAGE),
-        _ => ExitCode::FAILURE,
+/// Tells an error with its causes, and answers its exit code.
+fn complain(error: &(dyn Error + 'static)) -> ExitCode {
+    let mut text = "tillwatch-sandbox".to_owned();
+    let mut code = ExitCode::FAILURE;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|it| it.kind() == io::ErrorKind::InvalidInput)
+        {
+            code = ExitCode::from(EXIT_USAGE);
+        }
+        cause = error.source();
     }
+    // Where standard error is gone as well, the exit code is all that is left to say it.
+    let _ = writeln!(io::stderr(), "{text}");
+    code
 }
 
 #[expect(clippy::print_stdout, reason = "the command's own output")]
-async fn serve(arguments: Serve) -> io::Result<()> {
+async fn serve(arguments: Serve) -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
     // Before the first connection, so that no signal finds the default handler.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -107,4 +167,83 @@ async fn serve(arguments: Serve) -> io::Result<()> {
     }
     sandbox.stop().await;
     Ok(())
+}
+
+async fn demo(arguments: Demo) -> Result<ExitCode, Box<dyn Error>> {
+    tillwatch_server::telemetry::init("warn", false)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => Stop::Terminate,
+            _ = interrupt.recv() => Stop::Interrupt,
+        }
+    };
+    let mut out = io::stdout();
+    let color = is_colorful(&out);
+    let options = demo::Options {
+        listen: match arguments.listen {
+            Some(address) => vec![address.to_string()],
+            None => vec![USUAL.to_owned(), ANY.to_owned()],
+        },
+        speed: arguments.speed,
+        scenario: arguments.scenario,
+        keep: arguments.keep,
+        command: tillwatch_command(),
+    };
+    let ended = demo::run(&options, &mut Page::new(&mut out, color), stop).await?;
+    Ok(ExitCode::from(ended.code()))
+}
+
+fn is_colorful(out: &io::Stdout) -> bool {
+    let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = env::var_os("TERM").is_some_and(|value| value == "dumb");
+    out.is_terminal() && !no_color && !dumb
+}
+
+/// How the `tillwatch` command is called from here: where it lies beside this one by its path,
+/// under cargo by cargo, and else by its name.
+fn tillwatch_command() -> String {
+    let beside = env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join("tillwatch")))
+        .filter(|it| it.is_file());
+    if let Some(path) = beside {
+        let here = env::current_dir().unwrap_or_default();
+        let short: &Path = path.strip_prefix(here).unwrap_or(&path);
+        return short.display().to_string();
+    }
+    match env::var_os("CARGO") {
+        Some(_) if cfg!(debug_assertions) => "cargo run --bin tillwatch --".to_owned(),
+        Some(_) => "cargo run --release --bin tillwatch --".to_owned(),
+        None => "tillwatch".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_names_what_can_be_chosen() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        for line in [
+            "x demo",
+            "x demo --keep --speed 5 --scenario disputed --listen 127.0.0.1:0",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        let abroad = parse("x demo --listen 0.0.0.0:50051").unwrap_err();
+        assert!(abroad.to_string().contains("loopback"), "{abroad}");
+        let endless = parse("x demo --scenario stuck").unwrap_err();
+        let told = endless.to_string();
+        assert!(told.contains("paid, declined, refunded"), "{told}");
+        let readme = include_str!("../README.md");
+        for scenario in SCENARIOS {
+            assert!(readme.contains(&format!("`{}`", scenario.name())));
+        }
+    }
 }

@@ -62,7 +62,7 @@ fn step(current: &Status, mut next: Status, cause: Cause, now: Timestamp) -> Opt
         _ if number < REVISIONS_MAX => ends,
         _ => number == REVISIONS_MAX && next.finality == Finality::Final,
     };
-    room.then(|| Transition {
+    room.then_some(Transition {
         from_state: Some(current.state),
         status: next,
         cause,

@@ -205,4 +205,6 @@ impl Inner {
 }
 
 #[cfg(test)]
+mod engine_tests;
+#[cfg(test)]
 mod tests;

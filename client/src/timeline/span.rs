@@ -34,6 +34,14 @@ pub fn short(span: Duration) -> String {
     }
 }
 
+/// As [`short`], for what is over: below ten seconds a tenth counts, cut off like all the rest.
+pub(crate) fn elapsed(span: Duration) -> String {
+    match span.as_secs() {
+        seconds @ 0..10 => format!("{seconds}.{}s", span.subsec_millis() / 100),
+        _ => short(span),
+    }
+}
+
 /// As [`short`], for what is still to come: a part of a second counts as one.
 #[must_use]
 pub fn countdown(span: Duration) -> String {

@@ -62,6 +62,32 @@ fn spans_take_two_units_at_the_most() {
 }
 
 #[test]
+fn a_short_time_in_a_state_is_told_to_the_tenth() {
+    let check = |millis: u64, expected: &str| {
+        assert_eq!(span::elapsed(Duration::from_millis(millis)), expected);
+    };
+    check(0, "0.0s");
+    check(2_999, "2.9s");
+    check(9_999, "9.9s");
+    check(10_000, "10s");
+    check(65_500, "1m05s");
+}
+
+#[test]
+fn too_little_is_a_warning_only_once_something_was_paid() {
+    let check = |state, warned| {
+        let mut status = status(2, state, "word", 0);
+        status.amount_outcome = AmountOutcome::Underpaid.into();
+        let line = render_status(&status, None, Style::plain());
+        assert_eq!(line.contains("underpaid"), warned, "{line}");
+    };
+    check(PurchaseState::Created, false);
+    check(PurchaseState::AwaitingPayment, false);
+    check(PurchaseState::PartiallyPaid, true);
+    check(PurchaseState::Expired, true);
+}
+
+#[test]
 fn each_revision_is_one_aligned_line_with_the_time_spent_before_it() {
     let mut timeline = Timeline::new(Style::plain());
     let created = status(1, PurchaseState::Created, "", 0);

@@ -389,3 +389,6 @@ impl From<crate::journal::JournalError> for Failure {
         Self::journal()
     }
 }
+
+#[cfg(test)]
+mod tests;

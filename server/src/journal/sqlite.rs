@@ -3,6 +3,7 @@
 //! A commit is fsynced (WAL, synchronous=FULL) before anyone hears of it; checkpoints run beside it
 //! on a connection of their own.
 
+mod batch;
 mod change;
 mod file;
 mod read;
@@ -10,6 +11,7 @@ mod schema;
 mod write;
 
 use std::{
+    collections::HashMap,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -34,6 +36,7 @@ use super::{
     Filter, Journal, JournalError, Observer, Position, Record, Write, Written,
     committer::{Committer, Published, Retirement},
 };
+use batch::Batch;
 use write::{Writer, unavailable};
 
 /// Connections that read at a time: a read is short, and two cores do not use more.
@@ -44,7 +47,9 @@ const READERS_MAX: usize = 4;
 pub struct SqliteJournal {
     epoch: String,
     committer: Committer,
-    readers: Readers,
+    readers: Arc<Readers>,
+    /// Records that are asked for, read together.
+    records: Arc<Batch>,
     /// Owns the checkpointer, which is waited for by `close`.
     tasks: TaskTracker,
     /// Ends the checkpointer, at the latest when this is dropped.
@@ -80,7 +85,8 @@ impl SqliteJournal {
         Ok(Self {
             epoch: opened.epoch,
             committer: Committer::start(writer, published),
-            readers: Readers::new(opened.path),
+            readers: Arc::new(Readers::new(opened.path)),
+            records: Arc::default(),
             tasks,
             _on_drop: checkpoints.clone().drop_guard(),
             checkpoints,
@@ -91,17 +97,48 @@ impl SqliteJournal {
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
-        let answer = self.readers.read(read).await;
-        if let Err(ReadError::Failed(error)) = &answer {
-            tracing::error!(%error, "a read of the journal failed");
-            // A probe that commits turns it true again.
-            self.committer.published().set_available(false);
-        }
-        answer.map_err(|error| match error {
-            ReadError::Failed(error) => error,
-            ReadError::Closed => JournalError::unavailable("it is closed"),
-        })
+        told(self.readers.read(read).await, self.committer.published())
     }
+
+    /// Reads all records that are asked for, until none is left.
+    fn read_records(&self) {
+        let (records, readers) = (Arc::clone(&self.records), Arc::clone(&self.readers));
+        let published = Arc::clone(self.committer.published());
+        self.tasks.spawn(async move {
+            while let Some(asked) = records.take() {
+                let ids: Vec<PurchaseId> = asked.keys().copied().collect();
+                let read = readers.read(move |connection| {
+                    ids.into_iter()
+                        .map(|id| Ok((id, read::record(connection, id)?)))
+                        .collect()
+                });
+                let answer: Result<HashMap<PurchaseId, Option<Record>>, _> =
+                    told(read.await, &published);
+                for (id, senders) in asked {
+                    let own = answer
+                        .as_ref()
+                        .map(|found| found.get(&id).cloned().flatten());
+                    for sender in senders {
+                        // Whoever has stopped waiting needs no answer.
+                        drop(sender.send(own.clone().map_err(JournalError::clone)));
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// What a read's failure means to the store and to the one who asked.
+fn told<T>(answer: Result<T, ReadError>, published: &Published) -> Result<T, JournalError> {
+    if let Err(ReadError::Failed(error)) = &answer {
+        tracing::error!(%error, "a read of the journal failed");
+        // A probe that commits turns it true again.
+        published.set_available(false);
+    }
+    answer.map_err(|error| match error {
+        ReadError::Failed(error) => error,
+        ReadError::Closed => JournalError::unavailable("it is closed"),
+    })
 }
 
 fn named(path: &str, error: JournalError) -> JournalError {
@@ -211,8 +248,13 @@ impl Journal for SqliteJournal {
     }
 
     async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError> {
-        self.read(move |connection| read::record(connection, purchase))
+        let (answer, begins) = self.records.ask(purchase);
+        if begins {
+            self.read_records();
+        }
+        answer
             .await
+            .unwrap_or_else(|_| Err(JournalError::unavailable("it is closed")))
     }
 
     async fn record_by_key(

@@ -337,7 +337,7 @@ fn facts(status: &PurchaseStatus, spent: Option<Duration>) -> Line {
     let word = word.map(|word| plain(&word.code)).unwrap_or_default();
     let word = if word.is_empty() { "–" } else { &word };
     line.push(Tone::Neutral, &format!("{word:<24}"));
-    let spent = spent.map(|spent| format!("+{}", short(spent)));
+    let spent = spent.map(|spent| format!("+{}", span::elapsed(spent)));
     line.push(Tone::Dim, &format!(" {:>8}", spent.unwrap_or_default()));
     line
 }
@@ -357,7 +357,13 @@ fn notes(status: &PurchaseStatus, cause: Cause) -> Vec<(Tone, String)> {
     if word.is_some_and(|word| word.unmapped) {
         notes.push((Tone::Warning, "word not known yet".to_owned()));
     }
+    let is_awaited = matches!(
+        status.state(),
+        PurchaseState::Created | PurchaseState::AwaitingPayment
+    );
     match status.amount_outcome() {
+        // Nothing has been paid yet, as the state says already.
+        AmountOutcome::Underpaid if is_awaited => {}
         AmountOutcome::Underpaid => notes.push((Tone::Warning, "underpaid".to_owned())),
         AmountOutcome::Overpaid => notes.push((Tone::Warning, "overpaid".to_owned())),
         AmountOutcome::Exact | AmountOutcome::Unspecified => {}

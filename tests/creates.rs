@@ -1,0 +1,200 @@
+//! What a create answers, and how often the provider is asked to create.
+
+use std::time::Duration;
+
+use tillwatch_proto::v1::{
+    CreatePurchaseRequest, Finality, PurchaseState, create_purchase_request::Order,
+    devdraft_order::Intent,
+};
+use tillwatch_sandbox::{Fault, Options, PROVIDERS, Sandbox, Scenario, Target};
+use tonic::Code;
+
+use crate::{
+    house::{House, Settings},
+    orders::{devdraft, request},
+    process::within,
+};
+
+#[tokio::test]
+async fn a_repeated_create_returns_the_first_purchase() {
+    let house = House::still().await;
+    let mut shop = house.stub("shop").await;
+    for provider in PROVIDERS {
+        let order = request(provider, provider, Scenario::Stuck);
+        let first = shop.create_purchase(order.clone()).await.unwrap();
+        let first = first.into_inner();
+        assert!(!first.replayed, "{provider}");
+        let mut again = order.clone();
+        again.labels.clear();
+        let again = shop.create_purchase(again).await.unwrap().into_inner();
+        assert!(again.replayed, "{provider}");
+        let (first, again) = (first.purchase.unwrap(), again.purchase.unwrap());
+        assert_eq!(first.id, again.id);
+        assert_eq!(first.labels, again.labels, "labels are those of the first");
+        // The same key of another caller is another purchase.
+        let other = house.create("rival", request(provider, provider, Scenario::Stuck));
+        assert_ne!(other.await.id, first.id);
+        assert_eq!(house.sandbox.created(provider), 2, "{provider}");
+    }
+}
+
+#[tokio::test]
+async fn concurrent_duplicates_create_once_and_one_is_first() {
+    let house = House::still().await;
+    let shop = house.stub("shop").await;
+    let order = request("same", "devdraft", Scenario::Stuck);
+    let calls = (0..50).map(|_| {
+        let (mut shop, order) = (shop.clone(), order.clone());
+        async move { shop.create_purchase(order).await.unwrap().into_inner() }
+    });
+    let answers = within("all answers", futures_util::future::join_all(calls)).await;
+    let firsts = answers.iter().filter(|answer| !answer.replayed).count();
+    assert_eq!(firsts, 1);
+    let id =
+        |answer: &tillwatch_proto::v1::CreatePurchaseResponse| answer.purchase.clone().unwrap().id;
+    assert!(answers.iter().all(|answer| id(answer) == id(&answers[0])));
+    assert_eq!(house.sandbox.created("devdraft"), 1);
+}
+
+#[tokio::test]
+async fn another_order_under_a_key_is_refused_and_names_the_fields() {
+    let house = House::still().await;
+    let first = request("key", "devdraft", Scenario::Stuck);
+    let id = house.create("shop", first.clone()).await.id;
+    let mut order = devdraft(Scenario::Paid);
+    order.customer.as_mut().unwrap().email = "secret-address@example.test".to_owned();
+    let Some(Intent::Stablecoin(intent)) = &mut order.intent else {
+        panic!("a stablecoin");
+    };
+    intent.destination_network = "solana".to_owned();
+    let other = CreatePurchaseRequest {
+        order: Some(Order::Devdraft(order)),
+        ..first.clone()
+    };
+    let refused = house.refused("shop", other).await;
+    assert_eq!(refused.code, Code::AlreadyExists);
+    assert_eq!(refused.reason, "IDEMPOTENCY_KEY_REUSED");
+    assert_eq!(refused.purchase_id.as_deref(), Some(id.as_str()));
+    let mut fields = refused.differing_fields.clone();
+    fields.sort();
+    let expected = [
+        "customer.email",
+        "stablecoin.amount",
+        "stablecoin.destination_network",
+    ];
+    assert_eq!(fields, expected);
+    assert!(!format!("{refused:?}").contains("secret-address"));
+    // The same amount in other digits is the same order.
+    let mut order = devdraft(Scenario::Stuck);
+    let Some(Intent::Stablecoin(intent)) = &mut order.intent else {
+        panic!("a stablecoin");
+    };
+    intent.amount = format!("0{}0", intent.amount);
+    let same = CreatePurchaseRequest {
+        order: Some(Order::Devdraft(order)),
+        ..first
+    };
+    let again = house.stub("shop").await.create_purchase(same).await;
+    assert!(again.unwrap().into_inner().replayed);
+    assert_eq!(house.sandbox.created("devdraft"), 1);
+}
+
+#[tokio::test]
+async fn a_refused_order_says_so_now_and_on_each_repeat() {
+    let house = House::still().await;
+    for provider in PROVIDERS {
+        let order = request(provider, provider, Scenario::Refused);
+        let refused = house.refused("shop", order.clone()).await;
+        assert_eq!(refused.reason, "PROVIDER_REJECTED", "{provider}");
+        assert_eq!(refused.code, Code::FailedPrecondition);
+        let id = refused.purchase_id.expect("the purchase's id");
+        let again = house.refused("shop", order).await;
+        assert_eq!(again.reason, "PROVIDER_REJECTED", "{provider}");
+        assert_eq!(again.purchase_id, Some(id.clone()));
+        let status = house.settled("FAILED", &id, |_| true).await;
+        assert_eq!(status.state(), PurchaseState::Failed, "{provider}");
+        assert_eq!(status.finality(), Finality::Final);
+        assert_eq!(status.failure.unwrap().reason, "REJECTED");
+        assert_eq!(house.sandbox.created(provider), 0);
+        assert_eq!(house.sandbox.calls(provider), 1, "{provider}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_could_not_be_sent_is_sent_once_when_repeated() {
+    let mut house = House::still().await;
+    let address = house.sandbox.address();
+    let away = Sandbox::start(Options::default()).await.unwrap();
+    std::mem::replace(&mut house.sandbox, away).stop().await;
+    let orders: Vec<_> = PROVIDERS
+        .map(|provider| (provider, request(provider, provider, Scenario::Stuck)))
+        .into();
+    let mut waiting = Vec::new();
+    for (provider, order) in &orders {
+        let refused = house.refused("shop", order.clone()).await;
+        assert_eq!(refused.reason, "PROVIDER_UNREACHABLE", "{provider}");
+        assert_eq!(refused.code, Code::Unavailable);
+        assert!(refused.retry_after.is_some_and(|wait| !wait.is_zero()));
+        let id = refused.purchase_id.expect("the purchase's id");
+        let status = house.settled("waits", &id, |_| true).await;
+        assert_eq!(status.state(), PurchaseState::Pending, "{provider}");
+        assert_eq!(status.attention.unwrap().reason, "REPEAT_WANTED");
+        waiting.push(id);
+    }
+    let back = Options {
+        listen: address,
+        ..Settings::default().sandbox
+    };
+    house.sandbox = Sandbox::start(back).await.unwrap();
+    house.sandbox.pause();
+    for ((provider, order), id) in orders.into_iter().zip(waiting) {
+        let answer = house.stub("shop").await.create_purchase(order).await;
+        let answer = answer.unwrap().into_inner();
+        assert!(answer.replayed, "the key was known: {provider}");
+        let purchase = answer.purchase.unwrap();
+        assert_eq!(purchase.id, id);
+        assert!(purchase.status.unwrap().reference.is_some(), "{provider}");
+        assert_eq!(house.sandbox.created(provider), 1, "{provider}");
+    }
+}
+
+#[tokio::test]
+async fn refused_credentials_and_throttling_are_told_and_the_order_may_be_repeated() {
+    let house = House::still().await;
+    let table = [
+        (
+            Fault::Unauthorized,
+            "ACCOUNT_UNAUTHORIZED",
+            Code::FailedPrecondition,
+            Duration::from_secs(1),
+        ),
+        (
+            Fault::Throttled(1),
+            "ACCOUNT_THROTTLED",
+            Code::ResourceExhausted,
+            Duration::from_millis(500),
+        ),
+    ];
+    for provider in PROVIDERS {
+        for (number, (fault, reason, code, wait)) in table.into_iter().enumerate() {
+            let sandbox = &house.sandbox;
+            sandbox.fault_on(provider, Target::Create, fault, 1);
+            let order = request(&format!("{provider} {number}"), provider, Scenario::Stuck);
+            let refused = house.refused("shop", order.clone()).await;
+            assert_eq!(
+                (refused.reason.as_str(), refused.code),
+                (reason, code),
+                "{provider}"
+            );
+            let after = refused.retry_after.expect("a time to repeat");
+            assert!(after >= wait, "{provider}: {after:?}");
+            let id = refused.purchase_id.expect("the purchase's id");
+            // The library waits as it is told, and repeats with the same key.
+            let answer = house.client("shop").create(order).await.unwrap();
+            let purchase = answer.purchase.unwrap();
+            assert_eq!(purchase.id, id, "{provider}");
+            assert!(purchase.status.unwrap().reference.is_some(), "{provider}");
+        }
+        assert_eq!(house.sandbox.created(provider), 2, "{provider}");
+    }
+}

@@ -1,0 +1,320 @@
+//! A house for a test: the real server in front of a sandbox, with a store and a configuration of
+//! its own in a temporary folder.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+use tillwatch::{Client, Config, Error, Refusal, SecretToken};
+use tillwatch_proto::v1::{
+    CreatePurchaseRequest, Purchase, PurchaseStatus, get_status_request::Key,
+    purchase_service_client::PurchaseServiceClient,
+};
+use tillwatch_sandbox::{Options, PROVIDERS, Sandbox};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+use crate::process::{DEADLINE, Log, Server, within};
+
+/// The callers of every house: name, and what it may do.
+const CALLERS: [(&str, &str); 4] = [
+    ("shop", r#"["create", "adopt", "read"]"#),
+    ("rival", r#"["create", "adopt", "read"]"#),
+    ("reader", r#"["read"]"#),
+    ("desk", r#"["read", "operate"]"#),
+];
+
+/// The secrets of each provider's account.
+fn secrets(provider: &str) -> &'static [&'static str] {
+    match provider {
+        "phygitals" => &["api_key"],
+        "masumi" => &["token"],
+        "inabit" => &["organization_api_key", "widget_api_key"],
+        "carbon" => &["secret_key"],
+        "devdraft" => &["client_key", "client_secret"],
+        _ => &[],
+    }
+}
+
+/// How a house differs from the usual one.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How the sandbox runs.
+    pub sandbox: Options,
+    /// Lines for `[listen]` beside the addresses.
+    pub listen: String,
+    /// Lines for each account's `[polling]`, before the usual ones, which they replace.
+    pub polling: Vec<(&'static str, &'static str)>,
+    /// Put before every secret of the configuration.
+    pub secret_prefix: &'static str,
+    /// More configuration at the end.
+    pub more: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            sandbox: Options {
+                devdraft_calls_per_window: 0,
+                speed: 10.0,
+                ..Options::default()
+            },
+            listen: "drain = \"10s\"".to_owned(),
+            polling: vec![
+                ("schedule", r#"[{ every = "100ms" }]"#),
+                ("after_terminal", r#"[{ every = "100ms" }]"#),
+                ("requests_per_minute", "0"),
+                ("creates_per_minute", "0"),
+                ("timeout", r#""2s""#),
+                ("sweep", "false"),
+            ],
+            secret_prefix: "house",
+            more: String::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// With another value of a polling key.
+    pub fn polled(mut self, key: &'static str, value: &'static str) -> Self {
+        self.polling.retain(|(known, _)| *known != key);
+        self.polling.push((key, value));
+        self
+    }
+
+    fn text(&self, folder: &Path, sandbox: SocketAddr, grpc: &str, ops: &str) -> String {
+        let mut text = format!(
+            "[listen]\ngrpc = \"{grpc}\"\nops = \"{ops}\"\n{}\n\n[store]\nurl = \"sqlite:{}\"\n",
+            self.listen,
+            folder.join("tillwatch.db").display()
+        );
+        for (name, scopes) in CALLERS {
+            let hash = hex::encode(Sha256::digest(token(name)));
+            let caller = format!(
+                "\n[callers.{name}]\ntoken_sha256 = [\"{hash}\"]\naccounts = [\"*\"]\nscopes = {scopes}\n"
+            );
+            text.push_str(&caller);
+        }
+        for provider in PROVIDERS {
+            let account = account(provider);
+            let _ = writeln!(
+                text,
+                "\n[accounts.{account}]\nprovider = \"{provider}\"\n\
+                 base_url = \"http://{sandbox}/{provider}\"\n\
+                 allow_insecure = true\nallow_private_networks = true"
+            );
+            for secret in secrets(provider) {
+                // The sandbox tells organisation's and widget's keys apart by a part of them.
+                let part = secret.split('_').next().unwrap_or_default();
+                let _ = writeln!(
+                    text,
+                    "{secret} = \"{}-{part}-{provider}\"",
+                    self.secret_prefix
+                );
+            }
+            let _ = writeln!(text, "[accounts.{account}.polling]");
+            for (key, value) in &self.polling {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+        }
+        text.push_str(&self.more);
+        text
+    }
+}
+
+/// What a failed call says, as the client library reads it.
+pub fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> Refusal {
+    let error = Error::from(answer.unwrap_err());
+    error.refusal().expect("an answer of the service").clone()
+}
+
+/// The token of a caller.
+pub fn token(caller: &str) -> String {
+    format!("token-of-{caller}")
+}
+
+/// The account of every house at a provider.
+pub fn account(provider: &str) -> String {
+    format!("{provider}-main")
+}
+
+/// The generated stub, with a caller's token on every call.
+pub type Stub = PurchaseServiceClient<InterceptedService<Channel, Bearer>>;
+
+/// Puts a token on every call.
+#[derive(Clone, Debug)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            let metadata = request.metadata_mut();
+            metadata.insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A server, its sandbox, and all that they wrote.
+#[derive(Debug)]
+pub struct House {
+    /// The simulated providers.
+    pub sandbox: Sandbox,
+    /// The process that serves now.
+    pub server: Server,
+    /// What all its processes have logged.
+    pub log: Log,
+    settings: Settings,
+    folder: TempDir,
+}
+
+impl House {
+    /// The usual house, whose lives stand still until they are told to go on.
+    pub async fn still() -> Self {
+        let house = Self::start(Settings::default()).await;
+        house.sandbox.pause();
+        house
+    }
+
+    /// A house with these settings.
+    pub async fn start(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::start(settings.sandbox.clone()).await.unwrap();
+        let log = Log::default();
+        let text = settings.text(
+            folder.path(),
+            sandbox.address(),
+            "127.0.0.1:0",
+            "127.0.0.1:0",
+        );
+        let config = folder.path().join("tillwatch.toml");
+        fs::write(&config, text).unwrap();
+        let server = match Server::start(&config, &log).await {
+            Ok(server) => server,
+            Err(status) => panic!("the server ended with {status}:\n{}", log.text()),
+        };
+        Self {
+            sandbox,
+            server,
+            log,
+            settings,
+            folder,
+        }
+    }
+
+    /// The folder with the configuration and the store.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The configuration's file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("tillwatch.toml")
+    }
+
+    /// Removes the store while no process uses it.
+    pub fn forget(&self) {
+        for entry in fs::read_dir(self.folder()).unwrap() {
+            let path = entry.unwrap().path();
+            if path != self.config() {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+
+    /// Starts a process again, at the same addresses and over the same store.
+    pub async fn restart(&mut self) {
+        let text = self.settings.text(
+            self.folder.path(),
+            self.sandbox.address(),
+            &self.server.grpc,
+            &self.server.ops,
+        );
+        fs::write(self.config(), text).unwrap();
+        self.server = within("the server starts again", async {
+            loop {
+                // The port may belong to somebody's connection for a moment.
+                match Server::start(&self.config(), &self.log).await {
+                    Ok(server) => return server,
+                    Err(_) if self.log.text().ends_with("(os error 98)\n") => {}
+                    Err(status) => panic!("ended with {status}:\n{}", self.log.text()),
+                }
+            }
+        })
+        .await;
+    }
+
+    /// A channel to the server.
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.server.grpc)).unwrap();
+        within("a connection", endpoint.connect()).await.unwrap()
+    }
+
+    /// The generated stub for a caller.
+    pub async fn stub(&self, caller: &str) -> Stub {
+        let token = format!("Bearer {}", token(caller)).parse().unwrap();
+        let channel = InterceptedService::new(self.channel().await, Bearer(Some(token)));
+        PurchaseServiceClient::new(channel).max_decoding_message_size(64 << 20)
+    }
+
+    /// The generated stub of somebody with this `authorization`, or none.
+    pub async fn stranger(&self, authorization: Option<&str>) -> Stub {
+        let bearer = Bearer(authorization.map(|text| text.parse().unwrap()));
+        PurchaseServiceClient::new(InterceptedService::new(self.channel().await, bearer))
+    }
+
+    /// Lets a caller create something, which has to succeed.
+    pub async fn create(&self, caller: &str, request: CreatePurchaseRequest) -> Purchase {
+        let mut stub = self.stub(caller).await;
+        let created = within("an answer to a create", stub.create_purchase(request)).await;
+        created.unwrap().into_inner().purchase.unwrap()
+    }
+
+    /// Lets a caller create something, which has to fail.
+    pub async fn refused(&self, caller: &str, request: CreatePurchaseRequest) -> Refusal {
+        let mut stub = self.stub(caller).await;
+        let refused = within("an answer to a create", stub.create_purchase(request)).await;
+        refusal(refused)
+    }
+
+    /// A purchase once its newest status is as wanted.
+    pub async fn settled(
+        &self,
+        what: &str,
+        id: &str,
+        wanted: impl Fn(&PurchaseStatus) -> bool,
+    ) -> PurchaseStatus {
+        let client = self.client("desk");
+        within(what, async {
+            let mut after = 0;
+            loop {
+                let key = Key::PurchaseId(id.to_owned());
+                let answer = client.get_after(key, after, Duration::from_secs(10)).await;
+                let status = answer.unwrap().purchase.unwrap().status.unwrap();
+                if wanted(&status) {
+                    return status;
+                }
+                after = status.revision;
+            }
+        })
+        .await
+    }
+
+    /// The client library for a caller.
+    pub fn client(&self, caller: &str) -> Client {
+        let mut config = Config::new(&self.server.grpc);
+        config.token = Some(SecretToken::new(&token(caller)).unwrap());
+        config.call_timeout = DEADLINE;
+        Client::connect(config).unwrap()
+    }
+}

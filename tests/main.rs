@@ -1,0 +1,28 @@
+//! The promises over the wire: real executables, started, killed and drained, in front of simulated
+//! providers.
+//!
+//! One binary, so that it is linked once. Build the executables first: `cargo build --workspace`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test ends at the first thing that is not as promised, and has no readers"
+)]
+
+mod executables;
+mod house;
+mod orders;
+mod process;
+mod tidy;
+
+mod adoption;
+mod creates;
+mod providers;
+mod reads;
+mod refusals;
+mod restart;
+mod unclear;

@@ -1,0 +1,110 @@
+//! Each provider's purchases, from the create to the end, as a watcher sees them.
+
+use std::time::Duration;
+
+use tillwatch::{WatchEvent, WatchOptions};
+use tillwatch_proto::v1::{Finality, PurchaseState, PurchaseStatus, WatchUntil};
+use tillwatch_sandbox::{PROVIDERS, Scenario};
+
+use crate::{house::House, orders::request, process::within};
+
+/// The longest that a scenario holds one word at speed 1, in seconds; `slow` is another matter.
+const STEP_SECONDS_MAX: u32 = 60;
+
+/// Follows a purchase to its end; each time the newest word is seen, the provider goes one further.
+async fn walk(house: &House, provider: &str, id: &str, until: WatchUntil) -> Vec<PurchaseStatus> {
+    let options = WatchOptions {
+        after_revision: Some(0),
+        until,
+        ..WatchOptions::default()
+    };
+    let mut watch = house.client("shop").watch(id, options);
+    let mut seen: Vec<PurchaseStatus> = Vec::new();
+    while let Some(event) = watch.next().await {
+        let WatchEvent::Transition(step) = event.unwrap() else {
+            continue;
+        };
+        let status = step.status.unwrap();
+        let before = seen
+            .last()
+            .map_or(PurchaseState::Unspecified, PurchaseStatus::state);
+        assert_eq!(step.from_state, i32::from(before), "{provider}");
+        assert_eq!(status.purchase_id, id);
+        let code = status.provider_status.clone().unwrap_or_default().code;
+        let is_over = match until {
+            WatchUntil::Final => status.finality() == Finality::Final,
+            _ => status.finality() != Finality::Open,
+        };
+        seen.push(status);
+        let codes = codes(house, provider);
+        if !is_over && codes.last() == Some(&code) {
+            for _ in 0..STEP_SECONDS_MAX {
+                house.sandbox.advance(Duration::from_secs(1));
+                if self::codes(house, provider).len() > codes.len() {
+                    break;
+                }
+            }
+        }
+    }
+    seen
+}
+
+/// What the provider's words so far are to a caller, for the one purchase that there is.
+fn codes(house: &House, provider: &str) -> Vec<String> {
+    let references = house.sandbox.references(provider);
+    let [reference] = &references[..] else {
+        panic!("{provider}: not one purchase, but {references:?}");
+    };
+    let words = house.sandbox.history(provider, reference).into_iter();
+    // Devdraft answers a create by another set of words than it answers a read.
+    let created = (provider == "devdraft").then(|| "pending".to_owned());
+    let mut codes: Vec<String> = created
+        .into_iter()
+        .chain(words)
+        .map(|word| match word.as_str() {
+            // An answer without a word of its own: a result that has nothing in it yet.
+            "processing" => "pending".to_owned(),
+            _ => word,
+        })
+        .collect();
+    codes.dedup();
+    codes
+}
+
+async fn check(provider: &str, scenario: Scenario, expected: (PurchaseState, Finality)) {
+    let house = House::still().await;
+    let mut shop = house.stub("shop").await;
+    let created = shop
+        .create_purchase(request("walk", provider, scenario))
+        .await;
+    let created = created.unwrap().into_inner();
+    assert!(!created.replayed);
+    let id = created.purchase.unwrap().id;
+    let seen = walk(&house, provider, &id, WatchUntil::Terminal);
+    let seen = within("the end", seen).await;
+    let revisions: Vec<u32> = seen.iter().map(|status| status.revision).collect();
+    let dense: Vec<u32> = (1..).take(seen.len()).collect();
+    assert_eq!(revisions, dense, "{provider}: {seen:#?}");
+    let mut seen_codes: Vec<String> = seen
+        .iter()
+        .map(|status| status.provider_status.clone().unwrap_or_default().code)
+        .filter(|code| !code.is_empty())
+        .collect();
+    seen_codes.dedup();
+    assert_eq!(seen_codes, codes(&house, provider), "{provider}");
+    assert_eq!(seen[0].state(), PurchaseState::Pending);
+    let last = seen.last().unwrap();
+    assert_eq!((last.state(), last.finality()), expected, "{provider}");
+    assert_eq!(house.sandbox.created(provider), 1);
+}
+
+#[tokio::test]
+async fn a_watcher_of_each_provider_sees_every_revision_in_the_providers_order() {
+    for provider in PROVIDERS {
+        let end = match provider {
+            "phygitals" | "carbon" => Finality::Final,
+            _ => Finality::Terminal,
+        };
+        check(provider, Scenario::Paid, (PurchaseState::Completed, end)).await;
+    }
+}

@@ -1,0 +1,559 @@
+//! The house rules that no lint knows, held by reading the sources as text.
+//!
+//! The module table is here and in `docs/ARCHITECTURE.md`: a new row or a new right needs a reason
+//! there.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Each module of the server, and the modules of it that it may use.
+const MODULES: &[(&str, &[&str])] = &[
+    ("purchase", &[]),
+    ("observation", &["purchase"]),
+    ("lifecycle", &["purchase", "observation"]),
+    ("cadence", &["purchase"]),
+    ("clock", &["purchase"]),
+    ("fingerprint", &["purchase"]),
+    ("upstream", &["purchase", "clock"]),
+    (
+        "provider",
+        &["purchase", "observation", "upstream", "cadence"],
+    ),
+    (
+        "account",
+        &[
+            "purchase",
+            "observation",
+            "cadence",
+            "upstream",
+            "provider",
+            "clock",
+        ],
+    ),
+    ("journal", &["purchase", "clock"]),
+    ("feed", &["purchase", "journal", "clock"]),
+    (
+        "intake",
+        &[
+            "purchase",
+            "observation",
+            "lifecycle",
+            "upstream",
+            "provider",
+            "account",
+            "journal",
+            "feed",
+            "fingerprint",
+            "clock",
+        ],
+    ),
+    (
+        "tracker",
+        &[
+            "purchase",
+            "observation",
+            "lifecycle",
+            "cadence",
+            "upstream",
+            "provider",
+            "account",
+            "journal",
+            "feed",
+            "clock",
+        ],
+    ),
+    (
+        "grpc",
+        &[
+            "purchase",
+            "observation",
+            "provider",
+            "account",
+            "identity",
+            "intake",
+            "tracker",
+            "feed",
+            "journal",
+            "clock",
+        ],
+    ),
+    ("listener", &[]),
+    ("identity", &["purchase"]),
+    ("health", &[]),
+    ("telemetry", &[]),
+    ("config", &["purchase", "cadence", "provider", "upstream"]),
+];
+
+/// Where the parts meet: these may use everything.
+const MEETING_PLACES: [&str; 3] = ["lib", "main", "serve"];
+
+/// Crates that belong to few: a word of the sources, and the modules that may say it.
+const CRATES: &[(&str, &[&str])] = &[
+    ("reqwest", &["upstream"]),
+    ("rusqlite", &["journal"]),
+    ("toml", &["config"]),
+    (
+        "tillwatch_proto",
+        &[
+            "fingerprint",
+            "provider",
+            "intake",
+            "grpc",
+            "health",
+            "serve",
+        ],
+    ),
+    ("tonic", &["grpc", "health", "listener", "serve"]),
+];
+
+/// Modules of values and decisions: no clock, no task, no file, no socket.
+const PURE: [&str; 4] = ["purchase", "observation", "lifecycle", "cadence"];
+/// What a pure module does not say.
+const IMPURE: [&str; 7] = [
+    "tokio",
+    "async",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "SystemTime",
+    "Instant",
+];
+
+/// Where a floating point number harms no money: simulated lives, benchmarks, and simulations.
+const FLOATS_ALLOWED: [&str; 4] = ["sandbox/", "bench/", "simulation/", "tests/"];
+
+/// The longest that a source file may be.
+const LINES_MAX: usize = 600;
+
+fn root() -> PathBuf {
+    let server = Path::new(env!("CARGO_MANIFEST_DIR"));
+    server
+        .parent()
+        .expect("the server lies in the workspace")
+        .to_owned()
+}
+
+/// Every file below a folder, without build output and hidden folders.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else {
+        return found;
+    };
+    for entry in entries {
+        let path = entry.expect("a folder's entry").path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with('.') || name == "target" {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Each source file of the project: its path from the root, and its text.
+fn sources() -> Vec<(String, String)> {
+    let root = root();
+    let found: Vec<(String, String)> = files(&root)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| {
+            let name = path
+                .strip_prefix(&root)
+                .expect("below the root")
+                .display()
+                .to_string();
+            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+            (name, text)
+        })
+        .collect();
+    assert!(
+        found.len() > 100,
+        "the sources were not found: {} files",
+        found.len()
+    );
+    found
+}
+
+/// The text without line comments.
+fn uncommented(text: &str) -> String {
+    let code = |line: &str| match line.find("//") {
+        // An address has the two slashes as well.
+        Some(at) if at == 0 || !line[..at].ends_with(':') => line[..at].to_owned(),
+        _ => line.to_owned(),
+    };
+    text.lines().map(code).collect::<Vec<_>>().join("\n")
+}
+
+/// The text without its last module, where that is of tests.
+fn untested(text: &str) -> &str {
+    match text.find("#[cfg(test)]\nmod tests {") {
+        Some(at) => &text[..at],
+        None => text,
+    }
+}
+
+/// Whether a file of the server holds tests alone.
+fn is_tests(name: &str) -> bool {
+    ["/tests", "_test.rs", "/suite", "/fixture"]
+        .iter()
+        .any(|part| name.contains(part))
+}
+
+/// The server's own code: module, path and text, without comments and tests.
+fn server_code() -> Vec<(String, String, String)> {
+    sources()
+        .into_iter()
+        .filter_map(|(name, text)| {
+            let below = name.strip_prefix("server/src/")?.to_owned();
+            let module = below
+                .split('/')
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches(".rs")
+                .to_owned();
+            let code = uncommented(untested(&text));
+            (!is_tests(&name)).then_some((module, below, code))
+        })
+        .collect()
+}
+
+/// What follows `crate::`: the first names, also of a group in braces.
+fn imported(code: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for after in code.split("crate::").skip(1) {
+        let Some(group) = after.strip_prefix('{') else {
+            names.insert(word(after));
+            continue;
+        };
+        let (mut depth, mut is_first) = (1, true);
+        for (at, letter) in group.char_indices() {
+            match letter {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => is_first = true,
+                letter if depth == 1 && is_first && letter.is_alphanumeric() => {
+                    names.insert(word(&group[at..]));
+                    is_first = false;
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    names.remove("");
+    names
+}
+
+/// The identifier at the start of a text.
+fn word(text: &str) -> String {
+    text.chars()
+        .take_while(|letter| letter.is_alphanumeric() || *letter == '_')
+        .collect()
+}
+
+/// Whether a text says a word, by itself and not as a part of another.
+fn says(text: &str, wanted: &str) -> bool {
+    let is_part = |letter: Option<char>| letter.is_some_and(|l| l.is_alphanumeric() || l == '_');
+    text.match_indices(wanted).any(|(at, _)| {
+        !is_part(text[..at].chars().next_back())
+            && !is_part(text[at + wanted.len()..].chars().next())
+    })
+}
+
+fn check(broken: Vec<String>) {
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn imports_are_found_in_every_form() {
+    let table: [(&str, &[&str]); 4] = [
+        ("use crate::purchase::State;", &["purchase"]),
+        ("let x = crate::clock::now();", &["clock"]),
+        (
+            "use crate::{\n    account::{Account, Admission},\n    clock::Clock,\n    journal::{self, Write},\n};",
+            &["account", "clock", "journal"],
+        ),
+        ("use super::thing;", &[]),
+    ];
+    for (code, expected) in table {
+        let expected: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(imported(code), expected, "{code}");
+    }
+}
+
+#[test]
+fn modules_use_what_the_table_allows_and_nothing_else() {
+    let mut broken = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (module, file, code) in server_code() {
+        seen.insert(module.clone());
+        if MEETING_PLACES.contains(&module.as_str()) {
+            continue;
+        }
+        let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else {
+            broken.push(format!("{file}: the table has no module `{module}`"));
+            continue;
+        };
+        for name in imported(&code) {
+            if name != module && !allowed.contains(&name.as_str()) {
+                broken.push(format!("{file}: `{module}` may not use `{name}`"));
+            }
+        }
+        // A path upwards could leave the module without saying `crate`.
+        let depth = file.matches('/').count() + 1;
+        if code.contains(&"super::".repeat(depth)) {
+            broken.push(format!("{file}: leaves its module through `super`"));
+        }
+    }
+    for (module, _) in MODULES {
+        if !seen.contains(*module) {
+            broken.push(format!("the table has `{module}`, the server has not"));
+        }
+    }
+    check(broken);
+}
+
+#[test]
+fn the_module_table_has_no_circle() {
+    // A module may use only what is reached without it.
+    fn reaches<'a>(from: &'a str, seen: &mut BTreeSet<&'a str>) {
+        let row = MODULES.iter().find(|(name, _)| *name == from);
+        for next in row.map_or(&[][..], |(_, allowed)| allowed) {
+            if seen.insert(next) {
+                reaches(next, seen);
+            }
+        }
+    }
+    for (module, _) in MODULES {
+        let mut seen = BTreeSet::new();
+        reaches(module, &mut seen);
+        assert!(!seen.contains(module), "`{module}` uses itself");
+    }
+}
+
+#[test]
+fn the_module_table_is_the_architectures() {
+    let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("the architecture");
+    let mut told: Vec<(String, BTreeSet<String>)> = Vec::new();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let ["", module, _, uses, ""] = cells.as_slice() else {
+            continue;
+        };
+        let Some(module) = module
+            .strip_prefix('`')
+            .and_then(|rest| rest.strip_suffix('`'))
+        else {
+            continue;
+        };
+        let uses = uses.split(", ").filter(|name| !name.is_empty());
+        told.push((module.to_owned(), uses.map(str::to_owned).collect()));
+    }
+    let held: Vec<(String, BTreeSet<String>)> = MODULES
+        .iter()
+        .map(|(module, uses)| {
+            let uses = uses.iter().map(|name| (*name).to_owned()).collect();
+            ((*module).to_owned(), uses)
+        })
+        .collect();
+    assert_eq!(told, held);
+}
+
+#[test]
+fn crates_with_one_owner_are_used_by_it_alone() {
+    let mut broken = Vec::new();
+    for (module, file, code) in server_code() {
+        for (name, owners) in CRATES {
+            if says(&code, name) && !owners.contains(&module.as_str()) {
+                broken.push(format!("{file}: `{module}` may not use the crate `{name}`"));
+            }
+        }
+    }
+    check(broken);
+}
+
+#[test]
+fn pure_modules_do_nothing() {
+    let mut broken = Vec::new();
+    for (module, file, code) in server_code() {
+        for thing in IMPURE {
+            if PURE.contains(&module.as_str()) && says(&code, thing) {
+                broken.push(format!("{file}: `{module}` is pure and says `{thing}`"));
+            }
+        }
+    }
+    check(broken);
+}
+
+#[test]
+fn the_environment_is_read_by_the_configuration_alone() {
+    let mut broken = Vec::new();
+    for (module, file, code) in server_code() {
+        let reads = ["env::var", "env::vars", "env::vars_os"]
+            .iter()
+            .any(|call| code.contains(call));
+        // `main` hands its environment over.
+        if reads && !["config", "main"].contains(&module.as_str()) {
+            broken.push(format!("{file}: reads the environment"));
+        }
+    }
+    check(broken);
+}
+
+#[test]
+fn no_file_is_longer_than_it_may_be() {
+    let mut broken = Vec::new();
+    for (name, text) in sources() {
+        let lines = text.lines().count();
+        if lines > LINES_MAX {
+            broken.push(format!("{name}: {lines} lines, {LINES_MAX} at the most"));
+        }
+    }
+    check(broken);
+}
+
+#[test]
+fn every_provider_has_fixtures() {
+    let root = root();
+    let mut providers = 0;
+    let mut broken = Vec::new();
+    for (_, file, code) in server_code() {
+        let Some(name) = file
+            .strip_prefix("provider/")
+            .and_then(|rest| rest.strip_suffix(".rs"))
+        else {
+            continue;
+        };
+        if name.contains('/') || !code.contains("REGISTERED: Registered") {
+            continue;
+        }
+        providers += 1;
+        if files(&root.join("tests/fixtures").join(name)).is_empty() {
+            broken.push(format!("{name}: no fixtures in tests/fixtures/{name}"));
+        }
+    }
+    assert!(
+        providers >= 5,
+        "the providers were not found: {providers} files"
+    );
+    check(broken);
+}
+
+#[test]
+fn modules_lie_beside_their_folders() {
+    let broken = sources()
+        .into_iter()
+        .filter(|(name, _)| name.ends_with("/mod.rs"))
+        .map(|(name, _)| format!("{name}: is the folder's name with .rs, beside the folder"));
+    check(broken.collect());
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Put together, so that this file does not find itself.
+    let marks =
+        [["TO", "DO"], ["FIX", "ME"], ["#[ign", "ore"], ["XX", "X:"]].map(|parts| parts.concat());
+    let mut broken = Vec::new();
+    for (name, text) in sources() {
+        for (line, content) in text.lines().enumerate() {
+            for mark in &marks {
+                if content.contains(mark.as_str()) {
+                    broken.push(format!("{name}:{}: {mark}", line + 1));
+                }
+            }
+        }
+    }
+    check(broken);
+}
+
+#[test]
+fn money_is_never_a_floating_point_number() {
+    let mut broken = Vec::new();
+    for (name, text) in sources() {
+        if FLOATS_ALLOWED.iter().any(|place| name.starts_with(place)) {
+            continue;
+        }
+        let code = uncommented(&text);
+        for float in ["f32", "f64"] {
+            if says(&code, float) {
+                broken.push(format!("{name}: {float}"));
+            }
+        }
+    }
+    check(broken);
+}
+
+#[test]
+fn every_guarantee_names_tests_that_exist() {
+    let text = fs::read_to_string(root().join("docs/GUARANTEES.md")).expect("the guarantees");
+    let tests = test_names();
+    let mut broken = Vec::new();
+    let mut promises = BTreeSet::new();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let ["", promise, _, held_by, ""] = cells.as_slice() else {
+            continue;
+        };
+        if promise.len() != 2 {
+            continue;
+        }
+        promises.insert((*promise).to_owned());
+        let named: Vec<&str> = held_by.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() && !held_by.starts_with("not tested yet") {
+            broken.push(format!("{promise}: no test is named"));
+        }
+        for name in named {
+            if !tests.contains(name) {
+                broken.push(format!("{promise}: there is no test `{name}`"));
+            }
+        }
+    }
+    let letters = [('C', 5), ('S', 7), ('P', 6), ('D', 3)];
+    let all = letters
+        .iter()
+        .flat_map(|(letter, last)| (1..=*last).map(move |number| format!("{letter}{number}")));
+    let missing = all.filter(|promise| !promises.contains(promise));
+    broken.extend(missing.map(|promise| format!("{promise}: has no row")));
+    check(broken);
+}
+
+/// The names of all test functions. A behaviour of the journal's suite becomes a test by its name.
+fn test_names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (file, text) in sources() {
+        let mut is_test = false;
+        for line in text.lines().map(str::trim) {
+            if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+                is_test = true;
+            }
+            let Some(at) = line.find("fn ").filter(|_| !line.starts_with("//")) else {
+                continue;
+            };
+            let is_behaviour = file.contains("journal/suite/") && line.starts_with("pub async fn");
+            if is_test || is_behaviour {
+                names.insert(word(&line[at + 3..]));
+            }
+            is_test = false;
+        }
+    }
+    assert!(
+        names.len() > 100,
+        "the tests were not found: {}",
+        names.len()
+    );
+    names
+}
