@@ -71,7 +71,19 @@ impl Server {
     /// # Errors
     /// How it exited instead.
     pub async fn start(config: &Path, log: &Log) -> Result<Self, ExitStatus> {
-        let mut server = Self::spawn(config, log);
+        Self::start_with(config, log, &[]).await
+    }
+
+    /// As [`Server::start`], with more arguments.
+    ///
+    /// # Errors
+    /// How it exited instead.
+    pub async fn start_with(
+        config: &Path,
+        log: &Log,
+        arguments: &[&str],
+    ) -> Result<Self, ExitStatus> {
+        let mut server = Self::spawn_with(config, log, arguments);
         let text = std::fs::read_to_string(config).unwrap();
         let mut lines = server.lines.clone();
         // Both listeners are bound before the first is told of.
@@ -97,10 +109,15 @@ impl Server {
 
     /// Starts a server and waits for nothing.
     pub fn spawn(config: &Path, log: &Log) -> Self {
+        Self::spawn_with(config, log, &[])
+    }
+
+    fn spawn_with(config: &Path, log: &Log, arguments: &[&str]) -> Self {
         let mut child = Command::new(executable("tillwatch-server"))
             .arg("serve")
             .arg("--config")
             .arg(config)
+            .args(arguments)
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -153,14 +170,6 @@ impl Server {
         // An error says that the reader is gone, which is what is waited for.
         let _ = within("its last line", lines.wait_for(|_| false)).await;
         status
-    }
-
-    /// Waits for a line with a text in it.
-    pub async fn says(&self, text: &str) {
-        let mut lines = self.lines.clone();
-        let said = lines.wait_for(|lines| lines.iter().any(|line| line.contains(text)));
-        let said = within(&format!("the server says {text:?}"), said).await;
-        assert!(said.is_ok(), "ended without {text:?}");
     }
 }
 

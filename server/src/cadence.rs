@@ -128,15 +128,18 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// How many due purchases are compared before one is asked about: the fewer, the more requests
-    /// the budget allows, so that choosing stays cheap beside asking.
+    /// How many due purchases of a caller are compared before one is asked about: the fewer, the
+    /// more requests the budget allows, so that choosing stays cheap beside asking.
     pub fn compared_max(&self) -> usize {
         const LEAST: usize = 8;
-        let per_minute = match self.requests_per_minute {
-            0 => return LEAST,
-            limit => usize::try_from(limit).unwrap_or(usize::MAX),
-        };
-        (COMPARED_MAX * 600 / per_minute).clamp(LEAST, COMPARED_MAX)
+        // A thousand a second: about a thousandth of a processor.
+        const PER_MINUTE: u32 = 60_000;
+        match PER_MINUTE.checked_div(self.requests_per_minute) {
+            None => LEAST,
+            Some(each) => usize::try_from(each)
+                .unwrap_or(COMPARED_MAX)
+                .clamp(LEAST, COMPARED_MAX),
+        }
     }
 
     /// What all providers start from; each provider's file changes what it knows better.

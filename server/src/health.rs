@@ -6,11 +6,13 @@
 use std::{
     collections::HashMap,
     fmt,
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
+use axum::response::IntoResponse as _;
 use futures_util::{Stream, StreamExt as _, stream};
 use tillwatch_proto::{
     PURCHASE_SERVICE,
@@ -129,8 +131,21 @@ pub async fn health() -> (Readiness, HealthService) {
     (readiness, service)
 }
 
-/// What a probe without gRPC asks: `/healthz` and `/readyz`, beside the health protocol itself.
-pub fn operations(readiness: &Readiness, health: HealthServer<HealthService>) -> Routes {
+/// A text of some media type, made for each request.
+pub type Page = Arc<dyn Fn() -> (&'static str, String) + Send + Sync>;
+
+/// What a probe without gRPC asks: `/healthz` and `/readyz`, beside the health protocol itself, and
+/// what a scrape asks: `/metrics`.
+pub fn operations(
+    readiness: &Readiness,
+    health: HealthServer<HealthService>,
+    metrics: Page,
+) -> Routes {
+    let metrics = move || {
+        let (media_type, text) = metrics();
+        let kind = (tonic::codegen::http::header::CONTENT_TYPE, media_type);
+        std::future::ready(([kind], text))
+    };
     let readiness = readiness.clone();
     let ready = move || {
         let readiness = readiness.clone();
@@ -145,8 +160,21 @@ pub fn operations(readiness: &Readiness, health: HealthServer<HealthService>) ->
         Routes::new(health)
             .into_axum_router()
             .route("/healthz", axum::routing::get(|| async { "alive\n" }))
-            .route("/readyz", axum::routing::get(ready)),
+            .route("/metrics", axum::routing::get(metrics))
+            .route("/readyz", axum::routing::get(ready))
+            .fallback(nothing),
     )
+}
+
+/// A mistyped probe must not look healthy: what is not gRPC gets 404, where the router's own answer
+/// to everything is gRPC's UNIMPLEMENTED under HTTP 200.
+async fn nothing(request: axum::extract::Request) -> axum::response::Response {
+    let kind = request.headers().get("content-type");
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        let unimplemented = Status::unimplemented("operations serve health alone");
+        return unimplemented.into_http();
+    }
+    (StatusCode::NOT_FOUND, "no such page\n").into_response()
 }
 
 /// The states of one watch.
@@ -195,7 +223,9 @@ impl HealthService {
                 });
                 // The first state is sent even where watches have been closed.
                 let first = states.next().await;
-                Ok(stream::iter(first).chain(states.take_until(closed)).boxed())
+                Ok(stream::iter(first)
+                    .chain(until_closed(states.boxed(), closed))
+                    .boxed())
             }
             Err(status) if status.code() == Code::NotFound => {
                 // Names do not come later, so this is all that there ever is to say.
@@ -246,6 +276,19 @@ impl Health for HealthService {
             _permit: permit,
         }))
     }
+}
+
+/// Ends a stream at a signal, and not before it has said what there was to say by then: a drain
+/// turns readiness and closes the watches at almost the same time.
+fn until_closed<T>(
+    mut states: Pin<Box<dyn Stream<Item = T> + Send>>,
+    closed: impl Future<Output = ()> + Send + 'static,
+) -> impl Stream<Item = T> + Send {
+    let mut closed = Box::pin(closed);
+    stream::poll_fn(move |context| match states.as_mut().poll_next(context) {
+        Poll::Ready(state) => Poll::Ready(state),
+        Poll::Pending => closed.as_mut().poll(context).map(|()| None),
+    })
 }
 
 fn too_many_watches() -> Status {
@@ -338,6 +381,18 @@ mod tests {
         assert_eq!(next(&mut watch).await, Some(NOT_SERVING));
         assert!(is_silent(&mut watch), "a drain alone ends no watch");
         readiness.close();
+        assert_eq!(next(&mut watch).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_watch_is_told_of_the_drain_before_it_is_closed() {
+        let (readiness, health) = health().await;
+        readiness.set_ready(true).await;
+        let mut watch = watch(&health, PURCHASE_SERVICE).await;
+        assert_eq!(next(&mut watch).await, Some(SERVING));
+        readiness.drain().await;
+        readiness.close();
+        assert_eq!(next(&mut watch).await, Some(NOT_SERVING));
         assert_eq!(next(&mut watch).await, None);
     }
 

@@ -21,7 +21,7 @@ use std::{
 
 use tillwatch_proto::v1::create_purchase_request::Order;
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     account::{Account, Accounts, Admission, Class, Refusal},
@@ -29,7 +29,9 @@ use crate::{
     feed::Feed,
     fingerprint::Keyring,
     journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write},
-    purchase::{CallerName, Cause, Purchase, PurchaseId, Status, Timestamp, Transition},
+    purchase::{
+        AccountName, CallerName, Cause, Purchase, PurchaseId, Status, Timestamp, Transition,
+    },
 };
 use attempt::Ended;
 use deadlines::Deadlines;
@@ -186,6 +188,8 @@ struct Inner {
     starting: Mutex<HashMap<starting::Key, watch::Receiver<starting::Start>>>,
     /// Purchases whose unclear send this process is repeating by itself.
     repeating: Mutex<HashSet<PurchaseId>>,
+    /// Look-ups under way, by account: one that hangs leaves room for the others' settlements.
+    looking: Mutex<HashMap<AccountName, usize>>,
     /// What has to be looked at when.
     deadlines: Arc<Deadlines>,
 }
@@ -215,6 +219,7 @@ impl Intake {
             attempts: Mutex::default(),
             starting: Mutex::default(),
             repeating: Mutex::default(),
+            looking: Mutex::default(),
             tasks: TaskTracker::new(),
             deadlines,
         });
@@ -273,9 +278,10 @@ impl Intake {
         self.0.settle_forever().await;
     }
 
-    /// Takes no new attempts and waits for those under way.
+    /// Takes no new attempts, settles nothing more, and waits for attempts under way.
     pub async fn drain(&self) {
         self.0.tasks.close();
+        self.0.deadlines.close();
         self.0.tasks.wait().await;
     }
 }
@@ -296,15 +302,9 @@ impl Inner {
             if let Some(record) = self.journal.record_by_key(&new.caller, &new.key).await? {
                 return self.again(record, &new).await;
             }
-            let mut other = match self.starter(&new) {
+            match self.starter(&new) {
                 Ok(starter) => break starter,
-                Err(other) => other,
-            };
-            // Gone without a word: its caller hung up before anything was written.
-            if let Ok(ended) = other.wait_for(Option::is_some).await
-                && let Some(Err(error)) = &*ended
-            {
-                return Err(error.clone());
+                Err(other) => Self::started(other).await?,
             }
         };
         // Between the look at the journal and the right to start, another start may have ended.
@@ -333,7 +333,7 @@ impl Inner {
         starter: Starter,
     ) -> Result<watch::Receiver<Option<Ended>>, CreateError> {
         let prepared = self.prepare(new).await;
-        let (admission, record, transition) = match prepared {
+        let (admission, under_way, record, transition) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 starter.ends(Err(error.clone()));
@@ -353,6 +353,7 @@ impl Inner {
                 admission,
                 live,
                 starter: Some(starter),
+                under_way,
             },
             new,
         );
@@ -362,17 +363,28 @@ impl Inner {
     async fn prepare(
         self: &Arc<Self>,
         new: &NewPurchase,
-    ) -> Result<(Admission, Record, Transition), CreateError> {
+    ) -> Result<(Admission, TaskTrackerToken, Record, Transition), CreateError> {
+        let (admission, under_way) = self.admitted(new, None).await?;
+        let (record, transition) = self.intent(new, self.clock.now())?;
+        Ok((admission, under_way, record, transition))
+    }
+
+    /// Waits for the right to send. A drain waits for whoever has been let in here, until the token
+    /// is gone.
+    async fn admitted(
+        &self,
+        new: &NewPurchase,
+        purchase: Option<PurchaseId>,
+    ) -> Result<(Admission, TaskTrackerToken), CreateError> {
+        let under_way = self.tasks.token();
         if self.tasks.is_closed() {
             return Err(CreateError::Draining);
         }
-        let admission = (new
-            .account
-            .admit(Class::Create, self.admission_deadline(new))
-            .await)
-            .map_err(|refusal| CreateError::refused(refusal, None, self.clock.now()))?;
-        let (record, transition) = self.intent(new, self.clock.now())?;
-        Ok((admission, record, transition))
+        let deadline = self.admission_deadline(new);
+        match new.account.admit(Class::Create, deadline).await {
+            Ok(admission) => Ok((admission, under_way)),
+            Err(refusal) => Err(CreateError::refused(refusal, purchase, self.clock.now())),
+        }
     }
 
     /// Answers for a key that another call has made known in the meantime.
@@ -459,10 +471,6 @@ impl Inner {
     /// Until when a send that begins now may take.
     fn submit_until(&self, account: &Account) -> Timestamp {
         self.clock.now().plus(account.policy.timeout + SUBMIT_SLACK)
-    }
-
-    fn unregister(&self, purchase: PurchaseId) {
-        self.attempts().remove(&purchase);
     }
 
     /// Waits for an attempt to end, and tells a caller what it means.

@@ -8,12 +8,13 @@
 //! - [`journal`]: the durable log; [`feed`]: committed transitions to watchers.
 //! - [`intake`]: create, join, recover, resolve; [`tracker`]: polls until FINAL.
 //! - [`grpc`], [`identity`], [`listener`], [`health`]: the way in.
-//! - [`config`], [`telemetry`]: settings and logs.
+//! - [`config`], [`telemetry`]: settings and logs; [`failpoint`]: deaths on demand, for tests.
 
 pub mod account;
 pub mod cadence;
 pub mod clock;
 pub mod config;
+pub mod failpoint;
 pub mod feed;
 pub mod fingerprint;
 pub mod grpc;

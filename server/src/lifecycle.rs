@@ -124,4 +124,6 @@ fn note(reason: AttentionReason) -> &'static str {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+#[cfg(debug_assertions)]
+use tillwatch_server::failpoint::Failpoint;
 use tillwatch_server::{
     clock::Clock,
     config::{Config, ConfigError, LogFormat},
@@ -56,6 +58,15 @@ struct Settings {
     /// The settings' TOML file; without it they come from the environment alone.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Dies at this moment of a submit: for tests, and in debug builds alone.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "POINT", value_parser = failpoint)]
+    failpoint: Option<Failpoint>,
+}
+
+#[cfg(debug_assertions)]
+fn failpoint(name: &str) -> Result<Failpoint, &'static str> {
+    Failpoint::named(name).ok_or("no such point")
 }
 
 /// Why a command ends without success.
@@ -77,7 +88,11 @@ fn main() -> ExitCode {
         }
     };
     let done = match command.action {
-        Action::Serve(settings) => serve(settings.config.as_deref()),
+        Action::Serve(settings) => {
+            #[cfg(debug_assertions)]
+            settings.failpoint.inspect(|point| point.arm());
+            serve(settings.config.as_deref())
+        }
         Action::CheckConfig(settings) => check_config(settings.config.as_deref()),
         Action::Token => token(),
     };

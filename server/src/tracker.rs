@@ -6,6 +6,7 @@
 mod entry;
 mod lane;
 mod poll;
+mod sweep;
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,9 @@ use crate::{
     observation::Trouble,
     purchase::{AccountName, Finality, Freshness, Purchase, PurchaseId},
 };
+pub use lane::Backlog;
 use lane::Lane;
+use sweep::Sweeper;
 
 /// The tracker of one process. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +36,8 @@ struct Inner {
     journal: Arc<dyn Journal>,
     clock: Clock,
     lanes: BTreeMap<AccountName, Arc<Lane>>,
+    /// Of the accounts whose providers list many purchases at once.
+    sweepers: BTreeMap<AccountName, Arc<Sweeper>>,
     /// Polls under way: a drain waits for their commits.
     tasks: TaskTracker,
     /// Ends lanes and held requests.
@@ -89,6 +94,7 @@ impl Tracker {
             journal: Arc::clone(&journal),
             clock,
             lanes,
+            sweepers: Sweeper::of(accounts),
             tasks,
             stop,
             watchers: OnceLock::new(),
@@ -118,6 +124,7 @@ impl Tracker {
         let purchase = &record.purchase;
         if let Some(lane) = self.0.lanes.get(&purchase.account) {
             lane.recover(record, &self.0.clock);
+            self.0.sweepable(lane, purchase);
             return Ok(());
         }
         let now = self.0.clock.now();
@@ -140,7 +147,13 @@ impl Tracker {
             let (inner, lane) = (Arc::clone(&self.0), Arc::clone(lane));
             async move { inner.drive(&lane).await }
         });
-        futures_util::future::join_all(lanes).await;
+        let sweeps = self.0.sweepers.iter().filter_map(|(name, sweeper)| {
+            let (inner, sweeper) = (Arc::clone(&self.0), Arc::clone(sweeper));
+            let lane = Arc::clone(self.0.lanes.get(name)?);
+            Some(async move { inner.sweep(&lane, &sweeper).await })
+        });
+        let lanes = futures_util::future::join_all(lanes);
+        tokio::join!(lanes, futures_util::future::join_all(sweeps));
     }
 
     /// Stops polling, gives held requests up and waits for commits under way.
@@ -153,7 +166,16 @@ impl Tracker {
     /// How current a purchase's status is.
     pub fn freshness(&self, purchase: &Purchase) -> Freshness {
         let lane = self.0.lanes.get(&purchase.account);
-        lane.map_or_else(Freshness::default, |lane| lane.freshness(purchase.id))
+        let Some(lane) = lane else {
+            return Freshness::default();
+        };
+        let mut freshness = lane.freshness(purchase.id);
+        let round = self.0.next_round(lane, purchase.id);
+        freshness.next_poll_time = match (freshness.next_poll_time, round) {
+            (Some(poll), Some(round)) => Some(poll.min(round)),
+            (poll, _) => poll,
+        };
+        freshness
     }
 
     /// Asks the provider now, within the account's budget, and returns once what it said is
@@ -173,6 +195,13 @@ impl Tracker {
         self.0.refresh(lane, purchase.id).await
     }
 
+    /// What of an account is due and has not begun.
+    pub fn backlog(&self, account: &AccountName) -> Backlog {
+        let now = self.0.clock.now();
+        let lane = self.0.lanes.get(account);
+        lane.map_or_else(Backlog::default, |lane| lane.backlog(now))
+    }
+
     /// How many purchases an account has open.
     pub fn open_purchases(&self, account: &AccountName) -> usize {
         self.0.lanes.get(account).map_or(0, |lane| lane.len())
@@ -187,11 +216,10 @@ impl Inner {
         };
         if purchase.status.finality == Finality::Final {
             lane.remove(purchase.id);
-            return;
-        }
-        if let Some(reference) = &purchase.status.reference {
+        } else if let Some(reference) = &purchase.status.reference {
             lane.committed(purchase, reference, &self.clock);
         }
+        self.sweepable(lane, purchase);
     }
 
     fn watchers(&self, purchase: PurchaseId) -> usize {
@@ -208,3 +236,5 @@ impl Inner {
 mod engine_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trouble;

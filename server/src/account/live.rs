@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::Arrivals;
+use super::{Arrivals, Figures, Outcome};
 use crate::{
     cadence::{
         Policy,
@@ -26,7 +26,7 @@ const THROTTLED_MAX: Duration = Duration::from_secs(60);
 const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
 
 /// What a request is for. Creates go first; the others share what is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// A create, an adoption's first read, or a repeat of a create.
     Create,
@@ -38,9 +38,23 @@ pub enum Class {
     AfterTerminal,
     /// A caller's wish to be told now: at most a quarter of the budget.
     Refresh,
+    /// A page of many purchases: at most half of the budget, and before single polls.
+    Sweep,
 }
 
 impl Class {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::LookUp => "look_up",
+            Self::Poll => "poll",
+            Self::AfterTerminal => "after_terminal",
+            Self::Refresh => "refresh",
+            Self::Sweep => "sweep",
+        }
+    }
+
     /// Whether the provider holds such a request until something happens.
     pub(super) fn is_held(self, policy: &Policy) -> bool {
         policy.long_poll && self != Self::Create
@@ -125,6 +139,8 @@ pub struct Snapshot {
     pub in_flight: u32,
     /// Whether the breaker is open.
     pub breaker_open: bool,
+    /// What it has asked for since the process began.
+    pub figures: Figures,
 }
 
 /// The state behind an account's lock.
@@ -140,10 +156,14 @@ pub(super) struct Live {
     after_terminal: Pace,
     /// The quarter for callers' wishes.
     refreshes: Pace,
+    /// The half for pages of many purchases.
+    sweeps: Pace,
     /// What the store has kept of the first two.
     kept: Arrivals,
     /// Creates that wait for a slot.
-    pub(super) creates_waiting: u32,
+    creates_waiting: u32,
+    /// Sweeps that wait for a slot.
+    sweeps_waiting: u32,
     in_flight: u32,
     in_flight_max: u32,
     held: u32,
@@ -158,6 +178,7 @@ pub(super) struct Live {
     trouble: String,
     /// When the requests of the last minute were made.
     recent: VecDeque<Timestamp>,
+    figures: Figures,
 }
 
 impl Live {
@@ -171,8 +192,10 @@ impl Live {
             creates: Pace::new(policy.creates_per_minute),
             after_terminal: share(5),
             refreshes: share(4),
+            sweeps: share(2),
             kept: Arrivals::default(),
             creates_waiting: 0,
+            sweeps_waiting: 0,
             in_flight: 0,
             in_flight_max: policy.max_in_flight,
             held: 0,
@@ -182,6 +205,7 @@ impl Live {
             unauthorized_until: None,
             trouble: String::new(),
             recent: VecDeque::new(),
+            figures: Figures::default(),
         }
     }
 
@@ -189,6 +213,15 @@ impl Live {
         self.requests.resume(arrivals.requests);
         self.creates.resume(arrivals.creates);
         self.kept = arrivals;
+    }
+
+    /// The count of those of a class that wait, where others make way for it.
+    pub(super) fn waiting(&mut self, class: Class) -> Option<&mut u32> {
+        match class {
+            Class::Create => Some(&mut self.creates_waiting),
+            Class::Sweep => Some(&mut self.sweeps_waiting),
+            Class::LookUp | Class::Poll | Class::AfterTerminal | Class::Refresh => None,
+        }
     }
 
     /// Takes one request's share of everything, or says why not.
@@ -263,6 +296,15 @@ impl Live {
             }
             Class::AfterTerminal => requests.max(self.after_terminal.earliest(now, 1000)),
             Class::Refresh => requests.max(self.refreshes.earliest(now, 1000)),
+            Class::Sweep => requests.max(self.sweeps.earliest(now, 1000)),
+            // One page tells more than one poll, so it goes first where its half allows it.
+            Class::Poll
+                if self.sweeps_waiting > 0
+                    && !self.requests.is_unlimited()
+                    && self.sweeps.earliest(now, 1000) <= now =>
+            {
+                requests.max(now.plus(Duration::from_millis(50)))
+            }
             Class::LookUp | Class::Poll => requests,
         }
     }
@@ -316,6 +358,7 @@ impl Live {
             Class::Create => self.creates.take(now),
             Class::AfterTerminal => self.after_terminal.take(now),
             Class::Refresh => self.refreshes.take(now),
+            Class::Sweep => self.sweeps.take(now),
             Class::LookUp | Class::Poll => {}
         }
         *(if held {
@@ -348,13 +391,27 @@ impl Live {
         }
     }
 
+    pub(super) fn count(&mut self, class: Class, outcome: Outcome) {
+        *self.figures.requests.entry((class, outcome)).or_default() += 1;
+    }
+
     /// An answer of any status arrived.
-    pub(super) fn answered(&mut self, response: &Response, now: Timestamp) {
+    pub(super) fn answered(
+        &mut self,
+        class: Class,
+        response: &Response,
+        now: Timestamp,
+        jitter: impl FnOnce(Duration) -> Duration,
+    ) {
         if let Some(until) = rate_headers::spent_until(&response.headers, now) {
             self.pause(until);
         }
-        if response.status < 500 {
-            self.breaker.succeeded();
+        // Counted by the status alone, so that it counts whatever the request was for.
+        match (response.status, class) {
+            // One damaged row fails a whole page (recorded of Masumi) while single reads work.
+            (500.., Class::Sweep) => self.breaker.probe_dropped(),
+            (500.., _) => self.breaker.failed(now, jitter),
+            _ => self.breaker.succeeded(),
         }
         if !matches!(response.status, 401 | 403) {
             self.unauthorized_until = None;
@@ -375,18 +432,14 @@ impl Live {
         self.breaker.failed(now, jitter);
     }
 
-    /// What the provider's file made of an answer.
-    pub(super) fn learn(
-        &mut self,
-        trouble: &Trouble,
-        now: Timestamp,
-        jitter: impl FnOnce(Duration) -> Duration,
-    ) {
+    /// What the provider's file made of an answer. Failures were counted when it arrived.
+    pub(super) fn learn(&mut self, trouble: &Trouble, now: Timestamp) {
         match trouble {
             Trouble::Throttled { retry_after } => {
                 let own = backoff(THROTTLED_BASE, self.throttles, THROTTLED_MAX);
+                let is_first = self.throttles == 0;
                 self.throttles = self.throttles.saturating_add(1);
-                if retry_after.is_none() && self.paused_for(now).is_zero() {
+                if is_first && retry_after.is_none() && self.paused_for(now).is_zero() {
                     self.forget(now);
                     let recent = u32::try_from(self.recent.len()).unwrap_or(u32::MAX);
                     self.limit.throttled(recent, now);
@@ -404,13 +457,11 @@ impl Live {
                 self.unauthorized_until = Some(now.plus(UNAUTHORIZED_PROBE));
                 self.trouble = "the provider refuses the credentials".to_owned();
             }
-            Trouble::Unreachable { why, .. } => {
+            Trouble::Unreachable { why, .. } => self.trouble.clone_from(why),
+            Trouble::Unreadable { why } => {
+                self.figures.unreadable += 1;
                 self.trouble.clone_from(why);
-                if why.starts_with("HTTP") {
-                    self.breaker.failed(now, jitter);
-                }
             }
-            Trouble::Unreadable { why } => self.trouble.clone_from(why),
         }
     }
 
@@ -449,6 +500,7 @@ impl Live {
             requests_last_minute: u32::try_from(self.recent.len()).unwrap_or(u32::MAX),
             in_flight: self.in_flight + self.held,
             breaker_open: self.breaker.is_open(),
+            figures: self.figures.clone(),
         }
     }
 }

@@ -254,3 +254,56 @@ async fn requests_in_flight_are_bounded_and_given_back() {
     drop((create, admissions));
     assert_eq!(account.snapshot().in_flight, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_probes_and_fails_does_not_keep_the_breaker_to_itself() {
+    let account = open(policy(0), 500, &Arc::default()).await;
+    let mut probes = 0;
+    for _ in 0..40 {
+        // A create's answer is judged elsewhere: nothing more is learned of it here.
+        let deadline = account.clock.now().plus(Duration::from_secs(90));
+        let mut admission = account.admit(Class::Create, deadline).await.unwrap();
+        account.ask(&mut admission, request()).await.unwrap();
+        probes += 1;
+    }
+    assert_eq!(probes, 40);
+    assert!(account.snapshot().breaker_open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_fails_does_not_stop_single_reads() {
+    let account = open(policy(0), 500, &Arc::default()).await;
+    for _ in 0..20 {
+        let mut admission = forever(&account, Class::Sweep).await;
+        account.ask(&mut admission, request()).await.unwrap();
+    }
+    assert!(!account.snapshot().breaker_open);
+    assert!(account.try_admit(Class::Poll).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_goes_before_polls_and_leaves_them_half() {
+    let account = open(policy(100), 200, &Arc::default()).await;
+    let polled = Arc::new(AtomicU32::new(0));
+    let polls = tokio::spawn({
+        let (account, polled) = (Arc::clone(&account), Arc::clone(&polled));
+        async move {
+            loop {
+                forever(&account, Class::Poll).await;
+                polled.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    polled.store(0, Ordering::Relaxed);
+    let start = tokio::time::Instant::now();
+    let mut swept = 0;
+    while start.elapsed() < Duration::from_secs(120) {
+        forever(&account, Class::Sweep).await;
+        swept += 1;
+    }
+    polls.abort();
+    let polled = polled.load(Ordering::Relaxed);
+    assert!(swept > 60, "{swept} pages in two minutes");
+    assert!(polled > 60, "{polled} polls beside {swept} pages");
+}

@@ -1,7 +1,9 @@
 //! Pure: a limit for a provider that throttles without saying what it allows.
 //!
-//! Each such answer halves the pace, at most once in ten seconds; each minute without one gives a
-//! twentieth of the full pace back. So the pace swings around what the provider allows.
+//! The first such answer after one that was no throttle halves the pace, at most once in ten seconds;
+//! each quarter of a minute gives a twentieth of the full pace back. So the pace swings around what
+//! the provider allows. One that throttles whatever is sent is not asked more slowly for that: the
+//! pauses between tries grow.
 
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use crate::purchase::Timestamp;
 /// Answers to requests that were under way together count once.
 const CUT_EVERY: Duration = Duration::from_secs(10);
 /// How often the pace rises.
-const RAISE_EVERY: Duration = Duration::from_secs(60);
+const RAISE_EVERY: Duration = Duration::from_secs(15);
 /// The pace never falls below this part of the configured limit.
 const FLOOR_PART: u32 = 16;
 /// Where no limit is configured, it never falls below this many requests a minute.
@@ -76,7 +78,7 @@ impl Adaptive {
                 slowed.raised = slowed.raised.plus(RAISE_EVERY);
                 slowed.limit += (slowed.full / RAISES).max(1);
             }
-            if slowed.limit >= slowed.full && now.since(slowed.cut) >= RAISE_EVERY {
+            if slowed.limit >= slowed.full && now.since(slowed.cut) >= CUT_EVERY {
                 self.slowed = None;
             }
         }
@@ -111,10 +113,10 @@ mod tests {
             adaptive.throttled(90, at(cut * 10));
         }
         assert_eq!(adaptive.limit(at(90)), 7, "the floor");
-        assert_eq!(adaptive.limit(at(149)), 7);
-        assert_eq!(adaptive.limit(at(150)), 12);
+        assert_eq!(adaptive.limit(at(104)), 7);
+        assert_eq!(adaptive.limit(at(105)), 12);
         assert!(adaptive.is_slowed());
-        assert_eq!(adaptive.limit(at(90 + 20 * 60)), 100);
+        assert_eq!(adaptive.limit(at(90 + 20 * 15)), 100);
         assert!(!adaptive.is_slowed());
     }
 
@@ -125,7 +127,7 @@ mod tests {
         assert_eq!(adaptive.limit(at(0)), 500);
         adaptive.throttled(2, at(60));
         assert_eq!(adaptive.limit(at(60)), 6, "the floor");
-        assert_eq!(adaptive.limit(at(60 + 21 * 60)), 0);
+        assert_eq!(adaptive.limit(at(60 + 21 * 15)), 0);
     }
 
     /// Against a provider that allows 40 a minute and says nothing.
@@ -143,6 +145,6 @@ mod tests {
         }
         let answered = (sent - refused) / 240;
         assert!((24..=40).contains(&answered), "{answered} a minute");
-        assert!(refused * 20 < sent, "{refused} of {sent} refused");
+        assert!(refused * 8 < sent, "{refused} of {sent} refused");
     }
 }

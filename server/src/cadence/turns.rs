@@ -173,7 +173,7 @@ impl Turns {
     pub fn take(&mut self, compared_max: usize, mut value: impl FnMut(u32) -> f64) -> Option<u32> {
         self.count = (self.count + 1) % LONGEST_DUE_EVERY;
         let place = if self.count == 0 {
-            Some(self.first).filter(|place| *place != NONE)?
+            self.longest_due()?
         } else {
             self.best(compared_max, &mut value)?
         };
@@ -194,6 +194,11 @@ impl Turns {
             }
         }
         None
+    }
+
+    /// The place that has been due for longest.
+    pub fn longest_due(&self) -> Option<u32> {
+        Some(self.first).filter(|place| *place != NONE)
     }
 
     /// Takes the place that has been due for longest.

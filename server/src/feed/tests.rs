@@ -1,1 +1,386 @@
-//! tests
+//! S2 to S6 at the feed itself, in virtual time.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    journal::{AttemptChange, Filter, Fingerprints, Write, Written, memory::MemoryJournal},
+    purchase::{AccountName, CallerName, Cause, Finality, Purchase, State, Status, Transition},
+};
+
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+struct World {
+    journal: Arc<MemoryJournal>,
+    clock: Clock,
+    feed: Feed,
+    _work: tokio::task::JoinSet<()>,
+}
+
+fn purchase_id(number: u128) -> PurchaseId {
+    PurchaseId::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + number)
+}
+
+impl World {
+    fn open() -> Self {
+        Self::over(MemoryJournal::new("test"))
+    }
+
+    fn over(journal: MemoryJournal) -> Self {
+        let journal = Arc::new(journal);
+        let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+        let feed = Feed::new(Arc::clone(&journal) as Arc<dyn Journal>, clock.clone());
+        let mut work = tokio::task::JoinSet::new();
+        work.spawn({
+            let feed = feed.clone();
+            async move { feed.run().await }
+        });
+        Self {
+            journal,
+            clock,
+            feed,
+            _work: work,
+        }
+    }
+
+    async fn begin(&self, number: u128) -> PurchaseId {
+        let (id, now) = (purchase_id(number), self.clock.now());
+        let status = Status::pending(now);
+        let record = Record {
+            purchase: Purchase {
+                id,
+                account: AccountName::new("main"),
+                provider: Arc::from("devdraft"),
+                caller: CallerName::new(if number % 2 == 0 { "even" } else { "odd" }),
+                idempotency_key: Arc::from(number.to_string()),
+                labels: Arc::default(),
+                create_time: now,
+                status: Arc::new(status.clone()),
+            },
+            fingerprints: Fingerprints::default(),
+            recovery: BTreeMap::new(),
+            attempt: None,
+            first_send_time: None,
+            change_time: now,
+            resolution_note: None,
+        };
+        let first = Transition {
+            from_state: None,
+            status,
+            cause: Cause::Create,
+        };
+        let begin = Write::Begin {
+            record: Box::new(record),
+            transitions: vec![first],
+        };
+        assert_eq!(self.journal.write(begin).await.unwrap(), Written::Done);
+        id
+    }
+
+    async fn append(&self, id: PurchaseId, state: State, finality: Finality) -> Revision {
+        let record = self.journal.record(id).await.unwrap().unwrap();
+        let newest = &record.purchase.status;
+        let status = Status {
+            revision: newest.revision.next(),
+            state,
+            finality,
+            observe_time: self.clock.now(),
+            ..Status::clone(newest)
+        };
+        let revision = status.revision;
+        let append = Write::Append {
+            purchase: id,
+            expected: newest.revision,
+            transition: Box::new(Transition {
+                from_state: Some(newest.state),
+                status,
+                cause: Cause::Poll,
+            }),
+            attempt: AttemptChange::Keep,
+            note: None,
+        };
+        assert_eq!(self.journal.write(append).await.unwrap(), Written::Done);
+        revision
+    }
+
+    async fn open_steps(&self, id: PurchaseId, count: u32) {
+        for place in 0..count {
+            let state = [State::Created, State::AwaitingPayment][usize::from(place % 2 == 1)];
+            self.append(id, state, Finality::Open).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn watch(&self, id: PurchaseId, cursor: Option<u32>, until: Until) -> Watch {
+        let pace = Pace {
+            heartbeat: HEARTBEAT,
+            ends_at: None,
+        };
+        let cursor = cursor.map(Revision);
+        let opened = self.feed.watch(id, cursor, until, pace).await;
+        opened.unwrap().expect("it exists").1
+    }
+}
+
+/// An event in few words: `=n` a snapshot, `n` a transition, `~n` a heartbeat.
+fn word(event: Option<Result<Event, End>>) -> String {
+    match event {
+        Some(Ok(Event::Snapshot(status))) => format!("={}", status.revision),
+        Some(Ok(Event::Transition(step))) => step.status.revision.to_string(),
+        Some(Ok(Event::Heartbeat { revision })) => format!("~{revision}"),
+        Some(Err(end)) => format!("{end:?}"),
+        None => "end".to_owned(),
+    }
+}
+
+async fn words(watch: &mut Watch, count: usize) -> Vec<String> {
+    let mut words = Vec::new();
+    for _ in 0..count {
+        words.push(word(watch.next().await));
+    }
+    words
+}
+
+#[tokio::test(start_paused = true)]
+async fn s2_revisions_ascend_from_every_cursor_without_gap_or_duplicate_at_every_moment() {
+    let world = Arc::new(World::open());
+    let id = world.begin(1).await;
+    let mut watchers = tokio::task::JoinSet::new();
+    for cursor in 0..30 {
+        let world = Arc::clone(&world);
+        watchers.spawn(async move {
+            // Each opens at another moment of the writing, with a cursor that has been reached.
+            let opens_at = Revision(cursor);
+            while world
+                .journal
+                .record(id)
+                .await
+                .unwrap()
+                .unwrap()
+                .purchase
+                .status
+                .revision
+                < opens_at
+            {
+                tokio::task::yield_now().await;
+            }
+            let mut watch = world.watch(id, Some(cursor), Until::Final).await;
+            let mut seen = Vec::new();
+            while let Some(event) = watch.next().await {
+                if let Event::Transition(step) = event.unwrap() {
+                    seen.push(step.status.revision.0);
+                }
+                if cursor % 3 == 0 {
+                    // A slow one, whom the tail leaves behind.
+                    tokio::time::sleep(Duration::from_millis(7)).await;
+                }
+            }
+            let all: Vec<u32> = (cursor + 1..=102).collect();
+            assert_eq!(seen, all, "from {cursor}");
+        });
+    }
+    world.open_steps(id, 100).await;
+    world.append(id, State::Completed, Finality::Final).await;
+    let done = watchers.join_all().await;
+    assert_eq!(done.len(), 30);
+    assert_eq!(world.feed.watchers(id), 0, "who has gone costs nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s5_a_watcher_that_does_not_read_misses_nothing_and_holds_nobody_up() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    let mut idle = world.watch(id, Some(1), Until::Final).await;
+    let mut quick = world.watch(id, Some(1), Until::Final).await;
+    world.open_steps(id, 200).await;
+    let all: Vec<String> = (2..=201)
+        .map(|revision: u32| revision.to_string())
+        .collect();
+    assert_eq!(words(&mut quick, 200).await, all);
+    assert_eq!(words(&mut idle, 200).await, all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s3_nothing_is_lost_between_snapshot_and_live() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    let mut watch = world.watch(id, None, Until::Final).await;
+    world.open_steps(id, 2).await;
+    assert_eq!(words(&mut watch, 4).await, ["=1", "2", "3", "~3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s4_a_heartbeat_follows_once_caught_up_and_after_each_silence() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    world.open_steps(id, 1).await;
+    let mut watch = world.watch(id, Some(0), Until::Final).await;
+    assert_eq!(words(&mut watch, 3).await, ["1", "2", "~2"]);
+    for _ in 0..3 {
+        let quiet = Instant::now();
+        assert_eq!(words(&mut watch, 1).await, ["~2"]);
+        let silence = quiet.elapsed();
+        let late = HEARTBEAT + Duration::from_secs(2);
+        assert!(silence >= HEARTBEAT && silence <= late, "{silence:?}");
+    }
+    // A transition is a sign of life: the silence begins anew.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    world.append(id, State::Paid, Finality::Open).await;
+    assert_eq!(words(&mut watch, 1).await, ["3"]);
+    let quiet = Instant::now();
+    assert_eq!(words(&mut watch, 1).await, ["~3"]);
+    assert!(quiet.elapsed() >= HEARTBEAT, "{:?}", quiet.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn s6_a_stream_ends_with_the_newest_status_where_that_is_terminal() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    world.append(id, State::Completed, Finality::Terminal).await;
+    world.append(id, State::Disputed, Finality::Open).await;
+    // A terminal revision with later ones behind it ends nothing.
+    let mut watch = world.watch(id, Some(0), Until::Terminal).await;
+    assert_eq!(words(&mut watch, 4).await, ["1", "2", "3", "~3"]);
+    world.append(id, State::Refunded, Finality::Terminal).await;
+    assert_eq!(words(&mut watch, 3).await, ["4", "end", "end"]);
+    let mut at_end = world.watch(id, Some(4), Until::Terminal).await;
+    assert_eq!(words(&mut at_end, 1).await, ["end"], "without a message");
+    let mut snapshot = world.watch(id, None, Until::Terminal).await;
+    assert_eq!(words(&mut snapshot, 2).await, ["=4", "end"]);
+    let mut follows = world.watch(id, Some(4), Until::Final).await;
+    assert_eq!(words(&mut follows, 1).await, ["~4"]);
+    world.append(id, State::Refunded, Finality::Final).await;
+    assert_eq!(words(&mut follows, 2).await, ["5", "end"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s6_a_drain_and_the_maximum_age_end_streams_after_what_is_committed() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    let mut watch = world.watch(id, Some(1), Until::Final).await;
+    assert_eq!(words(&mut watch, 1).await, ["~1"]);
+    world.append(id, State::Created, Finality::Open).await;
+    world.feed.drain();
+    assert_eq!(words(&mut watch, 3).await, ["2", "Draining", "end"]);
+    let mut late = world.watch(id, Some(2), Until::Final).await;
+    assert_eq!(words(&mut late, 1).await, ["Draining"]);
+
+    let world = World::open();
+    let id = world.begin(1).await;
+    let pace = Pace {
+        heartbeat: Duration::from_secs(3_600),
+        ends_at: Some(Instant::now() + Duration::from_secs(60)),
+    };
+    let opened = world.feed.watch(id, Some(Revision(1)), Until::Final, pace);
+    let mut watch = opened.await.unwrap().unwrap().1;
+    let began = Instant::now();
+    assert_eq!(words(&mut watch, 3).await, ["~1", "Aged", "end"]);
+    let age = began.elapsed().as_secs();
+    assert!((60..=62).contains(&age), "{age} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s6_streams_outlive_the_journal_by_a_minute() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    let mut watch = world.watch(id, Some(1), Until::Final).await;
+    assert_eq!(words(&mut watch, 1).await, ["~1"]);
+    world.journal.fail_writes(true);
+    let put = || Write::Put {
+        key: "k".to_owned(),
+        value: "v".to_owned(),
+    };
+    world.journal.write(put()).await.unwrap_err();
+    let lost = Instant::now();
+    let as_of = world.feed.as_of();
+    assert_eq!(words(&mut watch, 1).await, ["~1"], "heartbeats go on");
+    assert!(
+        world.feed.as_of() <= as_of.plus(Duration::from_secs(1)),
+        "with an ageing time"
+    );
+    let end = loop {
+        match watch.next().await {
+            Some(Ok(Event::Heartbeat { .. })) => {}
+            other => break word(other),
+        }
+    };
+    assert_eq!(end, "JournalLost");
+    let lasted = lost.elapsed().as_secs();
+    assert!((60..=62).contains(&lasted), "{lasted} s");
+    world.journal.fail_writes(false);
+    world.journal.write(put()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut again = world.watch(id, Some(1), Until::Final).await;
+    assert_eq!(words(&mut again, 1).await, ["~1"], "work resumes by itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_revision_ends_with_it_with_the_deadline_or_with_a_drain() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    let soon = || Instant::now() + Duration::from_secs(5);
+    let wait = |after| world.feed.wait_past(id, Revision(after), soon());
+    assert!(wait(0).await.unwrap(), "it is there already");
+    assert!(!wait(1).await.unwrap());
+    let (waited, ()) = tokio::join!(wait(1), world.open_steps(id, 1));
+    assert!(waited.unwrap());
+    let drain = async { world.feed.drain() };
+    let (waited, ()) = tokio::join!(wait(2), drain);
+    assert!(!waited.unwrap());
+    let nobody = world.feed.wait_past(purchase_id(9), Revision(0), soon());
+    assert!(!nobody.await.unwrap());
+}
+
+async fn positions(stream: &mut WatchAll, count: usize) -> Vec<(Option<u32>, u64)> {
+    let mut seen = Vec::new();
+    for _ in 0..count {
+        let (event, position) = stream.next().await.unwrap().unwrap();
+        let revision = match event {
+            FeedEvent::Transition(one) => Some(one.purchase.status.revision.0),
+            FeedEvent::Heartbeat => None,
+        };
+        seen.push((revision, position.0));
+    }
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn s3_a_stream_of_many_purchases_joins_what_is_stored_with_what_is_committed_next() {
+    let before = World::open();
+    let odd = before.begin(1).await;
+    let even = before.begin(2).await;
+    before.open_steps(odd, 1).await;
+    // Another process has none of that in memory.
+    let world = World::over(before.journal.reopened());
+    let pace = Pace {
+        heartbeat: HEARTBEAT,
+        ends_at: None,
+    };
+    let filter = Filter {
+        caller: Some(CallerName::new("odd")),
+        ..Filter::default()
+    };
+    let mut own = world.feed.watch_all(filter, Position(0), pace);
+    let mut all = world.feed.watch_all(Filter::default(), Position(1), pace);
+    assert_eq!(
+        positions(&mut own, 3).await,
+        [(Some(1), 1), (Some(2), 3), (None, 3)]
+    );
+    world.open_steps(even, 1).await;
+    world.open_steps(odd, 1).await;
+    assert_eq!(positions(&mut own, 1).await, [(Some(3), 5)]);
+    let rest = [
+        (Some(1), 2),
+        (Some(2), 3),
+        (Some(2), 4),
+        (Some(3), 5),
+        (None, 5),
+    ];
+    assert_eq!(positions(&mut all, 5).await, rest);
+    // What a filter leaves out moves the position on all the same.
+    world.open_steps(even, 1).await;
+    assert_eq!(positions(&mut own, 1).await, [(None, 6)]);
+    world.feed.drain();
+    assert!(matches!(own.next().await, Some(Err(End::Draining))));
+    assert!(own.next().await.is_none());
+}

@@ -234,6 +234,36 @@ mod tests {
         }
     }
 
+    /// Events of which the second is a defect.
+    struct Defective(u32);
+
+    impl Stream for Defective {
+        type Item = Result<u32, End>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            self.0 += 1;
+            assert_ne!(self.0, 2, "canary");
+            Poll::Ready(Some(Ok(self.0)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_panics_ends_with_internal_and_gives_back_its_place() {
+        use futures_util::StreamExt as _;
+        let limits = StreamLimits::new(1, 1);
+        let shop = CallerName::new("shop");
+        let permit = limits.open(&shop).unwrap();
+        let clock = Clock::system();
+        let mut stream = responses(Defective(0), |event| event, None, permit, clock);
+        assert_eq!(stream.next().await.unwrap().unwrap(), 1);
+        let status = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Internal);
+        assert!(!format!("{status:?}").contains("canary"));
+        assert!(stream.next().await.is_none());
+        drop(stream);
+        assert!(limits.open(&shop).is_ok(), "its place is free again");
+    }
+
     #[test]
     fn streams_are_counted_in_all_and_by_caller() {
         let limits = StreamLimits::new(3, 2);

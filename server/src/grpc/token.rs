@@ -110,8 +110,16 @@ fn checksum(kind: &str, binding: Binding<'_>, body: &[u8]) -> Vec<u8> {
 }
 
 fn encode(kind: &str, binding: Binding<'_>, value: &impl Serialize) -> String {
-    let body = serde_json::to_vec(value).unwrap_or_default();
-    let mut bytes = checksum(kind, binding, &body);
+    seal(
+        kind,
+        binding,
+        &serde_json::to_vec(value).unwrap_or_default(),
+    )
+}
+
+/// A token with this body.
+pub(super) fn seal(kind: &str, binding: Binding<'_>, body: &[u8]) -> String {
+    let mut bytes = checksum(kind, binding, body);
     bytes.extend(body);
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }

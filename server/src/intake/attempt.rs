@@ -4,15 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use tillwatch_proto::v1::create_purchase_request::Order;
 use tokio::sync::watch;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, starting::Starter};
 use crate::{
     account::{Account, Admission, Class},
+    failpoint::{self, Failpoint},
     journal::{Attempt, AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
     observation::{Submitted, Trouble},
     provider::{Intent, Unclear},
-    purchase::{AttentionReason, Cause, Purchase, State, Status, Timestamp, Transition},
+    purchase::{
+        AttentionReason, Cause, Purchase, PurchaseId, State, Status, Timestamp, Transition,
+    },
     upstream::{Request, UpstreamError},
 };
 
@@ -44,8 +48,32 @@ pub(super) struct Start {
     pub(super) admission: Admission,
     /// Who waits for its end hears it here.
     pub(super) live: watch::Sender<Option<Ended>>,
-    /// The right to start a new key, told of the commit.
+    /// The right to start this key, told of the commit.
     pub(super) starter: Option<Starter>,
+    /// A drain waits for it.
+    pub(super) under_way: TaskTrackerToken,
+}
+
+/// What this process does about a purchase, taken off its lists even by a panic: a purchase that
+/// stayed there would never be settled.
+struct UnderWay {
+    inner: Arc<Inner>,
+    purchase: PurchaseId,
+    /// Whether something is left to settle.
+    unclear: bool,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let Self {
+            inner, purchase, ..
+        } = self;
+        inner.attempts().remove(purchase);
+        inner.repeating().remove(purchase);
+        if self.unclear || std::thread::panicking() {
+            inner.deadlines.at(inner.clock.now(), *purchase);
+        }
+    }
 }
 
 /// One send: what is needed to make it and to read its answer.
@@ -57,6 +85,8 @@ struct Send {
     /// Whether all earlier attempts are known to have sent nothing, so that a refusal of this one
     /// is a refusal of the order.
     first: bool,
+    /// Whether this process repeats it by itself where its outcome is unclear.
+    repeats: bool,
 }
 
 impl Inner {
@@ -68,6 +98,7 @@ impl Inner {
             admission,
             live,
             starter,
+            under_way,
         } = start;
         let account = Arc::clone(&new.account);
         let request = self.with_intent(&account, &record, |intent| {
@@ -81,10 +112,16 @@ impl Inner {
             order,
             request,
             first,
+            repeats: true,
         };
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
             let id = send.record.purchase.id;
+            let mut listed = UnderWay {
+                inner: Arc::clone(&inner),
+                purchase: id,
+                unclear: false,
+            };
             let begun = inner.begin(begin, send).await;
             if let Some(starter) = starter {
                 starter.ends(match &begun {
@@ -92,28 +129,25 @@ impl Inner {
                     Ok(_) | Err(Ended::Known(_) | Ended::Elsewhere) => Ok(()),
                 });
             }
-            let unclear = match begun {
-                Ok(send) => inner.attempt(&send, admission, &live).await.then_some(send),
-                Err(ended) => {
-                    live.send_replace(Some(ended));
-                    None
+            match begun {
+                Ok(send) => {
+                    if inner.attempt(&send, admission, &live).await {
+                        listed.unclear = true;
+                        inner.repeating().insert(id);
+                        inner.attempts().remove(&id);
+                        inner.repeat_with_key(&send).await;
+                    }
                 }
-            };
-            if unclear.is_some() {
-                inner.repeating().insert(id);
+                Err(ended) => drop(live.send_replace(Some(ended))),
             }
-            inner.unregister(id);
-            if let Some(send) = unclear {
-                inner.repeat_with_key(&send).await;
-                inner.repeating().remove(&id);
-                inner.deadlines.at(inner.clock.now(), id);
-            }
+            drop(under_way);
         });
     }
 
     /// Every send is preceded by its own commit.
     async fn begin(&self, begin: Write, mut send: Send) -> Result<Send, Ended> {
         let id = send.record.purchase.id;
+        failpoint::reach(Failpoint::BeforeIntent);
         let is_new = matches!(begin, Write::Begin { .. });
         let purchase = (!is_new).then_some(id);
         match self.journal.write(begin).await {
@@ -126,6 +160,7 @@ impl Inner {
         if !is_new && let Ok(Some(newest)) = self.journal.record(id).await {
             send.record = newest;
         }
+        failpoint::reach(Failpoint::IntentCommitted);
         Ok(send)
     }
 
@@ -164,6 +199,7 @@ impl Inner {
         live: &watch::Sender<Option<Ended>>,
     ) -> bool {
         let submitted = self.send(send, admission).await;
+        failpoint::reach(Failpoint::Answered);
         let unclear = matches!(submitted, Submitted::Unclear { .. });
         let mut kept = false;
         let purchase = loop {
@@ -178,6 +214,7 @@ impl Inner {
                 }
             }
         };
+        failpoint::reach(Failpoint::Settled);
         live.send_replace(Some(self.ended(send, &submitted, purchase)));
         unclear
     }
@@ -289,8 +326,9 @@ impl Inner {
             | Submitted::Refused { .. }
             | Submitted::Taken
             | Submitted::NotSent(_) => {
-                let (reason, deadline) = if send.first {
-                    // This process repeats by itself first, where the provider takes a key.
+                // This process repeats by itself first, where the provider takes a key.
+                let repeats = send.repeats && matches!(submitted, Submitted::Unclear { .. });
+                let (reason, deadline) = if repeats {
                     (AttentionReason::OutcomeUnknown, None)
                 } else {
                     self.unclear_attention(account, &send.record, now)
@@ -444,19 +482,22 @@ impl Inner {
                 order: Arc::clone(&send.order),
                 request: send.request.clone(),
                 first: false,
+                repeats: false,
             };
             let submitted = self.send(&again, admission).await;
-            let settles = matches!(submitted, Submitted::Accepted(_));
-            let last = repeat + 1 == REPEATS || !matches!(submitted, Submitted::Unclear { .. });
-            if !settles && !last {
+            let settles = match &submitted {
+                Submitted::Accepted(_) | Submitted::AcceptedWithoutReference => true,
+                // It proves nothing about the first attempt, and would come again.
+                Submitted::Refused { .. } | Submitted::Taken => true,
+                Submitted::NotSent(_) | Submitted::Unclear { .. } => repeat + 1 == REPEATS,
+            };
+            if !settles {
                 continue;
             }
             while self.settle_submit(&again, &submitted).await.is_err() {
                 tokio::time::sleep(RETRY_AFTER).await;
             }
-            if settles || matches!(submitted, Submitted::Refused { .. } | Submitted::Taken) {
-                return;
-            }
+            return;
         }
     }
 }

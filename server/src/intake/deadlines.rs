@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -15,6 +18,8 @@ use crate::purchase::{PurchaseId, Timestamp};
 pub(super) struct Deadlines {
     state: Mutex<State>,
     sooner: Notify,
+    /// Set once nothing more is to be looked at.
+    closed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +61,17 @@ impl Deadlines {
             Some((time, _)) => Err(Some(time)),
             None => Err(None),
         }
+    }
+
+    /// Ends it: nothing more is to be looked at.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.sooner.notify_one();
+    }
+
+    /// Whether it was ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Waits until something was set that may be sooner than what was known.

@@ -7,9 +7,9 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     CreateError, Created, Inner, NewPurchase, Told,
     attempt::{self, Ended, Start},
+    starting::Starter,
 };
 use crate::{
-    account::Class,
     fingerprint,
     journal::{Attempt, AttemptChange, Record, Write},
     lifecycle,
@@ -52,7 +52,16 @@ impl Inner {
             match self.call(&record, new) {
                 Call::Tell => return tell(record),
                 Call::Send => {
-                    let ended = self.send_again(record, new).await?;
+                    let starter = match self.starter(new) {
+                        Ok(starter) => starter,
+                        Err(other) => {
+                            // It spends the budget for all who repeat this key now.
+                            Self::started(other).await?;
+                            record = self.reread(new, id).await?;
+                            continue;
+                        }
+                    };
+                    let ended = self.send_again(record, new, starter).await?;
                     if let Told::Created(created) = Self::told(ended, true).await? {
                         return Ok(created);
                     }
@@ -133,16 +142,17 @@ impl Inner {
         self: &Arc<Self>,
         record: Record,
         new: &NewPurchase,
+        starter: Starter,
     ) -> Result<watch::Receiver<Option<Ended>>, CreateError> {
         let id = record.purchase.id;
-        if self.tasks.is_closed() {
-            return Err(CreateError::Draining);
-        }
-        let admission = (new
-            .account
-            .admit(Class::Create, self.admission_deadline(new))
-            .await)
-            .map_err(|refusal| CreateError::refused(refusal, Some(id), self.clock.now()))?;
+        let admitted = self.admitted(new, Some(id)).await;
+        let (admission, under_way) = match admitted {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                starter.ends(Err(error.clone()));
+                return Err(error);
+            }
+        };
         let (live, ended) = watch::channel(None);
         {
             // Whoever is here first sends; the others join it.
@@ -160,7 +170,8 @@ impl Inner {
                 record,
                 admission,
                 live,
-                starter: None,
+                starter: Some(starter),
+                under_way,
             },
             new,
         );

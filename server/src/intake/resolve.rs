@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Inner;
+use tokio::sync::watch;
+
+use super::{Inner, attempt::Ended};
 use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
@@ -68,10 +70,12 @@ impl Inner {
                 newest: status.revision,
             });
         }
-        if self.attempts().contains_key(&purchase) {
-            return Err(ResolveError::NotResolvable("a submit is under way"));
-        }
         let now = self.clock.now();
+        let is_sent = (record.attempt).is_some_and(|attempt| now < attempt.submit_until);
+        let _decided = match Deciding::new(self, purchase) {
+            Some(deciding) if !is_sent => deciding,
+            _ => return Err(ResolveError::NotResolvable("a submit is under way")),
+        };
         let (transition, note) = match resolution {
             Resolution::Reference(message) => (self.named(&record, &message, now)?, None),
             Resolution::NotCreated(note) => (never_created(status, now)?, Some(note)),
@@ -130,6 +134,38 @@ impl Inner {
             status: next,
             cause: Cause::Operator,
         })
+    }
+}
+
+/// Stands in the place of an attempt while a decision is written: nobody sends in the meantime, and
+/// those who wanted to look again afterwards.
+struct Deciding<'a> {
+    inner: &'a Inner,
+    purchase: PurchaseId,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+impl<'a> Deciding<'a> {
+    /// Nothing where a submit is under way, or this process repeats one.
+    fn new(inner: &'a Inner, purchase: PurchaseId) -> Option<Self> {
+        let (ended, receiver) = watch::channel(None);
+        let mut attempts = inner.attempts();
+        if attempts.contains_key(&purchase) || inner.repeating().contains(&purchase) {
+            return None;
+        }
+        attempts.insert(purchase, receiver);
+        Some(Self {
+            inner,
+            purchase,
+            ended,
+        })
+    }
+}
+
+impl Drop for Deciding<'_> {
+    fn drop(&mut self) {
+        self.inner.attempts().remove(&self.purchase);
+        self.ended.send_replace(Some(Ended::Elsewhere));
     }
 }
 

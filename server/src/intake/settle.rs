@@ -1,7 +1,10 @@
 //! Settling what no answer has settled: attempts that outlived their time, orders that wait for a
 //! repeat, look-ups, and buyer actions that must be forgotten.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use super::{Inner, RETRY_AFTER, SUBMIT_SLACK};
 use crate::{
@@ -10,11 +13,14 @@ use crate::{
     lifecycle,
     observation::{Answer, Observation, Trouble},
     provider::Unclear,
-    purchase::{AttentionReason, Cause, Purchase, PurchaseId, State, Timestamp},
+    purchase::{AccountName, AttentionReason, Cause, Purchase, PurchaseId, State, Timestamp},
 };
 
 /// Settlements under way at once.
 const SETTLING_MAX: usize = 64;
+/// Look-ups of one account under way at once, those that wait for its budget included: fewer than
+/// settlements, so that one account's trouble leaves room for the others'.
+const LOOKING_MAX: usize = 8;
 /// The longest that a look-up waits for budget before it makes way for others.
 const LOOK_UP_ADMISSION: Duration = Duration::from_secs(30);
 
@@ -69,7 +75,7 @@ impl Inner {
 
     pub(super) async fn settle_forever(self: &Arc<Self>) {
         let permits = Arc::new(tokio::sync::Semaphore::new(SETTLING_MAX));
-        loop {
+        while !self.deadlines.is_closed() {
             let now = self.clock.now();
             let next = match self.deadlines.take(now) {
                 Ok(purchase) => {
@@ -136,7 +142,12 @@ impl Inner {
                 })
                 .await
             }
-            Due::LookUp => self.look_up(&account, &record).await,
+            Due::LookUp => {
+                let Some(_looking) = Looking::new(self, &account.name) else {
+                    return Ok(Some(now.plus(RETRY_AFTER)));
+                };
+                self.look_up(&account, &record).await
+            }
         }
     }
 
@@ -298,6 +309,34 @@ impl Inner {
             super::commit::Settled::ReferenceTaken(_) => {
                 Ok(Some(now.plus(Duration::from_secs(3_600))))
             }
+        }
+    }
+}
+
+/// One of the look-ups that an account may have under way.
+struct Looking<'a> {
+    inner: &'a Inner,
+    account: &'a AccountName,
+}
+
+impl<'a> Looking<'a> {
+    fn new(inner: &'a Inner, account: &'a AccountName) -> Option<Self> {
+        let mut looking = inner.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = looking.entry(account.clone()).or_default();
+        if *count >= LOOKING_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Self { inner, account })
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        let looking = &self.inner.looking;
+        let mut looking = looking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = looking.get_mut(self.account) {
+            *count = count.saturating_sub(1);
         }
     }
 }

@@ -38,6 +38,15 @@ impl Drop for Starter {
 }
 
 impl Inner {
+    /// Waits for another call's start. One that is gone without a word had its caller hang up
+    /// before anything was written.
+    pub(super) async fn started(mut other: watch::Receiver<Start>) -> Result<(), CreateError> {
+        match other.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or(Ok(())),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// The right to start this key, or where to wait for the call that has it.
     pub(super) fn starter(
         self: &Arc<Self>,

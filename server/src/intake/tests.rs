@@ -1,1 +1,384 @@
-//! tests
+//! Create, in virtual time: the journal in memory, the real providers, a scripted way out.
+
+mod adopt;
+mod intent;
+mod key;
+mod orders;
+mod outcome;
+mod resolve;
+mod time;
+mod unclear;
+
+use std::collections::VecDeque;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    account::{Arrivals, BudgetStore},
+    cadence::Policy,
+    journal::memory::MemoryJournal,
+    observation::Trouble,
+    provider::{self, Registered},
+    purchase::{AccountName, AttentionReason, FailureReason, Finality, Revision, Secret, State},
+    upstream::{
+        Connection, Request, Response, UpstreamError,
+        scripted::{Scripted, json_response},
+    },
+};
+
+/// All providers, for tests of what holds for each.
+const PROVIDERS: [&str; 5] = ["phygitals", "masumi", "inabit", "carbon", "devdraft"];
+
+const START_MS: i64 = 1_800_000_000_000;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// What the scripted provider does with one request.
+#[derive(Debug, Clone)]
+enum Reply {
+    /// Answers with this status and body.
+    Json(u16, Value),
+    /// Answers with this status and these bytes.
+    Text(u16, &'static str),
+    /// Asks for this pause, in seconds.
+    Throttle(u64),
+    /// No connection is made.
+    NotConnected,
+    /// The connection breaks after the request was sent.
+    Lost,
+    /// No answer, ever.
+    Silence,
+}
+
+impl Reply {
+    fn result(self) -> Result<Response, UpstreamError> {
+        match self {
+            Self::Json(status, body) => Ok(json_response(status, &body)),
+            Self::Text(status, text) => Ok(Response {
+                status,
+                headers: ::http::HeaderMap::new(),
+                body: bytes::Bytes::from(text),
+            }),
+            Self::Throttle(pause_s) => {
+                let mut answer = json_response(429, &json!({ "message": "slow down" }));
+                answer.headers.insert("retry-after", pause_s.into());
+                Ok(answer)
+            }
+            Self::NotConnected => Err(UpstreamError::NotConnected("refused")),
+            Self::Lost | Self::Silence => Err(UpstreamError::Lost("reset")),
+        }
+    }
+}
+
+/// What happens when a request arrives, before it is answered.
+type Arrived = Arc<dyn Fn(&Request) + Send + Sync>;
+
+/// The provider's side: what reached it, and what it answers.
+#[derive(Default)]
+struct Wire {
+    /// Creates that arrived, with their times.
+    creates: Mutex<Vec<(Timestamp, Request)>>,
+    /// Everything else that arrived.
+    reads: Mutex<Vec<(Timestamp, Request)>>,
+    /// What the next creates are answered with; then they are accepted.
+    create_replies: Mutex<VecDeque<Reply>>,
+    /// What the next reads are answered with; then they are not found.
+    read_replies: Mutex<VecDeque<Reply>>,
+    /// How long a create takes.
+    pause: Mutex<Duration>,
+    arrived: Mutex<Option<Arrived>>,
+}
+
+impl Wire {
+    fn creates(&self) -> usize {
+        self.creates.lock().unwrap().len()
+    }
+
+    fn reads(&self) -> usize {
+        self.reads.lock().unwrap().len()
+    }
+
+    fn create(&self, place: usize) -> (Timestamp, Request) {
+        self.creates.lock().unwrap()[place].clone()
+    }
+
+    fn answer_creates(&self, replies: impl IntoIterator<Item = Reply>) {
+        self.create_replies.lock().unwrap().extend(replies);
+    }
+
+    fn answer_reads(&self, replies: impl IntoIterator<Item = Reply>) {
+        self.read_replies.lock().unwrap().extend(replies);
+    }
+
+    fn scripted(self: &Arc<Self>, provider: &'static str, clock: &Clock) -> Scripted {
+        let (wire, clock) = (Arc::clone(self), clock.clone());
+        Scripted::new(move |request: Request| {
+            let (wire, clock) = (Arc::clone(&wire), clock.clone());
+            async move {
+                let arrived = wire.arrived.lock().unwrap().clone();
+                if let Some(arrived) = arrived {
+                    arrived(&request);
+                }
+                let is_create = request.connection == Connection::Fresh;
+                let (seen, replies, otherwise) = if is_create {
+                    (
+                        &wire.creates,
+                        &wire.create_replies,
+                        orders::accepted(provider),
+                    )
+                } else {
+                    (&wire.reads, &wire.read_replies, orders::missing(provider))
+                };
+                seen.lock().unwrap().push((clock.now(), request));
+                let reply = replies.lock().unwrap().pop_front().unwrap_or(otherwise);
+                let pause = *wire.pause.lock().unwrap();
+                if is_create && !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                if matches!(reply, Reply::Silence) {
+                    std::future::pending::<()>().await;
+                }
+                reply.result()
+            }
+        })
+    }
+}
+
+/// Keeps budgets in memory.
+#[derive(Default)]
+struct Budgets(Mutex<BTreeMap<AccountName, Arrivals>>);
+
+#[async_trait]
+impl BudgetStore for Budgets {
+    async fn load(&self, account: &AccountName) -> Option<Arrivals> {
+        self.0.lock().unwrap().get(account).copied()
+    }
+
+    async fn save(&self, account: &AccountName, arrivals: Arrivals) -> bool {
+        // Others get a turn, as they do where keeping takes time.
+        tokio::task::yield_now().await;
+        self.0.lock().unwrap().insert(account.clone(), arrivals);
+        true
+    }
+}
+
+/// One process over a store that outlives it, with one account.
+struct World {
+    provider: &'static str,
+    clock: Clock,
+    journal: Arc<MemoryJournal>,
+    wire: Arc<Wire>,
+    account: Arc<Account>,
+    intake: Intake,
+    /// The intake's loop, aborted with the process. The feed's heartbeats are left out: nobody
+    /// listens to them here, and they would take a step of each of 400 days' seconds.
+    work: tokio::task::JoinSet<()>,
+}
+
+/// A provider's policy without limits that a test does not ask for.
+fn policy(registered: &Registered) -> Policy {
+    Policy {
+        requests_per_minute: 0,
+        creates_per_minute: 0,
+        timeout: seconds(15),
+        ..(registered.policy)()
+    }
+}
+
+fn keyring(id: &str) -> Keyring {
+    Keyring::parse(&Keyring::new_file(id, [7; 32])).unwrap()
+}
+
+impl World {
+    async fn open(provider: &'static str) -> Self {
+        let row = provider::registered(provider).unwrap();
+        Self::with_policy(provider, policy(row)).await
+    }
+
+    async fn with_policy(provider: &'static str, policy: Policy) -> Self {
+        let clock = Clock::simulated(Timestamp::from_millis(START_MS).unwrap(), 1);
+        let journal = Arc::new(MemoryJournal::new("test"));
+        let wire = Arc::new(Wire::default());
+        Self::life(provider, policy, clock, journal, wire, "k1").await
+    }
+
+    /// One life of the process: it takes up what the journal has.
+    async fn life(
+        provider: &'static str,
+        policy: Policy,
+        clock: Clock,
+        journal: Arc<MemoryJournal>,
+        wire: Arc<Wire>,
+        key: &str,
+    ) -> Self {
+        let row = provider::registered(provider).unwrap();
+        let secrets = row
+            .secrets
+            .iter()
+            .map(|name| ((*name).to_owned(), Secret::new("x")));
+        let account = Account::open(
+            AccountName::new("main"),
+            (row.build)(&secrets.collect()).unwrap(),
+            policy,
+            Arc::new(wire.scripted(provider, &clock)),
+            clock.clone(),
+            Arc::new(Budgets::default()),
+        )
+        .await;
+        let shared: Arc<dyn Journal> = Arc::clone(&journal) as _;
+        let feed = Feed::new(Arc::clone(&shared), clock.clone());
+        let intake = Intake::new(
+            Arc::clone(&shared),
+            feed,
+            clock.clone(),
+            Accounts::new([Arc::clone(&account)]),
+            keyring(key),
+        );
+        for record in shared.open_records(None, 1_000).await.unwrap() {
+            intake.recover(&record);
+        }
+        let mut work = tokio::task::JoinSet::new();
+        work.spawn({
+            let intake = intake.clone();
+            async move { intake.run().await }
+        });
+        Self {
+            provider,
+            clock,
+            journal,
+            wire,
+            account,
+            intake,
+            work,
+        }
+    }
+
+    /// What this process has not committed is gone; another one takes up the store.
+    async fn killed(self) -> Self {
+        self.killed_with("k1").await
+    }
+
+    async fn killed_with(mut self, key: &str) -> Self {
+        // Nothing that is still under way here can commit or read any more.
+        self.journal.close().await;
+        self.work.abort_all();
+        let journal = Arc::new(self.journal.reopened());
+        Self::life(
+            self.provider,
+            self.account.policy.clone(),
+            self.clock.clone(),
+            journal,
+            Arc::clone(&self.wire),
+            key,
+        )
+        .await
+    }
+
+    fn order(&self) -> NewPurchase {
+        self.order_of("shop", "key", orders::order(self.provider))
+    }
+
+    fn order_of(&self, caller: &str, key: &str, order: Order) -> NewPurchase {
+        NewPurchase {
+            caller: CallerName::new(caller),
+            key: key.to_owned(),
+            account: Arc::clone(&self.account),
+            labels: BTreeMap::new(),
+            order,
+            deadline: None,
+        }
+    }
+
+    async fn create(&self) -> Result<Created, CreateError> {
+        self.intake.create(self.order()).await
+    }
+
+    /// The record of the one key that most tests use.
+    async fn known(&self) -> Option<Record> {
+        self.journal
+            .record_by_key(&CallerName::new("shop"), "key")
+            .await
+            .unwrap()
+    }
+
+    async fn record(&self) -> Record {
+        self.known().await.expect("the key has a purchase")
+    }
+
+    async fn status(&self) -> Status {
+        Status::clone(&self.record().await.purchase.status)
+    }
+
+    /// `state`, `attention` and `finality` of each revision, in the words of the contract.
+    async fn history(&self) -> Vec<String> {
+        let id = self.record().await.purchase.id;
+        let all = self
+            .journal
+            .transitions(id, Revision::default(), 600)
+            .await
+            .unwrap();
+        all.iter().map(|one| words(&one.status)).collect()
+    }
+
+    /// Spends the account's budget for creates.
+    async fn exhaust(&self) {
+        let soon = || self.clock.now().plus(Duration::from_millis(10));
+        while let Ok(admission) = self.account.admit(Class::Create, soon()).await {
+            admission.ends();
+        }
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+}
+
+/// A status in the words of the contract: state, attention after `!`, finality where it is not open.
+fn words(status: &Status) -> String {
+    let mut words = status.state.as_str().to_owned();
+    if let Some(reason) = status.attention_reason() {
+        words.push('!');
+        words.push_str(reason.as_str());
+    }
+    if status.finality != Finality::Open {
+        words.push(' ');
+        words.push_str(status.finality.as_str());
+    }
+    words
+}
+
+/// A failed create in one word, whether it names a purchase, and when to repeat.
+fn failure(result: &Result<Created, CreateError>) -> (&'static str, bool, Option<Duration>) {
+    match result {
+        Ok(_) => ("created", true, None),
+        Err(CreateError::KeyReused { .. }) => ("key reused", true, None),
+        Err(CreateError::FingerprintKeyGone) => ("fingerprint key gone", false, None),
+        Err(CreateError::Rejected { .. }) => ("rejected", true, None),
+        Err(CreateError::Throttled {
+            purchase,
+            retry_after,
+        }) => ("throttled", purchase.is_some(), Some(*retry_after)),
+        Err(CreateError::Unreachable {
+            purchase,
+            retry_after,
+        }) => ("unreachable", purchase.is_some(), Some(*retry_after)),
+        Err(CreateError::Unauthorized {
+            purchase,
+            retry_after,
+        }) => ("unauthorized", purchase.is_some(), Some(*retry_after)),
+        Err(CreateError::ReferenceUnknown) => ("reference unknown", false, None),
+        Err(CreateError::ReferenceTaken) => ("reference taken", false, None),
+        Err(CreateError::Journal { purchase }) => ("journal", purchase.is_some(), None),
+        Err(CreateError::DeadlineExceeded) => ("deadline", false, None),
+        Err(CreateError::Draining) => ("draining", false, None),
+    }
+}
+
+#[track_caller]
+fn kind(result: &Result<Created, CreateError>) -> &'static str {
+    failure(result).0
+}

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    Inner,
+    Inner, RefreshError,
     entry::{Entry, number},
     lock,
 };
@@ -33,7 +33,7 @@ pub(super) struct Lane {
     /// Told when something may be due sooner.
     sooner: Notify,
     /// Refreshes under way, by purchase: those that overlap take turns and share an answer.
-    refreshing: Mutex<HashMap<PurchaseId, Weak<tokio::sync::Mutex<()>>>>,
+    refreshing: Mutex<HashMap<PurchaseId, Weak<tokio::sync::Mutex<Option<Refreshed>>>>>,
 }
 
 /// What one lane knows, behind a lock that is held for moments.
@@ -58,9 +58,32 @@ struct State {
     turns: u32,
 }
 
+/// What of an account is due and has not begun.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many purchases.
+    pub due: usize,
+    /// How late the first of them is.
+    pub late: Duration,
+}
+
+/// How the last of several refreshes that overlap went, for those who were waiting when it began.
+pub(super) struct Refreshed {
+    pub(super) began: Timestamp,
+    pub(super) result: Result<(), RefreshError>,
+}
+
 /// A purchase whose turn it is.
 pub(super) struct Turn {
     pub(super) reference: Reference,
+}
+
+/// A purchase whose turn it is, with its reference where that is in memory.
+struct Due {
+    id: PurchaseId,
+    reference: Option<Box<str>>,
+    /// Since when it has been due.
+    since: Timestamp,
 }
 
 /// Of so many turns, one goes to what has ended, where both are due.
@@ -93,18 +116,32 @@ impl Lane {
     pub(super) async fn refreshing(
         &self,
         purchase: PurchaseId,
-    ) -> tokio::sync::OwnedMutexGuard<()> {
+    ) -> tokio::sync::OwnedMutexGuard<Option<Refreshed>> {
         let turn = {
             let mut refreshing = lock(&self.refreshing);
             refreshing.retain(|_, turn| turn.strong_count() > 0);
             let known = refreshing.get(&purchase).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
-                let turn = Arc::new(tokio::sync::Mutex::new(()));
+                let turn = Arc::new(tokio::sync::Mutex::new(None));
                 refreshing.insert(purchase, Arc::downgrade(&turn));
                 turn
             })
         };
         turn.lock_owned().await
+    }
+
+    /// What is due and has not begun.
+    pub(super) fn backlog(&self, now: Timestamp) -> Backlog {
+        let state = lock(&self.state);
+        let first = |turns: &Turns| {
+            let entry = state.entries.get(turns.longest_due()?)?.as_ref()?;
+            Some(now.since(entry.due))
+        };
+        let late = [first(&state.open), first(&state.ended)];
+        Backlog {
+            due: state.open.len() + state.ended.len(),
+            late: late.into_iter().flatten().max().unwrap_or_default(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -170,12 +207,11 @@ impl Lane {
             std::mem::take(&mut entry.given_up)
         });
         let now = clock.now();
-        if let Some(given_up) = known {
-            if given_up {
-                // It has left its timer, and is taken up again.
-                self.rearm(purchase.id, now);
-            }
-            return;
+        match known {
+            Some(false) => return,
+            // Given up, it is in no timer: there are news, so it is followed again.
+            Some(true) => return self.rearm(purchase.id, now),
+            None => {}
         }
         let mut entry = Entry::new(purchase, reference, now);
         entry.due = entry.next_due(
@@ -300,14 +336,13 @@ impl Lane {
         }
     }
 
-    /// The next of this class, with its reference where that is here; `None` where all that was due
-    /// is gone.
+    /// The next of this class; `None` where all that was due is gone.
     fn turn(
         &self,
         class: Class,
         watchers: &dyn Fn(PurchaseId) -> usize,
         now: Timestamp,
-    ) -> Option<(PurchaseId, Option<Box<str>>)> {
+    ) -> Option<Due> {
         let mut state = lock(&self.state);
         state.turns = state.turns.wrapping_add(1);
         let State {
@@ -329,7 +364,11 @@ impl Lane {
             })?
         };
         let entry = state.entry(place)?;
-        Some((entry.id, entry.reference.clone()))
+        Some(Due {
+            id: entry.id,
+            reference: entry.reference.clone(),
+            since: entry.due,
+        })
     }
 }
 
@@ -370,14 +409,17 @@ impl Inner {
                 }
             };
             let watchers = |purchase| self.watchers(purchase);
-            let Some((id, reference)) = lane.turn(class, &watchers, self.clock.now()) else {
+            let Some(due) = lane.turn(class, &watchers, self.clock.now()) else {
                 continue;
             };
+            let late = self.clock.now().since(due.since);
+            lane.account.began_late(late);
             let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
             self.tasks.spawn(async move {
                 let stop = inner.stop.clone();
+                let id = due.id;
                 let asked = async {
-                    let reference = match reference {
+                    let reference = match due.reference {
                         Some(text) => Reference::from_canonical(&text),
                         None => inner.reference(id).await,
                     };

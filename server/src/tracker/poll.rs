@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RefreshError,
-    entry::digest,
-    lane::{Lane, Turn},
+    entry::{Entry, digest},
+    lane::{Lane, Refreshed, Turn},
 };
 use crate::{
     account::{Admission, Class},
@@ -22,6 +22,8 @@ const MISSING_ALLOWED: Duration = Duration::from_secs(60);
 const RETRY_BASE: Duration = Duration::from_secs(1);
 /// How often a step is decided anew when others commit in between.
 const DECISIONS_MAX: usize = 16;
+/// How often a last read is tried after the horizon. Ours.
+const LAST_READ_EVERY: Duration = Duration::from_secs(3_600);
 /// How long a caller's refresh waits for the right to ask.
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
 
@@ -90,9 +92,17 @@ impl Inner {
     fn next_due(&self, lane: &Lane, purchase: PurchaseId, is_trouble: bool) -> Timestamp {
         let now = self.clock.now();
         let policy = &lane.account.policy;
+        let stretched = |created, finality| self.stretched(lane, created, finality);
         let due = lane.with(purchase, |entry| {
             let stale_after = entry.stale_after;
-            let due = entry.next_due(policy, stale_after, &self.clock);
+            let mut due = entry.next_due(policy, stale_after, &self.clock);
+            if entry.horizon_end.is_some_and(|end| end <= now) {
+                // The last read has failed, or was no answer about the purchase.
+                return due.min(now.plus(self.clock.jittered(LAST_READ_EVERY, 100)));
+            }
+            if entry.failures == 0 {
+                due = stretched(entry.created, entry.finality).map_or(due, |rare| due.max(rare));
+            }
             if is_trouble {
                 // Backoff with full jitter, never faster than the schedule allows.
                 let doubled = entry.failures.min(16).saturating_sub(1);
@@ -105,8 +115,8 @@ impl Inner {
         due.unwrap_or(now)
     }
 
-    /// A readable answer.
-    async fn observed(
+    /// A readable answer. Two about one purchase may be applied at once: the newer one holds.
+    pub(super) async fn observed(
         &self,
         lane: &Lane,
         purchase: PurchaseId,
@@ -115,37 +125,49 @@ impl Inner {
     ) -> Result<(), JournalError> {
         let now = self.clock.now();
         let seen = digest(observation);
-        let is_news = lane.with(purchase, |entry| {
+        let change = observation.provider_change_time;
+        self.stamped(lane, change);
+        let heard = lane.with(purchase, |entry| {
             entry.failures = 0;
             entry.missing_since = None;
             if lifecycle::outdated(entry.heard, observation, began) {
                 return None;
             }
+            // Said before it is committed, so that an older answer sees it from now on. Where the
+            // commit fails it is news again, since the digest below is not kept.
+            entry.heard.answered = Some(now);
+            entry.heard.newest_change = entry.heard.newest_change.max(change);
             let is_open = entry.finality == Finality::Open;
-            Some((entry.digest != seen, entry.stayed, is_open))
+            let stayed = is_open.then_some(entry.stayed);
+            Some((entry.heard, entry.digest != seen, stayed))
         });
-        let Some(Some((is_news, stayed, is_open))) = is_news else {
+        let Some(Some((heard, is_news, stayed))) = heard else {
             return Ok(());
         };
+        // Another answer that was heard meanwhile is newer than this one.
+        let is_newest = |entry: &mut Entry| entry.heard == heard;
         let mut changed_to = None;
         if is_news {
             let graph = lane.account.provider.graph();
             changed_to = self
                 .step(purchase, |record| {
+                    if lane.with(purchase, is_newest) != Some(true) {
+                        return None;
+                    }
                     let status = &record.purchase.status;
                     lifecycle::observed(status, observation, graph, Cause::Poll, now)
                 })
                 .await?;
         }
-        if is_open {
+        if let Some(stayed) = stayed {
             lane.looked(purchase, stayed, changed_to, now);
         }
         lane.with(purchase, |entry| {
-            entry.digest = seen;
-            entry.read = Some(began);
-            entry.heard.answered = Some(now);
-            let change = observation.provider_change_time;
-            entry.heard.newest_change = entry.heard.newest_change.max(change);
+            // One that was passed by a newer answer is not what was applied last.
+            if is_newest(entry) {
+                entry.digest = seen;
+                entry.read = Some(began);
+            }
         });
         Ok(())
     }
@@ -171,7 +193,11 @@ impl Inner {
     }
 
     /// What the passing of time makes of a purchase: STALE, given up, FINAL.
-    async fn passing_time(&self, lane: &Lane, purchase: PurchaseId) -> Result<(), JournalError> {
+    pub(super) async fn passing_time(
+        &self,
+        lane: &Lane,
+        purchase: PurchaseId,
+    ) -> Result<(), JournalError> {
         let now = self.clock.now();
         let Some((finality, changed, fresh)) = lane.with(purchase, |entry| {
             (
@@ -209,7 +235,12 @@ impl Inner {
                 lane.with(purchase, |entry| entry.horizon_end = end);
                 Ok(())
             }
-            Horizon::LastRead => Ok(()),
+            Horizon::LastRead => {
+                lane.with(purchase, |entry| {
+                    entry.horizon_end.get_or_insert(now);
+                });
+                Ok(())
+            }
             Horizon::Over => self
                 .step(purchase, |record| {
                     let status = &record.purchase.status;
@@ -296,15 +327,37 @@ impl Inner {
             return Err(RefreshError::Draining);
         }
         let asked_at = self.clock.now();
-        let turn_of_others = lane.refreshing(purchase).await;
-        // Whoever was here before has asked after this call came: its answer serves.
-        let served = lane.with(purchase, |entry| {
+        let mut turn_of_others = lane.refreshing(purchase).await;
+        // Whoever was here before has asked after this call came: its answer serves, good or bad.
+        if let Some(before) = &*turn_of_others
+            && before.began >= asked_at
+        {
+            return before.result.clone();
+        }
+        let began = self.clock.now();
+        let result = self.refresh_once(lane, purchase, reference, asked_at).await;
+        *turn_of_others = Some(Refreshed {
+            began,
+            result: result.clone(),
+        });
+        result
+    }
+
+    async fn refresh_once(
+        self: &Arc<Self>,
+        lane: &Arc<Lane>,
+        purchase: PurchaseId,
+        reference: Reference,
+        asked_at: Timestamp,
+    ) -> Result<(), RefreshError> {
+        let is_read = lane.with(purchase, |entry| {
             entry.read.is_some_and(|read| read >= asked_at)
         });
-        if served != Some(false) {
+        // A poll came first, or the purchase is FINAL by now.
+        if is_read != Some(false) {
             return Ok(());
         }
-        let deadline = asked_at.plus(REFRESH_WAIT);
+        let deadline = self.clock.now().plus(REFRESH_WAIT);
         let admission = lane.account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(RefreshError::Refused)?;
         let turn = Turn { reference };
@@ -319,7 +372,6 @@ impl Inner {
         } else {
             self.heard(lane, purchase, asked).await;
         }
-        drop(turn_of_others);
         trouble.map_or(Ok(()), |trouble| Err(RefreshError::Trouble(trouble)))
     }
 }

@@ -1,0 +1,41 @@
+#!/bin/sh
+# Fuzzes every target for so many seconds each (10 where none are given), with the fixtures as
+# seeds, and prints how many inputs each has had. Ends with the first input that breaks anything.
+# Needs cargo-fuzz (cargo install cargo-fuzz --locked) and a C++ compiler; the stable Rust compiler
+# is enough. FUZZ_TARGETS names targets, all where it is unset.
+set -eu
+seconds="${1:-10}"
+cd "$(dirname "$0")/.."
+export RUSTC_BOOTSTRAP=1
+export CARGO_TARGET_DIR="$PWD/fuzz/target"
+targets="${FUZZ_TARGETS:-phygitals masumi inabit carbon devdraft retry_after numbers tokens configuration grpc_timeout}"
+
+# Nothing here is unsafe, so there is nothing for an address sanitizer to find.
+cargo fuzz build --sanitizer none
+
+failed=""
+for target in $targets; do
+  corpus="fuzz/corpus/$target"
+  mkdir -p "$corpus"
+  seeds="$corpus"
+  case "$target" in
+    masumi) seeds="$corpus tests/fixtures/masumi tests/fixtures/masumi_recorded tests/fixtures/pages" ;;
+    phygitals|inabit|carbon|devdraft) seeds="$corpus tests/fixtures/$target tests/fixtures/pages" ;;
+    *) seeds="$corpus fuzz/seeds/$target" ;;
+  esac
+  log="$CARGO_TARGET_DIR/$target.log"
+  # shellcheck disable=SC2086 # several folders, none of which has a blank in it
+  if cargo fuzz run --sanitizer none "$target" $seeds -- \
+    -max_total_time="$seconds" -max_len=65536 -timeout=10 -print_final_stats=1 >"$log" 2>&1; then
+    runs="$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
+    echo "$target: $runs executions in ${seconds}s"
+  else
+    tail -n 40 "$log"
+    echo "$target: failed; the input lies in fuzz/artifacts/$target"
+    failed="$failed $target"
+  fi
+done
+if [ -n "$failed" ]; then
+  echo "failed:$failed"
+  exit 1
+fi

@@ -1,0 +1,149 @@
+//! C1 and C5: what is durable before anything is sent, and what is never stored.
+
+use std::{
+    future::{Future as _, poll_fn},
+    task::Poll,
+};
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn c1_the_intent_is_durable_before_the_provider_is_called() {
+    for provider in PROVIDERS {
+        let world = World::open(provider).await;
+        let seen: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
+        // Another opening of the store, as a next process finds it: committed states alone.
+        let (store, looks) = (world.journal.reopened(), Arc::clone(&seen));
+        *world.wire.arrived.lock().unwrap() = Some(Arc::new(move |_| {
+            let caller = CallerName::new("shop");
+            let look = store.record_by_key(&caller, "key");
+            let record = futures_util::FutureExt::now_or_never(look).unwrap();
+            let record = record.unwrap().expect("the intent is durable");
+            let words = words(&record.purchase.status);
+            looks
+                .lock()
+                .unwrap()
+                .push((words, record.attempt.is_some()));
+        }));
+        let created = world.create().await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), [("PENDING".to_owned(), true)]);
+        assert!(!created.replayed);
+        let expected = ["PENDING", orders::accepted_state(provider)];
+        assert_eq!(world.history().await, expected, "{provider}");
+        assert_eq!(created.purchase.status.revision, Revision(2), "{provider}");
+        assert!(created.purchase.status.reference.is_some(), "{provider}");
+        let record = world.record().await;
+        assert_eq!(record.attempt, None, "{provider}: the attempt has ended");
+    }
+}
+
+/// The caller's future is dropped after each number of polls that it can have.
+#[tokio::test(start_paused = true)]
+async fn c1_a_caller_that_hangs_up_at_any_moment_does_not_stop_the_call() {
+    let mut durable = 0;
+    for polls in 0..200 {
+        let world = World::open("devdraft").await;
+        let mut create = Box::pin(world.create());
+        let mut left = polls;
+        let finished = poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(false);
+            }
+            left -= 1;
+            match create.as_mut().poll(context) {
+                Poll::Ready(created) => {
+                    created.unwrap();
+                    Poll::Ready(true)
+                }
+                Poll::Pending => {
+                    // Polled again as soon as the other tasks have had one turn.
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        drop(create);
+        world.pass(seconds(1)).await;
+        if let Some(record) = world.known().await {
+            durable += 1;
+            assert_eq!(words(&record.purchase.status), "CREATED", "{polls} polls");
+            assert_eq!(world.wire.creates(), 1, "{polls} polls");
+        } else {
+            assert_eq!(
+                world.wire.creates(),
+                0,
+                "{polls} polls: sent without intent"
+            );
+            assert!(!finished);
+        }
+        // A repeat finds it, or begins it.
+        world.create().await.unwrap();
+        assert_eq!(world.wire.creates(), 1, "{polls} polls");
+        if finished {
+            assert!(polls > 3, "each await was cut once");
+            assert!(durable > 2, "the call was cut after its commit, too");
+            return;
+        }
+    }
+    panic!("the create never ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn c1_nothing_is_sent_when_the_intent_cannot_be_committed() {
+    for provider in PROVIDERS {
+        let world = World::open(provider).await;
+        world.journal.fail_writes(true);
+        let failed = world.create().await;
+        assert_eq!(failure(&failed), ("journal", false, None), "{provider}");
+        world.journal.fail_writes(false);
+        world.pass(seconds(60)).await;
+        assert_eq!(world.wire.creates(), 0, "{provider}");
+        assert!(world.known().await.is_none(), "{provider}: nothing exists");
+        assert!(!world.create().await.unwrap().replayed, "a repeat is new");
+        assert_eq!(world.wire.creates(), 1, "{provider}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c5_of_an_order_only_fingerprints_and_recovery_facts_are_stored() {
+    let recovery: [(&str, &[&str]); 5] = [
+        ("phygitals", &[]),
+        ("masumi", &["blockchain_identifier", "network"]),
+        ("inabit", &["purchase_identifier"]),
+        ("carbon", &[]),
+        ("devdraft", &["idempotency_key"]),
+    ];
+    for (provider, facts) in recovery {
+        let world = World::open(provider).await;
+        world.create().await.unwrap();
+        let record = world.record().await;
+        let names: Vec<&str> = record.recovery.keys().map(String::as_str).collect();
+        assert_eq!(names, facts, "{provider}");
+        assert!(record.fingerprints.fields.len() > 2, "{provider}");
+        let id = record.purchase.id;
+        let log = world
+            .journal
+            .transitions(id, Revision::default(), 100)
+            .await
+            .unwrap();
+        let stored = format!("{record:?} {log:?}");
+        assert!(!stored.contains(orders::CANARY), "{provider}: {stored}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c5_without_the_fingerprint_key_a_repeat_is_refused_and_nothing_is_sent() {
+    for provider in PROVIDERS {
+        let world = World::open(provider).await;
+        // Even where a repeat is wanted, it cannot be told from another order.
+        world.wire.answer_creates([Reply::NotConnected]);
+        world.create().await.unwrap_err();
+        let world = world.killed_with("k2").await;
+        let again = world.create().await;
+        assert_eq!(kind(&again), "fingerprint key gone", "{provider}");
+        world.pass(seconds(3_600)).await;
+        assert_eq!(world.wire.creates(), 1, "{provider}");
+        assert_eq!(words(&world.status().await), "PENDING!REPEAT_WANTED");
+    }
+}

@@ -1,0 +1,271 @@
+//! What must be true of a whole run: the journal against the providers' ledger, the feed and what
+//! callers were told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tillwatch_server::{
+    journal::{Filter, Journal as _},
+    lifecycle::REVISIONS_MAX,
+    purchase::{
+        Cause, FailureReason, Finality, Purchase, Revision, State, Status, Timestamp, Transition,
+    },
+};
+
+use crate::{
+    World,
+    buyer::Acknowledged,
+    providers::{Ledger, Meaning, Sent},
+    words,
+};
+
+/// How long a provider of the simulation honours an idempotency key, less an hour.
+const KEY_LIVES: Duration = Duration::from_secs(23 * 3_600);
+/// The documented or chosen limits of requests in a minute; the others have none.
+const LIMITS: [(&str, usize); 3] = [("masumi", 600), ("inabit", 120), ("devdraft", 100)];
+
+/// Checks a run that is over.
+pub async fn run(world: &World, fed: &BTreeMap<String, Vec<u32>>, acknowledged: &[Acknowledged]) {
+    let listed = world.journal.list(&Filter::default(), None, 10_000).await;
+    let purchases = listed.unwrap();
+    for purchase in &purchases {
+        let transitions = world
+            .journal
+            .transitions(purchase.id, Revision(0), 10_000)
+            .await
+            .unwrap();
+        let ledger = world.providers.ledger();
+        for text in history(purchase, &transitions, &ledger) {
+            world.violation(format!(
+                "{text} ({} {})",
+                purchase.id, purchase.idempotency_key
+            ));
+        }
+        let wanted: Vec<u32> = (1..=purchase.status.revision.0).collect();
+        if fed.get(&purchase.id.to_string()) != Some(&wanted) {
+            let seen = fed.get(&purchase.id.to_string());
+            world.violation(format!("S3: the feed had {seen:?} of {}", purchase.id));
+        }
+    }
+    answers(world, &purchases, acknowledged);
+    let ledger = world.providers.ledger();
+    for text in creates(&ledger).into_iter().chain(budgets(&ledger)) {
+        world.violation(text);
+    }
+}
+
+/// Promises S2, P3, P4, P5 of one purchase.
+fn history(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let numbers: Vec<u32> = transitions
+        .iter()
+        .map(|one| one.status.revision.0)
+        .collect();
+    if numbers != (1..=purchase.status.revision.0).collect::<Vec<_>>() {
+        wrong.push(format!("S2: revisions are not dense: {numbers:?}"));
+    }
+    if purchase.status.revision.0 > REVISIONS_MAX {
+        wrong.push("more revisions than there may be".to_owned());
+    }
+    if purchase.status.finality != Finality::Final {
+        let state = purchase.status.state.as_str();
+        wrong.push(format!("P5: never came to FINAL, left in {state}"));
+    }
+    let pairs = transitions.iter().zip(transitions.iter().skip(1));
+    for (before, after) in pairs {
+        if before.status.finality == Finality::Final {
+            wrong.push("something follows FINAL".to_owned());
+        }
+        if after.from_state != Some(before.status.state) {
+            wrong.push("a step does not begin where the last one ended".to_owned());
+        }
+        if let Some(text) = step(purchase, &before.status, after, ledger) {
+            wrong.push(format!("{text} at revision {}", after.status.revision.0));
+        }
+    }
+    wrong.extend(truth(purchase, transitions, ledger));
+    wrong
+}
+
+/// What is wrong with one step, by promises P3 and P4.
+fn step(
+    purchase: &Purchase,
+    before: &Status,
+    after: &Transition,
+    ledger: &Ledger,
+) -> Option<String> {
+    let status = &after.status;
+    let is_unanswered = matches!(before.state, State::Pending | State::OutcomeUnknown);
+    if before
+        .provider_change_time
+        .is_some_and(|known| status.provider_change_time.is_some_and(|new| new < known))
+    {
+        return Some("an older answer was applied".to_owned());
+    }
+    if status.unmapped && after.cause == Cause::Poll {
+        let kept = (status.state, status.finality) == (before.state, before.finality);
+        let first =
+            is_unanswered && (status.state, status.finality) == (State::Created, Finality::Open);
+        return (!kept && !first).then(|| "P4: an unmapped word changed the state".to_owned());
+    }
+    if (before.state, before.finality) == (status.state, status.finality) {
+        return None;
+    }
+    let explained = match after.cause {
+        Cause::Operator => is_unanswered,
+        Cause::Deadline => {
+            status.finality == Finality::Final && status.state == before.state
+                || status.state == State::OutcomeUnknown && before.state == State::Pending
+                || status.state == State::Expired
+        }
+        Cause::Create | Cause::Poll => match status.state {
+            State::OutcomeUnknown | State::Pending => is_unanswered,
+            State::Failed if is_rejected(status) => (ledger.sent.iter()).any(|sent| {
+                *sent.mark == *purchase.idempotency_key && sent.refused && is_unanswered
+            }),
+            _ => was_said(status, ledger),
+        },
+    };
+    (!explained).then(|| {
+        format!(
+            "P3: {} became {} without cause ({})",
+            before.state.as_str(),
+            status.state.as_str(),
+            after.cause.as_str()
+        )
+    })
+}
+
+fn is_rejected(status: &Status) -> bool {
+    let failure = status.failure.as_ref();
+    failure.is_some_and(|failure| failure.reason == FailureReason::Rejected)
+}
+
+/// The provider's name for a purchase.
+fn name_of(status: &Status) -> Option<String> {
+    let reference = status.reference.as_ref()?;
+    [
+        "session_id",
+        "blockchain_identifier",
+        "purchase_id",
+        "order_id",
+        "transaction_id",
+    ]
+    .into_iter()
+    .map(|part| reference.part(part))
+    .find(|text| !text.is_empty())
+    .map(str::to_owned)
+}
+
+/// Whether the provider has said this before it was committed.
+fn was_said(status: &Status, ledger: &Ledger) -> bool {
+    let Some(name) = name_of(status) else {
+        return false;
+    };
+    let said = Meaning::Definite(status.state, status.finality);
+    (ledger.given.iter()).any(|given| {
+        given.reference == name && given.meaning == said && given.at <= status.observe_time
+    })
+}
+
+/// Once all is quiet, what is known is what the provider says; or its word was an end.
+fn truth(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> Option<String> {
+    let status = &purchase.status;
+    let name = name_of(status)?;
+    let sold = ledger
+        .sold
+        .values()
+        .find(|sold| *sold.provider == *purchase.provider && sold.reference == name)?;
+    let (_, last) = *sold.walk.last()?;
+    let (state, _) = words::meaning(sold.provider, last)?;
+    let ended_by_word = transitions
+        .iter()
+        .any(|one| one.status.finality == Finality::Final && one.cause != Cause::Deadline);
+    let expired = status.state == State::Expired && sold.provider == "masumi";
+    (status.state != state && !ended_by_word && !expired).then(|| {
+        let known = status.state.as_str();
+        format!("P3: the provider's last word is {last}, known is {known}")
+    })
+}
+
+/// Promise C2, as callers see it.
+fn answers(world: &World, purchases: &[Purchase], acknowledged: &[Acknowledged]) {
+    let mut first_answers: BTreeSet<&str> = BTreeSet::new();
+    for one in acknowledged {
+        let known = purchases
+            .iter()
+            .find(|purchase| *purchase.idempotency_key == *one.key);
+        match known {
+            Some(purchase)
+                if purchase.id.to_string() == one.purchase
+                    && purchase.status.revision.0 >= one.revision => {}
+            _ => world.violation(format!("D1: {one:?} was acknowledged and is not there")),
+        }
+        if !one.replayed && !first_answers.insert(&one.key) {
+            world.violation(format!("C2: {} was new twice", one.key));
+        }
+    }
+    let keys: BTreeSet<&str> = purchases.iter().map(|one| &*one.idempotency_key).collect();
+    if keys.len() != purchases.len() {
+        world.violation("C2: two purchases have one key".to_owned());
+    }
+}
+
+/// Promise C2, as providers see it: never two creates but what C3 allows.
+fn creates(ledger: &Ledger) -> Vec<String> {
+    let mut by_mark: BTreeMap<(&str, &str), Vec<&Sent>> = BTreeMap::new();
+    for sent in &ledger.sent {
+        let place = (sent.provider, sent.mark.as_str());
+        by_mark.entry(place).or_default().push(sent);
+    }
+    let mut wrong = Vec::new();
+    for ((provider, mark), sent) in by_mark {
+        let sales = ledger
+            .sold
+            .values()
+            .filter(|sold| sold.provider == provider && sold.mark == mark)
+            .count();
+        if sales > 1 {
+            wrong.push(format!("C2: {provider} sold {mark} {sales} times"));
+        }
+        let looked_at: Vec<&&Sent> = sent.iter().filter(|sent| !sent.turned_away).collect();
+        let allowed = match provider {
+            "masumi" => true,
+            "devdraft" => {
+                let first = sent[0];
+                (sent.iter()).all(|one| one.key == first.key && one.at.since(first.at) < KEY_LIVES)
+            }
+            _ => {
+                looked_at.len() <= 1
+                    && sent
+                        .last()
+                        .is_none_or(|last| looked_at.is_empty() || !last.turned_away)
+            }
+        };
+        if !allowed {
+            let count = looked_at.len();
+            wrong.push(format!("C2: {mark} was sent to {provider} {count} times"));
+        }
+    }
+    wrong
+}
+
+/// Promise P2: no account exceeds its requests per minute, restarts or not.
+fn budgets(ledger: &Ledger) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (provider, limit) in LIMITS {
+        let times: &[Timestamp] = ledger.requests.get(provider).map_or(&[], Vec::as_slice);
+        let most = times
+            .windows(limit + 1)
+            .find(|window| window[limit].since(window[0]) < Duration::from_secs(60));
+        if let Some(window) = most {
+            let at = window[limit];
+            wrong.push(format!(
+                "P2: {provider} had more than {limit} a minute at {at}"
+            ));
+        }
+    }
+    wrong
+}

@@ -1,0 +1,35 @@
+//! The whole service in virtual time, under faults drawn from a seed.
+//!
+//! [`run`] opens the real house over the memory journal, five scripted providers and a network in
+//! memory, lets callers create and watch by real gRPC while the network parts, connections break,
+//! the disk refuses and the process dies, and then checks every history against the journal. The
+//! same seed is the same run.
+//!
+//! The network is this crate's own and not turmoil's: there every host's clock moves by fixed
+//! steps, and a run of hours, which horizons and deadlines need, would be millions of them. On one
+//! paused clock, time jumps to whatever happens next.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a harness: whatever it cannot do fails the run with its seed"
+)]
+
+mod answers;
+mod buyer;
+mod check;
+mod network;
+mod process;
+mod providers;
+mod store;
+#[cfg(test)]
+mod tests;
+mod watcher;
+mod words;
+mod world;
+
+use world::World;
+
+pub use world::{Outcome, run};

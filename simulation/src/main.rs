@@ -1,0 +1,110 @@
+//! Runs seeds of the simulation: `--seed N` for one, `--seeds A..B` for many.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command: what it finds is what it prints"
+)]
+
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use clap::Parser;
+use tillwatch_simulation::{Outcome, run};
+
+/// Runs the whole service in virtual time, under faults drawn from a seed.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// One seed, replayed; `TILLWATCH_SIMULATION_LOG` (such as `debug`) shows the service's log.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Seeds from A up to B, without B.
+    #[arg(long, value_parser = seeds, conflicts_with = "seed")]
+    seeds: Option<(u64, u64)>,
+    /// How many run at once.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+}
+
+fn seeds(text: &str) -> Result<(u64, u64), String> {
+    let parsed = text
+        .split_once("..")
+        .and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    parsed.ok_or_else(|| "is two numbers with .. between them".to_owned())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Ok(filter) = std::env::var("TILLWATCH_SIMULATION_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).init();
+    }
+    let (from, to) = match (arguments.seed, arguments.seeds) {
+        (Some(seed), _) => (seed, seed.saturating_add(1)),
+        (None, seeds) => seeds.unwrap_or((0, 100)),
+    };
+    let next = AtomicU64::new(from);
+    let work = || {
+        let mut total = Outcome::default();
+        let mut runs = 0_u64;
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= to {
+                return (runs, total);
+            }
+            let outcome = run(seed);
+            report(&outcome);
+            runs += 1;
+            total.purchases += outcome.purchases;
+            total.revisions += outcome.revisions;
+            total.streams += outcome.streams;
+            total.messages += outcome.messages;
+            total.histories += outcome.histories;
+            total.creates += outcome.creates;
+            total.restarts += outcome.restarts;
+            total.violations.extend(outcome.violations);
+            if to - from == 1 {
+                println!("digest {:016x}", outcome.digest);
+            }
+        }
+    };
+    let totals: Vec<(u64, Outcome)> = std::thread::scope(|scope| {
+        let jobs: Vec<_> = (0..arguments.jobs.max(1))
+            .map(|_| scope.spawn(work))
+            .collect();
+        jobs.into_iter().filter_map(|job| job.join().ok()).collect()
+    });
+    let sum = |count: fn(&Outcome) -> u64| totals.iter().map(|(_, one)| count(one)).sum::<u64>();
+    let runs: u64 = totals.iter().map(|(runs, _)| runs).sum();
+    println!(
+        "{runs} seeds: {} purchases, {} revisions, {} creates at providers, {} restarts, \
+         {} streams, {} messages, {} histories followed to their end, {} violations",
+        sum(|one| one.purchases),
+        sum(|one| one.revisions),
+        sum(|one| one.creates),
+        sum(|one| one.restarts),
+        sum(|one| one.streams),
+        sum(|one| one.messages),
+        sum(|one| one.histories),
+        sum(|one| one.violations.len() as u64),
+    );
+    let complete = runs == to.saturating_sub(from);
+    if complete && totals.iter().all(|(_, one)| one.violations.is_empty()) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn report(outcome: &Outcome) {
+    for violation in &outcome.violations {
+        eprintln!("seed {}: {violation}", outcome.seed);
+    }
+    if !outcome.violations.is_empty() {
+        eprintln!(
+            "replay: cargo run -p tillwatch-simulation -- --seed {}",
+            outcome.seed
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! One life of the server process: the whole house over the store, the providers and the network.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tillwatch_server::{
+    House, Parts,
+    account::{Account, Accounts},
+    cadence::Schedule,
+    fingerprint::Keyring,
+    grpc,
+    identity::{Caller, Callers, Grant, Scope},
+    journal::Journal,
+    listener::{self, PanicLayer},
+    provider,
+    purchase::{AccountName, CallerName, Secret},
+    upstream::scripted::Scripted,
+};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use crate::{
+    World,
+    store::{Budgets, Life, Mortal},
+    words::PROVIDERS,
+};
+
+/// How long a terminal status is followed in a run.
+pub const HORIZON: Duration = Duration::from_secs(1_800);
+
+/// A running server.
+pub struct Process {
+    house: House,
+    life: Life,
+    serving: JoinHandle<()>,
+}
+
+impl Process {
+    /// Starts over what the store holds.
+    pub async fn start(world: &World, number: u64) -> Self {
+        let life = Life::new();
+        let journal: Arc<dyn Journal> = Arc::new(Mortal::new(
+            world.journal.reopened(),
+            life.clone(),
+            world.seed ^ (number << 32),
+        ));
+        let accounts = accounts(world, &journal, &life).await;
+        let parts = Parts {
+            clock: world.clock.clone(),
+            journal,
+            keyring: Keyring::parse(&Keyring::new_file("k1", [7; 32])).unwrap(),
+            accounts,
+            callers: callers(),
+            limits: grpc::Limits {
+                streams: 10_000,
+                streams_per_caller: 10_000,
+                stream_age: (number % 2 == 1).then_some(Duration::from_secs(600)),
+            },
+            retention: Duration::from_secs(90 * 86_400),
+        };
+        let house = House::open(parts).await.unwrap();
+        let router = listener::server()
+            .layer(PanicLayer)
+            .add_service(house.service())
+            .add_service(house.health());
+        let incoming = UnboundedReceiverStream::new(world.network.listen());
+        let serving = tokio::spawn(async move {
+            drop(router.serve_with_incoming(incoming).await);
+        });
+        Self {
+            house,
+            life,
+            serving,
+        }
+    }
+
+    /// The process is gone from one moment to the next.
+    pub fn kill(self, world: &World) {
+        self.life.end();
+        self.serving.abort();
+        world.network.close();
+    }
+
+    /// The process ends as a SIGTERM asks it to.
+    pub async fn drain(self, world: &World) {
+        world.network.disturbed_now();
+        let drained = tokio::time::timeout(Duration::from_secs(20), self.house.drain()).await;
+        drop(drained);
+        self.life.end();
+        self.serving.abort();
+        world.network.close();
+    }
+}
+
+async fn accounts(world: &World, journal: &Arc<dyn Journal>, life: &Life) -> Accounts {
+    let mut opened = Vec::new();
+    for name in PROVIDERS {
+        let row = provider::registered(name).unwrap();
+        let secrets: BTreeMap<String, Secret> = (row.secrets.iter())
+            .map(|secret| ((*secret).to_owned(), Secret::new("simulated")))
+            .collect();
+        let mut policy = (row.policy)();
+        policy.horizon = Some(HORIZON);
+        policy.after_terminal = Schedule::of(&[], 120_000);
+        if name == "phygitals" {
+            policy.schedule = Schedule::of(&[(60, 1)], 10_000);
+            policy.creates_per_minute = 6;
+        }
+        if name == "carbon" {
+            policy.schedule = Schedule::of(&[(300, 5)], 60_000);
+        }
+        let (providers, life) = (Arc::clone(&world.providers), life.clone());
+        let upstream = Scripted::new(move |request| {
+            Arc::clone(&providers).answer(name, request, life.clone())
+        });
+        let budgets = Arc::new(Budgets(Arc::clone(journal)));
+        let account = Account::open(
+            AccountName::new(name),
+            (row.build)(&secrets).unwrap(),
+            policy,
+            Arc::new(upstream),
+            world.clock.clone(),
+            budgets,
+        );
+        opened.push(account.await);
+    }
+    Accounts::new(opened)
+}
+
+fn callers() -> Callers {
+    let grant = Grant {
+        name: CallerName::new("shop"),
+        scopes: [Scope::Create, Scope::Adopt, Scope::Read, Scope::Operate].into(),
+        accounts: None,
+    };
+    Callers::default().with(Caller::new(grant), &[], true)
+}

@@ -1,0 +1,371 @@
+//! One run: the world, the storm over it, the quiet after it.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tillwatch_proto::v1::{
+    CarbonReference, DevdraftReference, InabitReference, MasumiReference, NotCreated,
+    PhygitalsReference, ProviderReference, ResolvePurchaseRequest,
+    provider_reference::Reference as Named, purchase_service_client::PurchaseServiceClient,
+    resolve_purchase_request::Resolution,
+};
+use tillwatch_server::{
+    clock::Clock,
+    journal::{Journal as _, Record, memory::MemoryJournal},
+    purchase::{State, Timestamp},
+};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    buyer::{self, Acknowledged},
+    check,
+    network::Network,
+    process::Process,
+    providers::{Providers, Sold},
+    watcher,
+};
+
+/// 2026-07-01T10:00:00Z.
+const START_MS: i64 = 1_782_900_000_000;
+/// How long everything goes wrong.
+const STORM: Duration = Duration::from_secs(2_400);
+/// How long after the storm all has to be over: pay-by times, their hour of grace, the horizon.
+const QUIET_MAX: Duration = Duration::from_secs(12 * 3_600);
+/// Connections that callers share.
+const CHANNELS: u64 = 4;
+
+/// What a run was, and what was wrong in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Broken promises; none where all is well.
+    pub violations: Vec<String>,
+    /// Purchases in the journal at its end.
+    pub purchases: u64,
+    /// Their revisions.
+    pub revisions: u64,
+    /// Streams that were opened.
+    pub streams: u64,
+    /// Messages that watchers had.
+    pub messages: u64,
+    /// Watchers' histories that were followed to their end.
+    pub histories: u64,
+    /// Creates that reached a provider.
+    pub creates: u64,
+    /// Times that the server began anew.
+    pub restarts: u64,
+    /// Equal for equal runs.
+    pub digest: u64,
+}
+
+/// Everything that the actors of a run share.
+pub struct World {
+    pub seed: u64,
+    pub clock: Clock,
+    /// What is on disk.
+    pub journal: Arc<MemoryJournal>,
+    pub network: Network,
+    pub providers: Arc<Providers>,
+    random: Mutex<StdRng>,
+    channels: Vec<Channel>,
+    actors: Mutex<JoinSet<()>>,
+    outcome: Mutex<Outcome>,
+    acknowledged: Mutex<Vec<Acknowledged>>,
+    quiet: watch::Sender<bool>,
+    is_over: AtomicBool,
+}
+
+/// Runs a seed from its beginning to its end, checks included.
+pub fn run(seed: u64) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(simulate(seed))
+}
+
+async fn simulate(seed: u64) -> Outcome {
+    let world = Arc::new(World::new(seed));
+    let follower = tokio::spawn(watcher::follow_all(Arc::clone(&world)));
+    let mut process = Process::start(&world, 0).await;
+    let first = world.number(5);
+    for number in 0..4 + world.number(6) {
+        world.spawn(buyer::buy(Arc::clone(&world), first + number));
+    }
+    process = storm(&world, process).await;
+    world.providers.calm();
+    world.journal.fail_writes(false);
+    world.quiet.send_replace(true);
+    let limit = Instant::now() + QUIET_MAX;
+    let mut settles = Instant::now() + Duration::from_secs(1_800);
+    while Instant::now() < limit && !world.is_settled().await {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        if Instant::now() >= settles {
+            settle_by_hand(&world).await;
+            settles = Instant::now() + Duration::from_secs(600);
+        }
+    }
+    if !world.is_settled().await {
+        let running = world.actors.lock().unwrap().len();
+        world.violation(format!("P5: not over in time; {running} actors wait"));
+    }
+    world.is_over.store(true, Ordering::SeqCst);
+    let fed = follower.await.unwrap();
+    let acknowledged = std::mem::take(&mut *world.acknowledged.lock().unwrap());
+    check::run(&world, &fed, &acknowledged).await;
+    process.kill(&world);
+    world.outcome(&fed).await
+}
+
+/// Everything that can go wrong, goes wrong.
+async fn storm(world: &Arc<World>, mut process: Process) -> Process {
+    let ends = Instant::now() + STORM;
+    let mut number = 0;
+    while Instant::now() < ends {
+        let calm = Duration::from_millis(world.number(240_000));
+        tokio::time::sleep(calm).await;
+        match world.number(8) {
+            0 | 1 => world.network.part(world.millis(45_000)),
+            2 => world.network.cut(0.5),
+            3 => {
+                world.journal.fail_writes(true);
+                tokio::time::sleep(world.millis(15_000)).await;
+                world.journal.fail_writes(false);
+            }
+            4 => {
+                process.drain(world).await;
+                number += 1;
+                process = Process::start(world, number).await;
+                world.network.disturbed_now();
+            }
+            _ => {
+                process.kill(world);
+                number += 1;
+                if world.number(2) == 0 {
+                    tokio::time::sleep(world.millis(40_000)).await;
+                }
+                process = Process::start(world, number).await;
+                world.network.disturbed_now();
+            }
+        }
+    }
+    world.outcome.lock().unwrap().restarts = number;
+    process
+}
+
+/// What an operator does about purchases that cannot be settled otherwise: looks at the provider.
+async fn settle_by_hand(world: &Arc<World>) {
+    for record in world.open_records().await {
+        let status = &record.purchase.status;
+        if status.state != State::OutcomeUnknown || status.reference.is_some() {
+            continue;
+        }
+        let provider = record.purchase.provider.clone();
+        let sold = {
+            let ledger = world.providers.ledger();
+            let mut sold = ledger.sold.values();
+            sold.find(|sold| {
+                *sold.provider == *provider && *sold.mark == *record.purchase.idempotency_key
+            })
+            .cloned()
+        };
+        let resolution = match sold {
+            Some(sold) => Resolution::Reference(reference(&sold)),
+            None => Resolution::NotCreated(NotCreated {
+                note: "nothing there".to_owned(),
+            }),
+        };
+        let request = ResolvePurchaseRequest {
+            purchase_id: record.purchase.id.to_string(),
+            expected_revision: status.revision.0,
+            resolution: Some(resolution),
+        };
+        drop(world.client().resolve_purchase(request).await);
+    }
+}
+
+fn reference(sold: &Sold) -> ProviderReference {
+    let id = sold.reference.clone();
+    let named = match sold.provider {
+        "phygitals" => Named::Phygitals(PhygitalsReference { session_id: id }),
+        "masumi" => Named::Masumi(MasumiReference {
+            blockchain_identifier: id,
+            network: "Preprod".to_owned(),
+        }),
+        "inabit" => Named::Inabit(InabitReference { purchase_id: id }),
+        "carbon" => Named::Carbon(CarbonReference {
+            order_id: id,
+            contact_id: "ab5b0000-0000-4000-8000-000000000001".to_owned(),
+        }),
+        _ => Named::Devdraft(DevdraftReference { transaction_id: id }),
+    };
+    ProviderReference {
+        reference: Some(named),
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let start = Timestamp::from_millis(START_MS).unwrap();
+        let clock = Clock::simulated(start, seed);
+        let journal = Arc::new(MemoryJournal::new("simulated"));
+        let network = Network::new(seed ^ 0x6e65);
+        let providers = Providers::new(seed ^ 0x7072, clock.clone(), Arc::clone(&journal));
+        let channels = (0..CHANNELS).map(|_| channel(&network)).collect();
+        Self {
+            seed,
+            clock,
+            journal,
+            network,
+            providers,
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            channels,
+            actors: Mutex::default(),
+            outcome: Mutex::new(Outcome {
+                seed,
+                ..Outcome::default()
+            }),
+            acknowledged: Mutex::default(),
+            quiet: watch::Sender::new(false),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// A number below `below` from the run's seed.
+    pub fn number(&self, below: u64) -> u64 {
+        self.random.lock().unwrap().random_range(0..below)
+    }
+
+    fn millis(&self, below: u64) -> Duration {
+        Duration::from_millis(self.number(below))
+    }
+
+    /// A client on one of the shared connections.
+    pub fn client(&self) -> PurchaseServiceClient<Channel> {
+        let place = self.number(CHANNELS) as usize;
+        PurchaseServiceClient::new(self.channels[place].clone())
+    }
+
+    /// One more actor, for whose end the run waits.
+    pub fn spawn(&self, actor: impl Future<Output = ()> + Send + 'static) {
+        self.actors.lock().unwrap().spawn(actor);
+    }
+
+    /// A broken promise.
+    pub fn violation(&self, text: String) {
+        let now = self.clock.now();
+        let mut outcome = self.outcome.lock().unwrap();
+        outcome.violations.push(format!("{now} {text}"));
+    }
+
+    pub fn acknowledged(&self, acknowledged: Acknowledged) {
+        self.acknowledged.lock().unwrap().push(acknowledged);
+    }
+
+    pub fn count_stream(&self) {
+        self.outcome.lock().unwrap().streams += 1;
+    }
+
+    pub fn count_message(&self) {
+        self.outcome.lock().unwrap().messages += 1;
+    }
+
+    pub fn count_history(&self) {
+        self.outcome.lock().unwrap().histories += 1;
+    }
+
+    /// The time of day of a moment.
+    pub fn time_of(&self, moment: Instant) -> Timestamp {
+        self.clock.now().minus(moment.elapsed())
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        *self.quiet.borrow()
+    }
+
+    /// Returns once the storm is over.
+    pub async fn quiet(&self) {
+        drop(self.quiet.subscribe().wait_for(|quiet| *quiet).await);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::SeqCst)
+    }
+
+    /// Records that are not FINAL.
+    pub async fn open_records(&self) -> Vec<Record> {
+        self.journal.open_records(None, 1_000).await.unwrap()
+    }
+
+    async fn is_settled(&self) -> bool {
+        let mut failed = Vec::new();
+        let is_empty = {
+            let mut actors = self.actors.lock().unwrap();
+            while let Some(ended) = actors.try_join_next() {
+                if let Err(error) = ended {
+                    failed.push(error.to_string());
+                }
+            }
+            actors.is_empty()
+        };
+        for error in failed {
+            self.violation(format!("an actor failed: {error}"));
+        }
+        is_empty && self.open_records().await.is_empty()
+    }
+
+    async fn outcome(&self, fed: &BTreeMap<String, Vec<u32>>) -> Outcome {
+        let mut hasher = DefaultHasher::new();
+        let mut outcome = self.outcome.lock().unwrap().clone();
+        let (committed, _) = self
+            .journal
+            .tail(None, tillwatch_server::journal::Position(0), 1_000_000)
+            .await
+            .unwrap();
+        for one in &committed {
+            let status = &one.purchase.status;
+            one.purchase.id.to_string().hash(&mut hasher);
+            (status.revision.0, status.state.as_str()).hash(&mut hasher);
+            status.observe_time.as_millis().hash(&mut hasher);
+        }
+        fed.hash(&mut hasher);
+        let ledger = self.providers.ledger();
+        (ledger.given.len(), ledger.sent.len(), outcome.messages).hash(&mut hasher);
+        outcome.violations.extend(ledger.violations.iter().cloned());
+        outcome.creates = ledger.sent.len() as u64;
+        outcome.revisions = committed.len() as u64;
+        outcome.purchases = committed
+            .iter()
+            .filter(|one| one.from_state.is_none())
+            .count() as u64;
+        outcome.digest = hasher.finish();
+        outcome
+    }
+}
+
+/// A connection that is made anew whenever it is lost.
+fn channel(network: &Network) -> Channel {
+    let network = network.clone();
+    Endpoint::from_static("http://simulated")
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .keep_alive_while_idle(true)
+        .connect_with_connector_lazy(tower::service_fn(move |_| {
+            let network = network.clone();
+            async move { network.connect().await.map(TokioIo::new) }
+        }))
+}

@@ -1,0 +1,226 @@
+//! SIGKILL at random moments, under a load of creates and watches: what was acknowledged or seen is
+//! there afterwards, and nothing was bought twice.
+//!
+//! `TILLWATCH_KILL_ROUNDS=100` asks for more rounds.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tillwatch_proto::v1::{
+    CreatePurchaseRequest, GetStatusRequest, ListPurchasesRequest, WatchStatusRequest,
+    get_status_request::Key, watch_status_response::Event,
+};
+use tillwatch_sandbox::{PROVIDERS, Scenario};
+use tokio::task::JoinSet;
+
+use crate::{
+    house::{House, Settings, Stub},
+    orders::request,
+    process::within,
+};
+
+/// Rounds where none are asked for.
+const ROUNDS: u64 = 20;
+/// Callers that create at once.
+const BUYERS: u64 = 5;
+/// The longest that a server lives.
+const LIFE_MS_MAX: u64 = 700;
+
+/// What callers know, whatever becomes of the server.
+#[derive(Default)]
+struct Known {
+    /// Orders that were sent, by key.
+    sent: BTreeMap<String, CreatePurchaseRequest>,
+    /// Purchases that were acknowledged, by key.
+    acknowledged: BTreeMap<String, String>,
+    /// States that watchers saw, by purchase and revision.
+    seen: BTreeMap<(String, u32), i32>,
+}
+
+type Shared = Arc<Mutex<Known>>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_or_seen_survives_any_kill() {
+    let rounds = std::env::var("TILLWATCH_KILL_ROUNDS");
+    let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+    let mut house = House::start(Settings::default()).await;
+    let known = Shared::default();
+    for round in 0..rounds {
+        let mut load = JoinSet::new();
+        for buyer in 0..BUYERS {
+            let stub = house.stub("shop").await;
+            load.spawn(buy(stub, known.clone(), format!("{round}-{buyer}")));
+        }
+        let life = Duration::from_millis(rand::random_range(20..LIFE_MS_MAX));
+        tokio::time::sleep(life).await;
+        house.server.kill().await;
+        load.shutdown().await;
+        house.restart().await;
+        let stub = house.stub("shop").await;
+        let lost = lost(stub, &known, &format!("{round}-")).await;
+        assert_eq!(lost, Vec::<String>::new(), "round {round}");
+    }
+    let stub = house.stub("shop").await;
+    repeated_keys_name_the_same(&stub, &known).await;
+    let lost = lost(stub, &known, "").await;
+    assert_eq!(lost, Vec::<String>::new(), "at the end");
+    let bought = nothing_was_bought_twice(&house).await;
+    let known = known.lock().unwrap();
+    eprintln!(
+        "{rounds} kills: {} purchases acknowledged, {bought} recorded, {} revisions seen",
+        known.acknowledged.len(),
+        known.seen.len()
+    );
+    assert!(known.acknowledged.len() as u64 > rounds);
+}
+
+/// Creates one purchase after the other, at each provider in turn, and watches them.
+async fn buy(mut stub: Stub, known: Shared, name: String) {
+    let mut watches = JoinSet::new();
+    for number in 0_usize.. {
+        let key = format!("{name}-{number}");
+        let request = request(&key, PROVIDERS[number % 5], Scenario::Paid);
+        let sent = (key.clone(), request.clone());
+        known.lock().unwrap().sent.extend([sent]);
+        let Ok(answer) = stub.create_purchase(request).await else {
+            continue;
+        };
+        let purchase = answer.into_inner().purchase.unwrap();
+        let id = purchase.id.clone();
+        let status = purchase.status.unwrap();
+        let mut all = known.lock().unwrap();
+        all.acknowledged.insert(key, purchase.id.clone());
+        all.seen
+            .insert((purchase.id, status.revision), status.state);
+        drop(all);
+        watches.spawn(watch(stub.clone(), known.clone(), id));
+    }
+}
+
+async fn watch(mut stub: Stub, known: Shared, id: String) {
+    let request = WatchStatusRequest {
+        purchase_id: id.clone(),
+        after_revision: Some(0),
+        ..WatchStatusRequest::default()
+    };
+    let Ok(stream) = stub.watch_status(request).await else {
+        return;
+    };
+    let mut stream = stream.into_inner();
+    while let Ok(Some(message)) = stream.message().await {
+        if let Some(Event::Transition(step)) = message.event {
+            let status = step.status.unwrap();
+            let place = (id.clone(), status.revision);
+            known.lock().unwrap().seen.insert(place, status.state);
+        }
+    }
+}
+
+/// What the store does not have of what callers know, for keys that begin so.
+async fn lost(mut stub: Stub, known: &Shared, keys: &str) -> Vec<String> {
+    let mut lost = Vec::new();
+    let (acknowledged, seen) = {
+        let known = known.lock().unwrap();
+        (known.acknowledged.clone(), known.seen.clone())
+    };
+    for (key, id) in acknowledged.iter().filter(|(key, _)| key.starts_with(keys)) {
+        let request = GetStatusRequest {
+            key: Some(Key::IdempotencyKey(key.clone())),
+            ..GetStatusRequest::default()
+        };
+        match stub.get_status(request).await {
+            Ok(answer) if answer.get_ref().purchase.as_ref().unwrap().id == *id => {}
+            other => {
+                lost.push(format!("{key} {id}: {other:?}"));
+                continue;
+            }
+        }
+        let states = states(&mut stub, id).await;
+        for ((_, revision), state) in seen.range((id.clone(), 0)..=(id.clone(), u32::MAX)) {
+            if states.get(*revision as usize - 1) != Some(state) {
+                lost.push(format!("{id}: revision {revision} in state {state}"));
+            }
+        }
+    }
+    lost
+}
+
+/// A purchase's states so far, by revision; that they are dense is checked here.
+async fn states(stub: &mut Stub, id: &str) -> Vec<i32> {
+    let request = WatchStatusRequest {
+        purchase_id: id.to_owned(),
+        after_revision: Some(0),
+        ..WatchStatusRequest::default()
+    };
+    let mut stream = stub.watch_status(request).await.unwrap().into_inner();
+    let mut states = Vec::new();
+    while let Some(message) = within("a message", stream.message()).await.unwrap() {
+        match message.event.unwrap() {
+            Event::Transition(step) => {
+                let status = step.status.unwrap();
+                states.push(status.state);
+                assert_eq!(status.revision as usize, states.len(), "{id}");
+            }
+            // Caught up.
+            Event::Heartbeat(_) => break,
+            Event::Snapshot(_) => panic!("a snapshot that was not asked for"),
+        }
+    }
+    states
+}
+
+/// Promise C2, over all keys that were ever sent. All at once: some wait for the end of an attempt
+/// that a killed server had begun.
+async fn repeated_keys_name_the_same(stub: &Stub, known: &Shared) {
+    let (sent, acknowledged) = {
+        let known = known.lock().unwrap();
+        (known.sent.clone(), known.acknowledged.clone())
+    };
+    let mut repeats = JoinSet::new();
+    for (key, request) in sent {
+        let (mut stub, id) = (stub.clone(), acknowledged.get(&key).cloned());
+        repeats.spawn(async move {
+            let answer = within("a repeat", stub.create_purchase(request)).await;
+            if let Some(id) = id {
+                let answer = answer.unwrap().into_inner();
+                assert!(answer.replayed, "{key}");
+                assert_eq!(answer.purchase.unwrap().id, id, "{key}");
+            }
+        });
+    }
+    repeats.join_all().await;
+}
+
+/// Every purchase at a provider belongs to one of ours: none was sent twice or without an intent.
+async fn nothing_was_bought_twice(house: &House) -> u64 {
+    let mut stub = house.stub("desk").await;
+    let mut recorded: BTreeMap<String, u64> = BTreeMap::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListPurchasesRequest {
+            page_size: 1_000,
+            page_token,
+            ..ListPurchasesRequest::default()
+        };
+        let page = stub.list_purchases(request).await.unwrap().into_inner();
+        for purchase in page.purchases {
+            *recorded.entry(purchase.provider).or_default() += 1;
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    for provider in PROVIDERS {
+        let bought = house.sandbox.created(provider);
+        let recorded = recorded.get(provider).copied().unwrap_or_default();
+        assert!(
+            bought <= recorded,
+            "{provider}: {bought} bought, {recorded} recorded"
+        );
+    }
+    recorded.values().sum()
+}
