@@ -51,6 +51,8 @@ fn secrets(provider: &str) -> &'static [&'static str] {
 pub struct Settings {
     /// How the sandbox runs.
     pub sandbox: Options,
+    /// What stands between the server and the sandbox, if anything does.
+    pub front: Option<SocketAddr>,
     /// Lines for `[listen]` beside the addresses.
     pub listen: String,
     /// Lines for each account's `[polling]`, before the usual ones, which they replace.
@@ -69,6 +71,7 @@ impl Default for Settings {
                 speed: 10.0,
                 ..Options::default()
             },
+            front: None,
             listen: "drain = \"10s\"".to_owned(),
             polling: vec![
                 ("schedule", r#"[{ every = "100ms" }]"#),
@@ -105,12 +108,13 @@ impl Settings {
             );
             text.push_str(&caller);
         }
+        let providers = self.front.unwrap_or(sandbox);
         for provider in PROVIDERS {
             let account = account(provider);
             let _ = writeln!(
                 text,
                 "\n[accounts.{account}]\nprovider = \"{provider}\"\n\
-                 base_url = \"http://{sandbox}/{provider}\"\n\
+                 base_url = \"http://{providers}/{provider}\"\n\
                  allow_insecure = true\nallow_private_networks = true"
             );
             for secret in secrets(provider) {

@@ -30,6 +30,7 @@ mod endings;
 mod kill_loop;
 mod probes;
 mod providers;
+mod readme;
 mod reads;
 mod refusals;
 mod restart;

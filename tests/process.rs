@@ -171,14 +171,6 @@ impl Server {
         let _ = within("its last line", lines.wait_for(|_| false)).await;
         status
     }
-
-    /// Waits for a line with a text in it.
-    pub async fn says(&self, text: &str) {
-        let mut lines = self.lines.clone();
-        let said = lines.wait_for(|lines| lines.iter().any(|line| line.contains(text)));
-        let said = within(&format!("the server says {text:?}"), said).await;
-        assert!(said.is_ok(), "ended without {text:?}");
-    }
 }
 
 /// The address in a line such as `… gRPC address="127.0.0.1:41234"`.

@@ -71,7 +71,12 @@ fn codes(house: &House, provider: &str) -> Vec<String> {
     codes
 }
 
-async fn check(provider: &str, scenario: Scenario, expected: (PurchaseState, Finality)) {
+async fn check(
+    provider: &str,
+    scenario: Scenario,
+    until: WatchUntil,
+    expected: (PurchaseState, Finality),
+) -> Vec<PurchaseStatus> {
     let house = House::still().await;
     let mut shop = house.stub("shop").await;
     let created = shop
@@ -80,7 +85,7 @@ async fn check(provider: &str, scenario: Scenario, expected: (PurchaseState, Fin
     let created = created.unwrap().into_inner();
     assert!(!created.replayed);
     let id = created.purchase.unwrap().id;
-    let seen = walk(&house, provider, &id, WatchUntil::Terminal);
+    let seen = walk(&house, provider, &id, until);
     let seen = within("the end", seen).await;
     let revisions: Vec<u32> = seen.iter().map(|status| status.revision).collect();
     let dense: Vec<u32> = (1..).take(seen.len()).collect();
@@ -96,6 +101,7 @@ async fn check(provider: &str, scenario: Scenario, expected: (PurchaseState, Fin
     let last = seen.last().unwrap();
     assert_eq!((last.state(), last.finality()), expected, "{provider}");
     assert_eq!(house.sandbox.created(provider), 1);
+    seen
 }
 
 #[tokio::test]
@@ -105,6 +111,114 @@ async fn a_watcher_of_each_provider_sees_every_revision_in_the_providers_order()
             "phygitals" | "carbon" => Finality::Final,
             _ => Finality::Terminal,
         };
-        check(provider, Scenario::Paid, (PurchaseState::Completed, end)).await;
+        let end = (PurchaseState::Completed, end);
+        check(provider, Scenario::Paid, WatchUntil::Terminal, end).await;
+    }
+}
+
+#[tokio::test]
+async fn a_watcher_until_final_sees_what_follows_a_terminal_status() {
+    let swept = (PurchaseState::Completed, Finality::Final);
+    let seen = check("inabit", Scenario::Paid, WatchUntil::Final, swept).await;
+    let completed = seen
+        .iter()
+        .filter(|one| one.state() == PurchaseState::Completed);
+    let finalities: Vec<Finality> = completed.map(PurchaseStatus::finality).collect();
+    assert_eq!(finalities, [Finality::Terminal, Finality::Final]);
+    let refunded = (PurchaseState::Refunded, Finality::Final);
+    let seen = check("devdraft", Scenario::Refunded, WatchUntil::Final, refunded).await;
+    assert!(
+        seen.iter()
+            .any(|one| one.state() == PurchaseState::Returned)
+    );
+}
+
+#[tokio::test]
+async fn each_end_is_told_in_the_words_of_all_providers() {
+    let (terminal, last) = (Finality::Terminal, Finality::Final);
+    let table = [
+        ("phygitals", Scenario::Declined, PurchaseState::Failed, last),
+        (
+            "masumi",
+            Scenario::Declined,
+            PurchaseState::Canceled,
+            terminal,
+        ),
+        (
+            "masumi",
+            Scenario::Refunded,
+            PurchaseState::Refunded,
+            terminal,
+        ),
+        (
+            "masumi",
+            Scenario::Disputed,
+            PurchaseState::DisputeSettled,
+            terminal,
+        ),
+        (
+            "inabit",
+            Scenario::Declined,
+            PurchaseState::Failed,
+            terminal,
+        ),
+        (
+            "inabit",
+            Scenario::Expired,
+            PurchaseState::Expired,
+            terminal,
+        ),
+        (
+            "inabit",
+            Scenario::Underpaid,
+            PurchaseState::Expired,
+            terminal,
+        ),
+        ("carbon", Scenario::Declined, PurchaseState::Failed, last),
+        ("carbon", Scenario::Expired, PurchaseState::Canceled, last),
+        (
+            "devdraft",
+            Scenario::Declined,
+            PurchaseState::Failed,
+            terminal,
+        ),
+        ("devdraft", Scenario::Expired, PurchaseState::Canceled, last),
+    ];
+    for (provider, scenario, state, finality) in table {
+        let end = (state, finality);
+        let seen = check(provider, scenario, WatchUntil::Terminal, end).await;
+        let failure = seen.last().unwrap().failure.clone();
+        let fails = !matches!(
+            state,
+            PurchaseState::Refunded | PurchaseState::DisputeSettled
+        );
+        assert_eq!(failure.is_some(), fails, "{provider} {scenario:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_word_that_nobody_knows_keeps_the_state_and_is_no_end() {
+    for provider in ["masumi", "inabit", "carbon", "devdraft"] {
+        let end = match provider {
+            "carbon" => Finality::Final,
+            _ => Finality::Terminal,
+        };
+        let end = (PurchaseState::Completed, end);
+        let seen = check(provider, Scenario::Unknown, WatchUntil::Terminal, end).await;
+        let unknown = |status: &PurchaseStatus| {
+            let words = status.provider_status.clone().unwrap_or_default();
+            words.code == "SANDBOX_UNKNOWN"
+        };
+        let at = seen
+            .iter()
+            .position(unknown)
+            .expect("the word itself is told");
+        assert!(seen[at].provider_status.as_ref().unwrap().unmapped);
+        assert_eq!(seen[at].state(), seen[at - 1].state(), "{provider}");
+        assert_eq!(seen[at].finality(), Finality::Open, "{provider}");
+        assert_eq!(
+            seen[at].attention.as_ref().unwrap().reason,
+            "UNMAPPED_STATUS"
+        );
     }
 }

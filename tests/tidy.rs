@@ -3,11 +3,11 @@
 //! The module table is here and in `docs/ARCHITECTURE.md`: a new row or a new right needs a reason
 //! there.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+mod sources;
+
+use std::{collections::BTreeSet, fs};
+
+use sources::{climbs_out, files, imported, root, says, server_code, sources, uncommented, word};
 
 /// Each module of the server, and the modules of it that it may use.
 const MODULES: &[(&str, &[&str])] = &[
@@ -17,6 +17,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("cadence", &["purchase"]),
     ("clock", &["purchase"]),
     ("fingerprint", &["purchase"]),
+    ("failpoint", &[]),
     ("upstream", &["purchase", "clock"]),
     (
         "provider",
@@ -47,6 +48,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "journal",
             "feed",
             "fingerprint",
+            "failpoint",
             "clock",
         ],
     ),
@@ -140,154 +142,18 @@ const FLOATS_ALLOWED: [&str; 10] = [
 /// The longest that a source file may be.
 const LINES_MAX: usize = 600;
 
-fn root() -> PathBuf {
-    let server = Path::new(env!("CARGO_MANIFEST_DIR"));
-    server
-        .parent()
-        .expect("the server lies in the workspace")
-        .to_owned()
-}
-
-/// Every file below a folder, without build output and hidden folders.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(folder) else {
-        return found;
-    };
-    for entry in entries {
-        let path = entry.expect("a folder's entry").path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if name.starts_with('.') || name == "target" {
-            continue;
-        }
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
-/// Each source file of the project: its path from the root, and its text.
-fn sources() -> Vec<(String, String)> {
-    let root = root();
-    let found: Vec<(String, String)> = files(&root)
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .map(|path| {
-            let name = path
-                .strip_prefix(&root)
-                .expect("below the root")
-                .display()
-                .to_string();
-            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
-            (name, text)
-        })
-        .collect();
-    assert!(
-        found.len() > 100,
-        "the sources were not found: {} files",
-        found.len()
-    );
-    found
-}
-
-/// The text without line comments.
-fn uncommented(text: &str) -> String {
-    let code = |line: &str| match line.find("//") {
-        // An address has the two slashes as well.
-        Some(at) if at == 0 || !line[..at].ends_with(':') => line[..at].to_owned(),
-        _ => line.to_owned(),
-    };
-    text.lines().map(code).collect::<Vec<_>>().join("\n")
-}
-
-/// The text without its last module, where that is of tests.
-fn untested(text: &str) -> &str {
-    match text.find("#[cfg(test)]\nmod tests {") {
-        Some(at) => &text[..at],
-        None => text,
-    }
-}
-
-/// Whether a file of the server holds tests alone.
-fn is_tests(name: &str) -> bool {
-    ["/tests", "_test.rs", "/suite", "/fixture"]
-        .iter()
-        .any(|part| name.contains(part))
-}
-
-/// The server's own code: module, path and text, without comments and tests.
-fn server_code() -> Vec<(String, String, String)> {
-    sources()
-        .into_iter()
-        .filter_map(|(name, text)| {
-            let below = name.strip_prefix("server/src/")?.to_owned();
-            let module = below
-                .split('/')
-                .next()
-                .unwrap_or_default()
-                .trim_end_matches(".rs")
-                .to_owned();
-            let code = uncommented(untested(&text));
-            (!is_tests(&name)).then_some((module, below, code))
-        })
-        .collect()
-}
-
-/// What follows `crate::`: the first names, also of a group in braces.
-fn imported(code: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for after in code.split("crate::").skip(1) {
-        let Some(group) = after.strip_prefix('{') else {
-            names.insert(word(after));
-            continue;
-        };
-        let (mut depth, mut is_first) = (1, true);
-        for (at, letter) in group.char_indices() {
-            match letter {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                ',' if depth == 1 => is_first = true,
-                letter if depth == 1 && is_first && letter.is_alphanumeric() => {
-                    names.insert(word(&group[at..]));
-                    is_first = false;
-                }
-                _ => {}
-            }
-            if depth == 0 {
-                break;
-            }
-        }
-    }
-    names.remove("");
-    names
-}
-
-/// The identifier at the start of a text.
-fn word(text: &str) -> String {
-    text.chars()
-        .take_while(|letter| letter.is_alphanumeric() || *letter == '_')
-        .collect()
-}
-
-/// Whether a text says a word, by itself and not as a part of another.
-fn says(text: &str, wanted: &str) -> bool {
-    let is_part = |letter: Option<char>| letter.is_some_and(|l| l.is_alphanumeric() || l == '_');
-    text.match_indices(wanted).any(|(at, _)| {
-        !is_part(text[..at].chars().next_back())
-            && !is_part(text[at + wanted.len()..].chars().next())
-    })
-}
-
 fn check(broken: Vec<String>) {
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn a_path_upwards_is_followed_to_where_it_leads() {
+    let check = |file: &str, code: &str, expected| assert_eq!(climbs_out(file, code), expected);
+    check("clock.rs", "use super::purchase;", true);
+    check("clock/wall.rs", "use super::Clock;", false);
+    check("clock/wall.rs", "use super::super::purchase;", true);
+    check("clock.rs", "mod wall {\n    use super::Clock;\n}", false);
+    check("clock.rs", "mod wall {\n}\nuse super::purchase;", true);
 }
 
 #[test]
@@ -325,9 +191,7 @@ fn modules_use_what_the_table_allows_and_nothing_else() {
                 broken.push(format!("{file}: `{module}` may not use `{name}`"));
             }
         }
-        // A path upwards could leave the module without saying `crate`.
-        let depth = file.matches('/').count() + 1;
-        if code.contains(&"super::".repeat(depth)) {
+        if climbs_out(&file, &code) {
             broken.push(format!("{file}: leaves its module through `super`"));
         }
     }

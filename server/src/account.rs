@@ -3,6 +3,7 @@
 //! Every upstream call passes here: budget, breaker, requests in flight. Whose turn it is among
 //! many purchases is not decided here.
 
+mod figures;
 mod live;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::Notify;
 
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
     purchase::{AccountName, Timestamp},
     upstream::{Request, Response, Upstream, UpstreamError},
 };
+pub use figures::{Figures, Outcome};
 use live::Live;
 pub use live::{Class, Health, Refusal, Snapshot};
 
@@ -62,6 +65,8 @@ pub struct Account {
     eased: Notify,
     /// Held while arrival times are being kept, so that one save serves all who wait.
     saving: tokio::sync::Mutex<()>,
+    /// How much later than due polls began.
+    lag: Histogram,
 }
 
 impl fmt::Debug for Account {
@@ -77,6 +82,7 @@ impl fmt::Debug for Account {
 #[derive(Debug)]
 pub struct Admission {
     account: Arc<Account>,
+    class: Class,
     held: bool,
     ended: bool,
 }
@@ -107,6 +113,7 @@ impl Account {
             live,
             eased,
             saving,
+            lag: Histogram::new(figures::LAG_BOUNDS),
         })
     }
 
@@ -158,6 +165,7 @@ impl Account {
                 Ok(()) => {
                     return Ok(Admission {
                         account: Arc::clone(self),
+                        class,
                         held,
                         ended: false,
                     });
@@ -187,10 +195,12 @@ impl Account {
     ) -> Result<Response, UpstreamError> {
         let result = self.upstream.send(request, self.policy.timeout).await;
         let now = self.clock.now();
+        let jitter = |longest| self.clock.up_to(longest);
         let mut live = self.lock();
+        live.count(admission.class, Outcome::of(&result));
         match &result {
-            Ok(response) => live.answered(response, now),
-            Err(error) => live.failed(error, now, |longest| self.clock.up_to(longest)),
+            Ok(response) => live.answered(admission.class, response, now, jitter),
+            Err(error) => live.failed(error, now, jitter),
         }
         drop(live);
         admission.ended = true;
@@ -200,9 +210,17 @@ impl Account {
 
     /// Learns what an answer meant, where its status alone does not say.
     pub fn learn(&self, trouble: &Trouble) {
-        let now = self.clock.now();
-        self.lock()
-            .learn(trouble, now, |longest| self.clock.up_to(longest));
+        self.lock().learn(trouble, self.clock.now());
+    }
+
+    /// A poll began this much later than it was due.
+    pub fn began_late(&self, late: Duration) {
+        self.lag.observe(late.as_secs_f64());
+    }
+
+    /// How late polls began, so far.
+    pub fn lag(&self) -> Histogram {
+        self.lag.clone()
     }
 
     /// How much longer the provider's pause lasts; zero where there is none.
@@ -212,8 +230,7 @@ impl Account {
 
     /// What an operator sees of it.
     pub fn snapshot(&self) -> Snapshot {
-        self.lock()
-            .snapshot(self.policy.requests_per_minute, self.clock.now())
+        self.lock().snapshot(self.clock.now())
     }
 
     fn lock(&self) -> MutexGuard<'_, Live> {
@@ -228,29 +245,38 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.account.lock().ended(self.held, self.ended);
+        let mut live = self.account.lock();
+        live.ended(self.held, self.ended);
+        if !self.ended {
+            live.count(self.class, Outcome::GivenUp);
+        }
+        drop(live);
         self.account.eased.notify_waiters();
     }
 }
 
-/// Counts a create that waits, so that no poll takes the slot it waits for.
-struct Waiting<'a>(Option<&'a Account>);
+/// Counts a create or a sweep that waits, so that no poll takes the slot it waits for.
+struct Waiting<'a> {
+    account: &'a Account,
+    class: Class,
+}
 
 impl<'a> Waiting<'a> {
     fn new(account: &'a Account, class: Class) -> Self {
-        if class != Class::Create {
-            return Self(None);
+        if let Some(waiting) = account.lock().waiting(class) {
+            *waiting += 1;
         }
-        account.lock().creates_waiting += 1;
-        Self(Some(account))
+        Self { account, class }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(account) = self.0 {
-            account.lock().creates_waiting -= 1;
-            account.eased.notify_waiters();
+        let mut live = self.account.lock();
+        if let Some(waiting) = live.waiting(self.class) {
+            *waiting -= 1;
+            drop(live);
+            self.account.eased.notify_waiters();
         }
     }
 }

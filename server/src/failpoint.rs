@@ -20,7 +20,7 @@ pub enum Failpoint {
 mod armed {
     use std::sync::OnceLock;
 
-    use super::Failpoint;
+    use crate::failpoint::Failpoint;
 
     static ARMED: OnceLock<Failpoint> = OnceLock::new();
 

@@ -14,7 +14,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -74,6 +74,8 @@ struct Inner {
     ring: Mutex<Ring>,
     /// Streams over many purchases.
     everything: Mutex<Slab<Arc<Wake>>>,
+    /// Open streams of both kinds, for metrics.
+    streams: AtomicUsize,
     /// When which stream wants to be woken although nothing happens.
     wheel: Wheel,
     /// 0 while streams may go on, else the [`End`] that all of them meet.
@@ -103,6 +105,7 @@ impl Feed {
             journal: Arc::clone(&journal),
             clock,
             channels: Channels::default(),
+            streams: AtomicUsize::new(0),
             everything: Mutex::default(),
             wheel: Wheel::new(),
             ending: AtomicU8::new(0),
@@ -223,6 +226,11 @@ impl Feed {
             Ok(result) => result,
             Err(_) => Ok(false),
         }
+    }
+
+    /// How many streams are open.
+    pub fn streams(&self) -> usize {
+        self.0.streams.load(Ordering::Relaxed)
     }
 
     /// How many streams watch a purchase.

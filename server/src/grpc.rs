@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    account::{Account, Accounts},
+    account::{Account, Accounts, Snapshot},
     clock::Clock,
     feed::Feed,
     identity::{Caller, Callers, Scope},
@@ -26,7 +26,7 @@ use crate::{
     journal::{Journal, Record},
     provider::{self, Violation},
     purchase::{AccountName, Purchase, PurchaseId, Revision, Timestamp},
-    tracker::Tracker,
+    tracker::{Backlog, Tracker},
 };
 use convert::View;
 use error::{Failure, Reason};
@@ -409,16 +409,36 @@ impl Service {
             Health::Unauthorized => message::AccountHealth::Unauthorized,
         };
         let open = self.rooms.tracker.open_purchases(&account.name);
+        let backlog = self.rooms.tracker.backlog(&account.name);
         message::Account {
             name: account.name.to_string(),
             provider: account.provider.name().to_owned(),
             health: health.into(),
-            note: snapshot.note,
+            note: account_note(&snapshot, backlog),
             open_purchases: u32::try_from(open).unwrap_or(u32::MAX),
             requests_per_minute: snapshot.requests_per_minute,
             requests_last_minute: snapshot.requests_last_minute,
         }
     }
+}
+
+/// Polls that are later than this are worth a word.
+const LATE_TO_SAY: Duration = Duration::from_secs(5);
+
+/// Why an account's news are late, in words: the last failure, the pause, and what waits.
+fn account_note(snapshot: &Snapshot, backlog: Backlog) -> String {
+    let mut parts = Vec::new();
+    if !snapshot.note.is_empty() {
+        parts.push(snapshot.note.clone());
+    }
+    if snapshot.breaker_open {
+        parts.push("the breaker is open".to_owned());
+    }
+    if backlog.late >= LATE_TO_SAY {
+        let (due, late) = (backlog.due, backlog.late.as_secs());
+        parts.push(format!("{due} due, late by {late} s"));
+    }
+    parts.join("; ")
 }
 
 /// A call's result within its deadline.

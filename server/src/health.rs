@@ -131,8 +131,21 @@ pub async fn health() -> (Readiness, HealthService) {
     (readiness, service)
 }
 
-/// What a probe without gRPC asks: `/healthz` and `/readyz`, beside the health protocol itself.
-pub fn operations(readiness: &Readiness, health: HealthServer<HealthService>) -> Routes {
+/// A text of some media type, made for each request.
+pub type Page = Arc<dyn Fn() -> (&'static str, String) + Send + Sync>;
+
+/// What a probe without gRPC asks: `/healthz` and `/readyz`, beside the health protocol itself, and
+/// what a scrape asks: `/metrics`.
+pub fn operations(
+    readiness: &Readiness,
+    health: HealthServer<HealthService>,
+    metrics: Page,
+) -> Routes {
+    let metrics = move || {
+        let (media_type, text) = metrics();
+        let kind = (tonic::codegen::http::header::CONTENT_TYPE, media_type);
+        std::future::ready(([kind], text))
+    };
     let readiness = readiness.clone();
     let ready = move || {
         let readiness = readiness.clone();
@@ -147,6 +160,7 @@ pub fn operations(readiness: &Readiness, health: HealthServer<HealthService>) ->
         Routes::new(health)
             .into_axum_router()
             .route("/healthz", axum::routing::get(|| async { "alive\n" }))
+            .route("/metrics", axum::routing::get(metrics))
             .route("/readyz", axum::routing::get(ready))
             .fallback(nothing),
     )

@@ -13,6 +13,7 @@ mod suite;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
+use prometheus_client::metrics::histogram::Histogram;
 
 use crate::purchase::{
     AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, State, Timestamp,
@@ -345,6 +346,11 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// Transactions committed since this journal was opened, for metrics; 0 where not counted.
     fn commits(&self) -> u64 {
         0
+    }
+
+    /// How long group commits took, for metrics; `None` where not measured.
+    fn commit_seconds(&self) -> Option<Histogram> {
+        None
     }
 
     /// Adds an observer; it hears of every later commit.

@@ -15,6 +15,7 @@ pub mod inabit;
 pub mod masumi;
 pub mod phygitals;
 mod rules;
+pub mod sweep;
 #[cfg(test)]
 mod table_test;
 mod wire;
@@ -146,6 +147,11 @@ pub trait Provider: fmt::Debug + Send + Sync {
         Answer::NotFound
     }
 
+    /// The request that reads many purchases at once; `None` where there is none.
+    fn sweep(&self) -> Option<&dyn sweep::Sweep> {
+        None
+    }
+
     /// The request that reads one purchase's status.
     fn status_request(&self, reference: &Reference) -> Request;
 
@@ -178,8 +184,6 @@ pub struct Registered {
     pub policy: fn() -> Policy,
     /// Makes the provider with an account's secrets.
     pub build: Build,
-    /// Whether the provider has a request that reads many purchases at once.
-    pub sweeps: bool,
     /// The contract's message of a reference.
     pub reference_message: fn(&Reference) -> ProviderReference,
 }

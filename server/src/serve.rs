@@ -1,6 +1,8 @@
 //! The only place where the parts meet: they are opened from the inside out, served, and closed
 //! from the outside in.
 
+mod metrics;
+
 use std::{
     collections::BTreeSet,
     future::Future,
@@ -127,6 +129,7 @@ pub struct House {
     /// Readiness, as health reports it.
     pub readiness: Readiness,
     health: Arc<HealthService>,
+    figures: metrics::Collector,
     /// Loops that run until the drain; aborted when the house is dropped.
     work: JoinSet<()>,
 }
@@ -149,6 +152,10 @@ impl House {
         let (readiness, health) = health::health().await;
         let feed = Feed::new(Arc::clone(&journal), clock.clone());
         let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts);
+        tracker.count_watchers({
+            let feed = feed.clone();
+            Box::new(move |purchase| feed.watchers(purchase))
+        });
         let intake = Intake::new(
             Arc::clone(&journal),
             feed.clone(),
@@ -182,6 +189,7 @@ impl House {
             clock,
         };
         Ok(Self {
+            figures: metrics::Collector::new(rooms.clone()),
             rooms,
             limits,
             readiness,
@@ -327,9 +335,6 @@ pub async fn open_accounts(
             .ok_or_else(|| problem("no such provider".to_owned()))?;
         let provider = (row.build)(&account.secrets).map_err(|error| problem(error.to_string()))?;
         let upstream = upstream(account).map_err(problem)?;
-        if account.policy.sweep && row.sweeps {
-            tracing::info!(account = %account.name, "sweeps are not in this release: each purchase is read by itself");
-        }
         let policy = account.policy.clone();
         let (clock, store) = (clock.clone(), Arc::clone(&store));
         opened.push(
@@ -514,7 +519,7 @@ async fn serve(
         let builder = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-                // So that whoever reads the contract from here can read the details of errors, too.
+                // Errors carry these: with them a generic client shows a reason, not bytes.
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         };
         let (v1, v1alpha) = (builder().build_v1(), builder().build_v1alpha());
@@ -528,7 +533,9 @@ async fn serve(
     if let Some(ops) = ops {
         tracing::info!(address = ops.address(), "operations");
         let incoming = ops.incoming(connections, close.clone());
-        let routes = crate::health::operations(&house.readiness, house.health());
+        let figures = house.figures.clone();
+        let page = Arc::new(move || (crate::telemetry::metrics::CONTENT_TYPE, figures.text()));
+        let routes = crate::health::operations(&house.readiness, house.health(), page);
         let stop = stop.clone();
         operators.spawn(async move {
             let served = listener::server()

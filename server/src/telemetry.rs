@@ -1,4 +1,6 @@
-//! Logs: to standard error, as text or JSON, filtered by level or directives.
+//! Logs: to standard error, as text or JSON, filtered by level or directives. Metrics: `metrics`.
+
+pub mod metrics;
 
 use std::io::{IsTerminal as _, stderr};
 

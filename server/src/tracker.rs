@@ -6,12 +6,12 @@
 mod entry;
 mod lane;
 mod poll;
-mod timers;
+mod sweep;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,7 +24,9 @@ use crate::{
     observation::Trouble,
     purchase::{AccountName, Finality, Freshness, Purchase, PurchaseId},
 };
+pub use lane::Backlog;
 use lane::Lane;
+use sweep::Sweeper;
 
 /// The tracker of one process. Cheap to clone.
 #[derive(Clone)]
@@ -34,11 +36,18 @@ struct Inner {
     journal: Arc<dyn Journal>,
     clock: Clock,
     lanes: BTreeMap<AccountName, Arc<Lane>>,
+    /// Of the accounts whose providers list many purchases at once.
+    sweepers: BTreeMap<AccountName, Arc<Sweeper>>,
     /// Polls under way: a drain waits for their commits.
     tasks: TaskTracker,
     /// Ends lanes and held requests.
     stop: CancellationToken,
+    /// Counts who watches a purchase, where somebody has said how.
+    watchers: OnceLock<CountWatchers>,
 }
+
+/// Counts who watches a purchase. Must not block.
+pub type CountWatchers = Box<dyn Fn(PurchaseId) -> usize + Send + Sync>;
 
 /// Why a refresh has no fresh status to show.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -85,8 +94,10 @@ impl Tracker {
             journal: Arc::clone(&journal),
             clock,
             lanes,
+            sweepers: Sweeper::of(accounts),
             tasks,
             stop,
+            watchers: OnceLock::new(),
         });
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
@@ -99,6 +110,12 @@ impl Tracker {
         Self(inner)
     }
 
+    /// Says how to count who watches a purchase: news of watched ones counts more. Only the first
+    /// call has an effect.
+    pub fn count_watchers(&self, count: CountWatchers) {
+        let _ = self.0.watchers.set(count);
+    }
+
     /// Takes up an open purchase of an earlier process. First polls are spread over an interval.
     ///
     /// # Errors
@@ -107,6 +124,7 @@ impl Tracker {
         let purchase = &record.purchase;
         if let Some(lane) = self.0.lanes.get(&purchase.account) {
             lane.recover(record, &self.0.clock);
+            self.0.sweepable(lane, purchase);
             return Ok(());
         }
         let now = self.0.clock.now();
@@ -129,7 +147,13 @@ impl Tracker {
             let (inner, lane) = (Arc::clone(&self.0), Arc::clone(lane));
             async move { inner.drive(&lane).await }
         });
-        futures_util::future::join_all(lanes).await;
+        let sweeps = self.0.sweepers.iter().filter_map(|(name, sweeper)| {
+            let (inner, sweeper) = (Arc::clone(&self.0), Arc::clone(sweeper));
+            let lane = Arc::clone(self.0.lanes.get(name)?);
+            Some(async move { inner.sweep(&lane, &sweeper).await })
+        });
+        let lanes = futures_util::future::join_all(lanes);
+        tokio::join!(lanes, futures_util::future::join_all(sweeps));
     }
 
     /// Stops polling, gives held requests up and waits for commits under way.
@@ -142,7 +166,16 @@ impl Tracker {
     /// How current a purchase's status is.
     pub fn freshness(&self, purchase: &Purchase) -> Freshness {
         let lane = self.0.lanes.get(&purchase.account);
-        lane.map_or_else(Freshness::default, |lane| lane.freshness(purchase.id))
+        let Some(lane) = lane else {
+            return Freshness::default();
+        };
+        let mut freshness = lane.freshness(purchase.id);
+        let round = self.0.next_round(lane, purchase.id);
+        freshness.next_poll_time = match (freshness.next_poll_time, round) {
+            (Some(poll), Some(round)) => Some(poll.min(round)),
+            (poll, _) => poll,
+        };
+        freshness
     }
 
     /// Asks the provider now, within the account's budget, and returns once what it said is
@@ -162,6 +195,13 @@ impl Tracker {
         self.0.refresh(lane, purchase.id).await
     }
 
+    /// What of an account is due and has not begun.
+    pub fn backlog(&self, account: &AccountName) -> Backlog {
+        let now = self.0.clock.now();
+        let lane = self.0.lanes.get(account);
+        lane.map_or_else(Backlog::default, |lane| lane.backlog(now))
+    }
+
     /// How many purchases an account has open.
     pub fn open_purchases(&self, account: &AccountName) -> usize {
         self.0.lanes.get(account).map_or(0, |lane| lane.len())
@@ -176,11 +216,14 @@ impl Inner {
         };
         if purchase.status.finality == Finality::Final {
             lane.remove(purchase.id);
-            return;
-        }
-        if let Some(reference) = &purchase.status.reference {
+        } else if let Some(reference) = &purchase.status.reference {
             lane.committed(purchase, reference, &self.clock);
         }
+        self.sweepable(lane, purchase);
+    }
+
+    fn watchers(&self, purchase: PurchaseId) -> usize {
+        self.watchers.get().map_or(0, |count| count(purchase))
     }
 
     /// A record, for steps that do not come from a poll.
@@ -190,4 +233,8 @@ impl Inner {
 }
 
 #[cfg(test)]
+mod engine_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trouble;

@@ -2,10 +2,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::Arrivals;
+use super::{Arrivals, Figures, Outcome};
 use crate::{
     cadence::{
         Policy,
+        adaptive::Adaptive,
         budget::{Breaker, Gate, Pace, backoff},
     },
     observation::Trouble,
@@ -25,7 +26,7 @@ const THROTTLED_MAX: Duration = Duration::from_secs(60);
 const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
 
 /// What a request is for. Creates go first; the others share what is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// A create, an adoption's first read, or a repeat of a create.
     Create,
@@ -37,9 +38,23 @@ pub enum Class {
     AfterTerminal,
     /// A caller's wish to be told now: at most a quarter of the budget.
     Refresh,
+    /// A page of many purchases: at most half of the budget, and before single polls.
+    Sweep,
 }
 
 impl Class {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::LookUp => "look_up",
+            Self::Poll => "poll",
+            Self::AfterTerminal => "after_terminal",
+            Self::Refresh => "refresh",
+            Self::Sweep => "sweep",
+        }
+    }
+
     /// Whether the provider holds such a request until something happens.
     pub(super) fn is_held(self, policy: &Policy) -> bool {
         policy.long_poll && self != Self::Create
@@ -115,7 +130,8 @@ pub struct Snapshot {
     pub health: Health,
     /// The words of the last failure, where it is not doing well.
     pub note: String,
-    /// Its limit; 0 where unlimited.
+    /// Its limit, lowered where the provider throttles without saying what it allows; 0 where
+    /// unlimited.
     pub requests_per_minute: u32,
     /// Requests made in the last minute.
     pub requests_last_minute: u32,
@@ -123,6 +139,8 @@ pub struct Snapshot {
     pub in_flight: u32,
     /// Whether the breaker is open.
     pub breaker_open: bool,
+    /// What it has asked for since the process began.
+    pub figures: Figures,
 }
 
 /// The state behind an account's lock.
@@ -130,16 +148,22 @@ pub struct Snapshot {
 pub(super) struct Live {
     /// Requests of all kinds.
     requests: Pace,
+    /// Their limit, which falls where the provider throttles without saying what it allows.
+    limit: Adaptive,
     /// Creates, which pass both.
     creates: Pace,
     /// The fifth for purchases after their end.
     after_terminal: Pace,
     /// The quarter for callers' wishes.
     refreshes: Pace,
+    /// The half for pages of many purchases.
+    sweeps: Pace,
     /// What the store has kept of the first two.
     kept: Arrivals,
     /// Creates that wait for a slot.
-    pub(super) creates_waiting: u32,
+    creates_waiting: u32,
+    /// Sweeps that wait for a slot.
+    sweeps_waiting: u32,
     in_flight: u32,
     in_flight_max: u32,
     held: u32,
@@ -154,6 +178,7 @@ pub(super) struct Live {
     trouble: String,
     /// When the requests of the last minute were made.
     recent: VecDeque<Timestamp>,
+    figures: Figures,
 }
 
 impl Live {
@@ -163,11 +188,14 @@ impl Live {
         let share = |part: u32| Pace::new(if limit == 0 { 0 } else { (limit / part).max(1) });
         Self {
             requests: Pace::new(limit),
+            limit: Adaptive::new(limit),
             creates: Pace::new(policy.creates_per_minute),
             after_terminal: share(5),
             refreshes: share(4),
+            sweeps: share(2),
             kept: Arrivals::default(),
             creates_waiting: 0,
+            sweeps_waiting: 0,
             in_flight: 0,
             in_flight_max: policy.max_in_flight,
             held: 0,
@@ -177,6 +205,7 @@ impl Live {
             unauthorized_until: None,
             trouble: String::new(),
             recent: VecDeque::new(),
+            figures: Figures::default(),
         }
     }
 
@@ -186,9 +215,19 @@ impl Live {
         self.kept = arrivals;
     }
 
+    /// The count of those of a class that wait, where others make way for it.
+    pub(super) fn waiting(&mut self, class: Class) -> Option<&mut u32> {
+        match class {
+            Class::Create => Some(&mut self.creates_waiting),
+            Class::Sweep => Some(&mut self.sweeps_waiting),
+            Class::LookUp | Class::Poll | Class::AfterTerminal | Class::Refresh => None,
+        }
+    }
+
     /// Takes one request's share of everything, or says why not.
     pub(super) fn admit(&mut self, class: Class, held: bool, now: Timestamp) -> Result<(), Denied> {
         let is_create = class == Class::Create;
+        self.recover(now);
         if let Some(retry_at) = self.paused_until.filter(|until| now < *until) {
             return Err(Denied::Refused(Refusal::Throttled { retry_at }));
         }
@@ -221,6 +260,13 @@ impl Live {
         Ok(())
     }
 
+    /// Lets a pace that was slowed down rise again in its time.
+    fn recover(&mut self, now: Timestamp) {
+        if self.limit.is_slowed() {
+            self.requests.set_limit(self.limit.limit(now));
+        }
+    }
+
     /// Whether one more request may be in flight. Creates may use the last eighth alone.
     fn room(&self, class: Class, held: bool, now: Timestamp) -> Result<(), Denied> {
         let full = if held {
@@ -250,6 +296,15 @@ impl Live {
             }
             Class::AfterTerminal => requests.max(self.after_terminal.earliest(now, 1000)),
             Class::Refresh => requests.max(self.refreshes.earliest(now, 1000)),
+            Class::Sweep => requests.max(self.sweeps.earliest(now, 1000)),
+            // One page tells more than one poll, so it goes first where its half allows it.
+            Class::Poll
+                if self.sweeps_waiting > 0
+                    && !self.requests.is_unlimited()
+                    && self.sweeps.earliest(now, 1000) <= now =>
+            {
+                requests.max(now.plus(Duration::from_millis(50)))
+            }
             Class::LookUp | Class::Poll => requests,
         }
     }
@@ -303,6 +358,7 @@ impl Live {
             Class::Create => self.creates.take(now),
             Class::AfterTerminal => self.after_terminal.take(now),
             Class::Refresh => self.refreshes.take(now),
+            Class::Sweep => self.sweeps.take(now),
             Class::LookUp | Class::Poll => {}
         }
         *(if held {
@@ -335,13 +391,27 @@ impl Live {
         }
     }
 
+    pub(super) fn count(&mut self, class: Class, outcome: Outcome) {
+        *self.figures.requests.entry((class, outcome)).or_default() += 1;
+    }
+
     /// An answer of any status arrived.
-    pub(super) fn answered(&mut self, response: &Response, now: Timestamp) {
+    pub(super) fn answered(
+        &mut self,
+        class: Class,
+        response: &Response,
+        now: Timestamp,
+        jitter: impl FnOnce(Duration) -> Duration,
+    ) {
         if let Some(until) = rate_headers::spent_until(&response.headers, now) {
             self.pause(until);
         }
-        if response.status < 500 {
-            self.breaker.succeeded();
+        // Counted by the status alone, so that it counts whatever the request was for.
+        match (response.status, class) {
+            // One damaged row fails a whole page (recorded of Masumi) while single reads work.
+            (500.., Class::Sweep) => self.breaker.probe_dropped(),
+            (500.., _) => self.breaker.failed(now, jitter),
+            _ => self.breaker.succeeded(),
         }
         if !matches!(response.status, 401 | 403) {
             self.unauthorized_until = None;
@@ -362,31 +432,36 @@ impl Live {
         self.breaker.failed(now, jitter);
     }
 
-    /// What the provider's file made of an answer.
-    pub(super) fn learn(
-        &mut self,
-        trouble: &Trouble,
-        now: Timestamp,
-        jitter: impl FnOnce(Duration) -> Duration,
-    ) {
+    /// What the provider's file made of an answer. Failures were counted when it arrived.
+    pub(super) fn learn(&mut self, trouble: &Trouble, now: Timestamp) {
         match trouble {
             Trouble::Throttled { retry_after } => {
                 let own = backoff(THROTTLED_BASE, self.throttles, THROTTLED_MAX);
+                let is_first = self.throttles == 0;
                 self.throttles = self.throttles.saturating_add(1);
+                if is_first && retry_after.is_none() && self.paused_for(now).is_zero() {
+                    self.forget(now);
+                    let recent = u32::try_from(self.recent.len()).unwrap_or(u32::MAX);
+                    self.limit.throttled(recent, now);
+                    self.requests.set_limit(self.limit.limit(now));
+                }
                 self.pause(now.plus(retry_after.unwrap_or(own)));
-                self.trouble = "throttled by the provider".to_owned();
+                self.trouble = match self.limit.limit(now) {
+                    slowed if self.limit.is_slowed() => {
+                        format!("throttled by the provider; at most {slowed} requests a minute now")
+                    }
+                    _ => "throttled by the provider".to_owned(),
+                };
             }
             Trouble::Unauthorized => {
                 self.unauthorized_until = Some(now.plus(UNAUTHORIZED_PROBE));
                 self.trouble = "the provider refuses the credentials".to_owned();
             }
-            Trouble::Unreachable { why, .. } => {
+            Trouble::Unreachable { why, .. } => self.trouble.clone_from(why),
+            Trouble::Unreadable { why } => {
+                self.figures.unreadable += 1;
                 self.trouble.clone_from(why);
-                if why.starts_with("HTTP") {
-                    self.breaker.failed(now, jitter);
-                }
             }
-            Trouble::Unreadable { why } => self.trouble.clone_from(why),
         }
     }
 
@@ -399,12 +474,17 @@ impl Live {
         self.paused_until = Some(self.paused_until.map_or(until, |known| known.max(until)));
     }
 
-    pub(super) fn snapshot(&mut self, requests_per_minute: u32, now: Timestamp) -> Snapshot {
+    pub(super) fn snapshot(&mut self, now: Timestamp) -> Snapshot {
         self.forget(now);
+        self.recover(now);
         let paused = self.paused_until.is_some_and(|until| now < until);
         let health = if self.unauthorized_until.is_some() {
             Health::Unauthorized
-        } else if paused || self.breaker.is_open() || self.breaker.failures() > 0 {
+        } else if paused
+            || self.limit.is_slowed()
+            || self.breaker.is_open()
+            || self.breaker.failures() > 0
+        {
             Health::Degraded
         } else {
             Health::Ok
@@ -416,10 +496,11 @@ impl Live {
             } else {
                 self.trouble.clone()
             },
-            requests_per_minute,
+            requests_per_minute: self.limit.limit(now),
             requests_last_minute: u32::try_from(self.recent.len()).unwrap_or(u32::MAX),
             in_flight: self.in_flight + self.held,
             breaker_open: self.breaker.is_open(),
+            figures: self.figures.clone(),
         }
     }
 }

@@ -52,7 +52,6 @@ fn registry() -> [Registered; 1] {
         secrets: &["token", "other_key"],
         policy,
         build,
-        sweeps: false,
         reference_message: |_| unreachable!(),
     }]
 }

@@ -106,6 +106,9 @@ impl WatchAll {
     pub(super) fn open(inner: &Arc<Inner>, filter: Filter, after: Position, pace: Pace) -> Self {
         let wake = Arc::new(Wake::default());
         let place = lock(&inner.everything).insert(Arc::clone(&wake));
+        inner
+            .streams
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Self {
             inner: Arc::clone(inner),
             filter,
@@ -213,5 +216,7 @@ impl Stream for WatchAll {
 impl Drop for WatchAll {
     fn drop(&mut self) {
         lock(&self.inner.everything).try_remove(self.place);
+        let streams = &self.inner.streams;
+        streams.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 }

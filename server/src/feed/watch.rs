@@ -106,6 +106,9 @@ impl Watch {
     ) -> Result<Option<(Record, Self)>, JournalError> {
         let wake = Arc::new(Wake::default());
         let (channel, place) = inner.channels.join(purchase, &wake);
+        inner
+            .streams
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut watch = Self {
             inner: Arc::clone(inner),
             purchase,
@@ -238,5 +241,7 @@ impl Stream for Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.inner.channels.leave(self.purchase, self.place);
+        let streams = &self.inner.streams;
+        streams.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 }

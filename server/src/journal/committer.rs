@@ -13,9 +13,11 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -110,11 +112,15 @@ impl Observers {
     }
 }
 
+/// Upper bounds of how long a commit took, in seconds.
+const COMMIT_BOUNDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
 /// What readers of a journal see of its commits.
 #[derive(Debug)]
 pub(super) struct Published {
     head: AtomicU64,
     commits: AtomicU64,
+    commit_seconds: Histogram,
     available: watch::Sender<bool>,
     pub(super) observers: Observers,
 }
@@ -124,6 +130,7 @@ impl Published {
         Self {
             head: AtomicU64::new(head.0),
             commits: AtomicU64::new(0),
+            commit_seconds: Histogram::new(COMMIT_BOUNDS),
             available: watch::Sender::new(true),
             observers: Observers::default(),
         }
@@ -135,6 +142,10 @@ impl Published {
 
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn commit_seconds(&self) -> Histogram {
+        self.commit_seconds.clone()
     }
 
     pub(super) fn available(&self) -> watch::Receiver<bool> {
@@ -281,7 +292,11 @@ impl<S: Store> Worker<S> {
             changes.push(job.change);
             waiters.push(job.answer);
         }
-        match self.blocking(move |store| store.commit(changes)).await {
+        let begun = Instant::now();
+        let committed = self.blocking(move |store| store.commit(changes)).await;
+        let took = begun.elapsed().as_secs_f64();
+        self.published.commit_seconds.observe(took);
+        match committed {
             Ok(group) => {
                 self.published.publish(&group);
                 for (waiter, answer) in waiters.into_iter().zip(group.answers) {

@@ -18,6 +18,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::Connection;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::{
@@ -357,6 +358,10 @@ impl Journal for SqliteJournal {
 
     fn commits(&self) -> u64 {
         self.committer.published().commits()
+    }
+
+    fn commit_seconds(&self) -> Option<Histogram> {
+        Some(self.committer.published().commit_seconds())
     }
 
     fn observe(&self, observer: Observer) {

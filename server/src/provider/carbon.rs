@@ -36,7 +36,6 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["secret_key"],
     policy,
     build,
-    sweeps: false,
     reference_message,
 };
 

@@ -82,7 +82,6 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["client_key", "client_secret"],
     policy,
     build,
-    sweeps: false,
     reference_message,
 };
 

@@ -4,6 +4,7 @@
 //! a public integration, since its page was not found. What is inferred or ours says so.
 
 mod look_up;
+mod sweep;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use tillwatch_proto::v1::{
 use super::{
     Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
     form::{self, AMOUNT_DIGITS_MAX, Form, TEXT_CHARACTERS_MAX},
+    sweep::Sweep,
     wire,
 };
 use crate::{
@@ -35,7 +37,6 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["organization_api_key", "widget_api_key"],
     policy,
     build,
-    sweeps: true,
     reference_message,
 };
 
@@ -211,6 +212,10 @@ impl Provider for Inabit {
 
     fn read_look_up(&self, intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Answer {
         look_up::read(intent, answer, now)
+    }
+
+    fn sweep(&self) -> Option<&dyn Sweep> {
+        Some(self)
     }
 
     fn status_request(&self, reference: &Reference) -> Request {

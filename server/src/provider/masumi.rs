@@ -5,6 +5,7 @@
 
 mod answer;
 mod order;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,8 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, rules::Rules, wire,
+    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, rules::Rules,
+    sweep::Sweep, wire,
 };
 use crate::{
     cadence::{Policy, Schedule},
@@ -115,7 +117,6 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["token"],
     policy,
     build,
-    sweeps: true,
     reference_message,
 };
 
@@ -278,6 +279,10 @@ impl Provider for Masumi {
             Some(reference) => answer::look_up(intent, &reference, answer, now),
             None => Answer::NotFound,
         }
+    }
+
+    fn sweep(&self) -> Option<&dyn Sweep> {
+        Some(self)
     }
 
     fn status_request(&self, reference: &Reference) -> Request {

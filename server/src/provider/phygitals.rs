@@ -39,7 +39,6 @@ pub const REGISTERED: Registered = Registered {
     secrets: &["api_key"],
     policy,
     build,
-    sweeps: false,
     reference_message,
 };
 

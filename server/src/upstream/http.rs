@@ -7,7 +7,9 @@
 use std::{
     error::Error as _,
     fmt, io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -99,6 +101,11 @@ impl HttpUpstream {
     /// # Errors
     /// The base URL is not allowed, or TLS cannot be set up.
     pub fn new(settings: Settings) -> Result<Self, HttpError> {
+        Self::over(settings, Arc::new(|host| Box::pin(address::look_up(host))))
+    }
+
+    /// As [`HttpUpstream::new`], with names looked up by `look_up`.
+    fn over(settings: Settings, look_up: LookUp) -> Result<Self, HttpError> {
         check_base_url(&settings)?;
         // An error says that a provider is installed already, which is as good: ring is the only
         // one in this executable.
@@ -109,10 +116,14 @@ impl HttpUpstream {
                 .map_err(|error| HttpError::Client(error.without_url()))
         };
         Ok(Self {
-            pooled: build(builder(&settings))?,
+            pooled: build(builder(&settings, &look_up))?,
             // A connection that is never given back can be met by no second request.
-            fresh: build(builder(&settings).pool_max_idle_per_host(0).http1_only())?,
-            held: build(builder(&settings).http1_only())?,
+            fresh: build(
+                builder(&settings, &look_up)
+                    .pool_max_idle_per_host(0)
+                    .http1_only(),
+            )?,
+            held: build(builder(&settings, &look_up).http1_only())?,
             base_url: settings.base_url,
         })
     }
@@ -260,7 +271,7 @@ fn check_base_url(settings: &Settings) -> Result<(), HttpError> {
     Err(HttpError::Address)
 }
 
-fn builder(settings: &Settings) -> ClientBuilder {
+fn builder(settings: &Settings, look_up: &LookUp) -> ClientBuilder {
     let builder = Client::builder()
         .user_agent(USER_AGENT)
         .no_proxy()
@@ -274,6 +285,7 @@ fn builder(settings: &Settings) -> ClientBuilder {
         .http2_keep_alive_timeout(Duration::from_secs(10))
         .dns_resolver(Filter {
             allow_private: settings.allow_private_networks,
+            look_up: Arc::clone(look_up),
         });
     if settings.base_url.scheme() == "https" {
         return builder.https_only(true);
@@ -282,10 +294,15 @@ fn builder(settings: &Settings) -> ClientBuilder {
     builder.tls_certs_only([])
 }
 
-/// Resolves names, without the addresses that are not allowed.
-#[derive(Debug)]
+/// Looks a name up, for each connection anew.
+type LookUp = Arc<dyn Fn(String) -> LookedUp + Send + Sync>;
+type LookedUp = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Resolves names, without the addresses that are not allowed. What it lets through is what is
+/// connected to: nothing looks a name up a second time.
 struct Filter {
     allow_private: bool,
+    look_up: LookUp,
 }
 
 /// All addresses of a name are refused.
@@ -296,8 +313,9 @@ struct AddressRefused;
 impl Resolve for Filter {
     fn resolve(&self, name: Name) -> Resolving {
         let allow_private = self.allow_private;
+        let found = (self.look_up)(name.as_str().to_owned());
         Box::pin(async move {
-            match address::resolve(name.as_str(), allow_private).await {
+            match address::usable(found.await?, allow_private) {
                 Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     Err(AddressRefused.into())

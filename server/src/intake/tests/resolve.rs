@@ -111,6 +111,11 @@ async fn nothing_is_decided_while_a_submit_or_an_own_repeat_is_in_flight() {
     world.wire.answer_creates([Reply::Lost]);
     let id = world.create().await.unwrap().purchase.id;
     *world.wire.pause.lock().unwrap() = seconds(5);
+    let early = world.intake.resolve(id, Revision(2), not_created()).await;
+    assert!(
+        matches!(early, Err(ResolveError::NotResolvable(_))),
+        "an own repeat is about to be sent: {early:?}"
+    );
     world.pass(seconds(2)).await;
     assert_eq!(world.wire.creates(), 2, "an own repeat is in flight");
     let early = world.intake.resolve(id, Revision(2), not_created()).await;

@@ -1,5 +1,7 @@
 //! Inabit against its fixtures, its page's sample, and answers that no page shows.
 
+mod pages;
+
 use serde_json::json;
 
 use super::*;

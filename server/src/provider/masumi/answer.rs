@@ -48,7 +48,7 @@ pub(super) fn submit(
         return existing(intent, reference, answer, now);
     }
     if (200..300).contains(&answer.status) {
-        let accepted = purchase_of(answer).and_then(|data| {
+        let accepted = data_of(answer).and_then(|data| {
             if wire::text(&data, "inputHash").is_some() && !is_ours(intent, &data) {
                 return Err(held_by_another());
             }
@@ -147,14 +147,25 @@ fn read(
     if !(200..300).contains(&answer.status) {
         return Answer::Trouble(wire::trouble(answer));
     }
-    match purchase_of(answer).and_then(|data| interpret(&data)) {
+    match data_of(answer).and_then(|data| interpret(&data)) {
         Ok(observation) => Answer::Observed(Box::new(observation)),
         Err(trouble) => Answer::Trouble(trouble),
     }
 }
 
-/// The purchase in the envelope of a success.
-fn purchase_of(answer: &Response) -> Result<Value, Trouble> {
+/// What a row of a list says of its purchase; nothing where a deadline of this service would end it,
+/// since that takes a read of exactly this purchase.
+pub(super) fn listed(
+    data: &Value,
+    reference: &Reference,
+    now: Timestamp,
+) -> Result<Option<Observation>, Trouble> {
+    let observation = observation(data, reference, Read::Exact, now)?;
+    Ok((observation.cause != Some(Cause::Deadline)).then_some(observation))
+}
+
+/// The `data` in the envelope of a success: a purchase, or a page of them.
+pub(super) fn data_of(answer: &Response) -> Result<Value, Trouble> {
     let mut body = wire::object(answer)?;
     if wire::text(&body, "status").as_deref() != Some("success") {
         return Err(Trouble::unreadable("the answer's status is not success"));

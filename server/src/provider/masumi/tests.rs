@@ -3,6 +3,7 @@
 mod answers;
 mod on_file;
 mod orders;
+mod pages;
 mod statuses;
 
 use std::collections::BTreeMap;

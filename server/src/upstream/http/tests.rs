@@ -387,3 +387,100 @@ fn proxies_of_the_environment_are_ignored() {
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(told.contains("1 passed"), "{told}");
 }
+
+/// A resolver that gives these answers one after the other, the last for ever.
+fn look_up(answers: &[&[&str]]) -> LookUp {
+    let answers: Vec<Vec<SocketAddr>> = answers
+        .iter()
+        .map(|answer| answer.iter().map(|it| it.parse().unwrap()).collect())
+        .collect();
+    let asked = AtomicUsize::new(0);
+    Arc::new(move |_| {
+        let place = asked.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
+        let answer = answers[place].clone();
+        Box::pin(async move { Ok(answer) })
+    })
+}
+
+#[tokio::test]
+async fn a_name_that_is_pointed_inside_later_is_refused_then() {
+    let filter = Filter {
+        allow_private: false,
+        look_up: look_up(&[
+            &["9.9.9.9:0"],
+            &["127.0.0.1:0"],
+            &["[::ffff:10.0.0.1]:0", "169.254.169.254:0"],
+            &["10.0.0.1:0", "[::1]:0", "9.9.9.9:0"],
+        ]),
+    };
+    let resolved = async || {
+        let name = "pay.example.com".parse().unwrap();
+        match filter.resolve(name).await {
+            Ok(found) => Ok(found.map(|it| it.to_string()).collect::<Vec<_>>()),
+            Err(error) => Err(error.is::<AddressRefused>()),
+        }
+    };
+    assert_eq!(resolved().await, Ok(vec!["9.9.9.9:0".to_owned()]));
+    assert_eq!(resolved().await, Err(true));
+    assert_eq!(resolved().await, Err(true));
+    assert_eq!(resolved().await, Ok(vec!["9.9.9.9:0".to_owned()]));
+}
+
+#[tokio::test]
+async fn every_new_connection_asks_the_resolver_and_goes_where_it_may() {
+    let server = Server::start(Behaviour::AnswerAndClose(EMPTY.to_vec())).await;
+    let settings = || Settings {
+        allow_insecure: true,
+        ..Settings::new(
+            format!("http://pay.example.com:{}", server.address.port())
+                .parse()
+                .unwrap(),
+        )
+    };
+    let refused = UpstreamError::NotConnected("address refused");
+    for connection in [Connection::Pooled, Connection::Fresh, Connection::Held] {
+        let inside = look_up(&[&["127.0.0.1:0"]]);
+        let upstream = HttpUpstream::over(settings(), inside).unwrap();
+        let result = upstream.send(get().on(connection), TIMEOUT).await;
+        assert_eq!(result.unwrap_err(), refused);
+    }
+    assert_eq!(server.connections.load(Ordering::SeqCst), 0);
+    let unknown: LookUp = Arc::new(|_| Box::pin(async { Err(io::ErrorKind::NotFound.into()) }));
+    let upstream = HttpUpstream::over(settings(), unknown).unwrap();
+    assert!(matches!(
+        upstream.send(get(), TIMEOUT).await,
+        Err(UpstreamError::NotConnected(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_was_sent_nothing() {
+    let server = Server::start(Behaviour::AnswerAndClose(EMPTY.to_vec())).await;
+    let settings = Settings {
+        allow_private_networks: true,
+        connect_timeout: Duration::from_millis(300),
+        ..Settings::new(format!("https://{}", server.address).parse().unwrap())
+    };
+    let result = HttpUpstream::new(settings)
+        .unwrap()
+        .send(get(), TIMEOUT)
+        .await;
+    assert!(
+        matches!(result, Err(UpstreamError::NotConnected(_))),
+        "{result:?}"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_decompressed() {
+    // What unpacks to 1 MiB of zeros and more, were it unpacked.
+    let packed = [0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0x03, 0xed, 0xc1, 0x01];
+    let mut answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+        packed.len()
+    )
+    .into_bytes();
+    answer.extend(packed);
+    let answer = answer_to(Behaviour::Answer(answer)).await.unwrap();
+    assert_eq!(&answer.body[..], packed);
+}

@@ -3,8 +3,9 @@
 use super::{HAND_MADE_CLOCK, RECORDED_CLOCK, Read, read_file};
 use crate::provider::fixture_files;
 
-/// Fixtures of what this file does not read yet: sweeps, refunds, webhooks, keys and health.
-const FOR_LATER: &[&str] = &[
+/// Fixtures of what is not read here: pages are in `pages`; refunds, webhooks, keys, counts and
+/// health are not this service's.
+const ELSEWHERE: &[&str] = &[
     "api_key_status",
     "cancel_refund",
     "count_",
@@ -452,7 +453,7 @@ const PAGES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Reads each file of a folder that is an answer and not for later, and holds it to its line.
+/// Reads each file of a folder that is an answer to a create or a single read, and holds it to its line.
 fn check(of: &str, clock: &str, table: &[(&str, &str)], is_answer: impl Fn(&str) -> bool) {
     let expected: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
     let present: Vec<String> = fixture_files::names(of).into_iter().collect();
@@ -460,7 +461,7 @@ fn check(of: &str, clock: &str, table: &[(&str, &str)], is_answer: impl Fn(&str)
         .iter()
         .map(String::as_str)
         .filter(|name| is_answer(name))
-        .filter(|name| !FOR_LATER.iter().any(|later| name.starts_with(later)))
+        .filter(|name| !ELSEWHERE.iter().any(|other| name.starts_with(other)))
         .collect();
     let mut sorted = expected.clone();
     sorted.sort_unstable();

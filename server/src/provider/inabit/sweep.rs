@@ -1,0 +1,98 @@
+//! `merchant/purchase/search`: all purchases created since a time, page by page.
+//!
+//! The order of its rows, and what `createdAt` compares with and in which timezone, is not
+//! documented: a purchase that no page shows is read by itself, so none of it has to be right.
+
+use std::time::Duration;
+
+use ::http::Method;
+use serde_json::{Value, json};
+
+use super::{Inabit, read_purchase, reference};
+use crate::{
+    observation::Trouble,
+    provider::{
+        sweep::{Bounds, Coverage, Page, Place, Row, Sweep, Wanted},
+        wire,
+    },
+    purchase::{Reference, Timestamp},
+    upstream::{Request, Response},
+};
+
+/// The one list there is.
+const LIST: &str = "purchases";
+/// By how many rows a page overlaps the one before it, since rows move while pages are read.
+const OVERLAP: usize = 10;
+/// By how much the provider's clock may lag behind this service's.
+const CLOCK_LAG: Duration = Duration::from_secs(300);
+/// Ours: what pages show is no change clock, so a purchase is read singly now and then as well.
+const SINGLY_EVERY: Duration = Duration::from_secs(15 * 60);
+
+impl Sweep for Inabit {
+    fn coverage(&self) -> Coverage {
+        Coverage::All
+    }
+
+    fn singly_every(&self) -> Duration {
+        SINGLY_EVERY
+    }
+
+    fn lists(&self, _: &Reference) -> Vec<String> {
+        vec![LIST.to_owned()]
+    }
+
+    fn start(&self, known: Bounds<'_>) -> Place {
+        Place::start(known.oldest.minus(CLOCK_LAG))
+    }
+
+    fn request(&self, wanted: Wanted<'_>) -> Request {
+        let Wanted { place, rows, .. } = wanted;
+        // All statuses: no word is named, so that none can be missing.
+        let request = Request::new(Method::POST, ["v1", "merchant", "purchase", "search"])
+            .query("limit", &rows.to_string())
+            .query("offset", &offset(place).to_string())
+            .json(&json!({ "createdAt": place.since.to_string() }));
+        self.organization_request(request)
+    }
+
+    fn read(&self, wanted: Wanted<'_>, answer: &Response, now: Timestamp) -> Result<Page, Trouble> {
+        let Wanted { place, rows, .. } = wanted;
+        // The documented HTTP status is 201; any 2xx will do.
+        if !(200..300).contains(&answer.status) {
+            return Err(wire::trouble_at(answer, Some(now)));
+        }
+        let body = wire::object(answer)?;
+        let data = body.get("data").unwrap_or(&Value::Null);
+        let purchases = wire::list(data, "purchases")
+            .ok_or_else(|| Trouble::unreadable("the answer has no data.purchases"))?;
+        // The prose puts `total` inside `data` or beside it.
+        let total = wire::text(data, "total").or_else(|| wire::text(&body, "total"));
+        let total = total.and_then(|total| total.parse::<usize>().ok());
+        let end = offset(place).saturating_add(purchases.len());
+        let is_last = match total {
+            Some(total) => end >= total,
+            None => purchases.len() < rows,
+        };
+        // A page can be shorter than was asked for, and still has to lead on.
+        let step = purchases.len().saturating_sub(OVERLAP).max(1);
+        Ok(Page {
+            rows: purchases.iter().filter_map(row).collect(),
+            next: Place {
+                since: place.since,
+                after: offset(place).saturating_add(step).to_string(),
+            },
+            is_last: is_last || purchases.is_empty(),
+            pages: total.map(|total| 1 + total.saturating_sub(1) / step),
+        })
+    }
+}
+
+fn offset(place: &Place) -> usize {
+    place.after.parse().unwrap_or(0)
+}
+
+fn row(data: &Value) -> Option<Row> {
+    let reference = reference(&wire::text(data, "id")?)?;
+    let said = read_purchase(&reference, data).map(Box::new);
+    Some(Row { reference, said })
+}

@@ -1,0 +1,141 @@
+//! Collects the figures of all rooms for one scrape.
+
+use std::sync::Arc;
+
+use crate::{
+    account::{Account, Health},
+    grpc::Rooms,
+    telemetry::metrics::{
+        self, AccountLabels, AccountPicture, Picture, TransitionLabels, Transitions,
+    },
+};
+
+/// Where the figures come from.
+#[derive(Debug, Clone)]
+pub(super) struct Collector {
+    rooms: Rooms,
+    transitions: Transitions,
+}
+
+impl Collector {
+    /// Counts what is committed from now on.
+    pub(super) fn new(rooms: Rooms) -> Self {
+        let transitions = Transitions::default();
+        let counted = transitions.clone();
+        rooms.journal.observe(Arc::new(move |committed| {
+            for one in committed {
+                let labels = TransitionLabels {
+                    account: one.purchase.account.to_string(),
+                    state: one.purchase.status.state.as_str(),
+                };
+                counted.get_or_create(&labels).inc();
+            }
+        }));
+        Self { rooms, transitions }
+    }
+
+    /// All figures as text.
+    pub(super) fn text(&self) -> String {
+        let rooms = &self.rooms;
+        let picture = Picture {
+            accounts: rooms.accounts.iter().map(|it| self.account(it)).collect(),
+            streams: rooms.feed.streams(),
+            journal_available: *rooms.journal.available().borrow(),
+            transitions: self.transitions.clone(),
+            commits: rooms.journal.commit_seconds(),
+        };
+        metrics::render(&picture).unwrap_or_default()
+    }
+
+    fn account(&self, account: &Account) -> AccountPicture {
+        let snapshot = account.snapshot();
+        let backlog = self.rooms.tracker.backlog(&account.name);
+        let limit = snapshot.requests_per_minute;
+        let requests = snapshot.figures.requests.iter();
+        AccountPicture {
+            labels: labels(account),
+            requests: requests
+                .map(|((class, outcome), made)| (class.as_str(), outcome.as_str(), *made))
+                .collect(),
+            unreadable: snapshot.figures.unreadable,
+            open: self.rooms.tracker.open_purchases(&account.name),
+            due: backlog.due,
+            late: backlog.late,
+            budget_used: (limit > 0).then(|| part(snapshot.requests_last_minute, limit)),
+            breaker_open: snapshot.breaker_open,
+            in_flight: snapshot.in_flight,
+            health: match snapshot.health {
+                Health::Ok => "ok",
+                Health::Degraded => "degraded",
+                Health::Unauthorized => "unauthorized",
+            },
+            lag: account.lag(),
+        }
+    }
+}
+
+fn labels(account: &Account) -> AccountLabels {
+    AccountLabels {
+        account: account.name.to_string(),
+        provider: account.provider.name(),
+    }
+}
+
+#[expect(
+    clippy::float_arithmetic,
+    reason = "a ratio for people, in no decision"
+)]
+fn part(of: u32, whole: u32) -> f64 {
+    f64::from(of) / f64::from(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tonic::codegen::http;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{
+        account::Accounts,
+        clock::Clock,
+        fingerprint::Keyring,
+        health,
+        identity::Callers,
+        journal::memory::MemoryJournal,
+        purchase::Timestamp,
+        serve::{House, Parts},
+    };
+
+    #[tokio::test]
+    async fn the_operations_listener_shows_metrics_in_the_open_format() {
+        let text = Keyring::new_file("k", [7; 32]);
+        let house = House::open(Parts {
+            clock: Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1),
+            journal: Arc::new(MemoryJournal::new("e")),
+            keyring: Keyring::parse(&text).unwrap(),
+            accounts: Accounts::default(),
+            callers: Callers::default(),
+            limits: crate::grpc::Limits {
+                streams: 1,
+                streams_per_caller: 1,
+                stream_age: None,
+            },
+            retention: Duration::from_secs(60),
+        })
+        .await
+        .unwrap();
+        let figures = house.figures.clone();
+        let page = Arc::new(move || (metrics::CONTENT_TYPE, figures.text()));
+        let router = health::operations(&house.readiness, house.health(), page).into_axum_router();
+        let request = http::Request::get("/metrics").body(axum::body::Body::empty());
+        let answer = router.oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], metrics::CONTENT_TYPE);
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await;
+        let text = String::from_utf8(body.unwrap().to_vec()).unwrap();
+        assert!(text.contains("\ntillwatch_streams 0\n"), "{text}");
+        assert!(text.contains("\ntillwatch_journal_available 1\n"), "{text}");
+    }
+}

@@ -1,0 +1,286 @@
+//! What Prometheus reads of this process: a picture of its figures as OpenMetrics text.
+//!
+//! Labels are the operator's own names and fixed words: never a purchase, a caller or a provider's
+//! text. Collects nothing itself.
+
+use std::{fmt, sync::atomic::AtomicU64, time::Duration};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text},
+    metrics::{
+        MetricType, counter::Counter, family::Family, gauge::Gauge, histogram::Histogram,
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+/// The media type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// An account's name and its provider's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AccountLabels {
+    /// The account.
+    pub account: String,
+    /// Its provider.
+    pub provider: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    account: String,
+    provider: &'static str,
+    class: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HealthLabels {
+    account: String,
+    provider: &'static str,
+    health: &'static str,
+}
+
+/// A transition's account and the state that it led to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TransitionLabels {
+    /// The account.
+    pub account: String,
+    /// The state's name.
+    pub state: &'static str,
+}
+
+/// Transitions committed by this process.
+pub type Transitions = Family<TransitionLabels, Counter>;
+
+/// What is to be told of one account.
+#[derive(Debug, Clone)]
+pub struct AccountPicture {
+    /// Its names.
+    pub labels: AccountLabels,
+    /// Requests by class and outcome.
+    pub requests: Vec<(&'static str, &'static str, u64)>,
+    /// Answers that made no sense.
+    pub unreadable: u64,
+    /// Purchases that are being polled.
+    pub open: usize,
+    /// Purchases whose poll is due and has not begun.
+    pub due: usize,
+    /// How late the first of them is.
+    pub late: Duration,
+    /// Requests of the last minute as a part of the limit; `None` where it is unlimited.
+    pub budget_used: Option<f64>,
+    /// Whether the breaker is open.
+    pub breaker_open: bool,
+    /// Requests under way.
+    pub in_flight: u32,
+    /// How it is doing, of [`HEALTHS`].
+    pub health: &'static str,
+    /// How late polls were.
+    pub lag: Histogram,
+}
+
+/// The words of an account's health.
+pub const HEALTHS: [&str; 3] = ["ok", "degraded", "unauthorized"];
+
+/// What is to be told of the process.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// Of each account.
+    pub accounts: Vec<AccountPicture>,
+    /// Open streams.
+    pub streams: usize,
+    /// Whether the journal works.
+    pub journal_available: bool,
+    /// See [`Transitions`].
+    pub transitions: Transitions,
+    /// How long commits took, where that is measured.
+    pub commits: Option<Histogram>,
+}
+
+type Gauges = Family<AccountLabels, Gauge>;
+type Parts = Family<AccountLabels, Gauge<f64, AtomicU64>>;
+
+/// The picture as OpenMetrics text.
+///
+/// # Errors
+/// None that can happen: a text takes whatever is written to it.
+pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("tillwatch");
+    let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "This executable", build);
+    accounts(&mut registry, &picture.accounts);
+    let streams = Gauge::<i64>::default();
+    streams.set(count(picture.streams));
+    registry.register("streams", "Open streams", streams);
+    let journal = Gauge::<i64>::default();
+    journal.set(i64::from(picture.journal_available));
+    registry.register(
+        "journal_available",
+        "Whether the last commit worked",
+        journal,
+    );
+    registry.register(
+        "transitions",
+        "Transitions committed, by the state they led to",
+        picture.transitions.clone(),
+    );
+    let lags = picture.accounts.iter();
+    registry.register_collector(Box::new(Lags(
+        lags.map(|it| (it.labels.clone(), it.lag.clone())).collect(),
+    )));
+    if let Some(commits) = picture.commits.clone() {
+        let words = "How long a group commit took";
+        registry.register_with_unit("commit", words, Unit::Seconds, commits);
+    }
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// Each account's histogram, which the account itself keeps, as one family.
+#[derive(Debug)]
+struct Lags(Vec<(AccountLabels, Histogram)>);
+
+impl Collector for Lags {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut family = encoder.encode_descriptor(
+            "poll_lag",
+            "How much later than due a poll began.",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        for (labels, lag) in &self.0 {
+            lag.encode(family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
+    let requests = Family::<RequestLabels, Counter>::default();
+    let unreadable = Family::<AccountLabels, Counter>::default();
+    let health = Family::<HealthLabels, Gauge>::default();
+    let [open, due, breaker, in_flight] = [(); 4].map(|()| Gauges::default());
+    let (late, budget) = (Parts::default(), Parts::default());
+    for account in accounts {
+        let labels = &account.labels;
+        for (class, outcome, made) in &account.requests {
+            let labels = RequestLabels {
+                account: labels.account.clone(),
+                provider: labels.provider,
+                class,
+                outcome,
+            };
+            requests.get_or_create(&labels).inc_by(*made);
+        }
+        for word in HEALTHS {
+            let labels = HealthLabels {
+                account: labels.account.clone(),
+                provider: labels.provider,
+                health: word,
+            };
+            let is_this = word == account.health;
+            health.get_or_create(&labels).set(i64::from(is_this));
+        }
+        unreadable.get_or_create(labels).inc_by(account.unreadable);
+        open.get_or_create(labels).set(count(account.open));
+        due.get_or_create(labels).set(count(account.due));
+        late.get_or_create(labels).set(account.late.as_secs_f64());
+        if let Some(used) = account.budget_used {
+            budget.get_or_create(labels).set(used);
+        }
+        let is_open = i64::from(account.breaker_open);
+        breaker.get_or_create(labels).set(is_open);
+        in_flight
+            .get_or_create(labels)
+            .set(i64::from(account.in_flight));
+    }
+    let words = "Requests to the provider, by what for and how they ended";
+    registry.register("upstream_requests", words, requests);
+    let words = "Answers that made no sense";
+    registry.register("unreadable_answers", words, unreadable);
+    registry.register("open_purchases", "Purchases that are polled", open);
+    registry.register("due", "Purchases whose poll is due and not begun", due);
+    let words = "How long the first of those that are due has been";
+    registry.register_with_unit("late", words, Unit::Seconds, late);
+    let words = "Requests of the last minute, as a part of the limit";
+    registry.register("budget_used_ratio", words, budget);
+    registry.register("breaker_open", "Whether the breaker is open", breaker);
+    registry.register("requests_in_flight", "Requests under way", in_flight);
+    registry.register("account_health", "1 at the account's health", health);
+}
+
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_is_told_by_account_in_fixed_words() {
+        let labels = AccountLabels {
+            account: "shop".to_owned(),
+            provider: "masumi",
+        };
+        let lag = Histogram::new([0.1, 0.25]);
+        lag.observe(0.2);
+        let transitions = Transitions::default();
+        let to = TransitionLabels {
+            account: "shop".to_owned(),
+            state: "PAID",
+        };
+        transitions.get_or_create(&to).inc();
+        let picture = Picture {
+            accounts: vec![AccountPicture {
+                labels,
+                requests: vec![("poll", "answered", 7)],
+                unreadable: 1,
+                open: 3,
+                due: 2,
+                late: Duration::from_millis(1_500),
+                budget_used: Some(0.5),
+                breaker_open: true,
+                in_flight: 4,
+                health: "degraded",
+                lag,
+            }],
+            streams: 9,
+            journal_available: true,
+            transitions,
+            commits: Some(Histogram::new([0.1])),
+        };
+        let text = render(&picture).unwrap();
+        let of = "account=\"shop\",provider=\"masumi\"";
+        for line in [
+            format!(
+                "tillwatch_upstream_requests_total{{{of},class=\"poll\",outcome=\"answered\"}} 7"
+            ),
+            format!("tillwatch_unreadable_answers_total{{{of}}} 1"),
+            format!("tillwatch_open_purchases{{{of}}} 3"),
+            format!("tillwatch_due{{{of}}} 2"),
+            format!("tillwatch_late_seconds{{{of}}} 1.5"),
+            format!("tillwatch_budget_used_ratio{{{of}}} 0.5"),
+            format!("tillwatch_breaker_open{{{of}}} 1"),
+            format!("tillwatch_requests_in_flight{{{of}}} 4"),
+            format!("tillwatch_account_health{{{of},health=\"degraded\"}} 1"),
+            format!("tillwatch_account_health{{{of},health=\"ok\"}} 0"),
+            format!("tillwatch_poll_lag_seconds_count{{{of}}} 1"),
+            format!("tillwatch_poll_lag_seconds_bucket{{le=\"0.25\",{of}}} 1"),
+            "tillwatch_transitions_total{account=\"shop\",state=\"PAID\"} 1".to_owned(),
+            "tillwatch_commit_seconds_count 0".to_owned(),
+            "tillwatch_streams 9".to_owned(),
+            "tillwatch_journal_available 1".to_owned(),
+            format!(
+                "tillwatch_build_info{{version=\"{}\"}} 1",
+                env!("CARGO_PKG_VERSION")
+            ),
+        ] {
+            assert!(text.lines().any(|told| told == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,451 @@
+//! Rounds through a provider's lists, beside the lane's single polls.
+//!
+//! While rounds go well, purchases that they show are read singly less often; a purchase that they
+//! do not show, and all of them when rounds fail, are read by themselves as if there were no sweep.
+
+mod known;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream};
+
+use super::{Inner, lane::Lane, lock};
+use crate::{
+    account::{Account, Accounts, Class},
+    cadence::budget::backoff,
+    journal::{JournalError, Write},
+    observation::Trouble,
+    provider::sweep::{Coverage, Page, Place, Row, Sweep, Wanted},
+    purchase::{AccountName, Finality, Purchase, PurchaseId, State, Timestamp},
+};
+use known::{Known, Worth};
+
+/// How long a page waits for the right to be asked for before the wait begins anew.
+const ADMISSION: Duration = Duration::from_secs(60);
+/// The wait after a page that failed; doubled while they come in a row.
+const RETRY_BASE: Duration = Duration::from_secs(1);
+/// The longest of these waits, unless the account's interval is longer.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+/// Rows of a page whose news are committed at once, so that they share a commit.
+const APPLIED_AT_ONCE: usize = 32;
+/// Pages of one round: a provider that always has another page does not hold a round for ever.
+const PAGES_MAX: usize = 1_000;
+
+/// The sweeps of one account.
+pub(super) struct Sweeper {
+    account: Arc<Account>,
+    known: Mutex<Known>,
+}
+
+/// Why a round ended early.
+enum Cut {
+    /// The tracker stops.
+    Stopped,
+    /// The list is longer than all single reads: it begins later from now on.
+    Narrower,
+    /// A page says nothing, or not what was asked.
+    Failed,
+    /// The account has to wait, or what a page said cannot be committed now.
+    Later,
+}
+
+impl From<JournalError> for Cut {
+    fn from(_: JournalError) -> Self {
+        Self::Later
+    }
+}
+
+impl Sweeper {
+    /// The sweepers of the accounts that have and want them.
+    pub(super) fn of(accounts: &Accounts) -> BTreeMap<AccountName, Arc<Self>> {
+        let sweeping = accounts.iter().filter(|account| account.policy.sweep);
+        sweeping
+            .filter_map(|account| {
+                let known = Known::new(account.provider.sweep()?);
+                let sweeper = Self {
+                    account: Arc::clone(account),
+                    known: Mutex::new(known),
+                };
+                Some((account.name.clone(), Arc::new(sweeper)))
+            })
+            .collect()
+    }
+
+    /// See [`Known::singly_every`].
+    fn singly_every(&self, created: Timestamp, finality: Finality) -> Option<Duration> {
+        let mut known = lock(&self.known);
+        let every = known.singly_every(created, finality)?;
+        known.stretched = true;
+        Some(every)
+    }
+
+    /// When a purchase's news are next looked for by a round.
+    pub(super) fn next_round(&self, created: Timestamp, finality: Finality) -> Option<Timestamp> {
+        let known = lock(&self.known);
+        known.singly_every(created, finality)?;
+        known.next_round
+    }
+
+    /// A single read's answer had this stamp.
+    pub(super) fn stamped(&self, stamp: Timestamp) {
+        lock(&self.known).stamped(stamp);
+    }
+
+    fn key(&self, list: &str) -> String {
+        format!("sweep/{}/{list}", self.account.name)
+    }
+}
+
+impl Inner {
+    /// A status was committed or taken up: rounds look for its purchase from now on, or no more.
+    /// One that is new and swept is next read singly within its rare interval, at no certain time,
+    /// so that those of one moment are not all read at another.
+    pub(super) fn sweepable(&self, lane: &Lane, purchase: &Purchase) {
+        let status = &purchase.status;
+        let sweeper = self.sweepers.get(&purchase.account);
+        let sweep = lane.account.provider.sweep();
+        let (Some(sweeper), Some(sweep), Some(reference)) = (sweeper, sweep, &status.reference)
+        else {
+            return;
+        };
+        if status.finality == Finality::Final {
+            lock(&sweeper.known).forget(sweep, reference);
+            return;
+        }
+        let is_new = lock(&sweeper.known).learn(sweep, purchase, reference);
+        // One that somebody has just named is asked about at once.
+        if !is_new || status.state == State::OutcomeUnknown {
+            return;
+        }
+        if let Some(every) = sweeper.singly_every(purchase.create_time, status.finality) {
+            lane.rearm(purchase.id, self.clock.now().plus(self.clock.up_to(every)));
+        }
+    }
+
+    /// The earliest next single read of a purchase that was just read, where rounds show it.
+    pub(super) fn stretched(
+        &self,
+        lane: &Lane,
+        created: Timestamp,
+        finality: Finality,
+    ) -> Option<Timestamp> {
+        let sweeper = self.sweepers.get(&lane.account.name)?;
+        let every = sweeper.singly_every(created, finality)?;
+        Some(self.clock.now().plus(self.clock.jittered(every, 100)))
+    }
+
+    /// Sweeps one account's lists, until the tracker stops.
+    pub(super) async fn sweep(self: &Arc<Self>, lane: &Arc<Lane>, sweeper: &Arc<Sweeper>) {
+        let Some(sweep) = lane.account.provider.sweep() else {
+            return;
+        };
+        let interval = lane.account.policy.schedule.first();
+        let mut wait = self.clock.up_to(interval);
+        loop {
+            let next = self.clock.now().plus(wait);
+            lock(&sweeper.known).next_round = Some(next);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.cancelled() => return,
+            }
+            let lists = lock(&sweeper.known).lists();
+            if lists.is_empty() {
+                self.unstretch(lane, sweeper, None);
+            }
+            let rounds = lists
+                .iter()
+                .map(|list| self.round_of(lane, sweeper, sweep, list));
+            let waits = futures_util::future::join_all(rounds).await;
+            let regular = self.clock.jittered(interval, 100);
+            wait = waits.into_iter().flatten().max().unwrap_or(regular);
+        }
+    }
+
+    /// One round through one list. Returns how long to wait where it failed.
+    async fn round_of(
+        &self,
+        lane: &Lane,
+        sweeper: &Sweeper,
+        sweep: &dyn Sweep,
+        list: &str,
+    ) -> Option<Duration> {
+        match self.round(lane, sweeper, sweep, list).await {
+            Ok(()) => {
+                lock(&sweeper.known).succeeded(list);
+                None
+            }
+            Err(Cut::Stopped | Cut::Later) => None,
+            Err(Cut::Narrower) => Some(Duration::ZERO),
+            Err(Cut::Failed) => {
+                let (failures, is_well) = {
+                    let mut known = lock(&sweeper.known);
+                    let failures = known.failed(list);
+                    let is_well = known.singly_every(self.clock.now(), Finality::Open);
+                    (failures, is_well.is_some())
+                };
+                if !is_well {
+                    self.unstretch(lane, sweeper, None);
+                }
+                let longest = RETRY_MAX.max(lane.account.policy.schedule.first());
+                let wait = backoff(RETRY_BASE, failures, longest);
+                Some(self.clock.jittered(wait, 500))
+            }
+        }
+    }
+
+    async fn round(
+        &self,
+        lane: &Lane,
+        sweeper: &Sweeper,
+        sweep: &dyn Sweep,
+        list: &str,
+    ) -> Result<(), Cut> {
+        if sweep.coverage() == Coverage::Changes {
+            self.resume(sweeper, list).await?;
+        }
+        let began = self.clock.now();
+        let (mut place, left_out) = {
+            let mut known = lock(&sweeper.known);
+            let oldest = known.oldest();
+            let narrowed = (oldest > known.since).then_some(oldest).flatten();
+            known.since = oldest;
+            (known.start(sweep, list, began), narrowed)
+        };
+        if sweep.coverage() == Coverage::All && left_out.is_some() {
+            self.unstretch(lane, sweeper, left_out);
+        }
+        let mut seen = 0;
+        for _ in 0..PAGES_MAX {
+            let (page, asked) = self.page(lane, sweeper, sweep, list, &place).await?;
+            match lock(&sweeper.known).worth(page.pages) {
+                Worth::Read => {}
+                Worth::Narrower => return Err(Cut::Narrower),
+                Worth::Nothing => return Err(Cut::Failed),
+            }
+            // A drain waits for what was heard, as it does for polls.
+            let applied = self.apply(lane, sweeper, sweep, page.rows, asked);
+            seen += self.tasks.track_future(applied).await?;
+            if sweep.coverage() == Coverage::Changes {
+                lock(&sweeper.known).reached(list, page.next.clone());
+            }
+            place = page.next;
+            if page.is_last {
+                return match sweep.coverage() {
+                    Coverage::Changes => Ok(self.keep(sweeper, list).await?),
+                    Coverage::All => self.missing(lane, sweeper, began, seen),
+                };
+            }
+        }
+        Ok(self.keep(sweeper, list).await?)
+    }
+
+    /// Takes up where an earlier process ended.
+    async fn resume(&self, sweeper: &Sweeper, list: &str) -> Result<(), JournalError> {
+        if lock(&sweeper.known).kept(list).is_some() {
+            return Ok(());
+        }
+        let kept = self.journal.get(&sweeper.key(list)).await?;
+        if let Some(place) = kept.as_deref().and_then(Place::parse) {
+            lock(&sweeper.known).reached(list, place);
+        }
+        Ok(())
+    }
+
+    /// Keeps how far a list was read, where that has changed.
+    async fn keep(&self, sweeper: &Sweeper, list: &str) -> Result<(), JournalError> {
+        let place = lock(&sweeper.known).kept(list).map(ToString::to_string);
+        let key = sweeper.key(list);
+        let Some(value) = place else { return Ok(()) };
+        if self.journal.get(&key).await?.as_ref() == Some(&value) {
+            return Ok(());
+        }
+        self.journal
+            .write(Write::Put { key, value })
+            .await
+            .map(drop)
+    }
+
+    /// One page, within the account's budget, with the time at which its request began.
+    async fn page(
+        &self,
+        lane: &Lane,
+        sweeper: &Sweeper,
+        sweep: &dyn Sweep,
+        list: &str,
+        place: &Place,
+    ) -> Result<(Page, Timestamp), Cut> {
+        let account = &lane.account;
+        let mut admission = loop {
+            let deadline = self.clock.now().plus(ADMISSION);
+            let admitted = tokio::select! {
+                admitted = account.admit(Class::Sweep, deadline) => admitted,
+                () = self.stop.cancelled() => return Err(Cut::Stopped),
+            };
+            let refusal = match admitted {
+                Ok(admission) => break admission,
+                Err(refusal) => refusal,
+            };
+            let wait = refusal.retry_at().since(self.clock.now());
+            tokio::select! {
+                () = tokio::time::sleep(wait.max(RETRY_BASE)) => {}
+                () = self.stop.cancelled() => return Err(Cut::Stopped),
+            }
+        };
+        let rows = lock(&sweeper.known).rows(list);
+        let wanted = Wanted { list, place, rows };
+        let began = self.clock.now();
+        let answered = tokio::select! {
+            answered = account.ask(&mut admission, sweep.request(wanted)) => answered,
+            () = self.stop.cancelled() => return Err(Cut::Stopped),
+        };
+        drop(admission);
+        // The account has learned already that there was no answer.
+        let answer = answered.map_err(|_| Cut::Failed)?;
+        match sweep.read(wanted, &answer, self.clock.now()) {
+            Ok(page) => Ok((page, began)),
+            Err(trouble) => {
+                account.learn(&trouble);
+                tracing::debug!(account = %account.name, list, ?trouble, "a page says nothing");
+                Err(match trouble {
+                    // The account has to wait, and the list is as good as before.
+                    Trouble::Throttled { .. } | Trouble::Unauthorized => Cut::Later,
+                    Trouble::Unreachable { .. } | Trouble::Unreadable { .. } => Cut::Failed,
+                })
+            }
+        }
+    }
+
+    /// Applies what the rows say of the purchases that are open here. Returns how many there were.
+    async fn apply(
+        &self,
+        lane: &Lane,
+        sweeper: &Sweeper,
+        sweep: &dyn Sweep,
+        rows: Vec<Row>,
+        began: Timestamp,
+    ) -> Result<usize, JournalError> {
+        let ours: Vec<(PurchaseId, Row)> = {
+            let known = lock(&sweeper.known);
+            let mine = |row: Row| Some((known.find(&row.reference)?, row));
+            rows.into_iter().filter_map(mine).collect()
+        };
+        let count = ours.len();
+        let applied = ours.into_iter().map(|(purchase, row)| async move {
+            match row.said {
+                Ok(observation) => {
+                    self.observed(lane, purchase, &observation, began).await?;
+                    self.passing_time(lane, purchase).await?;
+                    if sweep.coverage() == Coverage::All {
+                        self.shown(lane, sweeper, purchase);
+                    }
+                }
+                Err(trouble) => {
+                    lane.account.learn(&trouble);
+                    self.soon(lane, purchase);
+                }
+            }
+            Ok(())
+        });
+        let applied: Vec<Result<(), JournalError>> = stream::iter(applied)
+            .buffer_unordered(APPLIED_AT_ONCE)
+            .collect()
+            .await;
+        applied.into_iter().collect::<Result<(), _>>()?;
+        Ok(count)
+    }
+
+    /// A purchase's single read waits, since a page has shown all of it.
+    fn shown(&self, lane: &Lane, sweeper: &Sweeper, purchase: PurchaseId) {
+        let idle = lane.with(purchase, |entry| {
+            (!entry.busy).then_some((entry.created, entry.finality))
+        });
+        if let Some(Some((created, finality))) = idle
+            && let Some(every) = sweeper.singly_every(created, finality)
+        {
+            let due = self.clock.now().plus(self.clock.jittered(every, 100));
+            lane.rearm(purchase, due);
+        }
+    }
+
+    /// A purchase is read singly as soon as may be.
+    fn soon(&self, lane: &Lane, purchase: PurchaseId) {
+        let idle = lane.with(purchase, |entry| !entry.busy && !entry.given_up);
+        if idle == Some(true) {
+            lane.rearm(purchase, self.clock.now());
+        }
+    }
+
+    /// After a whole round through all purchases: what it did not show is read by itself.
+    fn missing(
+        &self,
+        lane: &Lane,
+        sweeper: &Sweeper,
+        began: Timestamp,
+        seen: usize,
+    ) -> Result<(), Cut> {
+        let expected = lock(&sweeper.known).expected();
+        if seen == 0 && !expected.is_empty() {
+            // It lists other purchases than was asked for, or none: no use to go on so.
+            return Err(Cut::Failed);
+        }
+        for purchase in expected {
+            let unseen = lane.with(purchase, |entry| {
+                entry.read.is_none_or(|read| read < began) && entry.created < began
+            });
+            if unseen == Some(true) {
+                self.soon(lane, purchase);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets purchases be read singly as often as the schedule says: all, or those created before a
+    /// time. Spread over their interval, since they would all be due at once.
+    fn unstretch(&self, lane: &Lane, sweeper: &Sweeper, before: Option<Timestamp>) {
+        let purchases = {
+            let mut known = lock(&sweeper.known);
+            if !known.stretched {
+                return;
+            }
+            known.stretched = before.is_some();
+            known.purchases(before)
+        };
+        let policy = &lane.account.policy;
+        for purchase in purchases {
+            let now = self.clock.now();
+            let earlier = lane.with(purchase, |entry| {
+                let every = match entry.finality {
+                    Finality::Open => policy.schedule.every(now.since(entry.created)),
+                    _ => policy.after_terminal.every(now.since(entry.observed)),
+                };
+                let is_late = entry.due > now.plus(every) && !entry.busy && !entry.given_up;
+                is_late.then_some(every)
+            });
+            if let Some(Some(every)) = earlier {
+                lane.rearm(purchase, now.plus(self.clock.up_to(every)));
+            }
+        }
+    }
+
+    /// Whose single read's answer had a stamp, for the account's sweeps.
+    pub(super) fn stamped(&self, lane: &Lane, stamp: Option<Timestamp>) {
+        let sweeper = self.sweepers.get(&lane.account.name);
+        if let (Some(sweeper), Some(stamp)) = (sweeper, stamp) {
+            sweeper.stamped(stamp);
+        }
+    }
+
+    /// When a round next looks for a purchase's news, where one does.
+    pub(super) fn next_round(&self, lane: &Lane, purchase: PurchaseId) -> Option<Timestamp> {
+        let sweeper = self.sweepers.get(&lane.account.name)?;
+        let (created, finality) = lane.with(purchase, |entry| (entry.created, entry.finality))?;
+        sweeper.next_round(created, finality)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,291 @@
+//! What a sweeping account has open, by reference, and how its lists are doing. Plain state behind
+//! one lock; asks nobody.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    provider::sweep::{Bounds, Coverage, Place, ROWS_MAX, Sweep},
+    purchase::{Finality, Purchase, PurchaseId, Reference, Timestamp},
+};
+
+/// Pages of one list that fail in a row before purchases are read singly again.
+const FAILURES_MAX: u32 = 3;
+
+/// The first half of a SHA-256 of a reference: what a row is found by. References can be long.
+type Key = [u8; 16];
+
+fn key(reference: &Reference) -> Key {
+    let whole: [u8; 32] = Sha256::digest(reference.canonical()).into();
+    let (half, _) = whole.split_at(16);
+    half.try_into().unwrap_or_default()
+}
+
+/// One purchase that a row may be about.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    purchase: PurchaseId,
+    created: Timestamp,
+    is_open: bool,
+}
+
+/// One list of the provider.
+#[derive(Debug, Default)]
+struct List {
+    /// Open purchases that it can show.
+    open: usize,
+    /// Pages that failed in a row.
+    failures: u32,
+    /// How far it has been read; `None` while nothing of it was read or taken from the store.
+    kept: Option<Place>,
+}
+
+/// What the pages of a list are worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// They take fewer requests than single reads.
+    Read,
+    /// They would without the oldest open purchases, which are left to single reads.
+    Narrower,
+    /// They never would.
+    Nothing,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(super) struct Known {
+    coverage: Coverage,
+    singly_every: Duration,
+    members: HashMap<Key, Member>,
+    lists: BTreeMap<String, List>,
+    open: usize,
+    /// Whether single reads were made rare since the last time that all were told to be frequent.
+    pub(super) stretched: bool,
+    /// The newest stamp that any answer had: where to go on behind a page that cannot be read.
+    newest: Option<Timestamp>,
+    /// How often the open purchases were halved, since the list of all has too many pages.
+    halved: u32,
+    /// Purchases created before are not looked for in the list.
+    pub(super) since: Option<Timestamp>,
+    /// When the next round begins.
+    pub(super) next_round: Option<Timestamp>,
+}
+
+impl Known {
+    pub(super) fn new(sweep: &dyn Sweep) -> Self {
+        Self {
+            coverage: sweep.coverage(),
+            singly_every: sweep.singly_every(),
+            members: HashMap::new(),
+            lists: BTreeMap::new(),
+            open: 0,
+            stretched: false,
+            newest: None,
+            halved: 0,
+            since: None,
+            next_round: None,
+        }
+    }
+
+    /// Learns a purchase's newest status. Says whether the purchase is new here.
+    pub(super) fn learn(
+        &mut self,
+        sweep: &dyn Sweep,
+        purchase: &Purchase,
+        reference: &Reference,
+    ) -> bool {
+        let member = Member {
+            purchase: purchase.id,
+            created: purchase.create_time,
+            is_open: purchase.status.finality == Finality::Open,
+        };
+        if let Some(stamp) = purchase.status.provider_change_time {
+            self.stamped(stamp);
+        }
+        let before = self.members.insert(key(reference), member);
+        let was_open = before.is_some_and(|before| before.is_open);
+        self.count(sweep, reference, was_open, member.is_open);
+        before.is_none()
+    }
+
+    /// Forgets a purchase that is FINAL.
+    pub(super) fn forget(&mut self, sweep: &dyn Sweep, reference: &Reference) {
+        if let Some(before) = self.members.remove(&key(reference)) {
+            self.count(sweep, reference, before.is_open, false);
+        }
+    }
+
+    fn count(&mut self, sweep: &dyn Sweep, reference: &Reference, was: bool, is: bool) {
+        if was == is {
+            return;
+        }
+        let changed = |count: &mut usize| {
+            *count = if is {
+                *count + 1
+            } else {
+                count.saturating_sub(1)
+            };
+        };
+        changed(&mut self.open);
+        for list in sweep.lists(reference) {
+            changed(&mut self.lists.entry(list).or_default().open);
+        }
+    }
+
+    /// Whose row this is.
+    pub(super) fn find(&self, reference: &Reference) -> Option<PurchaseId> {
+        let member = self.members.get(&key(reference))?;
+        Some(member.purchase)
+    }
+
+    /// The lists to read; none where single reads take fewer requests.
+    pub(super) fn lists(&self) -> Vec<String> {
+        if !self.is_wanted() {
+            return Vec::new();
+        }
+        let used = self.lists.iter().filter(|(_, list)| list.open > 0);
+        used.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.open > self.lists.values().filter(|list| list.open > 0).count()
+    }
+
+    /// After how long a purchase is read singly although it is swept; `None` where it is not.
+    pub(super) fn singly_every(&self, created: Timestamp, finality: Finality) -> Option<Duration> {
+        let is_shown = match self.coverage {
+            Coverage::Changes => true,
+            // What has ended may be older than the list begins.
+            Coverage::All => {
+                finality == Finality::Open && self.since.is_none_or(|since| created >= since)
+            }
+        };
+        (is_shown && self.is_wanted() && self.goes_well()).then_some(self.singly_every)
+    }
+
+    fn goes_well(&self) -> bool {
+        self.lists
+            .values()
+            .all(|list| list.open == 0 || list.failures < FAILURES_MAX)
+    }
+
+    /// All purchases, or those created before a time.
+    pub(super) fn purchases(&self, before: Option<Timestamp>) -> Vec<PurchaseId> {
+        self.members
+            .values()
+            .filter(|member| before.is_none_or(|before| member.created < before))
+            .map(|member| member.purchase)
+            .collect()
+    }
+
+    /// Open purchases that the list of all has to show.
+    pub(super) fn expected(&self) -> Vec<PurchaseId> {
+        let since = self.since.unwrap_or_default();
+        self.members
+            .values()
+            .filter(|member| member.is_open && member.created >= since)
+            .map(|member| member.purchase)
+            .collect()
+    }
+
+    /// When the oldest open purchase that a round looks for was created.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        let mut created: Vec<Timestamp> = self
+            .members
+            .values()
+            .filter(|member| member.is_open)
+            .map(|member| member.created)
+            .collect();
+        let left_out = created.len().checked_sub(self.covered())?;
+        if left_out >= created.len() {
+            return None;
+        }
+        let (_, oldest, _) = created.select_nth_unstable(left_out);
+        Some(*oldest)
+    }
+
+    /// How many open purchases a round looks for.
+    fn covered(&self) -> usize {
+        let most = self.open.checked_shr(self.halved).unwrap_or(0);
+        most.max(1).min(self.open)
+    }
+
+    /// Judges the list of all by its pages.
+    pub(super) fn worth(&mut self, pages: Option<usize>) -> Worth {
+        let Some(pages) = pages.filter(|_| self.coverage == Coverage::All) else {
+            return Worth::Read;
+        };
+        let covered = self.covered();
+        if pages > covered && covered > 1 {
+            self.halved += 1;
+            return Worth::Narrower;
+        }
+        if pages > covered {
+            return Worth::Nothing;
+        }
+        if pages.saturating_mul(4) <= covered {
+            self.halved = self.halved.saturating_sub(1);
+        }
+        Worth::Read
+    }
+
+    pub(super) fn kept(&self, list: &str) -> Option<&Place> {
+        self.lists.get(list)?.kept.as_ref()
+    }
+
+    /// Where to read on: behind what cannot be read, where reading has failed for too long.
+    pub(super) fn start(&self, sweep: &dyn Sweep, list: &str, now: Timestamp) -> Place {
+        let oldest = self.oldest().unwrap_or(now);
+        let place = sweep.start(Bounds {
+            kept: self.kept(list),
+            oldest,
+            newest: self.newest,
+            now,
+        });
+        let failures = self.lists.get(list).map_or(0, |list| list.failures);
+        match self.newest {
+            Some(newest) if failures >= FAILURES_MAX && newest >= place.since => {
+                Place::start(newest.plus(Duration::from_millis(1)))
+            }
+            _ => place,
+        }
+    }
+
+    /// How many rows to ask for: fewer after failures, so that a damaged row or a large one hides
+    /// fewer others.
+    pub(super) fn rows(&self, list: &str) -> usize {
+        let failures = self.lists.get(list).map_or(0, |list| list.failures);
+        (ROWS_MAX >> failures.min(4)).max(2)
+    }
+
+    /// A list has been read up to a place, and all that it said is committed. Says whether that is
+    /// further than before.
+    pub(super) fn reached(&mut self, list: &str, place: Place) -> bool {
+        let list = self.lists.entry(list.to_owned()).or_default();
+        let known = list.kept.as_ref();
+        if known.is_some_and(|known| place.since < known.since || place == *known) {
+            return false;
+        }
+        list.kept = Some(place);
+        true
+    }
+
+    pub(super) fn succeeded(&mut self, list: &str) {
+        self.lists.entry(list.to_owned()).or_default().failures = 0;
+    }
+
+    /// A page failed. Returns how many have in a row.
+    pub(super) fn failed(&mut self, list: &str) -> u32 {
+        let list = self.lists.entry(list.to_owned()).or_default();
+        list.failures = list.failures.saturating_add(1);
+        list.failures
+    }
+
+    pub(super) fn stamped(&mut self, stamp: Timestamp) {
+        self.newest = self.newest.max(Some(stamp));
+    }
+}
