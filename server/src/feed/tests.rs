@@ -51,7 +51,11 @@ impl World {
                 id,
                 account: AccountName::new("main"),
                 provider: Arc::from("devdraft"),
-                caller: CallerName::new(if number % 2 == 0 { "even" } else { "odd" }),
+                caller: CallerName::new(if number.is_multiple_of(2) {
+                    "even"
+                } else {
+                    "odd"
+                }),
                 idempotency_key: Arc::from(number.to_string()),
                 labels: Arc::default(),
                 create_time: now,
