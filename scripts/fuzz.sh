@@ -12,6 +12,7 @@ targets="${FUZZ_TARGETS:-phygitals masumi inabit carbon devdraft retry_after num
 
 # Nothing here is unsafe, so there is nothing for an address sanitizer to find.
 cargo fuzz build --sanitizer none
+built="$CARGO_TARGET_DIR/$(rustc -vV | sed -n 's/^host: //p')/release"
 
 failed=""
 for target in $targets; do
@@ -25,7 +26,8 @@ for target in $targets; do
   esac
   log="$CARGO_TARGET_DIR/$target.log"
   # shellcheck disable=SC2086 # several folders, none of which has a blank in it
-  if cargo fuzz run --sanitizer none "$target" $seeds -- \
+  mkdir -p "fuzz/artifacts/$target"
+  if "$built/$target" $seeds -artifact_prefix="fuzz/artifacts/$target/" \
     -max_total_time="$seconds" -max_len=65536 -timeout=10 -print_final_stats=1 >"$log" 2>&1; then
     runs="$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
     echo "$target: $runs executions in ${seconds}s"

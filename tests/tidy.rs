@@ -17,6 +17,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("cadence", &["purchase"]),
     ("clock", &["purchase"]),
     ("fingerprint", &["purchase"]),
+    ("failpoint", &[]),
     ("upstream", &["purchase", "clock"]),
     (
         "provider",
@@ -33,7 +34,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "clock",
         ],
     ),
-    ("failpoint", &[]),
     ("journal", &["purchase", "clock"]),
     ("feed", &["purchase", "journal", "clock"]),
     (
@@ -48,8 +48,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "journal",
             "feed",
             "fingerprint",
-            "clock",
             "failpoint",
+            "clock",
         ],
     ),
     (

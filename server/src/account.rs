@@ -228,8 +228,7 @@ impl Account {
 
     /// What an operator sees of it.
     pub fn snapshot(&self) -> Snapshot {
-        self.lock()
-            .snapshot(self.policy.requests_per_minute, self.clock.now())
+        self.lock().snapshot(self.clock.now())
     }
 
     fn lock(&self) -> MutexGuard<'_, Live> {

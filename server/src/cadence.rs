@@ -1,8 +1,20 @@
 //! Pure: when to ask again, and how to share a budget.
 
+pub mod adaptive;
 pub mod budget;
+#[expect(
+    clippy::float_arithmetic,
+    reason = "likelihoods and waiting times are estimates; no money is counted here"
+)]
+pub mod hazard;
+pub mod shelf;
+pub mod turns;
+pub mod wheel;
 
 use std::time::Duration;
+
+/// How many due purchases of a caller are compared at most before one is asked about.
+pub const COMPARED_MAX: usize = 512;
 
 /// The shortest interval that a schedule may name.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -116,6 +128,20 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// How many due purchases of a caller are compared before one is asked about: the fewer, the
+    /// more requests the budget allows, so that choosing stays cheap beside asking.
+    pub fn compared_max(&self) -> usize {
+        const LEAST: usize = 8;
+        // A thousand a second: about a thousandth of a processor.
+        const PER_MINUTE: u32 = 60_000;
+        match PER_MINUTE.checked_div(self.requests_per_minute) {
+            None => LEAST,
+            Some(each) => usize::try_from(each)
+                .unwrap_or(COMPARED_MAX)
+                .clamp(LEAST, COMPARED_MAX),
+        }
+    }
+
     /// What all providers start from; each provider's file changes what it knows better.
     pub fn common(schedule: Schedule) -> Self {
         Self {

@@ -43,9 +43,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub fn server() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        // Requests are small; these windows are for what is received.
+        // Requests are small, and a window is for what is received. That of a connection has to
+        // hold a burst on all of its streams: with 64 KiB, h2 0.4.20 ends a connection on which
+        // 600 small calls begin at once (measured; with 128 KiB and more it does not).
         .initial_stream_window_size(64 * 1024)
-        .initial_connection_window_size(64 * 1024)
+        .initial_connection_window_size(1024 * 1024)
         // The only thing that frees the streams of a peer that has vanished.
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))

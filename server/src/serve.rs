@@ -152,6 +152,10 @@ impl House {
         let (readiness, health) = health::health().await;
         let feed = Feed::new(Arc::clone(&journal), clock.clone());
         let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts);
+        tracker.count_watchers({
+            let feed = feed.clone();
+            Box::new(move |purchase| feed.watchers(purchase))
+        });
         let intake = Intake::new(
             Arc::clone(&journal),
             feed.clone(),

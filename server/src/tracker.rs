@@ -7,12 +7,11 @@ mod entry;
 mod lane;
 mod poll;
 mod sweep;
-mod timers;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,7 +42,12 @@ struct Inner {
     tasks: TaskTracker,
     /// Ends lanes and held requests.
     stop: CancellationToken,
+    /// Counts who watches a purchase, where somebody has said how.
+    watchers: OnceLock<CountWatchers>,
 }
+
+/// Counts who watches a purchase. Must not block.
+pub type CountWatchers = Box<dyn Fn(PurchaseId) -> usize + Send + Sync>;
 
 /// Why a refresh has no fresh status to show.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -93,6 +97,7 @@ impl Tracker {
             sweepers: Sweeper::of(accounts),
             tasks,
             stop,
+            watchers: OnceLock::new(),
         });
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
@@ -103,6 +108,12 @@ impl Tracker {
             }
         }));
         Self(inner)
+    }
+
+    /// Says how to count who watches a purchase: news of watched ones counts more. Only the first
+    /// call has an effect.
+    pub fn count_watchers(&self, count: CountWatchers) {
+        let _ = self.0.watchers.set(count);
     }
 
     /// Takes up an open purchase of an earlier process. First polls are spread over an interval.
@@ -211,12 +222,18 @@ impl Inner {
         self.sweepable(lane, purchase);
     }
 
+    fn watchers(&self, purchase: PurchaseId) -> usize {
+        self.watchers.get().map_or(0, |count| count(purchase))
+    }
+
     /// A record, for steps that do not come from a poll.
     async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError> {
         self.journal.record(purchase).await
     }
 }
 
+#[cfg(test)]
+mod engine_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -325,7 +325,7 @@ impl Providers {
             .record_by_key(&CallerName::new("shop"), mark)
             .await;
         let record = known.ok().flatten();
-        if !record.as_ref().is_some_and(|one| one.attempt.is_some()) {
+        if record.as_ref().is_none_or(|one| one.attempt.is_none()) {
             let now = self.clock.now();
             let status = record.map(|record| record.purchase.status);
             let violation = format!("{now} C1: {mark} was sent without an attempt: {status:?}");

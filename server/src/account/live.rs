@@ -6,6 +6,7 @@ use super::{Arrivals, Figures, Outcome};
 use crate::{
     cadence::{
         Policy,
+        adaptive::Adaptive,
         budget::{Breaker, Gate, Pace, backoff},
     },
     observation::Trouble,
@@ -129,7 +130,8 @@ pub struct Snapshot {
     pub health: Health,
     /// The words of the last failure, where it is not doing well.
     pub note: String,
-    /// Its limit; 0 where unlimited.
+    /// Its limit, lowered where the provider throttles without saying what it allows; 0 where
+    /// unlimited.
     pub requests_per_minute: u32,
     /// Requests made in the last minute.
     pub requests_last_minute: u32,
@@ -146,6 +148,8 @@ pub struct Snapshot {
 pub(super) struct Live {
     /// Requests of all kinds.
     requests: Pace,
+    /// Their limit, which falls where the provider throttles without saying what it allows.
+    limit: Adaptive,
     /// Creates, which pass both.
     creates: Pace,
     /// The fifth for purchases after their end.
@@ -184,6 +188,7 @@ impl Live {
         let share = |part: u32| Pace::new(if limit == 0 { 0 } else { (limit / part).max(1) });
         Self {
             requests: Pace::new(limit),
+            limit: Adaptive::new(limit),
             creates: Pace::new(policy.creates_per_minute),
             after_terminal: share(5),
             refreshes: share(4),
@@ -222,6 +227,7 @@ impl Live {
     /// Takes one request's share of everything, or says why not.
     pub(super) fn admit(&mut self, class: Class, held: bool, now: Timestamp) -> Result<(), Denied> {
         let is_create = class == Class::Create;
+        self.recover(now);
         if let Some(retry_at) = self.paused_until.filter(|until| now < *until) {
             return Err(Denied::Refused(Refusal::Throttled { retry_at }));
         }
@@ -252,6 +258,13 @@ impl Live {
             *until = now.plus(UNAUTHORIZED_PROBE);
         }
         Ok(())
+    }
+
+    /// Lets a pace that was slowed down rise again in its time.
+    fn recover(&mut self, now: Timestamp) {
+        if self.limit.is_slowed() {
+            self.requests.set_limit(self.limit.limit(now));
+        }
     }
 
     /// Whether one more request may be in flight. Creates may use the last eighth alone.
@@ -424,9 +437,21 @@ impl Live {
         match trouble {
             Trouble::Throttled { retry_after } => {
                 let own = backoff(THROTTLED_BASE, self.throttles, THROTTLED_MAX);
+                let is_first = self.throttles == 0;
                 self.throttles = self.throttles.saturating_add(1);
+                if is_first && retry_after.is_none() && self.paused_for(now).is_zero() {
+                    self.forget(now);
+                    let recent = u32::try_from(self.recent.len()).unwrap_or(u32::MAX);
+                    self.limit.throttled(recent, now);
+                    self.requests.set_limit(self.limit.limit(now));
+                }
                 self.pause(now.plus(retry_after.unwrap_or(own)));
-                self.trouble = "throttled by the provider".to_owned();
+                self.trouble = match self.limit.limit(now) {
+                    slowed if self.limit.is_slowed() => {
+                        format!("throttled by the provider; at most {slowed} requests a minute now")
+                    }
+                    _ => "throttled by the provider".to_owned(),
+                };
             }
             Trouble::Unauthorized => {
                 self.unauthorized_until = Some(now.plus(UNAUTHORIZED_PROBE));
@@ -449,12 +474,17 @@ impl Live {
         self.paused_until = Some(self.paused_until.map_or(until, |known| known.max(until)));
     }
 
-    pub(super) fn snapshot(&mut self, requests_per_minute: u32, now: Timestamp) -> Snapshot {
+    pub(super) fn snapshot(&mut self, now: Timestamp) -> Snapshot {
         self.forget(now);
+        self.recover(now);
         let paused = self.paused_until.is_some_and(|until| now < until);
         let health = if self.unauthorized_until.is_some() {
             Health::Unauthorized
-        } else if paused || self.breaker.is_open() || self.breaker.failures() > 0 {
+        } else if paused
+            || self.limit.is_slowed()
+            || self.breaker.is_open()
+            || self.breaker.failures() > 0
+        {
             Health::Degraded
         } else {
             Health::Ok
@@ -466,7 +496,7 @@ impl Live {
             } else {
                 self.trouble.clone()
             },
-            requests_per_minute,
+            requests_per_minute: self.limit.limit(now),
             requests_last_minute: u32::try_from(self.recent.len()).unwrap_or(u32::MAX),
             in_flight: self.in_flight + self.held,
             breaker_open: self.breaker.is_open(),

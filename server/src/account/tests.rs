@@ -32,11 +32,16 @@ fn policy(requests_per_minute: u32) -> Policy {
 }
 
 async fn open(policy: Policy, status: u16, store: &Arc<Kept>) -> Arc<Account> {
+    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    open_at(policy, status, store, &clock).await
+}
+
+async fn open_at(policy: Policy, status: u16, store: &Arc<Kept>, clock: &Clock) -> Arc<Account> {
     let registered = crate::provider::registered("devdraft").unwrap();
     let secret = |name: &&str| ((*name).to_owned(), crate::purchase::Secret::new("x"));
     let provider = (registered.build)(&registered.secrets.iter().map(secret).collect()).unwrap();
     let answer = move |_| async move { Ok(json_response(status, &serde_json::json!({}))) };
-    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let clock = clock.clone();
     let store: Arc<dyn BudgetStore> = Arc::clone(store) as _;
     let upstream = Arc::new(Scripted::new(answer));
     Account::open(
@@ -81,6 +86,86 @@ async fn no_account_exceeds_its_requests_per_minute_over_restarts() {
             .count();
         assert!(within <= 100, "{within} requests in a minute");
     }
+}
+
+/// Promise P2, in crash loops: lives of random length, requests of random classes, in any 60 s and
+/// in each minute of the clock.
+#[tokio::test(start_paused = true)]
+async fn no_account_exceeds_its_requests_per_minute_in_crash_loops() {
+    use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+    const CLASSES: [Class; 5] = [
+        Class::Create,
+        Class::LookUp,
+        Class::Poll,
+        Class::AfterTerminal,
+        Class::Refresh,
+    ];
+    for seed in 0..6 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let limit = [1, 7, 20, 100, 100, 600][usize::try_from(seed).unwrap()];
+        let store = Arc::new(Kept::default());
+        let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+        let mut sent = Vec::new();
+        while clock.now().as_millis() < 1_800_000_000_000 + 900_000 {
+            let account = open_at(policy(limit), 200, &store, &clock).await;
+            for _ in 0..random.random_range(0..limit * 2) {
+                let class = CLASSES[random.random_range(0..CLASSES.len())];
+                let wait = Duration::from_millis(random.random_range(0..8_000));
+                if account.admit(class, clock.now().plus(wait)).await.is_ok() {
+                    sent.push(clock.now().as_millis());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(random.random_range(1..20_000))).await;
+        }
+        let most = |window: &dyn Fn(i64, i64) -> bool| {
+            let within = |first: &i64| sent.iter().filter(|time| window(*first, **time)).count();
+            sent.iter().map(within).max().unwrap()
+        };
+        let limit = usize::try_from(limit).unwrap();
+        let sliding = most(&|first, time| (first..first + 60_000).contains(&time));
+        let fixed = most(&|first, time| first / 60_000 == time / 60_000);
+        assert!(sliding <= limit, "{sliding} of {limit} in 60 s");
+        assert!(
+            fixed <= limit,
+            "{fixed} of {limit} in a minute of the clock"
+        );
+        assert!(sent.len() > 2 * limit, "{} sent at {limit}", sent.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_slows_down_where_a_provider_throttles_without_a_word() {
+    let account = open(policy(100), 200, &Arc::default()).await;
+    for _ in 0..90 {
+        forever(&account, Class::Poll).await;
+    }
+    account.learn(&Trouble::Throttled { retry_after: None });
+    let slowed = account.snapshot();
+    assert!(
+        (40..=50).contains(&slowed.requests_per_minute),
+        "{slowed:?}"
+    );
+    assert_eq!(slowed.health, Health::Degraded);
+    assert!(slowed.note.contains("requests a minute"), "{}", slowed.note);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let start = tokio::time::Instant::now();
+    for _ in 0..30 {
+        forever(&account, Class::Poll).await;
+    }
+    assert!(start.elapsed() > Duration::from_secs(30), "it keeps to it");
+    tokio::time::sleep(Duration::from_secs(1_200)).await;
+    assert_eq!(account.snapshot().requests_per_minute, 100);
+    assert_eq!(account.snapshot().health, Health::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_that_says_how_long_lowers_no_limit() {
+    let account = open(policy(100), 429, &Arc::default()).await;
+    account.learn(&Trouble::Throttled {
+        retry_after: Some(Duration::from_secs(1)),
+    });
+    assert_eq!(account.snapshot().requests_per_minute, 100);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,8 +6,9 @@ use crate::purchase::Timestamp;
 
 /// A pace: at most so many requests a minute, evenly spread but for a small burst.
 ///
-/// The generic cell rate algorithm, run at the limit less a tenth. The burst is what the tenth
-/// leaves, so that no window of a minute, wherever it begins, holds more than the limit.
+/// The generic cell rate algorithm, run at the limit less a tenth. The burst is half of what the
+/// tenth leaves, so that no window of a minute, wherever it begins, holds more than the limit; the
+/// other half is for requests that the network brings closer together: three seconds' worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pace {
     /// Microseconds between requests in the long run; 0 where unlimited.
@@ -30,7 +31,7 @@ impl Pace {
         } else {
             (PACED_MINUTE_US + limit - 1) / limit
         };
-        let burst = (limit / 10 - 1).max(1);
+        let burst = (limit / 20).max(1);
         Self {
             interval_us,
             tolerance_us: interval_us * (burst - 1),
@@ -217,7 +218,7 @@ mod tests {
     #[test]
     fn a_resumed_pace_does_not_overspend() {
         let mut first = Pace::new(100);
-        for _ in 0..9 {
+        for _ in 0..5 {
             first.take(at_ms(0));
         }
         let kept = first.arrival_after(at_ms(0));
@@ -234,7 +235,7 @@ mod tests {
             pace.take(at_ms(0));
             polls += 1;
         }
-        assert!(polls < 9);
+        assert!(polls < 5);
         assert_eq!(
             pace.earliest(at_ms(0), 1000),
             at_ms(0),

@@ -19,7 +19,6 @@ use crate::{
     account::{Arrivals, BudgetStore},
     cadence::Policy,
     journal::memory::MemoryJournal,
-    observation::Trouble,
     provider::{self, Registered},
     purchase::{AccountName, AttentionReason, FailureReason, Finality, Revision, Secret},
     upstream::{
@@ -330,6 +329,28 @@ impl World {
         while let Ok(admission) = self.account.admit(Class::Create, soon()).await {
             admission.ends();
         }
+    }
+
+    /// Lets reads fail until the breaker, whose pauses have jitter, is open for that long.
+    async fn fail_until_the_breaker_holds_for(&self, time: Duration) {
+        for _ in 0..100 {
+            match self.account.try_admit(Class::Poll).await {
+                Ok(mut admission) => {
+                    self.wire.answer_reads([Reply::NotConnected]);
+                    let request = Request::new(::http::Method::GET, ["any"]);
+                    let answer = self.account.ask(&mut admission, request).await;
+                    assert!(answer.is_err());
+                }
+                Err(refusal) => {
+                    let left = refusal.retry_at().since(self.clock.now());
+                    if left > time {
+                        return;
+                    }
+                    self.pass(left).await;
+                }
+            }
+        }
+        panic!("the breaker never held for {time:?}");
     }
 
     async fn pass(&self, time: Duration) {

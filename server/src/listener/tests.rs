@@ -218,6 +218,30 @@ async fn calls_pass_through_guarded_connections_and_the_panic_layer() {
     assert!(matches!(drained, Drained::Whole(Ok(Ok(())))), "{drained:?}");
 }
 
+/// With a connection's window of 64 KiB the connection broke under this.
+#[tokio::test]
+async fn a_burst_of_calls_on_a_new_connection_is_answered() {
+    let (_reporter, service) = tonic_health::server::health_reporter();
+    let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.address());
+    let incoming = listener.incoming(10, CancellationToken::new());
+    let serving = tokio::spawn(server().add_service(service).serve_with_incoming(incoming));
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let calls = (0..STREAMS_PER_CONNECTION * 2).map(|_| {
+        let mut client = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+        async move {
+            client
+                .check(tonic_health::pb::HealthCheckRequest::default())
+                .await
+        }
+    });
+    let answers = futures_util::future::join_all(calls).await;
+    let failed: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{}: {:?}", failed.len(), failed.first());
+    serving.abort();
+}
+
 /// Set in the process that may run out of files.
 const CHILD: &str = "LISTENER_TEST_CHILD";
 

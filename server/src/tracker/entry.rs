@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use crate::{
-    cadence::Policy,
+    cadence::{Policy, hazard::Stayed},
     clock::Clock,
     journal::Record,
     lifecycle::Heard,
     observation::Observation,
-    purchase::{Finality, Freshness, Purchase, PurchaseId, Reference, Status, Timestamp},
+    purchase::{Finality, Freshness, Purchase, PurchaseId, Reference, State, Status, Timestamp},
 };
 
 /// How often a purchase is polled that is open and unchanged for too long.
@@ -17,12 +17,20 @@ pub(super) const STALE_EVERY: Duration = Duration::from_secs(86_400);
 /// The bounds of the pause between two long polls, in milliseconds. Documented by Phygitals.
 const LONG_POLL_GAP_MS: (u64, u64) = (500, 1_000);
 
-/// One open purchase.
+/// A reference whose canonical text is longer, in bytes, is read from the journal when it is due:
+/// memory holds a million of the others.
+const REFERENCE_KEPT_MAX: usize = 96;
+
+/// One open purchase. With its places in map, wheel and turns at most 512 bytes.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: PurchaseId,
-    /// Its reference, as the store compares it.
-    pub(super) reference: Box<str>,
+    /// Its reference, as the store compares it; `None` where it is too long to be kept here.
+    pub(super) reference: Option<Box<str>>,
+    /// Whose it is, by the lane's number.
+    pub(super) caller: u32,
+    /// What is known of its stay in its state.
+    pub(super) stayed: Stayed,
     pub(super) created: Timestamp,
     /// When the newest revision was observed that is news from the provider.
     pub(super) changed: Timestamp,
@@ -56,7 +64,9 @@ impl Entry {
     pub(super) fn new(purchase: &Purchase, reference: &Reference, now: Timestamp) -> Self {
         let mut entry = Self {
             id: purchase.id,
-            reference: reference.canonical().into_boxed_str(),
+            reference: kept(reference),
+            caller: 0,
+            stayed: Stayed::new(number(purchase.status.state), now),
             created: purchase.create_time,
             changed: now,
             observed: now,
@@ -130,6 +140,17 @@ impl Entry {
     }
 }
 
+/// A reference as it is kept in memory, where it is.
+fn kept(reference: &Reference) -> Option<Box<str>> {
+    let canonical = reference.canonical();
+    (canonical.len() <= REFERENCE_KEPT_MAX).then(|| canonical.into_boxed_str())
+}
+
+/// A state's number in what is learned of stays.
+pub(super) fn number(state: State) -> u8 {
+    state as u8
+}
+
 /// A digest of everything in an observation that could make a revision.
 pub(super) fn digest(observation: &Observation) -> u64 {
     use std::hash::{Hash as _, Hasher as _};
@@ -139,4 +160,15 @@ pub(super) fn digest(observation: &Observation) -> u64 {
     format!("{silent:?}").hash(&mut hasher);
     // 0 stands for nothing heard yet.
     hasher.finish().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_leaves_room_for_its_places_within_512_bytes() {
+        // Map: 33 bytes at a load of at least 7/16. Wheel and turns: 24 + 16 + 8. Reference: 96.
+        assert!(size_of::<Option<Entry>>() <= 512 - 76 - 48 - REFERENCE_KEPT_MAX);
+    }
 }

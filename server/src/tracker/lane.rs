@@ -1,20 +1,29 @@
 //! One account's open purchases, and whose turn it is.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
-use slab::Slab;
 use tokio::sync::Notify;
 
-use super::{Inner, RefreshError, entry::Entry, lock, timers::Timers};
+use super::{
+    Inner, RefreshError,
+    entry::{Entry, number},
+    lock,
+};
 use crate::{
     account::{Account, Class},
+    cadence::{
+        hazard::{Hazards, Stayed, weight},
+        shelf::Shelf,
+        turns::Turns,
+        wheel::Wheel,
+    },
     clock::Clock,
     journal::Record,
-    purchase::{Finality, Freshness, Purchase, PurchaseId, Reference, Timestamp},
+    purchase::{self, CallerName, Finality, Freshness, Purchase, PurchaseId, Reference, Timestamp},
 };
 
 /// One account's lane.
@@ -30,13 +39,23 @@ pub(super) struct Lane {
 /// What one lane knows, behind a lock that is held for moments.
 #[derive(Default)]
 struct State {
-    entries: Slab<Entry>,
+    /// By place: a small number that wheel and turns know an entry by.
+    entries: Shelf<Option<Entry>>,
+    /// Places that are free.
+    free: Vec<u32>,
     places: HashMap<PurchaseId, u32>,
-    timers: Timers,
-    /// Due and open, in the order of their falling due.
-    open: VecDeque<u32>,
-    /// Due after their end.
-    ended: VecDeque<u32>,
+    /// Numbers of callers, for turns among them.
+    callers: HashMap<CallerName, u32>,
+    /// When which entry falls due.
+    wheel: Wheel,
+    /// Due and open.
+    open: Turns,
+    /// Due after their end: whichever has been due for longest first.
+    ended: Turns,
+    /// How long purchases stay in their states.
+    hazards: Hazards,
+    /// Turns taken, to give one in ten to what has ended.
+    turns: u32,
 }
 
 /// What of an account is due and has not begun.
@@ -56,9 +75,31 @@ pub(super) struct Refreshed {
 
 /// A purchase whose turn it is.
 pub(super) struct Turn {
-    pub(super) id: PurchaseId,
     pub(super) reference: Reference,
-    pub(super) due: Timestamp,
+}
+
+/// A purchase whose turn it is, with its reference where that is in memory.
+struct Due {
+    id: PurchaseId,
+    reference: Option<Box<str>>,
+    /// Since when it has been due.
+    since: Timestamp,
+}
+
+/// Of so many turns, one goes to what has ended, where both are due.
+const ENDED_EVERY: u32 = 10;
+/// The wait before a reference is looked for again in a journal that is away.
+const REFERENCE_RETRY: Duration = Duration::from_secs(1);
+
+impl State {
+    fn entry(&mut self, place: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(place)?.as_mut()
+    }
+
+    fn of(&mut self, purchase: PurchaseId) -> Option<(u32, &mut Entry)> {
+        let place = self.places.get(&purchase).copied()?;
+        Some((place, self.entries.get_mut(place)?.as_mut()?))
+    }
 }
 
 impl Lane {
@@ -92,9 +133,9 @@ impl Lane {
     /// What is due and has not begun.
     pub(super) fn backlog(&self, now: Timestamp) -> Backlog {
         let state = lock(&self.state);
-        let first = |queue: &VecDeque<u32>| {
-            let place = usize::try_from(*queue.front()?).ok()?;
-            Some(now.since(state.entries.get(place)?.due))
+        let first = |turns: &Turns| {
+            let entry = state.entries.get(turns.longest_due()?)?.as_ref()?;
+            Some(now.since(entry.due))
         };
         let late = [first(&state.open), first(&state.ended)];
         Backlog {
@@ -104,7 +145,7 @@ impl Lane {
     }
 
     pub(super) fn len(&self) -> usize {
-        lock(&self.state).entries.len()
+        lock(&self.state).places.len()
     }
 
     pub(super) fn freshness(&self, purchase: PurchaseId) -> Freshness {
@@ -119,11 +160,7 @@ impl Lane {
         with: impl FnOnce(&mut Entry) -> T,
     ) -> Option<T> {
         let mut state = lock(&self.state);
-        let place = state.places.get(&purchase).copied()?;
-        state
-            .entries
-            .get_mut(usize::try_from(place).ok()?)
-            .map(with)
+        state.of(purchase).map(|(_, entry)| with(entry))
     }
 
     pub(super) fn remove(&self, purchase: PurchaseId) {
@@ -131,8 +168,35 @@ impl Lane {
         let Some(place) = state.places.remove(&purchase) else {
             return;
         };
-        if let Ok(place) = usize::try_from(place) {
-            state.entries.try_remove(place);
+        state.wheel.cancel(place);
+        state.open.remove(place);
+        state.ended.remove(place);
+        if let Some(entry) = state.entries.get_mut(place) {
+            *entry = None;
+            state.free.push(place);
+        }
+    }
+
+    /// Learns from an answer what a purchase stayed in until now, and what it changed to.
+    pub(super) fn looked(
+        &self,
+        purchase: PurchaseId,
+        before: Stayed,
+        changed_to: Option<purchase::State>,
+        now: Timestamp,
+    ) {
+        let mut state = lock(&self.state);
+        let changed_to = changed_to.map(number);
+        state.hazards.learn(
+            before.state(),
+            before.span(now),
+            changed_to.map(usize::from),
+        );
+        if let Some((_, entry)) = state.of(purchase) {
+            match changed_to {
+                Some(number) => entry.stayed.changed(number, now),
+                None => entry.stayed.unchanged(now),
+            }
         }
     }
 
@@ -159,7 +223,7 @@ impl Lane {
             // Somebody has named it: what it is comes from the provider, at once.
             entry.due = now;
         }
-        self.insert(entry);
+        self.insert(entry, &purchase.caller);
     }
 
     pub(super) fn recover(&self, record: &Record, clock: &Clock) {
@@ -184,17 +248,28 @@ impl Lane {
                 .every(clock.now().since(entry.observed)),
         };
         entry.due = clock.now().plus(clock.up_to(every));
-        self.insert(entry);
+        self.insert(entry, &record.purchase.caller);
     }
 
-    fn insert(&self, entry: Entry) {
+    fn insert(&self, mut entry: Entry, caller: &CallerName) {
         let mut state = lock(&self.state);
         let (id, due) = (entry.id, entry.due);
-        let Ok(place) = u32::try_from(state.entries.insert(entry)) else {
-            return;
+        let callers = u32::try_from(state.callers.len()).unwrap_or(u32::MAX);
+        entry.caller = *state.callers.entry(caller.clone()).or_insert(callers);
+        let place = match state.free.pop() {
+            Some(place) => {
+                if let Some(free) = state.entries.get_mut(place) {
+                    *free = Some(entry);
+                }
+                place
+            }
+            None => match state.entries.push(Some(entry)) {
+                Some(place) => place,
+                None => return,
+            },
         };
         state.places.insert(id, place);
-        state.timers.arm(due, place);
+        state.wheel.arm(place, due);
         drop(state);
         self.sooner.notify_one();
     }
@@ -208,80 +283,92 @@ impl Lane {
     /// Lets an entry be polled again at its new time.
     pub(super) fn rearm(&self, purchase: PurchaseId, due: Timestamp) {
         let mut state = lock(&self.state);
-        let Some(place) = state.places.get(&purchase).copied() else {
+        let Some((place, entry)) = state.of(purchase) else {
             return;
         };
-        let Ok(index) = usize::try_from(place) else {
+        entry.due = due;
+        entry.busy = false;
+        if entry.given_up {
             return;
-        };
-        if let Some(entry) = state.entries.get_mut(index) {
-            entry.due = due;
-            entry.busy = false;
         }
-        state.timers.arm(due, place);
+        state.open.remove(place);
+        state.ended.remove(place);
+        state.wheel.arm(place, due);
         drop(state);
         self.sooner.notify_one();
     }
 
-    /// Moves what has fallen due into the queues. Returns when the next will.
+    /// Lets what has fallen due take turns. Returns when the next will.
     fn collect(&self, now: Timestamp) -> Option<Timestamp> {
         let mut state = lock(&self.state);
-        for place in state.timers.take(now) {
-            let Ok(index) = usize::try_from(place) else {
-                continue;
+        let State {
+            entries,
+            wheel,
+            open,
+            ended,
+            ..
+        } = &mut *state;
+        wheel.take(now, |place| {
+            let Some(Some(entry)) = entries.get_mut(place) else {
+                return;
             };
-            let Some(entry) = state.entries.get_mut(index) else {
-                continue;
-            };
-            // An entry that was armed anew is due at another time than this slot's.
-            if entry.busy || entry.given_up || entry.due > now {
-                continue;
-            }
             entry.busy = true;
             match entry.finality {
-                Finality::Open => state.open.push_back(place),
-                Finality::Terminal | Finality::Final => state.ended.push_back(place),
+                Finality::Open => open.push(place, entry.caller),
+                Finality::Terminal | Finality::Final => ended.push(place, entry.caller),
             }
-        }
-        state.timers.next()
+        });
+        wheel.next()
     }
 
-    /// Whether anything of this class is due.
-    fn has(&self, class: Class) -> bool {
+    /// The class that is next, of those that are due and not refused.
+    fn class(&self, refused: &[Class]) -> Option<Class> {
         let state = lock(&self.state);
-        match class {
-            Class::AfterTerminal => !state.ended.is_empty(),
-            Class::Create | Class::LookUp | Class::Poll | Class::Refresh | Class::Sweep => {
-                !state.open.is_empty()
+        let open = !state.open.is_empty() && !refused.contains(&Class::Poll);
+        let ended = !state.ended.is_empty() && !refused.contains(&Class::AfterTerminal);
+        match (open, ended) {
+            (true, true) if state.turns % ENDED_EVERY == ENDED_EVERY - 1 => {
+                Some(Class::AfterTerminal)
             }
+            (true, _) => Some(Class::Poll),
+            (false, true) => Some(Class::AfterTerminal),
+            (false, false) => None,
         }
     }
 
     /// The next of this class; `None` where all that was due is gone.
-    fn turn(&self, class: Class) -> Option<Turn> {
+    fn turn(
+        &self,
+        class: Class,
+        watchers: &dyn Fn(PurchaseId) -> usize,
+        now: Timestamp,
+    ) -> Option<Due> {
         let mut state = lock(&self.state);
-        loop {
-            let place = match class {
-                Class::AfterTerminal => state.ended.pop_front()?,
-                Class::Create | Class::LookUp | Class::Poll | Class::Refresh | Class::Sweep => {
-                    state.open.pop_front()?
-                }
-            };
-            let Ok(index) = usize::try_from(place) else {
-                continue;
-            };
-            let Some(entry) = state.entries.get(index).filter(|entry| entry.busy) else {
-                continue;
-            };
-            let Some(reference) = Reference::from_canonical(&entry.reference) else {
-                continue;
-            };
-            return Some(Turn {
-                id: entry.id,
-                reference,
-                due: entry.due,
-            });
-        }
+        state.turns = state.turns.wrapping_add(1);
+        let State {
+            entries,
+            open,
+            ended,
+            hazards,
+            ..
+        } = &mut *state;
+        let place = if class == Class::AfterTerminal {
+            ended.take_longest_due()?
+        } else {
+            open.take(self.account.policy.compared_max(), |place| {
+                let entry = entries.get(place).and_then(Option::as_ref);
+                entry.map_or(f64::MIN, |entry| {
+                    let weight = weight(watchers(entry.id));
+                    hazards.value(entry.stayed.state(), entry.stayed.span(now), weight)
+                })
+            })?
+        };
+        let entry = state.entry(place)?;
+        Some(Due {
+            id: entry.id,
+            reference: entry.reference.clone(),
+            since: entry.due,
+        })
     }
 }
 
@@ -290,11 +377,9 @@ impl Inner {
     pub(super) async fn drive(self: &Arc<Self>, lane: &Arc<Lane>) {
         while !self.stop.is_cancelled() {
             let now = self.clock.now();
-            let mut next = lane.collect(now);
-            for class in [Class::Poll, Class::AfterTerminal] {
-                let refused = self.spend(lane, class).await;
-                next = [next, refused].into_iter().flatten().min();
-            }
+            let due = lane.collect(now);
+            let refused = self.spend(lane).await;
+            let next = [due, refused].into_iter().flatten().min();
             let wait = next.map_or(Duration::from_secs(3_600), |next| {
                 next.since(self.clock.now())
             });
@@ -306,29 +391,61 @@ impl Inner {
         }
     }
 
-    /// Polls all that is due of a class and may be. Returns when to try again, where some may not.
-    async fn spend(self: &Arc<Self>, lane: &Arc<Lane>, class: Class) -> Option<Timestamp> {
-        while lane.has(class) && !self.stop.is_cancelled() {
+    /// Polls all that is due and may be. Returns when to try again, where some may not.
+    async fn spend(self: &Arc<Self>, lane: &Arc<Lane>) -> Option<Timestamp> {
+        let mut refused = Vec::new();
+        let mut retry_at: Option<Timestamp> = None;
+        while let Some(class) = lane.class(&refused) {
+            if self.stop.is_cancelled() {
+                return None;
+            }
             let admission = match lane.account.try_admit(class).await {
                 Ok(admission) => admission,
-                Err(refusal) => return Some(refusal.retry_at()),
+                Err(refusal) => {
+                    refused.push(class);
+                    let at = refusal.retry_at();
+                    retry_at = Some(retry_at.map_or(at, |known| known.min(at)));
+                    continue;
+                }
             };
-            let turn = lane.turn(class)?;
-            let late = self.clock.now().since(turn.due);
+            let watchers = |purchase| self.watchers(purchase);
+            let Some(due) = lane.turn(class, &watchers, self.clock.now()) else {
+                continue;
+            };
+            let late = self.clock.now().since(due.since);
             lane.account.began_late(late);
             let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
             self.tasks.spawn(async move {
-                let id = turn.id;
                 let stop = inner.stop.clone();
-                let asked = inner.ask(&polled, &turn, admission);
+                let id = due.id;
+                let asked = async {
+                    let reference = match due.reference {
+                        Some(text) => Reference::from_canonical(&text),
+                        None => inner.reference(id).await,
+                    };
+                    let turn = Turn {
+                        reference: reference?,
+                    };
+                    Some(inner.ask(&polled, &turn, admission).await)
+                };
                 // A commit under way is waited for; a request that is only held is given up.
                 let due = tokio::select! {
-                    asked = asked => inner.heard(&polled, id, asked).await,
+                    asked = asked => match asked {
+                        Some(asked) => inner.heard(&polled, id, asked).await,
+                        // The journal is away, and with it the reference.
+                        None => inner.clock.now().plus(REFERENCE_RETRY),
+                    },
                     () = stop.cancelled() => return,
                 };
                 polled.rearm(id, due);
             });
         }
-        None
+        retry_at
+    }
+
+    /// The reference of a purchase whose reference is too long to be kept in memory.
+    pub(super) async fn reference(&self, purchase: PurchaseId) -> Option<Reference> {
+        let record = self.record(purchase).await.ok()??;
+        record.purchase.status.reference.clone()
     }
 }

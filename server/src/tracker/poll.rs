@@ -12,7 +12,7 @@ use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle::{self, Horizon},
     observation::{Answer, Observation, Trouble},
-    purchase::{Cause, Finality, PurchaseId, Reference, Timestamp, Transition},
+    purchase::{Cause, Finality, PurchaseId, Reference, State, Timestamp, Transition},
     upstream::UpstreamError,
 };
 
@@ -137,23 +137,30 @@ impl Inner {
             // commit fails it is news again, since the digest below is not kept.
             entry.heard.answered = Some(now);
             entry.heard.newest_change = entry.heard.newest_change.max(change);
-            Some((entry.heard, entry.digest != seen))
+            let is_open = entry.finality == Finality::Open;
+            let stayed = is_open.then_some(entry.stayed);
+            Some((entry.heard, entry.digest != seen, stayed))
         });
-        let Some(Some((heard, is_news))) = heard else {
+        let Some(Some((heard, is_news, stayed))) = heard else {
             return Ok(());
         };
         // Another answer that was heard meanwhile is newer than this one.
         let is_newest = |entry: &mut Entry| entry.heard == heard;
+        let mut changed_to = None;
         if is_news {
             let graph = lane.account.provider.graph();
-            self.step(purchase, |record| {
-                if lane.with(purchase, is_newest) != Some(true) {
-                    return None;
-                }
-                let status = &record.purchase.status;
-                lifecycle::observed(status, observation, graph, Cause::Poll, now)
-            })
-            .await?;
+            changed_to = self
+                .step(purchase, |record| {
+                    if lane.with(purchase, is_newest) != Some(true) {
+                        return None;
+                    }
+                    let status = &record.purchase.status;
+                    lifecycle::observed(status, observation, graph, Cause::Poll, now)
+                })
+                .await?;
+        }
+        if let Some(stayed) = stayed {
+            lane.looked(purchase, stayed, changed_to, now);
         }
         lane.with(purchase, |entry| {
             // One that was passed by a newer answer is not what was applied last.
@@ -182,6 +189,7 @@ impl Inner {
             lifecycle::found_missing(&record.purchase.status, now)
         })
         .await
+        .map(drop)
     }
 
     /// What the passing of time makes of a purchase: STALE, given up, FINAL.
@@ -233,8 +241,8 @@ impl Inner {
                 });
                 Ok(())
             }
-            Horizon::Over => {
-                self.step(purchase, |record| {
+            Horizon::Over => self
+                .step(purchase, |record| {
                     let status = &record.purchase.status;
                     let is_terminal = status.finality == Finality::Terminal;
                     (is_terminal && status.observe_time == observed)
@@ -242,7 +250,7 @@ impl Inner {
                         .flatten()
                 })
                 .await
-            }
+                .map(drop),
         }
     }
 
@@ -264,19 +272,21 @@ impl Inner {
         Ok(())
     }
 
-    /// Commits the step that `decide` makes of the newest status, if any.
+    /// Commits the step that `decide` makes of the newest status, if any, and returns the state that
+    /// it leads to.
     async fn step(
         &self,
         purchase: PurchaseId,
         decide: impl Fn(&Record) -> Option<Transition>,
-    ) -> Result<(), JournalError> {
+    ) -> Result<Option<State>, JournalError> {
         let Some(mut record) = self.record(purchase).await? else {
-            return Ok(());
+            return Ok(None);
         };
         for _ in 0..DECISIONS_MAX {
             let Some(transition) = decide(&record) else {
-                return Ok(());
+                return Ok(None);
             };
+            let state = transition.status.state;
             let append = Write::Append {
                 purchase,
                 transition: Box::new(transition),
@@ -286,9 +296,10 @@ impl Inner {
             };
             match self.journal.write(append).await? {
                 Written::Stale(Some(newer)) => record = *newer,
+                Written::Done => return Ok(Some(state)),
                 // Another purchase has what the answer names: what is known stays as it is.
-                Written::Done | Written::ReferenceTaken(_) => return Ok(()),
-                Written::Stale(None) | Written::KeyTaken(_) => return Ok(()),
+                Written::ReferenceTaken(_) => return Ok(None),
+                Written::Stale(None) | Written::KeyTaken(_) => return Ok(None),
             }
         }
         Err(JournalError::unavailable(
@@ -305,7 +316,11 @@ impl Inner {
         let Some(reference) = lane.with(purchase, |entry| entry.reference.clone()) else {
             return Ok(());
         };
-        let Some(reference) = Reference::from_canonical(&reference) else {
+        let reference = match reference {
+            Some(text) => Reference::from_canonical(&text),
+            None => self.reference(purchase).await,
+        };
+        let Some(reference) = reference else {
             return Ok(());
         };
         if self.stop.is_cancelled() {
@@ -345,11 +360,7 @@ impl Inner {
         let deadline = self.clock.now().plus(REFRESH_WAIT);
         let admission = lane.account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(RefreshError::Refused)?;
-        let turn = Turn {
-            id: purchase,
-            reference,
-            due: asked_at,
-        };
+        let turn = Turn { reference };
         let asked = self.ask(lane, &turn, admission).await;
         let trouble = match &asked.answer {
             Answer::Trouble(trouble) => Some(trouble.clone()),

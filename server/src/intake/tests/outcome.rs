@@ -217,18 +217,7 @@ async fn c3_without_budget_or_breaker_nothing_is_written() {
         assert!(world.known().await.is_none(), "{provider}");
 
         let world = World::open(provider).await;
-        // The breaker's jitter may draw a short pause: it fails until it draws a longer one.
-        loop {
-            world.account.learn(&Trouble::Unreachable {
-                sent: true,
-                why: "HTTP 500".to_owned(),
-            });
-            let later = world.clock.now().plus(seconds(3));
-            match world.account.try_admit(Class::Create).await {
-                Err(refusal) if refusal.retry_at() > later => break,
-                Ok(_) | Err(_) => {}
-            }
-        }
+        world.fail_until_the_breaker_holds_for(seconds(3)).await;
         let refused = world.create().await;
         let (word, named, _) = failure(&refused);
         assert_eq!((word, named), ("unreachable", false), "{provider}");

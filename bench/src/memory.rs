@@ -1,0 +1,172 @@
+//! Bytes of memory per open purchase: what a tracker holds after taking them up, and what a wheel
+//! and turns hold of it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tillwatch_server::{
+    account::{Account, Accounts, Arrivals, BudgetStore},
+    cadence::{turns::Turns, wheel::Wheel},
+    clock::Clock,
+    journal::{Fingerprints, Record, memory::MemoryJournal},
+    provider,
+    purchase::{
+        AccountName, CallerName, Purchase, PurchaseId, Reference, Revision, Secret, State, Status,
+        Timestamp,
+    },
+    tracker::Tracker,
+    upstream::{Upstream, UpstreamError, scripted::Scripted},
+};
+
+use crate::{allocator::held_bytes, table::Table};
+
+/// How many accounts share the purchases.
+const ACCOUNTS: u32 = 4;
+
+/// Keeps no budget beyond the run.
+pub struct NoBudgets;
+
+#[async_trait::async_trait]
+impl BudgetStore for NoBudgets {
+    async fn load(&self, _: &AccountName) -> Option<Arrivals> {
+        None
+    }
+
+    async fn save(&self, _: &AccountName, _: Arrivals) -> bool {
+        true
+    }
+}
+
+/// An account at Devdraft with its documented policy.
+pub async fn account(
+    name: &str,
+    upstream: Arc<dyn Upstream>,
+    clock: &Clock,
+    store: Arc<dyn BudgetStore>,
+) -> Option<Arc<Account>> {
+    let registered = provider::registered("devdraft")?;
+    let secret = |name: &&str| ((*name).to_owned(), Secret::new("x"));
+    let provider = (registered.build)(&registered.secrets.iter().map(secret).collect()).ok()?;
+    let policy = (registered.policy)();
+    let name = AccountName::new(name);
+    Some(Account::open(name, provider, policy, upstream, clock.clone(), store).await)
+}
+
+/// An open purchase that awaits funds.
+pub fn record(number: u32, account: &AccountName, reference: &str, now: Timestamp) -> Record {
+    let status = Status {
+        revision: Revision(2),
+        state: State::AwaitingPayment,
+        code: "AWAITING_FUNDS".to_owned(),
+        reference: Some(Reference::new([("transaction_id", reference)])),
+        ..Status::pending(now)
+    };
+    Record {
+        purchase: Purchase {
+            id: PurchaseId::from_u128(u128::from(number) << 64 | 1),
+            account: account.clone(),
+            provider: Arc::from("devdraft"),
+            caller: CallerName::new(&format!("caller-{}", number % 10)),
+            idempotency_key: Arc::from(format!("key-{number}")),
+            labels: Arc::default(),
+            create_time: now,
+            status: Arc::new(status),
+        },
+        fingerprints: Fingerprints::default(),
+        recovery: BTreeMap::new(),
+        attempt: None,
+        first_send_time: None,
+        change_time: now,
+        resolution_note: None,
+    }
+}
+
+/// A reference of Devdraft's size: a UUID.
+pub fn reference(number: u32) -> String {
+    format!("00000000-0000-4000-8000-{number:012x}")
+}
+
+/// Bytes per open purchase in a tracker, with references of a length.
+fn in_tracker(purchases: u32, reference: impl Fn(u32) -> String) -> f64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let Ok(runtime) = runtime else {
+        return f64::NAN;
+    };
+    runtime.block_on(async {
+        let clock = Clock::system();
+        let silent: Arc<dyn Upstream> = Arc::new(Scripted::new(|_| async {
+            Err(UpstreamError::NotConnected("nobody is there"))
+        }));
+        let mut accounts = Vec::new();
+        for number in 0..ACCOUNTS {
+            let (silent, store) = (Arc::clone(&silent), Arc::new(NoBudgets));
+            let opened = account(&format!("account-{number}"), silent, &clock, store).await;
+            accounts.extend(opened);
+        }
+        let names: Vec<AccountName> = accounts.iter().map(|one| one.name.clone()).collect();
+        let journal = Arc::new(MemoryJournal::new("bench"));
+        let tracker = Tracker::new(journal, clock.clone(), &Accounts::new(accounts));
+        let before = held_bytes();
+        for (number, name) in (0..purchases).zip(names.iter().cycle()) {
+            let record = record(number, name, &reference(number), clock.now());
+            if tracker.recover(&record).await.is_err() {
+                return f64::NAN;
+            }
+        }
+        let taken_up: usize = names.iter().map(|name| tracker.open_purchases(name)).sum();
+        (held_bytes() - before) as f64 / taken_up as f64
+    })
+}
+
+/// Bytes per place in wheel and turns: all armed, and then all due.
+fn in_timers(places: u32) -> (f64, f64) {
+    let now = Timestamp::from_millis(1_800_000_000_000).unwrap_or_default();
+    let before = held_bytes();
+    let per_place = |bytes: i64| (bytes - before) as f64 / f64::from(places);
+    let (mut wheel, mut turns) = (Wheel::default(), Turns::default());
+    for place in 0..places {
+        wheel.arm(place, now.plus(Duration::from_millis(u64::from(place))));
+    }
+    let armed = per_place(held_bytes());
+    wheel.take(now.plus(Duration::from_secs(1 << 32)), |place| {
+        turns.push(place, place % 10);
+    });
+    (armed, per_place(held_bytes()))
+}
+
+/// The table.
+pub fn table(purchases: u32) -> Table {
+    let title = format!("Bytes per open purchase, {purchases} of them on {ACCOUNTS} accounts");
+    let mut table = Table::new(&title, &["what", "bytes", "promised"]);
+    let bytes = |bytes: f64| format!("{bytes:.0}");
+    let devdraft = in_tracker(purchases, reference);
+    table.row(
+        "in all, Devdraft's references",
+        [bytes(devdraft), "512".to_owned()],
+    );
+    let long = in_tracker(purchases / 10, |number| format!("{number:0>2000}"));
+    table.row(
+        "in all, references of 2,000 bytes (a tenth as many)",
+        [bytes(long), "512".to_owned()],
+    );
+    let (armed, due) = in_timers(purchases);
+    table.row("of it timers, all armed", [bytes(armed), "64".to_owned()]);
+    table.row("of it timers, all due", [bytes(due), "64".to_owned()]);
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Just beyond where maps and lists have grown, and so hold the most that they do not use.
+    #[test]
+    fn an_open_purchase_takes_at_most_512_bytes_and_its_timer_64() {
+        let in_all = in_tracker(4 * 28_700, reference);
+        assert!((100.0..=512.0).contains(&in_all), "{in_all}");
+        let (armed, due) = in_timers(140_000);
+        assert!((20.0..=64.0).contains(&armed), "{armed}");
+        assert!((20.0..=64.0).contains(&due), "{due}");
+    }
+}
