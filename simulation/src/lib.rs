@@ -3,7 +3,7 @@
 //! [`run`] opens the real house over the memory journal, five scripted providers and a network in
 //! memory, lets callers create and watch by real gRPC while the network parts, connections break,
 //! the disk refuses and the process dies, and then checks every history against the journal. The
-//! same seed is the same run.
+//! same seed draws the same orders and faults, though not the order of wake-ups within an instant.
 //!
 //! The network is this crate's own and not turmoil's: there every host's clock moves by fixed
 //! steps, and a run of hours, which horizons and deadlines need, would be millions of them. On one
