@@ -37,3 +37,4 @@ mod restart;
 mod tidy;
 mod unclear;
 mod watchers;
+mod wire;

@@ -513,6 +513,7 @@ async fn serve(
     let (stop, close) = (CancellationToken::new(), CancellationToken::new());
     let mut router = listener::server()
         .layer(PanicLayer)
+        .layer(grpc::DeadlineLayer)
         .add_service(house.service())
         .add_service(house.health());
     if config.listen.reflection {

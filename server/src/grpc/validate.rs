@@ -148,7 +148,8 @@ pub fn note(field: &str, note: &str) -> Result<String, Violation> {
     Ok(note.to_owned())
 }
 
-/// A point in time.
+/// A bound in time. Purchases are stamped with whole milliseconds, so a bound within one stands for
+/// the next.
 pub fn time(
     field: &str,
     time: Option<&prost_types::Timestamp>,
@@ -158,11 +159,15 @@ pub fn time(
     if !(0..1_000_000_000).contains(&time.nanos) {
         return Err(rule());
     }
-    let millis = time.seconds.checked_mul(1000).ok_or_else(rule)?;
-    let millis = millis
-        .checked_add(i64::from(time.nanos / 1_000_000))
-        .ok_or_else(rule)?;
-    Timestamp::from_millis(millis).map(Some).map_err(|_| rule())
+    let seconds = time.seconds.checked_mul(1000).ok_or_else(rule)?;
+    let up = seconds.checked_add(i64::from((time.nanos + 999_999) / 1_000_000));
+    let down = seconds.checked_add(i64::from(time.nanos / 1_000_000));
+    // Nothing follows the last millisecond of the year 9999.
+    let read = [up, down]
+        .into_iter()
+        .flatten()
+        .find_map(|millis| Timestamp::from_millis(millis).ok());
+    read.map(Some).ok_or_else(rule)
 }
 
 /// A filter, without whose purchases it is about.
@@ -272,6 +277,27 @@ mod tests {
         assert_eq!(page_size(0), Ok(100));
         assert_eq!(page_size(1000), Ok(1000));
         assert!(page_size(1001).is_err() && page_size(-1).is_err());
+    }
+
+    #[test]
+    fn a_bound_in_time_within_a_millisecond_stands_for_the_next() {
+        let table = [
+            (0, 0),
+            (1, 1),
+            (999_999, 1),
+            (1_000_000, 1),
+            (999_999_999, 1_000),
+        ];
+        for (nanos, expected_ms) in table {
+            let bound = prost_types::Timestamp { seconds: 5, nanos };
+            let read = time("filter.created_from", Some(&bound)).unwrap().unwrap();
+            assert_eq!(read.as_millis(), 5_000 + expected_ms, "{nanos}");
+        }
+        let last = prost_types::Timestamp {
+            seconds: 253_402_300_799,
+            nanos: 999_999_999,
+        };
+        assert!(time("filter.created_before", Some(&last)).is_ok());
     }
 
     #[test]
