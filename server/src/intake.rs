@@ -11,6 +11,7 @@ mod repeat;
 mod resolve;
 mod settle;
 mod starting;
+mod telling;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,7 +21,6 @@ use std::{
 };
 
 use tillwatch_proto::v1::create_purchase_request::Order;
-use tokio::sync::watch;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
@@ -37,6 +37,7 @@ use attempt::Ended;
 use deadlines::Deadlines;
 pub use resolve::{Resolution, ResolveError};
 use starting::Starter;
+use telling::{Heard, telling};
 
 /// How long a create waits for budget and breaker.
 const ADMISSION_WAIT: Duration = Duration::from_secs(2);
@@ -181,11 +182,11 @@ struct Inner {
     accounts: Accounts,
     keyring: Keyring,
     /// Attempts under way in this process, by purchase; removed when they have ended.
-    attempts: Mutex<HashMap<PurchaseId, watch::Receiver<Option<Ended>>>>,
+    attempts: Mutex<HashMap<PurchaseId, Heard<Ended>>>,
     /// Attempts and settlements: a drain waits for them.
     tasks: TaskTracker,
     /// Keys whose intent is not durable yet, with where to wait for it.
-    starting: Mutex<HashMap<starting::Key, watch::Receiver<starting::Start>>>,
+    starting: Mutex<HashMap<starting::Key, Heard<starting::Start>>>,
     /// Purchases whose unclear send this process is repeating by itself.
     repeating: Mutex<HashSet<PurchaseId>>,
     /// Look-ups under way, by account: one that hangs leaves room for the others' settlements.
@@ -287,7 +288,7 @@ impl Intake {
 }
 
 impl Inner {
-    fn attempts(&self) -> MutexGuard<'_, HashMap<PurchaseId, watch::Receiver<Option<Ended>>>> {
+    fn attempts(&self) -> MutexGuard<'_, HashMap<PurchaseId, Heard<Ended>>> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -331,7 +332,7 @@ impl Inner {
         self: &Arc<Self>,
         new: &NewPurchase,
         starter: Starter,
-    ) -> Result<watch::Receiver<Option<Ended>>, CreateError> {
+    ) -> Result<Heard<Ended>, CreateError> {
         let prepared = self.prepare(new).await;
         let (admission, under_way, record, transition) = match prepared {
             Ok(prepared) => prepared,
@@ -344,7 +345,7 @@ impl Inner {
             record: Box::new(record.clone()),
             transitions: vec![transition],
         };
-        let (live, ended) = watch::channel(None);
+        let (live, ended) = telling();
         self.attempts().insert(record.purchase.id, ended.clone());
         self.start(
             attempt::Start {
@@ -474,23 +475,16 @@ impl Inner {
     }
 
     /// Waits for an attempt to end, and tells a caller what it means.
-    async fn told(
-        mut ended: watch::Receiver<Option<Ended>>,
-        replayed: bool,
-    ) -> Result<Told, CreateError> {
-        let ended = match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone(),
-            // The attempt's task is gone without a word: the process is being torn down.
-            Err(_) => None,
-        };
-        match ended {
-            Some(Ended::Known(purchase)) => Ok(Told::Created(Created {
+    async fn told(ended: Heard<Ended>, replayed: bool) -> Result<Told, CreateError> {
+        match ended.await {
+            Ok(Ended::Known(purchase)) => Ok(Told::Created(Created {
                 purchase: *purchase,
                 replayed,
             })),
-            Some(Ended::Failed(error)) => Err(error),
-            Some(Ended::Elsewhere) => Ok(Told::Elsewhere),
-            None => Err(CreateError::Draining),
+            Ok(Ended::Failed(error)) => Err(error),
+            Ok(Ended::Elsewhere) => Ok(Told::Elsewhere),
+            // The attempt's task is gone without a word: the process is being torn down.
+            Err(_) => Err(CreateError::Draining),
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use tillwatch_proto::v1::create_purchase_request::Order;
-use tokio::sync::watch;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, starting::Starter};
+use super::{
+    CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, starting::Starter,
+    telling::Teller,
+};
 use crate::{
     account::{Account, Admission, Class},
     failpoint::{self, Failpoint},
@@ -47,7 +49,7 @@ pub(super) struct Start {
     /// The right to make the request.
     pub(super) admission: Admission,
     /// Who waits for its end hears it here.
-    pub(super) live: watch::Sender<Option<Ended>>,
+    pub(super) live: Teller<Ended>,
     /// The right to start this key, told of the commit.
     pub(super) starter: Option<Starter>,
     /// A drain waits for it.
@@ -96,7 +98,7 @@ impl Inner {
             begin,
             record,
             admission,
-            live,
+            mut live,
             starter,
             under_way,
         } = start;
@@ -131,14 +133,14 @@ impl Inner {
             }
             match begun {
                 Ok(send) => {
-                    if inner.attempt(&send, admission, &live).await {
+                    if inner.attempt(&send, admission, &mut live).await {
                         listed.unclear = true;
                         inner.repeating().insert(id);
                         inner.attempts().remove(&id);
                         inner.repeat_with_key(&send).await;
                     }
                 }
-                Err(ended) => drop(live.send_replace(Some(ended))),
+                Err(ended) => live.tell(ended),
             }
             drop(under_way);
         });
@@ -196,7 +198,7 @@ impl Inner {
         self: &Arc<Self>,
         send: &Send,
         admission: Admission,
-        live: &watch::Sender<Option<Ended>>,
+        live: &mut Teller<Ended>,
     ) -> bool {
         let submitted = self.send(send, admission).await;
         failpoint::reach(Failpoint::Answered);
@@ -215,12 +217,12 @@ impl Inner {
             }
         };
         failpoint::reach(Failpoint::Settled);
-        live.send_replace(Some(self.ended(send, &submitted, purchase)));
+        live.tell(self.ended(send, &submitted, purchase));
         unclear
     }
 
     /// The commit failed: the answer is kept here and committed again until the process ends.
-    fn say_kept(&self, send: &Send, submitted: &Submitted, live: &watch::Sender<Option<Ended>>) {
+    fn say_kept(&self, send: &Send, submitted: &Submitted, live: &mut Teller<Ended>) {
         let purchase = send.record.purchase.id;
         let reference = match submitted {
             Submitted::Accepted(observation) => observation
@@ -238,7 +240,7 @@ impl Inner {
         let error = CreateError::Journal {
             purchase: Some(purchase),
         };
-        live.send_replace(Some(Ended::Failed(error)));
+        live.tell(Ended::Failed(error));
     }
 
     /// Makes the request and reads its answer.

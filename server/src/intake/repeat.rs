@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     CreateError, Created, Inner, NewPurchase, Told,
     attempt::{self, Ended, Start},
     starting::Starter,
+    telling::{Heard, telling},
 };
 use crate::{
     fingerprint,
@@ -143,7 +144,7 @@ impl Inner {
         record: Record,
         new: &NewPurchase,
         starter: Starter,
-    ) -> Result<watch::Receiver<Option<Ended>>, CreateError> {
+    ) -> Result<Heard<Ended>, CreateError> {
         let id = record.purchase.id;
         let admitted = self.admitted(new, Some(id)).await;
         let (admission, under_way) = match admitted {
@@ -153,7 +154,7 @@ impl Inner {
                 return Err(error);
             }
         };
-        let (live, ended) = watch::channel(None);
+        let (live, ended) = telling();
         {
             // Whoever is here first sends; the others join it.
             let mut attempts = self.attempts();

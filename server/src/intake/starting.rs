@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, PoisonError};
 
-use tokio::sync::watch;
-
-use super::{CreateError, Inner, NewPurchase};
+use super::{
+    CreateError, Inner, NewPurchase,
+    telling::{Heard, Teller, telling},
+};
 use crate::purchase::CallerName;
 
-/// How a start ended: `None` while it goes on.
-pub(super) type Start = Option<Result<(), CreateError>>;
+/// How a start ended.
+pub(super) type Start = Result<(), CreateError>;
 
 /// Whose key is being started.
 pub(super) type Key = (CallerName, Arc<str>);
@@ -17,13 +18,13 @@ pub(super) type Key = (CallerName, Arc<str>);
 pub(super) struct Starter {
     inner: Arc<Inner>,
     key: Key,
-    ended: watch::Sender<Start>,
+    ended: Teller<Start>,
 }
 
 impl Starter {
     /// Tells the duplicates how it ended.
-    pub(super) fn ends(self, result: Result<(), CreateError>) {
-        self.ended.send_replace(Some(result));
+    pub(super) fn ends(mut self, result: Start) {
+        self.ended.tell(result);
     }
 }
 
@@ -40,24 +41,18 @@ impl Drop for Starter {
 impl Inner {
     /// Waits for another call's start. One that is gone without a word had its caller hang up
     /// before anything was written.
-    pub(super) async fn started(mut other: watch::Receiver<Start>) -> Result<(), CreateError> {
-        match other.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone().unwrap_or(Ok(())),
-            Err(_) => Ok(()),
-        }
+    pub(super) async fn started(other: Heard<Start>) -> Start {
+        other.await.unwrap_or(Ok(()))
     }
 
     /// The right to start this key, or where to wait for the call that has it.
-    pub(super) fn starter(
-        self: &Arc<Self>,
-        new: &NewPurchase,
-    ) -> Result<Starter, watch::Receiver<Start>> {
+    pub(super) fn starter(self: &Arc<Self>, new: &NewPurchase) -> Result<Starter, Heard<Start>> {
         let key: Key = (new.caller.clone(), Arc::from(new.key.as_str()));
         let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(ended) = starting.get(&key) {
             return Err(ended.clone());
         }
-        let (ended, receiver) = watch::channel(None);
+        let (ended, receiver) = telling();
         starting.insert(key.clone(), receiver);
         Ok(Starter {
             inner: Arc::clone(self),
