@@ -253,7 +253,7 @@ impl Inner {
                 self.with_intent(account, &send.record, |intent| {
                     account
                         .provider
-                        .read_submit_of(&send.order, intent, &answer, now)
+                        .read_submit(&send.order, intent, &answer, now)
                 })
             }
             Err(UpstreamError::NotConnected(why)) => Submitted::NotSent(Trouble::Unreachable {
