@@ -79,18 +79,6 @@ async fn c4_a_repeat_without_a_revision_that_a_crash_cut_is_unclear_once_its_tim
 }
 
 #[tokio::test(start_paused = true)]
-async fn c3_a_repeat_without_a_revision_is_not_ended_by_the_day_that_passes_meanwhile() {
-    let world = tired("carbon").await;
-    let attention = world.status().await.attention.unwrap();
-    let left = attention.deadline_time.unwrap().since(world.clock.now());
-    world.pass(left - seconds(2)).await;
-    *world.wire.pause.lock().unwrap() = seconds(10);
-    let created = world.create().await.unwrap();
-    assert!(created.purchase.status.reference.is_some());
-    assert_eq!(words(&world.status().await), "CREATED");
-}
-
-#[tokio::test(start_paused = true)]
 async fn c3_unclear_repeats_leave_room_for_the_providers_answer() {
     let world = World::open("devdraft").await;
     // Unreadable and yet no failure, so that the breaker stays closed.

@@ -47,17 +47,6 @@ async fn c2_who_waits_is_not_failed_by_another_orders_failure() {
     assert_eq!(world.wire.creates(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn c2_what_is_refused_to_one_is_refused_to_all_who_wait_without_spending_more_time() {
-    let world = World::with_policy("devdraft", limited("devdraft", 1)).await;
-    world.exhaust().await;
-    let began = world.clock.now();
-    let all = futures_util::future::join_all((0..100).map(|_| world.create())).await;
-    assert!(all.iter().all(|one| kind(one) == "throttled"));
-    assert!(world.clock.now().since(began) <= seconds(2));
-    assert!(world.known().await.is_none());
-}
-
 /// As for a first call: the future of a repeat is dropped after each number of polls it can have.
 #[tokio::test(start_paused = true)]
 async fn c1_a_caller_that_hangs_up_at_any_moment_of_a_repeat_does_not_stop_it() {
