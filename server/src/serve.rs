@@ -567,3 +567,6 @@ async fn serve(
     house.close().await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

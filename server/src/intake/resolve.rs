@@ -141,7 +141,7 @@ impl Inner {
 
 /// Stands in the place of an attempt while a decision is written: nobody sends in the meantime, and
 /// those who wanted to look again afterwards.
-struct Deciding<'a> {
+pub(super) struct Deciding<'a> {
     inner: &'a Inner,
     purchase: PurchaseId,
     ended: Teller<Ended>,
@@ -149,7 +149,7 @@ struct Deciding<'a> {
 
 impl<'a> Deciding<'a> {
     /// Nothing where a submit is under way, or this process repeats one.
-    fn new(inner: &'a Inner, purchase: PurchaseId) -> Option<Self> {
+    pub(super) fn new(inner: &'a Inner, purchase: PurchaseId) -> Option<Self> {
         let (ended, receiver) = telling();
         let mut attempts = inner.attempts();
         if attempts.contains_key(&purchase) || inner.repeating().contains(&purchase) {
