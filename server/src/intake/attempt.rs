@@ -242,8 +242,9 @@ impl Inner {
     }
 
     /// Makes the request and reads its answer.
-    async fn send(&self, send: &Send, mut admission: Admission) -> Submitted {
+    async fn send(&self, send: &Send, admission: Admission) -> Submitted {
         let account = &send.account;
+        let mut admission = admission.about(send.record.purchase.id);
         let answer = account.ask(&mut admission, send.request.clone()).await;
         let submitted = match answer {
             Ok(answer) => {
@@ -267,7 +268,7 @@ impl Inner {
         if let Submitted::NotSent(trouble @ (Trouble::Throttled { .. } | Trouble::Unauthorized)) =
             &submitted
         {
-            account.learn(trouble);
+            account.learn(Class::Create, trouble);
         }
         if let Submitted::Unclear { why } = &submitted {
             tracing::warn!(purchase = %send.record.purchase.id, account = %account.name, why, "the outcome of a create is unclear");
