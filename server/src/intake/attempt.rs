@@ -12,7 +12,7 @@ use super::{
     telling::{Heard, Teller, telling},
 };
 use crate::{
-    account::{Account, Admission},
+    account::{Account, Admission, Class},
     failpoint::{self, Failpoint},
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
@@ -261,8 +261,9 @@ impl Inner {
     }
 
     /// Makes the request and reads its answer.
-    pub(super) async fn send(&self, send: &Send, mut admission: Admission) -> Submitted {
+    pub(super) async fn send(&self, send: &Send, admission: Admission) -> Submitted {
         let account = &send.account;
+        let mut admission = admission.about(send.record.purchase.id);
         let answer = account.ask(&mut admission, send.request.clone()).await;
         let submitted = match answer {
             Ok(answer) => {
@@ -286,7 +287,7 @@ impl Inner {
         if let Submitted::NotSent(trouble @ (Trouble::Throttled { .. } | Trouble::Unauthorized)) =
             &submitted
         {
-            account.learn(trouble);
+            account.learn(Class::Create, trouble);
         }
         if let Submitted::Unclear { why } = &submitted {
             tracing::warn!(purchase = %send.record.purchase.id, account = %account.name, why, "the outcome of a create is unclear");

@@ -283,7 +283,7 @@ impl Inner {
         let every = self.clock.jittered(account.policy.schedule.every(age), 100);
         let deadline = now.plus(LOOK_UP_ADMISSION);
         let mut admission = match account.admit(Class::LookUp, deadline).await {
-            Ok(admission) => admission,
+            Ok(admission) => admission.about(record.purchase.id),
             Err(refusal) => return Ok(Some(refusal.retry_at().max(now.plus(every)))),
         };
         let request = self.with_intent(account, record, |intent| {
@@ -309,7 +309,7 @@ impl Inner {
             Answer::Observed(observation) => self.found(account, record, &observation).await,
             Answer::NotFound => Ok(Some(self.clock.now().plus(every))),
             Answer::Trouble(trouble) => {
-                account.learn(&trouble);
+                account.learn(Class::LookUp, &trouble);
                 Ok(Some(self.clock.now().plus(every)))
             }
         }
