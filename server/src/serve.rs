@@ -449,3 +449,6 @@ pub async fn run_with(
     front.drain(house, serving, config.listen.drain).await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{attention, first_of, step};
+use super::{attention, step};
 use crate::{
     observation::{Graph, Observation, Standing},
     purchase::{
@@ -60,17 +60,18 @@ pub fn observed(
         .reference
         .clone()
         .or_else(|| current.reference.clone());
-    next.buyer_action = match &observation.buyer_action {
-        Some(action) => Some(action.clone()),
-        None if state == current.state => {
-            // One whose time has passed is being wiped, and must not be stored again.
-            let lives = |action: &BuyerAction| action.expire_time().is_none_or(|time| now < time);
-            current.buyer_action.clone().filter(lives)
-        }
+    // One whose time has passed is wiped, which is no revision: it counts as none here, whether it
+    // is still stored or the provider goes on showing it.
+    let lives = |action: &BuyerAction| action.expire_time().is_none_or(|time| now < time);
+    let mut known = current.clone();
+    known.buyer_action = known.buyer_action.filter(lives);
+    next.buyer_action = match observation.buyer_action.clone() {
+        Some(action) => Some(action).filter(lives),
+        None if state == current.state => known.buyer_action.clone(),
         None => None,
     };
-    next.attention = calls(current, &next, observation, graph);
-    if !differs(current, &next) {
+    next.attention = calls(&known, &next, observation, graph);
+    if !differs(&known, &next) {
         return None;
     }
     step(current, next, observation.cause.unwrap_or(cause), now)
@@ -107,7 +108,7 @@ fn calls(
         reasons.push(Some(AttentionReason::Stale));
     }
     let reason = reasons.into_iter().flatten().min()?;
-    first_of(Some(attention(current, reason, None)), None)
+    Some(attention(current, reason, None))
 }
 
 /// Each role that was observed replaces all of its amounts; the rest stays. Ordered by role.

@@ -179,6 +179,39 @@ fn a_buyer_action_lives_as_long_as_its_state() {
 }
 
 #[test]
+fn a_buyer_action_whose_time_has_passed_is_none_and_no_revision() {
+    let deposit = |expire: i64| {
+        let mut asks = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+        asks.buyer_action = Some(BuyerAction::Deposit(Deposit {
+            address: "addr".to_owned(),
+            network: "tron".to_owned(),
+            amount: None,
+            expire_time: Some(at(expire)),
+        }));
+        asks
+    };
+    let shown = next(&waiting(), &deposit(10)).unwrap().status;
+    assert!(shown.buyer_action.is_some(), "it lives one second longer");
+    // The provider goes on showing it: before it is wiped, afterwards, and after a restart.
+    let later = |current: &Status, observation: &Observation| {
+        observed(current, observation, GRAPH, Cause::Poll, at(10))
+    };
+    assert_eq!(later(&shown, &deposit(10)), None);
+    let silent = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+    assert_eq!(later(&shown, &silent), None);
+    let mut wiped = shown.clone();
+    wiped.buyer_action = None;
+    assert_eq!(later(&wiped, &deposit(10)), None);
+    // A new time is news.
+    let moved = later(&wiped, &deposit(20)).unwrap().status;
+    assert_eq!(moved.buyer_action, deposit(20).buyer_action);
+    // And what else is news does not bring it back.
+    let mut more = deposit(10);
+    more.amounts = vec![asked("3")];
+    assert_eq!(later(&shown, &more).unwrap().status.buyer_action, None);
+}
+
+#[test]
 fn the_first_reason_for_attention_holds() {
     let mut both = Observation::of("NEW_WORD", Standing::Unmapped);
     both.attention = Some(AttentionReason::ProviderManualAction);

@@ -261,7 +261,13 @@ impl Provider for Masumi {
             .on(Connection::Fresh)
     }
 
-    fn read_submit(&self, intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
+    fn read_submit(
+        &self,
+        _: &Order,
+        intent: &Intent<'_>,
+        answer: &Response,
+        now: Timestamp,
+    ) -> Submitted {
         match reference_of(intent.recovery) {
             Some(reference) => answer::submit(intent, &reference, answer, now),
             None => Submitted::Unclear {

@@ -140,7 +140,7 @@ impl Sample {
             self.provider
                 .recovery(&self.order, fixture::purchase(), uuid::Uuid::from_u128(1));
         let answer = fixture::response(self.name, file);
-        fixture::accepted(self.provider.read_submit_of(
+        fixture::accepted(self.provider.read_submit(
             &self.order,
             &fixture::intent(&recovery),
             &answer,

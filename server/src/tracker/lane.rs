@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     Inner, RefreshError,
-    entry::{Entry, number},
+    entry::{Entry, kept, number},
     lock,
 };
 use crate::{
@@ -88,8 +88,30 @@ struct Due {
 
 /// Of so many turns, one goes to what has ended, where both are due.
 const ENDED_EVERY: u32 = 10;
+/// When a purchase is polled again whose poll ended without a word.
+const LOST_RETRY: Duration = Duration::from_secs(60);
 /// The wait before a reference is looked for again in a journal that is away.
 const REFERENCE_RETRY: Duration = Duration::from_secs(1);
+
+/// A purchase that is in no timer while it is polled. It is armed again when this is dropped, also by
+/// a panic.
+struct Taken {
+    lane: Arc<Lane>,
+    purchase: PurchaseId,
+    again: Timestamp,
+}
+
+impl Taken {
+    fn again_at(mut self, due: Timestamp) {
+        self.again = due;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.lane.rearm(self.purchase, self.again);
+    }
+}
 
 impl State {
     fn entry(&mut self, place: u32) -> Option<&mut Entry> {
@@ -204,6 +226,7 @@ impl Lane {
     pub(super) fn committed(&self, purchase: &Purchase, reference: &Reference, clock: &Clock) {
         let known = self.with(purchase.id, |entry| {
             entry.learn(&purchase.status);
+            entry.reference = kept(reference);
             std::mem::take(&mut entry.given_up)
         });
         let now = clock.now();
@@ -245,7 +268,7 @@ impl Lane {
                 .account
                 .policy
                 .after_terminal
-                .every(clock.now().since(entry.observed)),
+                .every(clock.now().since(entry.changed)),
         };
         entry.due = clock.now().plus(clock.up_to(every));
         self.insert(entry, &record.purchase.caller);
@@ -254,6 +277,9 @@ impl Lane {
     fn insert(&self, mut entry: Entry, caller: &CallerName) {
         let mut state = lock(&self.state);
         let (id, due) = (entry.id, entry.due);
+        if state.places.contains_key(&id) {
+            return;
+        }
         let callers = u32::try_from(state.callers.len()).unwrap_or(u32::MAX);
         entry.caller = *state.callers.entry(caller.clone()).or_insert(callers);
         let place = match state.free.pop() {
@@ -388,6 +414,7 @@ impl Inner {
                 biased;
                 () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
                 () = lane.sooner.notified() => {}
+                () = lane.account.recovered() => {}
                 () = self.stop.cancelled() => {}
             }
         }
@@ -417,6 +444,12 @@ impl Inner {
             let late = self.clock.now().since(due.since);
             lane.account.began_late(late);
             let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
+            let admission = admission.about(due.id);
+            let taken = Taken {
+                lane: Arc::clone(lane),
+                purchase: due.id,
+                again: self.clock.now().plus(LOST_RETRY),
+            };
             self.tasks.spawn(async move {
                 let stop = inner.stop.clone();
                 let id = due.id;
@@ -440,7 +473,7 @@ impl Inner {
                     },
                     () = stop.cancelled() => return,
                 };
-                polled.rearm(id, due);
+                taken.again_at(due);
             });
         }
         retry_at

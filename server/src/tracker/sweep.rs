@@ -41,6 +41,13 @@ pub(super) struct Sweeper {
     known: Mutex<Known>,
 }
 
+/// When a page's request began, and when its answer arrived.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    began: Timestamp,
+    arrived: Timestamp,
+}
+
 /// Why a round ended early.
 enum Cut {
     /// The tracker stops.
@@ -220,14 +227,14 @@ impl Inner {
         }
         let mut seen = 0;
         for _ in 0..PAGES_MAX {
-            let (page, asked) = self.page(lane, sweeper, sweep, list, &place).await?;
+            let (page, times) = self.page(lane, sweeper, sweep, list, &place).await?;
             match lock(&sweeper.known).worth(page.pages) {
                 Worth::Read => {}
                 Worth::Narrower => return Err(Cut::Narrower),
                 Worth::Nothing => return Err(Cut::Failed),
             }
             // A drain waits for what was heard, as it does for polls.
-            let applied = self.apply(lane, sweeper, sweep, page.rows, asked);
+            let applied = self.apply(lane, sweeper, sweep, page.rows, times);
             seen += self.tasks.track_future(applied).await?;
             if sweep.coverage() == Coverage::Changes {
                 lock(&sweeper.known).reached(list, page.next.clone());
@@ -269,7 +276,7 @@ impl Inner {
             .map(drop)
     }
 
-    /// One page, within the account's budget, with the time at which its request began.
+    /// One page, within the account's budget.
     async fn page(
         &self,
         lane: &Lane,
@@ -277,7 +284,7 @@ impl Inner {
         sweep: &dyn Sweep,
         list: &str,
         place: &Place,
-    ) -> Result<(Page, Timestamp), Cut> {
+    ) -> Result<(Page, Times), Cut> {
         let account = &lane.account;
         let mut admission = loop {
             let deadline = self.clock.now().plus(ADMISSION);
@@ -305,10 +312,11 @@ impl Inner {
         drop(admission);
         // The account has learned already that there was no answer.
         let answer = answered.map_err(|_| Cut::Failed)?;
-        match sweep.read(wanted, &answer, self.clock.now()) {
-            Ok(page) => Ok((page, began)),
+        let arrived = self.clock.now();
+        match sweep.read(wanted, &answer, arrived) {
+            Ok(page) => Ok((page, Times { began, arrived })),
             Err(trouble) => {
-                account.learn(&trouble);
+                account.learn(Class::Sweep, &trouble);
                 tracing::debug!(account = %account.name, list, ?trouble, "a page says nothing");
                 Err(match trouble {
                     // The account has to wait, and the list is as good as before.
@@ -326,8 +334,9 @@ impl Inner {
         sweeper: &Sweeper,
         sweep: &dyn Sweep,
         rows: Vec<Row>,
-        began: Timestamp,
+        times: Times,
     ) -> Result<usize, JournalError> {
+        let Times { began, arrived } = times;
         let ours: Vec<(PurchaseId, Row)> = {
             let known = lock(&sweeper.known);
             let mine = |row: Row| Some((known.find(&row.reference)?, row));
@@ -337,14 +346,15 @@ impl Inner {
         let applied = ours.into_iter().map(|(purchase, row)| async move {
             match row.said {
                 Ok(observation) => {
-                    self.observed(lane, purchase, &observation, began).await?;
+                    self.observed(lane, purchase, &observation, began, arrived)
+                        .await?;
                     self.passing_time(lane, purchase).await?;
                     if sweep.coverage() == Coverage::All {
                         self.shown(lane, sweeper, purchase);
                     }
                 }
                 Err(trouble) => {
-                    lane.account.learn(&trouble);
+                    lane.account.learn(Class::Sweep, &trouble);
                     self.soon(lane, purchase);
                 }
             }
@@ -420,7 +430,7 @@ impl Inner {
             let earlier = lane.with(purchase, |entry| {
                 let every = match entry.finality {
                     Finality::Open => policy.schedule.every(now.since(entry.created)),
-                    _ => policy.after_terminal.every(now.since(entry.observed)),
+                    _ => policy.after_terminal.every(now.since(entry.changed)),
                 };
                 let is_late = entry.due > now.plus(every) && !entry.busy && !entry.given_up;
                 is_late.then_some(every)

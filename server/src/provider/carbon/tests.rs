@@ -32,7 +32,7 @@ fn order() -> CarbonOrder {
 fn submit(answer: &Response) -> Submitted {
     let recovery = Recovery::new();
     let intent = fixture::intent(&recovery);
-    provider().read_submit_of(&Order::Carbon(order()), &intent, answer, fixture::now())
+    provider().read_submit(&Order::Carbon(order()), &intent, answer, fixture::now())
 }
 
 fn status(answer: &Response) -> Answer {
@@ -243,6 +243,15 @@ fn refusals_are_read_in_the_providers_own_shape() {
         (400, json!({"message": "bad", "code": 400}), "refused"),
         (422, json!({"message": "bad", "code": "422"}), "refused"),
         (404, json!({"message": "Not Found"}), "unclear"),
+        (404, json!({"message": "bad", "code": 404}), "refused"),
+        (
+            404,
+            json!({"message": "Cannot POST /v1/card/charge3d"}),
+            "not sent",
+        ),
+        (400, json!({"message": "bad"}), "refused"),
+        (422, json!({"error": {"message": "bad"}}), "refused"),
+        (409, json!({"errors": ["bad"]}), "refused"),
         (400, json!({"message": "bad", "code": 500}), "unclear"),
         (400, json!({"code": 400}), "unclear"),
         (402, json!({"message": "bad", "code": 402}), "unclear"),
@@ -259,23 +268,6 @@ fn refusals_are_read_in_the_providers_own_shape() {
         let submitted = submit(&fixture::answer(code, body.to_string()));
         assert_eq!(outcome(&submitted), expected, "{code} {body}");
     }
-}
-
-#[test]
-fn without_the_order_its_contact_must_be_in_the_answer() {
-    let recovery = Recovery::new();
-    let read = |answer: &Response| {
-        provider().read_submit(&fixture::intent(&recovery), answer, fixture::now())
-    };
-    assert_eq!(
-        outcome(&read(&enrolled(json!({})))),
-        "accepted without reference"
-    );
-    let named = read(&enrolled(json!({"contactId": CONTACT})));
-    assert_eq!(
-        fixture::accepted(named).reference,
-        reference(ORDER, CONTACT)
-    );
 }
 
 #[test]
@@ -297,6 +289,18 @@ fn answers_vary() {
         ),
         (
             json!({"status": "1", "transactionHash": {}}),
+            Read::Unreadable,
+        ),
+        (
+            json!({"status": "1", "transactionHash": true}),
+            Read::Unreadable,
+        ),
+        (
+            json!({"status": 1, "transactionHash": false}),
+            Read::Is("1", State::Processing, Open),
+        ),
+        (
+            json!({"paymentDetails": {"chargeAmount": "1e9999"}}),
             Read::Unreadable,
         ),
         (
@@ -339,7 +343,8 @@ fn answers_vary() {
             json!({"message": "No order found ", "code": "400"}),
             Read::NotFound,
         ),
-        (400, json!({"message": "no order found"}), Read::Unreadable),
+        (400, json!({"message": "no order found"}), Read::NotFound),
+        (400, json!({"error": "no order found"}), Read::NotFound),
         (
             400,
             json!({"message": "bad contact", "code": 400}),
@@ -348,7 +353,7 @@ fn answers_vary() {
         (
             404,
             json!({"message": "no order found", "code": 404}),
-            Read::Unreadable,
+            Read::NotFound,
         ),
         (
             200,
@@ -431,13 +436,15 @@ fn orders_are_checked() {
         &["contact_id"],
     );
     check(
-        |order| order.credit_debit_id = "a/b".to_owned(),
+        |order| order.credit_debit_id = "a\n".to_owned(),
         &["credit_debit_id"],
     );
     check(
-        |order| order.credit_debit_id = "x".repeat(65),
+        |order| order.credit_debit_id = "x".repeat(256),
         &["credit_debit_id"],
     );
+    check(|order| order.credit_debit_id.clear(), &["credit_debit_id"]);
+    check(|order| order.credit_debit_id = "card_1".to_owned(), &[]);
     check(
         |order| order.fiat_charge_amount = "10.391".to_owned(),
         &["fiat_charge_amount"],

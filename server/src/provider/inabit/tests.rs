@@ -40,7 +40,8 @@ fn recovery(order: InabitOrder) -> Recovery {
 
 fn submit(answer: &Response) -> Submitted {
     let recovery = recovery(order());
-    provider().read_submit(&fixture::intent(&recovery), answer, fixture::now())
+    let order = Order::Inabit(order());
+    provider().read_submit(&order, &fixture::intent(&recovery), answer, fixture::now())
 }
 
 fn status(answer: &Response) -> Answer {
@@ -206,8 +207,13 @@ fn submits_end_by_what_the_answer_says() {
         (
             404,
             json!({"message": "Cannot POST /v1/purchase", "error": "Not Found"}),
-            "unclear",
+            "not sent",
         ),
+        (404, json!({"error": "Not Found"}), "unclear"),
+        (404, json!({"error": {"message": "no widget"}}), "refused"),
+        (400, json!({"message": ["fiatAmount"]}), "refused"),
+        (400, json!({"error": "no", "statusCode": 400}), "refused"),
+        (201, json!({"data": {"purchaseId": ID}}), "accepted"),
         (400, json!({"error": {}}), "unclear"),
         (401, error.clone(), "not sent"),
         (403, error.clone(), "not sent"),
@@ -251,18 +257,23 @@ fn amounts_compare_as_they_stand() {
         assert_eq!(observation.amount_outcome, outcome, "{paid}");
         assert_eq!(fixture::amounts(&observation.amounts)[1], paid);
     }
-    for amount in [
-        json!(null),
-        json!("some"),
-        json!({"value": 1}),
-        json!("1e999999999"),
-    ] {
+    for amount in [json!(null), json!("some"), json!({"value": 1}), json!(true)] {
         let observation = fixture::observed(status(&with(json!({"amount": amount}))));
         assert_eq!(observation.amount_outcome, None);
         assert_eq!(
             fixture::amounts(&observation.amounts),
             ["ASKED 10.174252 TRX"]
         );
+    }
+    let padded = fixture::observed(status(&with(json!({"amount": " 5 "}))));
+    assert_eq!(fixture::amounts(&padded.amounts)[1], "PAID 5 TRX");
+    // Promise D2: an amount is never cut, and one that is too long makes the answer unreadable.
+    let digits = "7".repeat(8_000);
+    let long = fixture::observed(status(&with(json!({"amount": digits}))));
+    assert_eq!(long.amounts[1].value, digits);
+    for amount in [format!("{digits}7"), "1e999999999".to_owned()] {
+        let read = status(&with(json!({ "amount": amount })));
+        assert_eq!(brief(&read), Read::Unreadable);
     }
     let unconfirmed = fixture::response(NAME, "status_unconfirmed.json");
     let observation = fixture::observed(status(&unconfirmed));
@@ -371,6 +382,8 @@ fn answers_vary() {
             Read::Unreadable,
         ),
         (404, json!({}), Read::Unreadable),
+        (404, json!({"error": "Not Found"}), Read::Unreadable),
+        (404, json!({"message": "no such purchase"}), Read::NotFound),
         (400, json!({"error": {"message": "no"}}), Read::Unreadable),
         (301, json!({}), Read::Unreadable),
         (429, json!({}), Read::Throttled),

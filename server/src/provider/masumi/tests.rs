@@ -53,6 +53,10 @@ fn with_intent<T>(
     })
 }
 
+fn submit(intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
+    provider().read_submit(&Order::Masumi(order()), intent, answer, now)
+}
+
 /// How a file is read.
 #[derive(Clone, Copy, PartialEq)]
 enum Read {
@@ -81,7 +85,7 @@ fn read_file(of: &str, name: &str, clock: &str, read: Read) -> String {
     let network = text("network", "Preprod");
     if submitted || read == Read::Submit {
         return with_intent(&identifier, &network, &text("inputHash", "aa"), |intent| {
-            submit_line(&provider().read_submit(intent, &answer, now))
+            submit_line(&submit(intent, &answer, now))
         });
     }
     let reference = reference(&identifier, &network);
@@ -137,7 +141,7 @@ fn submitted(answer: &Response) -> Submitted {
         "TEST_blockchain_identifier_0001",
         "Preprod",
         INPUT_HASH,
-        |intent| provider().read_submit(intent, answer, at(HAND_MADE_CLOCK)),
+        |intent| submit(intent, answer, at(HAND_MADE_CLOCK)),
     )
 }
 

@@ -25,7 +25,8 @@ fn order() -> PhygitalsOrder {
 
 fn submit(answer: &Response) -> Submitted {
     let recovery = Recovery::new();
-    provider().read_submit(&fixture::intent(&recovery), answer, fixture::now())
+    let order = Order::Phygitals(order());
+    provider().read_submit(&order, &fixture::intent(&recovery), answer, fixture::now())
 }
 
 fn status(session: &str, answer: &Response) -> Answer {
@@ -197,8 +198,16 @@ fn answers_vary() {
         (
             200,
             json!({"result": {"session_id": SESSION, "total": "free", "tx_hash": {}, "public_id": []}}),
-            pending,
+            pending.clone(),
         ),
+        (
+            200,
+            json!({"result": {"session_id": null, "nfts": null, "tx_hash": false}}),
+            pending.clone(),
+        ),
+        (200, json!({"result": {"total": "25"}}), pending.clone()),
+        (200, json!({"result": {}}), pending),
+        (200, json!({"result": {"nfts": ["m", ""]}}), done.clone()),
         (
             201,
             json!({"result": {"nfts": [{"mint_address": "m"}]}}),
@@ -224,7 +233,12 @@ fn answers_vary() {
             json!({"result": {"session_id": "another", "nfts": [{}]}}),
             Read::Unreadable,
         ),
-        (200, json!({"result": {}}), Read::Unreadable),
+        (200, json!({"result": []}), Read::Unreadable),
+        (
+            200,
+            json!({"result": {"nfts": vec![json!({}); ITEMS_MAX + 1]}}),
+            Read::Unreadable,
+        ),
         (
             200,
             json!({"result": {"session_id": SESSION, "nfts": "many"}}),
@@ -292,6 +306,17 @@ fn submits_end_by_what_the_answer_says() {
         ),
         (400, json!({"error": "claw is sold out"}), "refused"),
         (404, json!({"message": "no such claw"}), "refused"),
+        (
+            404,
+            json!({"message": "Cannot POST /api/vm/buy/crypto"}),
+            "not sent",
+        ),
+        (422, json!({"errors": [{"message": "bad"}]}), "refused"),
+        (
+            200,
+            json!({"result": {"session_id": "sess:aB3=+@|~"}}),
+            "accepted",
+        ),
         (409, json!({"error": {"nested": true}}), "unclear"),
         (403, json!({}), "not sent"),
         (500, json!({"error": "oops"}), "unclear"),
@@ -360,14 +385,16 @@ fn references_are_held_to_their_shape() {
         })),
     };
     let provider = provider();
-    for good in [SESSION, "a", "A.b_c-9"] {
+    let longest = "x".repeat(IDENTIFIER_BYTES_MAX);
+    for good in [SESSION, "a", "A.b_c-9", "sess:aB3=+@|~", &longest] {
         let reference = provider.reference(&message(good)).unwrap();
         assert_eq!(
             (super::REGISTERED.reference_message)(&reference),
             message(good)
         );
     }
-    for bad in ["", "../x", "a b", "a/b", "é", "a\n", &"x".repeat(201)] {
+    let longer = format!("{longest}x");
+    for bad in ["", "..", "../x", "a b", "a/b", "a%2f", "é", "a\n", &longer] {
         let violations = provider.reference(&message(bad)).unwrap_err();
         assert_eq!(fixture::fields(&violations), ["session_id"], "{bad:?}");
     }

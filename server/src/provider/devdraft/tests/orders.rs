@@ -350,11 +350,30 @@ fn amounts_are_decimal_numbers_above_zero_and_large_ones_want_a_name() {
         ("1000.000", &[]),
         ("1000.01", &names),
         ("99999999999999999999", &names),
-        ("0", &["bank.amount is a decimal number above 0"]),
-        ("-1", &["bank.amount is a decimal number above 0"]),
-        ("1e3", &["bank.amount is a decimal number above 0"]),
-        ("1,000", &["bank.amount is a decimal number above 0"]),
-        ("ten", &["bank.amount is a decimal number above 0"]),
+        (
+            "0",
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
+        (
+            "-1",
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
+        (
+            "1e3",
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
+        (
+            "1,000",
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
+        (
+            &format!("0.{}", "7".repeat(63)),
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
+        (
+            "ten",
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
     ];
     for (amount, expected) in table {
         assert_eq!(
@@ -369,7 +388,7 @@ fn amounts_are_decimal_numbers_above_zero_and_large_ones_want_a_name() {
     );
     assert_eq!(
         stablecoin(|intent| intent.amount = "0.0".to_owned()),
-        ["stablecoin.amount is a decimal number above 0"]
+        ["stablecoin.amount is a decimal number above 0 of at most 64 characters"]
     );
     assert_eq!(
         provider().decimal_fields(),
@@ -384,7 +403,12 @@ fn references_are_transaction_ids_and_nothing_that_a_path_could_be_built_from() 
             transaction_id: id.to_owned(),
         })),
     };
-    for id in [ID, "txn_a", &format!("txn_{}", "a".repeat(64))] {
+    for id in [
+        ID,
+        "txn_a",
+        "txn_a-b_C",
+        &format!("txn_{}", "a".repeat(200)),
+    ] {
         assert_eq!(provider().reference(&message(id)), Ok(asked(id)));
         assert_eq!(
             (super::super::REGISTERED.reference_message)(&asked(id)),
@@ -400,7 +424,7 @@ fn references_are_transaction_ids_and_nothing_that_a_path_could_be_built_from() 
         "txn_a?b",
         "txn_é",
         "txn_a\n",
-        &format!("txn_{}", "a".repeat(65)),
+        &format!("txn_{}", "a".repeat(201)),
     ] {
         let violations = provider().reference(&message(id)).unwrap_err();
         assert_eq!(violations.len(), 1);

@@ -61,6 +61,13 @@ fn a_conflict_is_ours_by_its_input_hash_and_by_nothing_else() {
         conflict(|body| body["object"]["blockchainIdentifier"] = json!("x")),
         "unclear"
     );
+    // It names our purchase, and the next read tells the rest.
+    let wordless = conflict(|body| {
+        body["object"]["onChainState"] = Value::Null;
+        body["object"]["NextAction"] = Value::Null;
+        body["object"]["CurrentTransaction"] = Value::Null;
+    });
+    assert_eq!(wordless, "accepted CREATED OPEN ");
     assert_eq!(conflict(|body| body["object"] = Value::Null), "unclear");
     assert_eq!(conflict(|body| body["id"] = Value::Null), "unclear");
     assert_eq!(conflict(|body| *body = json!("Purchase exists")), "unclear");
@@ -82,6 +89,8 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
         (500, refused, "unclear"),
         (502, b"<html>", "unclear"),
         (400, b"<html>", "unclear"),
+        (400, br#"{"message":"bad"}"#, "refused bad"),
+        (400, br#"{"status":"error","error":"bad"}"#, "refused bad"),
         (404, b"<html>", "unclear"),
         (404, br#"{"message":"no such app"}"#, "unclear"),
         (
@@ -135,6 +144,8 @@ fn a_read_that_is_no_answer_changes_nothing() {
             br#"{"status":"error","error":{"message":"Purchase not found"}}"#,
             "not found",
         ),
+        (404, br#"{"error":"Purchase not found"}"#, "not found"),
+        (404, br#"{"error":"Not Found"}"#, "unreadable"),
         (302, b"", "unreadable"),
         (400, b"", "unreadable"),
         (401, b"", "unauthorized"),
@@ -177,6 +188,8 @@ fn hostile_and_damaged_purchases_are_unreadable_or_harmless() {
         json!({ "CurrentTransaction": { "txHash": long } }),
         json!({ "CurrentTransaction": { "txHash": "a\nb" } }),
         json!({ "PaidFunds": [{ "amount": "1", "unit": long }] }),
+        json!({ "PaidFunds": [{ "amount": "1e9999", "unit": "" }] }),
+        json!({ "CurrentTransaction": { "fees": "7".repeat(8_001) } }),
     ] {
         assert_eq!(locked(unreadable.clone()), "unreadable", "{unreadable}");
     }
@@ -184,7 +197,6 @@ fn hostile_and_damaged_purchases_are_unreadable_or_harmless() {
         json!({ "PaidFunds": null }),
         json!({ "PaidFunds": "10000000" }),
         json!({ "PaidFunds": many }),
-        json!({ "PaidFunds": [{ "amount": "1e999", "unit": "" }] }),
         json!({ "PaidFunds": [{ "amount": "NaN", "unit": "" }] }),
         json!({ "PaidFunds": [], "CurrentTransaction": { "fees": "much" } }),
         json!({ "PaidFunds": [{ "amount": "1" }, { "amount": null, "unit": "" }] }),

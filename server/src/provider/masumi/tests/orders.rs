@@ -187,6 +187,10 @@ fn text_that_the_provider_would_refuse_is_refused_by_field_and_rule() {
             ],
         ),
         (
+            |order| order.metadata = "x".repeat(100 * 1024),
+            &["metadata leaves the whole request at most 102400 bytes"],
+        ),
+        (
             |order| order.metadata = "a\0b".to_owned(),
             &["metadata does not contain the character U+0000"],
         ),

@@ -364,6 +364,8 @@ fn facts_speak_only_of_what_the_answer_has() {
         facts(&older),
         [
             ("requestedAction", some("None")),
+            // An action without an error has none, whatever an earlier one had.
+            ("errorType", None),
             ("resultHash", None),
             ("transactionStatus", None)
         ]
