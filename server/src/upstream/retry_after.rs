@@ -9,11 +9,6 @@ use ::http::{HeaderMap, header};
 /// The longest wait that an answer can ask for: ours, so that one wrong header parks no account.
 pub const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
-/// The wait that an answer asks for, where its dates can be told by its own `Date` header.
-pub fn of(headers: &HeaderMap) -> Option<Duration> {
-    at(headers, None)
-}
-
 /// The wait that an answer asks for, from 0 to [`WAIT_MAX`]; `None` where it asks for none that can
 /// be read.
 ///
@@ -110,6 +105,6 @@ mod tests {
 
         let mut alone = HeaderMap::new();
         alone.insert("retry-after", retry.1.parse().unwrap());
-        assert_eq!(of(&alone), None);
+        assert_eq!(at(&alone, None), None);
     }
 }
