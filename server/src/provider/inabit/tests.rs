@@ -455,8 +455,10 @@ fn a_lost_create_is_found_by_its_identifier() {
     let observation = reading::observed(look_up(|_| ()));
     assert_eq!(observation.reference, reference(ID));
     assert_eq!(reading::brief(&observation), "COMPLETED TERMINAL Completed");
-    let list = look_up(|body| body["data"]["purchases"][0]["fiatCurrency"] = json!(["USD"]));
-    assert_eq!(said(&list), said(&look_up(|_| ())));
+    for currency in [json!(["USD"]), json!("usd")] {
+        let list = look_up(|body| body["data"]["purchases"][0]["fiatCurrency"] = currency);
+        assert_eq!(said(&list), said(&look_up(|_| ())));
+    }
 }
 
 #[test]
