@@ -398,6 +398,13 @@ fn attempts_end_as_promised() {
         (late.status.state, late.status.attention),
         (State::Created, None)
     );
+    let stopped = stopped(&unknown, at(3)).unwrap();
+    assert_eq!(stopped.cause, Cause::Operator);
+    assert_eq!(
+        (stopped.status.state, stopped.status.finality),
+        (State::OutcomeUnknown, Finality::Final)
+    );
+    assert_eq!(stopped.status.attention, None, "a person has acted");
     let not = not_created(&unknown, at(3)).unwrap();
     assert_eq!(
         (not.cause, not.status.failure.unwrap().reason),
