@@ -11,6 +11,9 @@ use crate::{
     },
 };
 
+/// The most hashes of one purchase: ours, so that a status stays small whatever answers show.
+const HASHES_MAX: usize = 1_000;
+
 /// What an observation changes; nothing where it tells what is known already.
 ///
 /// The provider is the truth: a step outside its graph is applied, with attention.
@@ -47,7 +50,8 @@ pub fn observed(
         // An answer may show its newest transaction alone: what was seen once stays, in its place.
         let new = hashes
             .iter()
-            .filter(|hash| !current.transaction_hashes.contains(hash));
+            .filter(|hash| !current.transaction_hashes.contains(hash))
+            .take(HASHES_MAX.saturating_sub(current.transaction_hashes.len()));
         next.transaction_hashes.extend(new.cloned());
     }
     if let Some(items) = &observation.items {

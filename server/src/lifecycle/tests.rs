@@ -159,6 +159,22 @@ fn nothing_follows_a_final_status() {
 }
 
 #[test]
+fn hashes_are_collected_in_order_and_not_without_end() {
+    let shows = |hashes: std::ops::Range<u32>| {
+        let mut observation = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+        observation.transaction_hashes = Some(hashes.map(|hash| hash.to_string()).collect());
+        observation
+    };
+    let status = next(&waiting(), &shows(0..2)).unwrap().status;
+    let status = next(&status, &shows(1..3)).unwrap().status;
+    assert_eq!(status.transaction_hashes, ["0", "1", "2"]);
+    let full = next(&status, &shows(0..1_500)).unwrap().status;
+    assert_eq!(full.transaction_hashes.len(), 1_000);
+    assert_eq!(full.transaction_hashes[..3], ["0", "1", "2"]);
+    assert_eq!(next(&full, &shows(2_000..2_010)), None);
+}
+
+#[test]
 fn a_buyer_action_lives_as_long_as_its_state() {
     let deposit = BuyerAction::Deposit(Deposit {
         address: "addr".to_owned(),

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Map, Value};
 use tillwatch_proto::v1::CarbonOrder;
 
-use super::{form, read_error, reference};
+use super::{read_error, reference, rules};
 use crate::{
     observation::{self, Observation, Standing, Submitted, Trouble},
     provider::{error_answer, wire},
@@ -108,7 +108,7 @@ fn accepted(
     }
     let reference = named
         .iter()
-        .find(|id| form::uuid(id).is_some())
+        .find(|id| rules::uuid(id).is_some())
         .and_then(|id| reference(id, contact_id))
         .ok_or_else(|| Trouble::unreadable("the order's id is no UUID"))?;
     // The answer has no status: it is the acceptance itself.
@@ -130,7 +130,7 @@ fn in_termurl(body: &Body<'_>) -> Option<String> {
 
 /// The form that the buyer's browser has to post to the bank.
 fn challenge(body: &Body<'_>, now: Timestamp) -> Result<Option<BuyerAction>, Trouble> {
-    let Some(url) = body.text("acsurl").filter(|url| form::is_web_address(url)) else {
+    let Some(url) = body.text("acsurl").filter(|url| rules::is_web_address(url)) else {
         return Ok(None);
     };
     let form_fields: BTreeMap<String, String> =

@@ -81,6 +81,7 @@ fn agrees(intent: &Intent<'_>, row: &Value) -> bool {
     let created = Timestamp::from_iso(&text("creationDate"));
     text("purchaseIdentifier") == *identifier
         && amount.is_ok_and(|amount| (intent.matches)("fiat_amount", &amount.to_string()))
-        && (intent.matches)("fiat_currency", &currency)
+        // An order's currency is in upper case.
+        && (intent.matches)("fiat_currency", &currency.to_ascii_uppercase())
         && created.is_ok_and(|created| created >= intent.create_time.minus(CLOCK_LAG))
 }
