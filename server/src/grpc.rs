@@ -255,7 +255,7 @@ impl Service {
             key: request.idempotency_key,
             account,
             labels,
-            order,
+            order: Arc::new(order),
             deadline: left.map(|left| now.plus(left)),
         };
         Ok((new, violations))

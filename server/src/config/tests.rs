@@ -170,6 +170,7 @@ otlp_endpoint = ""
         stale_after: Some(day * 7),
         give_up_after: day * 30,
         long_poll: false,
+        held_max: 1_000,
     };
     assert_eq!(account.policy, expected);
     assert_eq!(account.policy.schedule.first(), Duration::from_millis(100));

@@ -80,7 +80,7 @@ pub fn account_missing(current: &Status, now: Timestamp) -> Option<Transition> {
     )
 }
 
-/// An operator gave it up: the state stays, nothing follows, and nobody has to act any more.
+/// An operator gave it up: the state stays, nobody has to look any more, and nothing follows.
 pub fn stopped(current: &Status, now: Timestamp) -> Option<Transition> {
     let mut next = current.clone();
     next.finality = Finality::Final;
