@@ -128,14 +128,16 @@ fn amounts(known: &[Amount], observed: &[Amount]) -> Vec<Amount> {
     all
 }
 
-/// Whether two statuses differ in anything that makes a new revision. Times, and how an amount is
-/// written, do not.
+/// Whether two statuses differ in anything that makes a new revision. Times, how an amount is
+/// written, and in which order amounts are listed, do not.
 pub fn differs(left: &Status, right: &Status) -> bool {
-    let values = |status: &Status| -> Vec<(crate::purchase::AmountRole, String, String)> {
+    let values = |status: &Status| {
         let value = |text: &str| Decimal::parse(text).map_or(text.to_owned(), |n| n.canonical());
-        (status.amounts.iter())
+        let mut values: Vec<_> = (status.amounts.iter())
             .map(|amount| (amount.role, value(&amount.value), amount.unit.clone()))
-            .collect()
+            .collect();
+        values.sort();
+        values
     };
     let attention = |status: &Status| {
         status

@@ -65,6 +65,12 @@ fn an_answer_that_tells_nothing_new_is_no_revision() {
     );
     same.amounts = vec![asked("2.51")];
     assert!(next(&current, &same).is_some());
+    same.amounts = vec![asked("1"), asked("2")];
+    let both = next(&current, &same).unwrap().status;
+    same.amounts.reverse();
+    assert_eq!(next(&both, &same), None, "a list has no order");
+    same.amounts.push(asked("2"));
+    assert!(next(&both, &same).is_some(), "and counts what it has twice");
 }
 
 #[test]
