@@ -182,16 +182,22 @@ fn hashes_are_collected_in_order_and_not_without_end() {
 
 #[test]
 fn a_buyer_action_lives_as_long_as_its_state() {
-    let deposit = BuyerAction::Deposit(Deposit {
-        address: "addr".to_owned(),
-        network: "tron".to_owned(),
-        amount: None,
-        expire_time: None,
-    });
+    let deposit = |value: &str| {
+        BuyerAction::Deposit(Deposit {
+            address: "addr".to_owned(),
+            network: "tron".to_owned(),
+            amount: Some(asked(value)),
+            expire_time: None,
+        })
+    };
     let mut asks = mapped("WAITING", State::AwaitingPayment, Finality::Open);
-    asks.buyer_action = Some(deposit.clone());
+    asks.buyer_action = Some(deposit("2.50"));
     let status = next(&waiting(), &asks).unwrap().status;
-    assert_eq!(status.buyer_action, Some(deposit.clone()));
+    assert_eq!(status.buyer_action, Some(deposit("2.50")));
+    asks.buyer_action = Some(deposit("2.5"));
+    assert_eq!(next(&status, &asks), None, "its amount counts by value");
+    asks.buyer_action = Some(deposit("2.51"));
+    assert!(next(&status, &asks).is_some());
     let silent = mapped("WAITING", State::AwaitingPayment, Finality::Open);
     assert_eq!(next(&status, &silent), None);
     let paid = next(&status, &mapped("PAID", State::Paid, Finality::Open))
