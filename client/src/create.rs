@@ -35,7 +35,8 @@ pub(crate) async fn create(
             Err(error) => error,
         };
         defects += u32::from(error.is_defect());
-        if !error.is_transient() && !(error.is_defect() && defects <= DEFECTS_MAX) {
+        let may_pass = error.is_transient() || (error.is_defect() && defects <= DEFECTS_MAX);
+        if !may_pass {
             return Err(error);
         }
         let wait = backoff.next(error.retry_after());
