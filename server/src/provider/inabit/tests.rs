@@ -484,6 +484,14 @@ fn only_the_one_row_that_agrees_is_adopted() {
         "COMPLETED TERMINAL Completed"
     );
     assert_eq!(row("id", json!("7")), "unreadable");
+    let beside = |total: Value| {
+        said(&look_up(|body| {
+            body["data"]["total"] = Value::Null;
+            body["total"] = total;
+        }))
+    };
+    assert_eq!(beside(json!("1")), "COMPLETED TERMINAL Completed");
+    assert_eq!(beside(json!(101)), "unreadable");
     assert_eq!(
         said(&look_up(|body| body["data"]["purchases"] = json!([]))),
         "not found"
