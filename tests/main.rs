@@ -38,3 +38,4 @@ mod sweeps;
 mod tidy;
 mod unclear;
 mod watchers;
+mod wire;

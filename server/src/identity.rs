@@ -83,6 +83,11 @@ impl Caller {
         self.0.scopes.contains(&scope)
     }
 
+    /// The accounts that it may use; `None` for all.
+    pub fn accounts(&self) -> Option<&BTreeSet<AccountName>> {
+        self.0.accounts.as_ref()
+    }
+
     /// Whether it may use this account.
     pub fn may_use(&self, account: &AccountName) -> bool {
         (self.0.accounts.as_ref()).is_none_or(|accounts| accounts.contains(account))

@@ -7,10 +7,12 @@ mod adopt;
 mod attempt;
 mod commit;
 mod deadlines;
+mod own_repeat;
 mod repeat;
 mod resolve;
 mod settle;
 mod starting;
+mod telling;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,8 +22,10 @@ use std::{
 };
 
 use tillwatch_proto::v1::create_purchase_request::Order;
-use tokio::sync::watch;
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use crate::{
     account::{Account, Accounts, Admission, Class, Refusal},
@@ -33,7 +37,7 @@ use crate::{
         AccountName, CallerName, Cause, Purchase, PurchaseId, Status, Timestamp, Transition,
     },
 };
-use attempt::Ended;
+use attempt::{Ended, Ending};
 use deadlines::Deadlines;
 pub use resolve::{Resolution, ResolveError};
 use starting::Starter;
@@ -59,7 +63,7 @@ pub struct NewPurchase {
     /// The caller's annotations.
     pub labels: BTreeMap<String, String>,
     /// What to buy, or what exists.
-    pub order: Order,
+    pub order: Arc<Order>,
     /// Until when the caller waits; `None` for as long as it takes.
     pub deadline: Option<Timestamp>,
 }
@@ -136,7 +140,13 @@ pub enum CreateError {
     DeadlineExceeded,
     /// The process is about to stop.
     #[error("the server is draining")]
-    Draining,
+    Draining {
+        /// The purchase that the key names, where there is one.
+        purchase: Option<PurchaseId>,
+    },
+    /// A defect of this service ended the attempt; what has become of it shows later.
+    #[error("the attempt was cut short by a defect of this service")]
+    Internal,
 }
 
 impl From<JournalError> for CreateError {
@@ -181,11 +191,13 @@ struct Inner {
     accounts: Accounts,
     keyring: Keyring,
     /// Attempts under way in this process, by purchase; removed when they have ended.
-    attempts: Mutex<HashMap<PurchaseId, watch::Receiver<Option<Ended>>>>,
+    attempts: Mutex<HashMap<PurchaseId, Ending>>,
     /// Attempts and settlements: a drain waits for them.
     tasks: TaskTracker,
+    /// Cancelled by a drain: what has not been sent is left to the next process.
+    stopping: CancellationToken,
     /// Keys whose intent is not durable yet, with where to wait for it.
-    starting: Mutex<HashMap<starting::Key, watch::Receiver<starting::Start>>>,
+    starting: Mutex<HashMap<starting::Key, starting::Starting>>,
     /// Purchases whose unclear send this process is repeating by itself.
     repeating: Mutex<HashSet<PurchaseId>>,
     /// Look-ups under way, by account: one that hangs leaves room for the others' settlements.
@@ -221,6 +233,7 @@ impl Intake {
             repeating: Mutex::default(),
             looking: Mutex::default(),
             tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             deadlines,
         });
         let observer = Arc::downgrade(&inner);
@@ -281,13 +294,14 @@ impl Intake {
     /// Takes no new attempts, settles nothing more, and waits for attempts under way.
     pub async fn drain(&self) {
         self.0.tasks.close();
+        self.0.stopping.cancel();
         self.0.deadlines.close();
         self.0.tasks.wait().await;
     }
 }
 
 impl Inner {
-    fn attempts(&self) -> MutexGuard<'_, HashMap<PurchaseId, watch::Receiver<Option<Ended>>>> {
+    fn attempts(&self) -> MutexGuard<'_, HashMap<PurchaseId, Ending>> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -304,7 +318,7 @@ impl Inner {
             }
             match self.starter(&new) {
                 Ok(starter) => break starter,
-                Err(other) => Self::started(other).await?,
+                Err(other) => other.ends().await?,
             }
         };
         // Between the look at the journal and the right to start, another start may have ended.
@@ -312,17 +326,15 @@ impl Inner {
             starter.ends(Ok(()));
             return self.again(record, &new).await;
         }
-        if let Order::Existing(reference) = &new.order {
+        if let Order::Existing(reference) = &*new.order {
             let adopted = self.adopt(&new, reference).await;
             starter.ends(adopted.as_ref().map(drop).map_err(CreateError::clone));
             return adopted;
         }
-        match self.begin_create(&new, starter).await {
-            Ok(ended) => match Self::told(ended, false).await? {
-                Told::Created(created) => Ok(created),
-                Told::Elsewhere => self.again_by_key(&new).await,
-            },
-            Err(error) => Err(error),
+        let ended = self.begin_create(&new, starter).await?;
+        match Self::told(ended, false).await? {
+            Told::Created(created) => Ok(created),
+            Told::Elsewhere => self.again_by_key(&new).await,
         }
     }
 
@@ -331,7 +343,7 @@ impl Inner {
         self: &Arc<Self>,
         new: &NewPurchase,
         starter: Starter,
-    ) -> Result<watch::Receiver<Option<Ended>>, CreateError> {
+    ) -> Result<Ending, CreateError> {
         let prepared = self.prepare(new).await;
         let (admission, under_way, record, transition) = match prepared {
             Ok(prepared) => prepared,
@@ -344,15 +356,18 @@ impl Inner {
             record: Box::new(record.clone()),
             transitions: vec![transition],
         };
-        let (live, ended) = watch::channel(None);
-        self.attempts().insert(record.purchase.id, ended.clone());
+        let (listed, ended) = match self.list(record.purchase.id) {
+            Ok(listed) => listed,
+            // Nobody else has a new id.
+            Err(ended) => return Ok(ended),
+        };
         self.start(
             attempt::Start {
                 begin,
                 record,
                 admission,
-                live,
-                starter: Some(starter),
+                listed,
+                starter,
                 under_way,
             },
             new,
@@ -378,7 +393,7 @@ impl Inner {
     ) -> Result<(Admission, TaskTrackerToken), CreateError> {
         let under_way = self.tasks.token();
         if self.tasks.is_closed() {
-            return Err(CreateError::Draining);
+            return Err(CreateError::Draining { purchase });
         }
         let deadline = self.admission_deadline(new);
         match new.account.admit(Class::Create, deadline).await {
@@ -474,23 +489,16 @@ impl Inner {
     }
 
     /// Waits for an attempt to end, and tells a caller what it means.
-    async fn told(
-        mut ended: watch::Receiver<Option<Ended>>,
-        replayed: bool,
-    ) -> Result<Told, CreateError> {
-        let ended = match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone(),
-            // The attempt's task is gone without a word: the process is being torn down.
-            Err(_) => None,
-        };
-        match ended {
-            Some(Ended::Known(purchase)) => Ok(Told::Created(Created {
+    async fn told(ended: Ending, replayed: bool) -> Result<Told, CreateError> {
+        match ended.await {
+            Ok(Ended::Known(purchase)) => Ok(Told::Created(Created {
                 purchase: *purchase,
                 replayed,
             })),
-            Some(Ended::Failed(error)) => Err(error),
-            Some(Ended::Elsewhere) => Ok(Told::Elsewhere),
-            None => Err(CreateError::Draining),
+            Ok(Ended::Failed(error)) => Err(error),
+            Ok(Ended::Elsewhere) => Ok(Told::Elsewhere),
+            // The attempt's task is gone without a word: it panicked.
+            Err(_) => Err(CreateError::Internal),
         }
     }
 }

@@ -51,7 +51,8 @@ pub struct Record {
     pub recovery: BTreeMap<String, String>,
     /// The attempt under way, if any.
     pub attempt: Option<Attempt>,
-    /// When the order was first sent; `None` where it never was, as with an adopted one.
+    /// When the order was first sent; `None` where it never was, as with an adopted one, or is known
+    /// to have reached nobody.
     pub first_send_time: Option<Timestamp>,
     /// When the newest revision was observed that changed more than its STALE attention: one that
     /// has that attention, or follows one that has, and is equal in all but attention and stamps
@@ -93,16 +94,14 @@ pub enum Write {
         /// An operator's note, to be kept.
         note: Option<String>,
     },
-    /// Records that a submit begins, without a revision, at a purchase that is not FINAL.
-    BeginAttempt {
+    /// Records that a submit begins or ends, without a revision, at a purchase that is not FINAL.
+    ChangeAttempt {
         /// Whose.
         purchase: PurchaseId,
         /// The newest revision must be this one.
         expected: Revision,
-        /// The attempt.
-        attempt: Attempt,
-        /// When it is sent, kept as the first send where none is known yet.
-        now: Timestamp,
+        /// What becomes of the attempt.
+        change: AttemptChange,
     },
     /// Wipes the buyer actions of all revisions up to `through`. No revision, no guard.
     WipeBuyerActions {
@@ -121,13 +120,15 @@ pub enum Write {
     },
 }
 
-/// What an append does to the attempt under way.
+/// What a write does to the attempt under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptChange {
     /// Leaves it.
     Keep,
     /// Ends it.
     End,
+    /// Ends it, and forgets the first send: nothing has been sent.
+    Unsent,
     /// Begins one that is sent at `now`.
     Begin {
         /// The attempt.

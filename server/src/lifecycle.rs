@@ -20,6 +20,9 @@ use crate::{
 
 /// The most revisions of one purchase; changes beyond are merged.
 pub const REVISIONS_MAX: u32 = 500;
+/// From this revision on, what a submit makes anew without news (sent again, not sent again, unclear
+/// again) makes none: whoever repeats a call for a day must leave room for the provider's answer.
+const REPEATS_MAX: u32 = 400;
 /// From this revision on, only an end makes a new one: two are kept free for it and for FINAL.
 const REVISIONS_FREE: u32 = REVISIONS_MAX - 3;
 

@@ -342,7 +342,7 @@ impl Provider for NoProvider {
     fn submit_request(&self, _: &Order, _: &Intent<'_>) -> Request {
         unreachable!()
     }
-    fn read_submit(&self, _: &Intent<'_>, _: &Response, _: Timestamp) -> Submitted {
+    fn read_submit(&self, _: &Order, _: &Intent<'_>, _: &Response, _: Timestamp) -> Submitted {
         unreachable!()
     }
     fn status_request(&self, _: &Reference) -> Request {

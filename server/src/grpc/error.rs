@@ -285,7 +285,8 @@ impl From<CreateError> for Failure {
                 Self::new(Reason::JournalUnavailable, text).about(purchase)
             }
             CreateError::DeadlineExceeded => Self::new(Reason::DeadlineExceeded, text),
-            CreateError::Draining => Self::new(Reason::Draining, text),
+            CreateError::Draining { purchase } => Self::new(Reason::Draining, text).about(purchase),
+            CreateError::Internal => Self::new(Reason::Internal, text),
         }
     }
 }
@@ -360,6 +361,7 @@ impl Failure {
                 "the stream is old; resume with the cursor",
             ),
             End::JournalLost => (Reason::JournalUnavailable, "the journal is unavailable"),
+            End::Gone => return Self::not_found(),
         };
         Self::new(reason, text).after(spread)
     }

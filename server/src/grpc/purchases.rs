@@ -1,6 +1,6 @@
 //! Lists and streams: what a caller sees of its purchases.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tillwatch_proto::v1 as message;
 use tokio::time::Instant;
@@ -21,15 +21,15 @@ use crate::{
     purchase::Revision,
 };
 
-/// How much earlier than its maximum age a stream may be ended, in thousandths.
-const AGE_JITTER: u32 = 100;
+/// How much earlier than its maximum age a stream may be ended: a fifth of it.
+const AGE_JITTER: u32 = 5;
 
 impl Service {
     /// The pace of a new stream.
     fn pace(&self, heartbeat: Duration) -> Pace {
         let age = self
             .stream_age
-            .map(|age| self.rooms.clock.jittered(age, AGE_JITTER));
+            .map(|age| age - self.rooms.clock.up_to(age / AGE_JITTER));
         Pace {
             heartbeat,
             ends_at: age.map(|age| Instant::now() + age),
@@ -64,7 +64,9 @@ impl Service {
         }
         let rooms = self.rooms.clone();
         let shows_caller = call.caller.may(Scope::Operate);
-        let purchase = record.purchase;
+        let mut purchase = record.purchase;
+        // Held for the stream's life, which is longer than that of a buyer action.
+        Arc::make_mut(&mut purchase.status).buyer_action = None;
         let converted = move |event: Event| {
             use message::watch_status_response::Event as Sent;
             let view = View {
@@ -109,24 +111,13 @@ impl Service {
         }
     }
 
-    /// Narrows an operator's view to the accounts that it may use.
-    fn narrowed(&self, caller: &Caller, mut filter: Filter) -> Option<Filter> {
-        if filter.caller.is_some() {
+    /// Narrows an operator's view to the accounts that it may use, configured or not; `None` where
+    /// nothing is left.
+    fn narrowed(caller: &Caller, mut filter: Filter) -> Option<Filter> {
+        let (None, Some(usable)) = (&filter.caller, caller.accounts()) else {
             return Some(filter);
-        }
-        let barred = self
-            .rooms
-            .accounts
-            .iter()
-            .any(|account| !caller.may_use(&account.name));
-        if !barred {
-            return Some(filter);
-        }
-        let names = self.rooms.accounts.iter().map(|account| &account.name);
-        let usable: Vec<String> = names
-            .filter(|name| caller.may_use(name))
-            .map(ToString::to_string)
-            .collect();
+        };
+        let usable: Vec<String> = usable.iter().map(ToString::to_string).collect();
         filter.accounts = match filter.accounts.is_empty() {
             true => usable,
             false => filter
@@ -164,7 +155,7 @@ impl Service {
                 page.position(),
             )
         };
-        let purchases = match self.narrowed(&call.caller, filter.clone()) {
+        let purchases = match Self::narrowed(&call.caller, filter.clone()) {
             Some(narrowed) => journal.list(&narrowed, after, size + 1).await?,
             None => Vec::new(),
         };
@@ -203,13 +194,11 @@ impl Service {
         let filter = Self::seen(&call.caller, validate::filter(request.filter.as_ref())?);
         let after = self.feed_start(&call.caller, &request).await?;
         let permit = self.limits.open(call.caller.name())?;
-        let filter = self
-            .narrowed(&call.caller, filter)
-            .unwrap_or_else(|| Filter {
-                // Nothing is admitted: no account has an empty name.
-                accounts: vec![String::new()],
-                ..Filter::default()
-            });
+        let filter = Self::narrowed(&call.caller, filter).unwrap_or_else(|| Filter {
+            // Nothing is admitted: no account has an empty name.
+            accounts: vec![String::new()],
+            ..Filter::default()
+        });
         let watch = self.rooms.feed.watch_all(filter, after, self.pace(beat));
         let rooms = self.rooms.clone();
         let caller = call.caller.clone();
@@ -271,12 +260,56 @@ impl Service {
                 let position = token::read_resume(binding, text).ok_or_else(|| {
                     Failure::invalid_field("resume_token", "a resume_token of an earlier message")
                 })?;
-                if position < journal.floor().await? {
-                    let text = "the position is older than what the journal holds";
-                    return Err(Failure::new(Reason::ResumeTokenExpired, text));
-                }
-                Ok(position)
+                let problem = match position {
+                    _ if position < journal.floor().await? => {
+                        "the position is older than what the journal holds"
+                    }
+                    // What was told after a backup is not in the journal that is restored from it.
+                    _ if position > journal.head() => {
+                        "the position is newer than what the journal holds"
+                    }
+                    _ => return Ok(position),
+                };
+                Err(Failure::new(Reason::ResumeTokenExpired, problem))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        identity::Grant,
+        purchase::{AccountName, CallerName},
+    };
+
+    #[test]
+    fn an_operator_sees_the_accounts_that_it_may_use_and_no_other() {
+        let caller = |accounts: Option<&[&str]>| {
+            let named = |names: &[&str]| names.iter().map(|name| AccountName::new(name)).collect();
+            Caller::new(Grant {
+                name: CallerName::new("desk"),
+                scopes: [Scope::Operate].into(),
+                accounts: accounts.map(named),
+            })
+        };
+        let check = |accounts: Option<&[&str]>, asked: &[&str], expected: Option<&[&str]>| {
+            let caller = caller(accounts);
+            let filter = Filter {
+                accounts: asked.iter().map(ToString::to_string).collect(),
+                ..Filter::default()
+            };
+            let narrowed = Service::narrowed(&caller, Service::seen(&caller, filter));
+            let seen = narrowed.map(|filter| filter.accounts);
+            let expected = expected.map(|names| names.iter().map(ToString::to_string).collect());
+            assert_eq!(seen, expected, "{accounts:?} {asked:?}");
+        };
+        check(None, &[], Some(&[]));
+        check(None, &["a"], Some(&["a"]));
+        // Also where no other account is configured any more: its purchases are there still.
+        check(Some(&["a", "b"]), &[], Some(&["a", "b"]));
+        check(Some(&["a", "b"]), &["b", "c"], Some(&["b"]));
+        check(Some(&["a", "b"]), &["c"], None);
     }
 }

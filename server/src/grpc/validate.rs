@@ -140,7 +140,8 @@ pub fn page_size(size: i32) -> Result<usize, Violation> {
 pub fn note(field: &str, note: &str) -> Result<String, Violation> {
     let note = note.trim();
     let length = note.chars().count();
-    if length == 0 || length > NOTE_CHARACTERS_MAX || note.chars().any(char::is_control) {
+    let is_text = |one: char| !one.is_control() || matches!(one, '\n' | '\r' | '\t');
+    if length == 0 || length > NOTE_CHARACTERS_MAX || !note.chars().all(is_text) {
         let rule =
             format!("required: 1 to {NOTE_CHARACTERS_MAX} characters without control characters");
         return Err(Violation::new(field, rule));
@@ -148,7 +149,8 @@ pub fn note(field: &str, note: &str) -> Result<String, Violation> {
     Ok(note.to_owned())
 }
 
-/// A point in time.
+/// A bound of a filter, to the next millisecond: purchases are stamped in whole ones, so that "from"
+/// and "before" mean the same as with the fraction.
 pub fn time(
     field: &str,
     time: Option<&prost_types::Timestamp>,
@@ -158,11 +160,14 @@ pub fn time(
     if !(0..1_000_000_000).contains(&time.nanos) {
         return Err(rule());
     }
-    let millis = time.seconds.checked_mul(1000).ok_or_else(rule)?;
-    let millis = millis
-        .checked_add(i64::from(time.nanos / 1_000_000))
-        .ok_or_else(rule)?;
-    Timestamp::from_millis(millis).map(Some).map_err(|_| rule())
+    let whole = time.seconds.checked_mul(1000).ok_or_else(rule)?;
+    let at = |nanos: i32| {
+        let millis = whole.checked_add(i64::from(nanos / 1_000_000))?;
+        Timestamp::from_millis(millis).ok()
+    };
+    // The very last millisecond has no next one.
+    let next = at(time.nanos + 999_999).or_else(|| at(time.nanos));
+    next.map(Some).ok_or_else(rule)
 }
 
 /// A filter, without whose purchases it is about.
@@ -275,6 +280,27 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_in_time_within_a_millisecond_stands_for_the_next() {
+        let table = [
+            (0, 0),
+            (1, 1),
+            (999_999, 1),
+            (1_000_000, 1),
+            (999_999_999, 1_000),
+        ];
+        for (nanos, expected_ms) in table {
+            let bound = prost_types::Timestamp { seconds: 5, nanos };
+            let read = time("filter.created_from", Some(&bound)).unwrap().unwrap();
+            assert_eq!(read.as_millis(), 5_000 + expected_ms, "{nanos}");
+        }
+        let last = prost_types::Timestamp {
+            seconds: 253_402_300_799,
+            nanos: 999_999_999,
+        };
+        assert!(time("filter.created_before", Some(&last)).is_ok());
+    }
+
+    #[test]
     fn labels_are_few_and_short() {
         let of = |pairs: &[(&str, &str)]| {
             let pairs = pairs
@@ -291,6 +317,38 @@ mod tests {
             .map(|number| (number.to_string(), String::new()))
             .collect();
         assert!(labels("labels", &many).unwrap_err().rule.contains("16"));
+    }
+
+    #[test]
+    fn notes_are_texts_of_some_lines() {
+        assert_eq!(note("note", " a\nb\tc \n").as_deref(), Ok("a\nb\tc"));
+        assert!(note("note", &"é".repeat(1_000)).is_ok());
+        for bad in ["", " \n", "a\u{0}", "\u{1b}[2J", &"n".repeat(1_001)] {
+            assert!(note("note", bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_filters_times_mean_what_they_say_to_the_nanosecond() {
+        let read = |seconds, nanos| {
+            let time_ = prost_types::Timestamp { seconds, nanos };
+            time("filter.created_from", Some(&time_)).map(|time| time.unwrap().as_millis())
+        };
+        let table = [
+            ((1, 0), 1_000),
+            ((1, 500_000_000), 1_500),
+            // A purchase of 1.500 s is not from then on, and one of 1.501 s is not before it.
+            ((1, 500_000_001), 1_501),
+            ((1, 999_999_999), 2_000),
+            ((-1, 1), -999),
+        ];
+        for ((seconds, nanos), millis) in table {
+            assert_eq!(read(seconds, nanos), Ok(millis), "{seconds} {nanos}");
+        }
+        assert!(read(0, -1).is_err() && read(0, 1_000_000_000).is_err());
+        assert!(read(i64::MAX, 0).is_err() && read(253_402_300_800, 0).is_err());
+        let last = read(253_402_300_799, 999_999_999);
+        assert_eq!(last, Ok(253_402_300_799_999), "the last time there is");
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Inner {
             return self.adopted_before(new, known).await;
         }
         if self.tasks.is_closed() {
-            return Err(CreateError::Draining);
+            return Err(CreateError::Draining { purchase: None });
         }
         let mut observation = self.first_read(new, &reference).await?;
         observation.reference = Some(reference);

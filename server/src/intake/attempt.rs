@@ -3,14 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use tillwatch_proto::v1::create_purchase_request::Order;
-use tokio::sync::watch;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, starting::Starter};
+use super::{
+    CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER,
+    commit::Settled,
+    starting::Starter,
+    telling::{Heard, Teller, telling},
+};
 use crate::{
     account::{Account, Admission, Class},
     failpoint::{self, Failpoint},
-    journal::{Attempt, AttemptChange, JournalError, Record, Write, Written},
+    journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
     observation::{Submitted, Trouble},
     provider::{Intent, Unclear},
@@ -19,13 +23,6 @@ use crate::{
     },
     upstream::{Request, UpstreamError},
 };
-
-/// How often this process repeats a send whose answer was lost, where the provider takes a key.
-const REPEATS: u32 = 3;
-/// The wait before the first repeat; doubled for each further one.
-const REPEAT_BACKOFF: Duration = Duration::from_millis(500);
-/// How long a repeat waits for budget and breaker.
-const REPEAT_ADMISSION: Duration = Duration::from_secs(60);
 
 /// How an attempt ended, for the caller who made it and for those who joined.
 #[derive(Debug, Clone)]
@@ -38,6 +35,9 @@ pub(super) enum Ended {
     Elsewhere,
 }
 
+/// Where to wait for the end of an attempt; gone without a word, it panicked.
+pub(super) type Ending = Heard<Ended>;
+
 /// A send that is about to begin.
 pub(super) struct Start {
     /// The commit that precedes it.
@@ -46,57 +46,105 @@ pub(super) struct Start {
     pub(super) record: Record,
     /// The right to make the request.
     pub(super) admission: Admission,
-    /// Who waits for its end hears it here.
-    pub(super) live: watch::Sender<Option<Ended>>,
+    /// Its place on the list of attempts.
+    pub(super) listed: UnderWay,
     /// The right to start this key, told of the commit.
-    pub(super) starter: Option<Starter>,
+    pub(super) starter: Starter,
     /// A drain waits for it.
     pub(super) under_way: TaskTrackerToken,
 }
 
-/// What this process does about a purchase, taken off its lists even by a panic: a purchase that
-/// stayed there would never be settled.
-struct UnderWay {
+/// What this process does about a purchase. Taken off its lists even by a panic: a purchase that
+/// stayed there would never be settled, and who waits for its end would wait for ever.
+pub(super) struct UnderWay {
     inner: Arc<Inner>,
     purchase: PurchaseId,
+    /// Who waits for its end hears it here; dropped without a word, it panicked.
+    live: Teller<Ended>,
+    /// On which list it is: another may be on the first by the time this one has left it.
+    place: Place,
     /// Whether something is left to settle.
     unclear: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Among the attempts, where callers join it.
+    Attempts,
+    /// Among those that this process repeats by itself.
+    Repeating,
+}
+
+impl UnderWay {
+    fn told(&mut self, ended: Ended) {
+        self.live.tell(ended);
+    }
+
+    /// The outcome is unclear: nobody joins it any more.
+    fn repeats(&mut self) {
+        self.unclear = true;
+        self.place = Place::Repeating;
+        self.inner.repeating().insert(self.purchase);
+        self.inner.attempts().remove(&self.purchase);
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let Self {
-            inner, purchase, ..
-        } = self;
-        inner.attempts().remove(purchase);
-        inner.repeating().remove(purchase);
+        let (inner, purchase) = (&self.inner, self.purchase);
+        match self.place {
+            Place::Attempts => drop(inner.attempts().remove(&purchase)),
+            Place::Repeating => drop(inner.repeating().remove(&purchase)),
+        }
         if self.unclear || std::thread::panicking() {
-            inner.deadlines.at(inner.clock.now(), *purchase);
+            inner.deadlines.at(inner.clock.now(), purchase);
         }
     }
 }
 
 /// One send: what is needed to make it and to read its answer.
-struct Send {
-    account: Arc<Account>,
-    record: Record,
-    order: Arc<Order>,
-    request: Request,
+pub(super) struct Send {
+    pub(super) account: Arc<Account>,
+    pub(super) record: Record,
+    pub(super) order: Arc<Order>,
+    pub(super) request: Request,
     /// Whether all earlier attempts are known to have sent nothing, so that a refusal of this one
     /// is a refusal of the order.
-    first: bool,
+    pub(super) first: bool,
     /// Whether this process repeats it by itself where its outcome is unclear.
-    repeats: bool,
+    pub(super) repeats: bool,
 }
 
 impl Inner {
+    /// Puts an attempt on the list, with where to wait for its end; where one is there already,
+    /// only that.
+    pub(super) fn list(
+        self: &Arc<Self>,
+        purchase: PurchaseId,
+    ) -> Result<(UnderWay, Ending), Ending> {
+        let mut attempts = self.attempts();
+        if let Some(ended) = attempts.get(&purchase) {
+            return Err(ended.clone());
+        }
+        let (live, ended) = telling();
+        attempts.insert(purchase, ended.clone());
+        let listed = UnderWay {
+            inner: Arc::clone(self),
+            purchase,
+            live,
+            place: Place::Attempts,
+            unclear: false,
+        };
+        Ok((listed, ended))
+    }
+
     /// Commits that a send begins, then sends, in a task that no caller can cancel.
     pub(super) fn start(self: &Arc<Self>, start: Start, new: &NewPurchase) {
         let Start {
             begin,
             record,
             admission,
-            live,
+            mut listed,
             starter,
             under_way,
         } = start;
@@ -105,7 +153,7 @@ impl Inner {
             account.provider.submit_request(&new.order, intent)
         });
         let first = record.purchase.status.state == State::Pending;
-        let order = Arc::new(new.order.clone());
+        let order = Arc::clone(&new.order);
         let send = Send {
             account,
             record,
@@ -116,31 +164,21 @@ impl Inner {
         };
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
-            let id = send.record.purchase.id;
-            let mut listed = UnderWay {
-                inner: Arc::clone(&inner),
-                purchase: id,
-                unclear: false,
-            };
             let begun = inner.begin(begin, send).await;
-            if let Some(starter) = starter {
-                starter.ends(match &begun {
-                    Err(Ended::Failed(error)) => Err(error.clone()),
-                    Ok(_) | Err(Ended::Known(_) | Ended::Elsewhere) => Ok(()),
-                });
-            }
+            starter.ends(match &begun {
+                Err(Ended::Failed(error)) => Err(error.clone()),
+                Ok(_) | Err(Ended::Known(_) | Ended::Elsewhere) => Ok(()),
+            });
             match begun {
                 Ok(send) => {
-                    if inner.attempt(&send, admission, &live).await {
-                        listed.unclear = true;
-                        inner.repeating().insert(id);
-                        inner.attempts().remove(&id);
+                    if inner.attempt(&send, admission, &mut listed).await {
+                        listed.repeats();
                         inner.repeat_with_key(&send).await;
                     }
                 }
-                Err(ended) => drop(live.send_replace(Some(ended))),
+                Err(ended) => listed.told(ended),
             }
-            drop(under_way);
+            drop((listed, under_way));
         });
     }
 
@@ -196,7 +234,7 @@ impl Inner {
         self: &Arc<Self>,
         send: &Send,
         admission: Admission,
-        live: &watch::Sender<Option<Ended>>,
+        listed: &mut UnderWay,
     ) -> bool {
         let submitted = self.send(send, admission).await;
         failpoint::reach(Failpoint::Answered);
@@ -208,41 +246,22 @@ impl Inner {
                 Err(_) => {
                     if !kept {
                         kept = true;
-                        self.say_kept(send, &submitted, live);
+                        say_kept(send, &submitted);
+                        listed.told(Ended::Failed(CreateError::Journal {
+                            purchase: Some(send.record.purchase.id),
+                        }));
                     }
                     tokio::time::sleep(RETRY_AFTER).await;
                 }
             }
         };
         failpoint::reach(Failpoint::Settled);
-        live.send_replace(Some(self.ended(send, &submitted, purchase)));
+        listed.told(self.ended(send, &submitted, purchase));
         unclear
     }
 
-    /// The commit failed: the answer is kept here and committed again until the process ends.
-    fn say_kept(&self, send: &Send, submitted: &Submitted, live: &watch::Sender<Option<Ended>>) {
-        let purchase = send.record.purchase.id;
-        let reference = match submitted {
-            Submitted::Accepted(observation) => observation
-                .reference
-                .as_ref()
-                .map(crate::purchase::Reference::canonical),
-            _ => None,
-        };
-        tracing::error!(
-            %purchase,
-            account = %send.account.name,
-            reference = reference.as_deref().unwrap_or("none"),
-            "the provider's answer could not be committed; it is kept and tried again"
-        );
-        let error = CreateError::Journal {
-            purchase: Some(purchase),
-        };
-        live.send_replace(Some(Ended::Failed(error)));
-    }
-
     /// Makes the request and reads its answer.
-    async fn send(&self, send: &Send, admission: Admission) -> Submitted {
+    pub(super) async fn send(&self, send: &Send, admission: Admission) -> Submitted {
         let account = &send.account;
         let mut admission = admission.about(send.record.purchase.id);
         let answer = account.ask(&mut admission, send.request.clone()).await;
@@ -252,7 +271,7 @@ impl Inner {
                 self.with_intent(account, &send.record, |intent| {
                     account
                         .provider
-                        .read_submit_of(&send.order, intent, &answer, now)
+                        .read_submit(&send.order, intent, &answer, now)
                 })
             }
             Err(UpstreamError::NotConnected(why)) => Submitted::NotSent(Trouble::Unreachable {
@@ -278,25 +297,44 @@ impl Inner {
 
     /// Commits what a submit's end means, guarded by revision and state: a late answer wins over
     /// OUTCOME_UNKNOWN, and nothing wins over an end or a reference that is known by now.
-    async fn settle_submit(
+    pub(super) async fn settle_submit(
         &self,
         send: &Send,
         submitted: &Submitted,
     ) -> Result<Record, JournalError> {
-        let id = send.record.purchase.id;
-        let settled = self
-            .commit(id, &send.record, AttemptChange::End, None, |record| {
-                let status = &record.purchase.status;
-                if status.is_terminal() || status.reference.is_some() {
-                    return None;
+        let change = match submitted {
+            Submitted::NotSent(_) if send.first => AttemptChange::Unsent,
+            _ => AttemptChange::End,
+        };
+        let mut known = send.record.clone();
+        loop {
+            let settled = self
+                .commit(known.purchase.id, &known, change, None, |record| {
+                    let status = &record.purchase.status;
+                    if status.is_terminal() || status.reference.is_some() {
+                        return None;
+                    }
+                    self.meaning(send, submitted, status)
+                })
+                .await?;
+            let record = match settled {
+                Settled::Stepped(record) => return Ok(*record),
+                Settled::ReferenceTaken(record) => {
+                    return self.reference_is_taken(send, *record).await;
                 }
-                self.meaning(send, submitted, status)
-            })
-            .await?;
-        match settled {
-            super::commit::Settled::Record(record) => Ok(*record),
-            super::commit::Settled::ReferenceTaken(record) => {
-                self.reference_is_taken(send, *record).await
+                Settled::Unchanged(record) => *record,
+            };
+            // It has ended all the same, if that is the newest that was looked at.
+            let end = Write::ChangeAttempt {
+                purchase: record.purchase.id,
+                expected: record.purchase.status.revision,
+                change,
+            };
+            match self.journal.write(end).await? {
+                Written::Stale(Some(newer)) if newer.purchase != record.purchase => {
+                    known = *newer;
+                }
+                _ => return Ok(record),
             }
         }
     }
@@ -441,66 +479,23 @@ impl Inner {
             | Submitted::Unclear { .. } => Ended::Known(Box::new(purchase)),
         }
     }
+}
 
-    /// Repeats an unclear send with the same provider key, a few times; then a caller is asked to.
-    async fn repeat_with_key(self: &Arc<Self>, send: &Send) {
-        let Unclear::RepeatWithKey { .. } = send.account.provider.unclear() else {
-            return;
-        };
-        let id = send.record.purchase.id;
-        for repeat in 0..REPEATS {
-            let wait = REPEAT_BACKOFF * 2_u32.saturating_pow(repeat);
-            tokio::time::sleep(wait / 2 + self.clock.up_to(wait)).await;
-            if self.tasks.is_closed() {
-                return;
-            }
-            let deadline = self.clock.now().plus(REPEAT_ADMISSION);
-            let Ok(admission) = send.account.admit(Class::Create, deadline).await else {
-                continue;
-            };
-            let Ok(Some(record)) = self.journal.record(id).await else {
-                continue;
-            };
-            let status = &record.purchase.status;
-            if status.is_terminal() || status.reference.is_some() {
-                return;
-            }
-            // Every send is preceded by its own commit.
-            let begin = Write::BeginAttempt {
-                purchase: id,
-                expected: status.revision,
-                attempt: Attempt {
-                    submit_until: self.submit_until(&send.account),
-                },
-                now: self.clock.now(),
-            };
-            if !matches!(self.journal.write(begin).await, Ok(Written::Done)) {
-                continue;
-            }
-            let again = Send {
-                account: Arc::clone(&send.account),
-                record,
-                order: Arc::clone(&send.order),
-                request: send.request.clone(),
-                first: false,
-                repeats: false,
-            };
-            let submitted = self.send(&again, admission).await;
-            let settles = match &submitted {
-                Submitted::Accepted(_) | Submitted::AcceptedWithoutReference => true,
-                // It proves nothing about the first attempt, and would come again.
-                Submitted::Refused { .. } | Submitted::Taken => true,
-                Submitted::NotSent(_) | Submitted::Unclear { .. } => repeat + 1 == REPEATS,
-            };
-            if !settles {
-                continue;
-            }
-            while self.settle_submit(&again, &submitted).await.is_err() {
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-            return;
-        }
-    }
+/// The commit failed: the answer is kept and committed again until the process ends.
+pub(super) fn say_kept(send: &Send, submitted: &Submitted) {
+    let reference = match submitted {
+        Submitted::Accepted(observation) => observation
+            .reference
+            .as_ref()
+            .map(crate::purchase::Reference::canonical),
+        _ => None,
+    };
+    tracing::error!(
+        purchase = %send.record.purchase.id,
+        account = %send.account.name,
+        reference = reference.as_deref().unwrap_or("none"),
+        "the provider's answer could not be committed; it is kept and tried again"
+    );
 }
 
 /// Whether a status says that the provider refused the order.

@@ -11,8 +11,10 @@ const DECISIONS_MAX: usize = 16;
 
 /// What became of a step.
 pub(super) enum Settled {
-    /// The record as it is now, whether the step was needed or not.
-    Record(Box<Record>),
+    /// The step is made; the record as it is now.
+    Stepped(Box<Record>),
+    /// No step was needed, and nothing was written; the record as it is now.
+    Unchanged(Box<Record>),
     /// Another purchase has the reference; nothing was written.
     ReferenceTaken(Box<Record>),
 }
@@ -21,7 +23,9 @@ impl Settled {
     /// The record as it is now.
     pub(super) fn into_record(self) -> Record {
         match self {
-            Self::Record(record) | Self::ReferenceTaken(record) => *record,
+            Self::Stepped(record) | Self::Unchanged(record) | Self::ReferenceTaken(record) => {
+                *record
+            }
         }
     }
 }
@@ -40,7 +44,7 @@ impl Inner {
         let mut record = known.clone();
         for _ in 0..DECISIONS_MAX {
             let Some(transition) = decide(&record) else {
-                return Ok(Settled::Record(Box::new(record)));
+                return Ok(Settled::Unchanged(Box::new(record)));
             };
             let status = transition.status.clone();
             let append = Write::Append {
@@ -56,7 +60,7 @@ impl Inner {
                     if attempt != AttemptChange::Keep {
                         record.attempt = None;
                     }
-                    return Ok(Settled::Record(Box::new(record)));
+                    return Ok(Settled::Stepped(Box::new(record)));
                 }
                 Written::Stale(Some(newer)) => record = *newer,
                 Written::ReferenceTaken(_) => {

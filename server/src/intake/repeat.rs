@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     CreateError, Created, Inner, NewPurchase, Told,
-    attempt::{self, Ended, Start},
+    attempt::{self, Ending, Start},
     starting::Starter,
 };
 use crate::{
+    feed::End,
     fingerprint,
     journal::{Attempt, AttemptChange, Record, Write},
     lifecycle,
@@ -52,26 +53,33 @@ impl Inner {
             match self.call(&record, new) {
                 Call::Tell => return tell(record),
                 Call::Send => {
-                    let starter = match self.starter(new) {
-                        Ok(starter) => starter,
+                    let ended = match self.starter(new) {
+                        Ok(starter) => self.send_again(record, new, starter).await?,
                         Err(other) => {
                             // It spends the budget for all who repeat this key now.
-                            Self::started(other).await?;
-                            record = self.reread(new, id).await?;
-                            continue;
+                            other.ends().await?;
+                            None
                         }
                     };
-                    let ended = self.send_again(record, new, starter).await?;
-                    if let Told::Created(created) = Self::told(ended, true).await? {
+                    if let Some(ended) = ended
+                        && let Told::Created(created) = Self::told(ended, true).await?
+                    {
                         return Ok(created);
                     }
                 }
                 Call::Join => {
                     let revision = record.purchase.status.revision;
                     let until = Instant::now() + JOIN_MAX;
-                    self.feed.wait_past(id, revision, until).await?;
-                    if self.feed.ending().is_some() {
-                        return Err(CreateError::Draining);
+                    let waited = self.feed.wait_past(id, revision, until).await;
+                    waited.map_err(|_| CreateError::Journal { purchase: Some(id) })?;
+                    match self.feed.ending() {
+                        Some(End::JournalLost) => {
+                            return Err(CreateError::Journal { purchase: Some(id) });
+                        }
+                        Some(End::Draining | End::Aged) => {
+                            return Err(CreateError::Draining { purchase: Some(id) });
+                        }
+                        Some(End::Gone) | None => {}
                     }
                 }
             }
@@ -80,8 +88,10 @@ impl Inner {
     }
 
     async fn reread(&self, new: &NewPurchase, id: PurchaseId) -> Result<Record, CreateError> {
-        let known = self.journal.record_by_key(&new.caller, &new.key).await?;
-        known.ok_or(CreateError::Journal { purchase: Some(id) })
+        match self.journal.record_by_key(&new.caller, &new.key).await {
+            Ok(Some(known)) => Ok(known),
+            Ok(None) | Err(_) => Err(CreateError::Journal { purchase: Some(id) }),
+        }
     }
 
     /// Refuses an order that is not the record's.
@@ -112,7 +122,8 @@ impl Inner {
             return Call::Tell;
         }
         match status.state {
-            State::Pending if wanted => Call::Send,
+            // One that is recorded as begun may have been sent, whatever the status said before it.
+            State::Pending if wanted && record.attempt.is_none() => Call::Send,
             State::Pending => Call::Join,
             State::OutcomeUnknown => match new.account.provider.unclear() {
                 Unclear::LookUp {
@@ -137,13 +148,13 @@ impl Inner {
         }
     }
 
-    /// Sends an order again, after its own commit.
+    /// Sends an order again, after its own commit; `None` where that is no longer called for.
     async fn send_again(
         self: &Arc<Self>,
         record: Record,
         new: &NewPurchase,
         starter: Starter,
-    ) -> Result<watch::Receiver<Option<Ended>>, CreateError> {
+    ) -> Result<Option<Ending>, CreateError> {
         let id = record.purchase.id;
         let admitted = self.admitted(new, Some(id)).await;
         let (admission, under_way) = match admitted {
@@ -153,15 +164,15 @@ impl Inner {
                 return Err(error);
             }
         };
-        let (live, ended) = watch::channel(None);
-        {
-            // Whoever is here first sends; the others join it.
-            let mut attempts = self.attempts();
-            if let Some(ended) = attempts.get(&id) {
-                return Ok(ended.clone());
-            }
-            attempts.insert(id, ended.clone());
+        // The time in which a repeat is safe may have passed while the account was waited for.
+        if !matches!(self.call(&record, new), Call::Send) {
+            return Ok(None);
         }
+        // Whoever is here first sends; the others join it.
+        let (listed, ended) = match self.list(id) {
+            Ok(listed) => listed,
+            Err(ended) => return Ok(Some(ended)),
+        };
         let first = record.purchase.status.state == State::Pending;
         let begin = self.begin_again(&record, new, first);
         self.start(
@@ -169,13 +180,13 @@ impl Inner {
                 begin,
                 record,
                 admission,
-                live,
-                starter: Some(starter),
+                listed,
+                starter,
                 under_way,
             },
             new,
         );
-        Ok(ended)
+        Ok(Some(ended))
     }
 
     /// The commit that precedes a repeated send.
@@ -183,8 +194,11 @@ impl Inner {
         let (purchase, status) = (record.purchase.id, &record.purchase.status);
         let now = self.clock.now();
         let expected = status.revision;
-        let attempt = Attempt {
-            submit_until: self.submit_until(&new.account),
+        let attempt = AttemptChange::Begin {
+            attempt: Attempt {
+                submit_until: self.submit_until(&new.account),
+            },
+            now,
         };
         let transition = if first {
             lifecycle::repeat_begins(status, now)
@@ -202,14 +216,13 @@ impl Inner {
                 purchase,
                 transition: Box::new(transition),
                 expected,
-                attempt: AttemptChange::Begin { attempt, now },
+                attempt,
                 note: None,
             },
-            None => Write::BeginAttempt {
+            None => Write::ChangeAttempt {
                 purchase,
                 expected,
-                attempt,
-                now,
+                change: attempt,
             },
         }
     }

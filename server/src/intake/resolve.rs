@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
-use super::{Inner, attempt::Ended};
+use super::{
+    Inner,
+    attempt::Ended,
+    telling::{Teller, telling},
+};
 use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
@@ -139,16 +141,16 @@ impl Inner {
 
 /// Stands in the place of an attempt while a decision is written: nobody sends in the meantime, and
 /// those who wanted to look again afterwards.
-struct Deciding<'a> {
+pub(super) struct Deciding<'a> {
     inner: &'a Inner,
     purchase: PurchaseId,
-    ended: watch::Sender<Option<Ended>>,
+    ended: Teller<Ended>,
 }
 
 impl<'a> Deciding<'a> {
     /// Nothing where a submit is under way, or this process repeats one.
-    fn new(inner: &'a Inner, purchase: PurchaseId) -> Option<Self> {
-        let (ended, receiver) = watch::channel(None);
+    pub(super) fn new(inner: &'a Inner, purchase: PurchaseId) -> Option<Self> {
+        let (ended, receiver) = telling();
         let mut attempts = inner.attempts();
         if attempts.contains_key(&purchase) || inner.repeating().contains(&purchase) {
             return None;
@@ -165,7 +167,7 @@ impl<'a> Deciding<'a> {
 impl Drop for Deciding<'_> {
     fn drop(&mut self) {
         self.inner.attempts().remove(&self.purchase);
-        self.ended.send_replace(Some(Ended::Elsewhere));
+        self.ended.tell(Ended::Elsewhere);
     }
 }
 

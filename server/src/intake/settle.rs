@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Inner, RETRY_AFTER, SUBMIT_SLACK};
+use super::{Inner, RETRY_AFTER, SUBMIT_SLACK, resolve::Deciding};
 use crate::{
     account::{Account, Class},
     journal::{AttemptChange, JournalError, Record, Write},
@@ -21,6 +21,8 @@ const SETTLING_MAX: usize = 64;
 /// Look-ups of one account under way at once, those that wait for its budget included: fewer than
 /// settlements, so that one account's trouble leaves room for the others'.
 const LOOKING_MAX: usize = 8;
+/// How long after a settlement that panicked it is tried again.
+const AFTER_PANIC: Duration = Duration::from_secs(60);
 /// The longest that a look-up waits for budget before it makes way for others.
 const LOOK_UP_ADMISSION: Duration = Duration::from_secs(30);
 
@@ -82,8 +84,12 @@ impl Inner {
                     let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                         return;
                     };
-                    let inner = Arc::clone(self);
+                    let settling = Settling {
+                        inner: Arc::clone(self),
+                        purchase,
+                    };
                     self.tasks.spawn(async move {
+                        let inner = &settling.inner;
                         let again = match inner.settle(purchase).await {
                             Ok(again) => again,
                             Err(_) => Some(inner.clock.now().plus(RETRY_AFTER)),
@@ -91,7 +97,7 @@ impl Inner {
                         if let Some(time) = again {
                             inner.deadlines.at(time, purchase);
                         }
-                        drop(permit);
+                        drop((settling, permit));
                     });
                     continue;
                 }
@@ -130,12 +136,7 @@ impl Inner {
                 })
                 .await
             }
-            Due::NeverSent => {
-                self.step(&record, |record| {
-                    lifecycle::never_sent(&record.purchase.status, now)
-                })
-                .await
-            }
+            Due::NeverSent => self.never_sent(&record).await,
             Due::TooLateToRepeat => {
                 self.step(&record, |record| {
                     let (status, reason) =
@@ -148,7 +149,13 @@ impl Inner {
                 let Some(_looking) = Looking::new(self, &account.name) else {
                     return Ok(Some(now.plus(RETRY_AFTER)));
                 };
-                self.look_up(&account, &record).await
+                tokio::select! {
+                    // The same seed is the same run.
+                    biased;
+                    // The next process can look it up as well.
+                    () = self.stopping.cancelled() => Ok(None),
+                    again = self.look_up(&account, &record) => again,
+                }
             }
         }
     }
@@ -172,6 +179,11 @@ impl Inner {
             .map(|attempt| attempt.submit_until)
             .filter(|at| now < *at);
         match (status.state, deadline) {
+            // A repeat that was recorded as begun without a revision may have been sent.
+            (State::Pending, Some(_)) if wanted && record.attempt.is_some() => match still_sent {
+                Some(until) => Due::Nothing(Some(until)),
+                None => Due::Unclear,
+            },
             (State::Pending | State::OutcomeUnknown, Some(deadline))
                 if wanted && now < deadline =>
             {
@@ -196,6 +208,24 @@ impl Inner {
             },
             _ => Due::Nothing(None),
         }
+    }
+
+    /// Ends what was never sent. A repeat can begin without a revision, so none may begin meanwhile.
+    async fn never_sent(&self, record: &Record) -> Result<Option<Timestamp>, JournalError> {
+        let (purchase, now) = (record.purchase.id, self.clock.now());
+        let Some(_deciding) = Deciding::new(self, purchase) else {
+            return Ok(Some(now.plus(SUBMIT_SLACK)));
+        };
+        let Some(newest) = self.journal.record(purchase).await? else {
+            return Ok(None);
+        };
+        if newest.attempt.is_some() || newest.purchase != record.purchase {
+            return Ok(Some(now));
+        }
+        self.step(&newest, |record| {
+            lifecycle::never_sent(&record.purchase.status, now)
+        })
+        .await
     }
 
     /// Commits a step that ends the attempt; what follows is considered by the observer.
@@ -306,11 +336,27 @@ impl Inner {
             .commit(id, record, AttemptChange::End, None, decide)
             .await?;
         match settled {
-            super::commit::Settled::Record(_) => Ok(None),
+            super::commit::Settled::Stepped(_) | super::commit::Settled::Unchanged(_) => Ok(None),
             // Tracked by another purchase: it is not adopted twice, and a person has to look.
             super::commit::Settled::ReferenceTaken(_) => {
                 Ok(Some(now.plus(Duration::from_secs(3_600))))
             }
+        }
+    }
+}
+
+/// A settlement under way. One that panics is tried again: else its purchase would wait for the next
+/// process.
+struct Settling {
+    inner: Arc<Inner>,
+    purchase: PurchaseId,
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let time = self.inner.clock.now().plus(AFTER_PANIC);
+            self.inner.deadlines.at(time, self.purchase);
         }
     }
 }

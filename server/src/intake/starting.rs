@@ -2,28 +2,49 @@
 
 use std::sync::{Arc, PoisonError};
 
-use tokio::sync::watch;
+use tillwatch_proto::v1::create_purchase_request::Order;
 
-use super::{CreateError, Inner, NewPurchase};
-use crate::purchase::CallerName;
+use super::{
+    ADMISSION_WAIT, CreateError, Inner, NewPurchase,
+    telling::{Heard, Teller, telling},
+};
+use crate::purchase::{AccountName, CallerName};
 
-/// How a start ended: `None` while it goes on.
-pub(super) type Start = Option<Result<(), CreateError>>;
+/// How a start ended.
+type Ends = Result<(), CreateError>;
 
 /// Whose key is being started.
 pub(super) type Key = (CallerName, Arc<str>);
+
+/// A key that is being started.
+pub(super) struct Starting {
+    ended: Heard<Ends>,
+    order: Arc<Order>,
+    account: AccountName,
+}
 
 /// The right to start a key. Dropped without a word, another call may start it.
 pub(super) struct Starter {
     inner: Arc<Inner>,
     key: Key,
-    ended: watch::Sender<Start>,
+    /// Whether its caller waits for less than others would: its failure is its own.
+    hurried: bool,
+    ended: Teller<Ends>,
+}
+
+/// Another call's start.
+pub(super) struct Other {
+    ended: Heard<Ends>,
+    /// Whether it starts the same order, so that its failure is this one's as well.
+    is_same: bool,
 }
 
 impl Starter {
     /// Tells the duplicates how it ended.
-    pub(super) fn ends(self, result: Result<(), CreateError>) {
-        self.ended.send_replace(Some(result));
+    pub(super) fn ends(mut self, result: Ends) {
+        if result.is_ok() || !self.hurried {
+            self.ended.tell(result);
+        }
     }
 }
 
@@ -37,31 +58,40 @@ impl Drop for Starter {
     }
 }
 
-impl Inner {
-    /// Waits for another call's start. One that is gone without a word had its caller hang up
-    /// before anything was written.
-    pub(super) async fn started(mut other: watch::Receiver<Start>) -> Result<(), CreateError> {
-        match other.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone().unwrap_or(Ok(())),
-            Err(_) => Ok(()),
+impl Other {
+    /// Waits for the other call's start. One that is gone without a word had its caller hang up, or
+    /// run out of time, before anything was written.
+    pub(super) async fn ends(self) -> Ends {
+        match self.ended.await {
+            Ok(result) if self.is_same => result,
+            _ => Ok(()),
         }
     }
+}
 
+impl Inner {
     /// The right to start this key, or where to wait for the call that has it.
-    pub(super) fn starter(
-        self: &Arc<Self>,
-        new: &NewPurchase,
-    ) -> Result<Starter, watch::Receiver<Start>> {
+    pub(super) fn starter(self: &Arc<Self>, new: &NewPurchase) -> Result<Starter, Other> {
         let key: Key = (new.caller.clone(), Arc::from(new.key.as_str()));
         let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ended) = starting.get(&key) {
-            return Err(ended.clone());
+        if let Some(other) = starting.get(&key) {
+            return Err(Other {
+                ended: other.ended.clone(),
+                is_same: other.account == new.account.name && other.order == new.order,
+            });
         }
-        let (ended, receiver) = watch::channel(None);
-        starting.insert(key.clone(), receiver);
+        let (ended, receiver) = telling();
+        let entry = Starting {
+            ended: receiver,
+            order: Arc::clone(&new.order),
+            account: new.account.name.clone(),
+        };
+        starting.insert(key.clone(), entry);
+        let patient = self.clock.now().plus(ADMISSION_WAIT);
         Ok(Starter {
             inner: Arc::clone(self),
             key,
+            hurried: new.deadline.is_some_and(|deadline| deadline < patient),
             ended,
         })
     }

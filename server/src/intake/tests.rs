@@ -5,7 +5,10 @@ mod intent;
 mod key;
 mod orders;
 mod outcome;
+mod panic;
+mod repeated;
 mod resolve;
+mod start;
 mod time;
 mod unclear;
 
@@ -51,6 +54,8 @@ enum Reply {
     Lost,
     /// No answer, ever.
     Silence,
+    /// A defect shows while the answer is read.
+    Panic,
 }
 
 impl Reply {
@@ -69,6 +74,7 @@ impl Reply {
             }
             Self::NotConnected => Err(UpstreamError::NotConnected("refused")),
             Self::Lost | Self::Silence => Err(UpstreamError::Lost("reset")),
+            Self::Panic => panic!("as told"),
         }
     }
 }
@@ -89,6 +95,8 @@ struct Wire {
     read_replies: Mutex<VecDeque<Reply>>,
     /// How long a create takes.
     pause: Mutex<Duration>,
+    /// How long a read takes.
+    read_pause: Mutex<Duration>,
     arrived: Mutex<Option<Arrived>>,
 }
 
@@ -134,8 +142,13 @@ impl Wire {
                 };
                 seen.lock().unwrap().push((clock.now(), request));
                 let reply = replies.lock().unwrap().pop_front().unwrap_or(otherwise);
-                let pause = *wire.pause.lock().unwrap();
-                if is_create && !pause.is_zero() {
+                let pause = if is_create {
+                    &wire.pause
+                } else {
+                    &wire.read_pause
+                };
+                let pause = *pause.lock().unwrap();
+                if !pause.is_zero() {
                     tokio::time::sleep(pause).await;
                 }
                 if matches!(reply, Reply::Silence) {
@@ -287,7 +300,7 @@ impl World {
             key: key.to_owned(),
             account: Arc::clone(&self.account),
             labels: BTreeMap::new(),
-            order,
+            order: Arc::new(order),
             deadline: None,
         }
     }
@@ -395,7 +408,8 @@ fn failure(result: &Result<Created, CreateError>) -> (&'static str, bool, Option
         Err(CreateError::ReferenceTaken) => ("reference taken", false, None),
         Err(CreateError::Journal { purchase }) => ("journal", purchase.is_some(), None),
         Err(CreateError::DeadlineExceeded) => ("deadline", false, None),
-        Err(CreateError::Draining) => ("draining", false, None),
+        Err(CreateError::Draining { purchase }) => ("draining", purchase.is_some(), None),
+        Err(CreateError::Internal) => ("internal", false, None),
     }
 }
 

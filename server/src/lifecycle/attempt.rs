@@ -1,6 +1,6 @@
 //! The steps of a submit: begun, accepted, refused, not sent, unclear, settled by hand.
 
-use super::{attention, merge, step};
+use super::{REPEATS_MAX, attention, merge, step};
 use crate::{
     observation::{Graph, Observation},
     purchase::{
@@ -23,8 +23,12 @@ pub fn refused(current: &Status, now: Timestamp) -> Option<Transition> {
     ended(current, FailureReason::Rejected, Cause::Create, now)
 }
 
-/// Nothing was sent: the caller has to repeat its call before `deadline`.
+/// Nothing was sent: the caller has to repeat its call before `deadline`. Nothing where the status has
+/// said so too often.
 pub fn repeat_wanted(current: &Status, deadline: Timestamp, now: Timestamp) -> Option<Transition> {
+    if current.state == State::Pending && waits(current) && is_tired(current) {
+        return None;
+    }
     let mut next = current.clone();
     next.state = State::Pending;
     next.attention = Some(attention(
@@ -35,15 +39,19 @@ pub fn repeat_wanted(current: &Status, deadline: Timestamp, now: Timestamp) -> O
     step(current, next, Cause::Create, now)
 }
 
-/// A repeat of something that was not sent is about to be sent.
+/// A repeat of something that was not sent is about to be sent. Nothing where the status has said so
+/// too often.
 pub fn repeat_begins(current: &Status, now: Timestamp) -> Option<Transition> {
+    if is_tired(current) {
+        return None;
+    }
     let mut next = current.clone();
     next.attention = None;
     step(current, next, Cause::Create, now)
 }
 
 /// It is not known what became of the submit, for this reason; `deadline` is until when a repeat
-/// helps. Nothing where just that is known already.
+/// helps. Nothing where just that is known already, or was said too often.
 pub fn unclear(
     current: &Status,
     reason: AttentionReason,
@@ -54,10 +62,21 @@ pub fn unclear(
     let mut next = current.clone();
     next.state = State::OutcomeUnknown;
     next.attention = Some(attention(current, reason, deadline));
-    if !merge::differs(current, &next) {
+    let is_known = current.state == State::OutcomeUnknown && cause == Cause::Create;
+    if (is_known && is_tired(current)) || !merge::differs(current, &next) {
         return None;
     }
     step(current, next, cause, now)
+}
+
+/// Whether the status asks for a repeat.
+fn waits(status: &Status) -> bool {
+    status.attention_reason() == Some(AttentionReason::RepeatWanted)
+}
+
+/// Whether the revisions that are left are for what the provider says.
+fn is_tired(status: &Status) -> bool {
+    status.revision.0 >= REPEATS_MAX
 }
 
 /// An operator stated that the provider never created it.

@@ -80,10 +80,11 @@ pub fn account_missing(current: &Status, now: Timestamp) -> Option<Transition> {
     )
 }
 
-/// An operator gave it up: the state stays, and nothing follows.
+/// An operator gave it up: the state stays, nobody has to look any more, and nothing follows.
 pub fn stopped(current: &Status, now: Timestamp) -> Option<Transition> {
     let mut next = current.clone();
     next.finality = Finality::Final;
+    next.attention = None;
     next.buyer_action = None;
     step(current, next, Cause::Operator, now)
 }

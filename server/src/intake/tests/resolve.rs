@@ -46,7 +46,10 @@ async fn c3_a_person_settles_what_cannot_be_asked() {
         let (world, id) = lost(provider).await;
         let settled = world.intake.resolve(id, Revision(2), stop()).await;
         let word = words(&settled.unwrap().status);
-        assert_eq!(word, "OUTCOME_UNKNOWN!OUTCOME_UNKNOWN FINAL", "{provider}");
+        assert_eq!(
+            word, "OUTCOME_UNKNOWN FINAL",
+            "{provider}: nobody has to act"
+        );
         let log = world.journal.transitions(id, Revision(2), 9).await.unwrap();
         assert_eq!(log[0].cause, Cause::Operator, "{provider}");
     }

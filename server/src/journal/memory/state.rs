@@ -7,8 +7,8 @@ use std::{
 
 use crate::{
     journal::{
-        Attempt, AttemptChange, Committed, FLOOR_KEY, Filter, JournalError, Position, Record,
-        Write, Written, committer::Retirement, rules,
+        AttemptChange, Committed, FLOOR_KEY, Filter, JournalError, Position, Record, Write,
+        Written, committer::Retirement, rules,
     },
     purchase::{
         AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, Timestamp,
@@ -61,12 +61,11 @@ impl State {
                 attempt,
                 note,
             } => Ok(self.append(purchase, *transition, expected, attempt, note, committed)),
-            Write::BeginAttempt {
+            Write::ChangeAttempt {
                 purchase,
                 expected,
-                attempt,
-                now,
-            } => Ok(self.begin_attempt(purchase, expected, attempt, now)),
+                change,
+            } => Ok(self.change_attempt(purchase, expected, change)),
             Write::WipeBuyerActions { purchase, through } => {
                 if let Some(kept) = self.purchases.get_mut(&purchase) {
                     kept.wipe_buyer_actions(through);
@@ -161,18 +160,17 @@ impl State {
         Written::Done
     }
 
-    fn begin_attempt(
+    fn change_attempt(
         &mut self,
         id: PurchaseId,
         expected: Revision,
-        attempt: Attempt,
-        now: Timestamp,
+        change: AttemptChange,
     ) -> Written {
         if let Some(stale) = self.stale(id, expected) {
             return stale;
         }
         if let Some(kept) = self.purchases.get_mut(&id) {
-            kept.change_attempt(AttemptChange::Begin { attempt, now });
+            kept.change_attempt(change);
         }
         Written::Done
     }
@@ -407,6 +405,10 @@ impl Kept {
         match change {
             AttemptChange::Keep => {}
             AttemptChange::End => self.record.attempt = None,
+            AttemptChange::Unsent => {
+                self.record.attempt = None;
+                self.record.first_send_time = None;
+            }
             AttemptChange::Begin { attempt, now } => {
                 self.record.attempt = Some(attempt);
                 self.record.first_send_time.get_or_insert(now);

@@ -5,9 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use rusqlite::{OptionalExtension as _, Result};
 
 use crate::{
-    journal::{
-        Attempt, AttemptChange, Committed, Position, Record, Written, committer::Retirement, rules,
-    },
+    journal::{AttemptChange, Committed, Position, Record, Written, committer::Retirement, rules},
     purchase::{
         AttentionReason, Finality, Purchase, PurchaseId, Revision, State, Status, Timestamp,
         Transition,
@@ -151,34 +149,31 @@ impl Batch<'_> {
                 note,
             ])?;
         self.log(&current.purchase, transition)?;
-        match attempt {
-            AttemptChange::Keep => Ok(()),
-            AttemptChange::Begin { attempt, now } => self.begin_attempt(id, attempt, now),
-            AttemptChange::End => {
-                self.connection
-                    .prepare_cached("UPDATE purchase SET submit_until = NULL WHERE id = ?1")?
-                    .execute([id_bytes(id)])?;
-                Ok(())
-            }
-        }
+        Ok(self.change_attempt(id, attempt)?)
     }
 
-    pub(super) fn begin_attempt(
-        &self,
-        id: PurchaseId,
-        attempt: Attempt,
-        now: Timestamp,
-    ) -> Applied<()> {
-        self.connection
-            .prepare_cached(
+    pub(super) fn change_attempt(&self, id: PurchaseId, change: AttemptChange) -> Result<()> {
+        let (sql, values) = match change {
+            AttemptChange::Keep => return Ok(()),
+            AttemptChange::End => (
+                "UPDATE purchase SET submit_until = NULL WHERE id = ?1",
+                None,
+            ),
+            AttemptChange::Unsent => (
+                "UPDATE purchase SET submit_until = NULL, first_send_time = NULL WHERE id = ?1",
+                None,
+            ),
+            AttemptChange::Begin { attempt, now } => (
                 "UPDATE purchase SET submit_until = ?2,
                      first_send_time = coalesce(first_send_time, ?3) WHERE id = ?1",
-            )?
-            .execute((
-                id_bytes(id),
-                attempt.submit_until.as_millis(),
-                now.as_millis(),
-            ))?;
+                Some((attempt.submit_until.as_millis(), now.as_millis())),
+            ),
+        };
+        let mut statement = self.connection.prepare_cached(sql)?;
+        match values {
+            None => statement.execute([id_bytes(id)])?,
+            Some((until, now)) => statement.execute((id_bytes(id), until, now))?,
+        };
         Ok(())
     }
 

@@ -245,14 +245,13 @@ impl Batch<'_> {
                 attempt,
                 note,
             } => self.append(purchase, *transition, expected, attempt, note.as_deref()),
-            Write::BeginAttempt {
+            Write::ChangeAttempt {
                 purchase,
                 expected,
-                attempt,
-                now,
+                change,
             } => {
                 self.guarded(purchase, expected)?;
-                self.begin_attempt(purchase, attempt, now)
+                Ok(self.change_attempt(purchase, change)?)
             }
             Write::WipeBuyerActions { purchase, through } => {
                 Ok(self.wipe_buyer_actions(purchase, through)?)

@@ -118,13 +118,15 @@ pub async fn an_append_needs_the_newest_revision(subject: Subject) {
 
     let late = append_write(id(1), transition.clone());
     assert_eq!(journal.write(late).await.unwrap(), stale);
-    let attempt = Write::BeginAttempt {
+    let attempt = Write::ChangeAttempt {
         purchase: id(1),
         expected: Revision(1),
-        attempt: Attempt {
-            submit_until: at(5),
+        change: AttemptChange::Begin {
+            attempt: Attempt {
+                submit_until: at(5),
+            },
+            now: at(4),
         },
-        now: at(4),
     };
     assert_eq!(journal.write(attempt).await.unwrap(), stale);
     let unknown = append_write(id(9), transition);
@@ -184,13 +186,15 @@ pub async fn nothing_is_appended_after_final(subject: Subject) {
     let last = journal.record(id(1)).await.unwrap();
     let written = try_append(journal, 1, |_| ()).await.unwrap();
     assert_eq!(written, Written::Stale(last.clone().map(Box::new)));
-    let attempt = Write::BeginAttempt {
+    let attempt = Write::ChangeAttempt {
         purchase: id(1),
         expected: Revision(2),
-        attempt: Attempt {
-            submit_until: at(5),
+        change: AttemptChange::Begin {
+            attempt: Attempt {
+                submit_until: at(5),
+            },
+            now: at(4),
         },
-        now: at(4),
     };
     let written = journal.write(attempt).await.unwrap();
     assert_eq!(written, Written::Stale(last.clone().map(Box::new)));
@@ -231,17 +235,19 @@ async fn attempt_of(journal: &dyn Journal) -> (Option<u64>, Option<u64>) {
 pub async fn an_attempt_begins_and_ends(subject: Subject) {
     let journal = &*subject.journal;
     begin(journal, record(1)).await;
-    let begin_attempt = |until, now| Write::BeginAttempt {
+    let begin_attempt = |revision, until, now| Write::ChangeAttempt {
         purchase: id(1),
-        expected: Revision(1),
-        attempt: Attempt {
-            submit_until: at(until),
+        expected: Revision(revision),
+        change: AttemptChange::Begin {
+            attempt: Attempt {
+                submit_until: at(until),
+            },
+            now: at(now),
         },
-        now: at(now),
     };
-    journal.write(begin_attempt(100, 40)).await.unwrap();
+    journal.write(begin_attempt(1, 100, 40)).await.unwrap();
     assert_eq!(attempt_of(journal).await, (Some(100), Some(40)));
-    journal.write(begin_attempt(200, 140)).await.unwrap();
+    journal.write(begin_attempt(1, 200, 140)).await.unwrap();
     assert_eq!(attempt_of(journal).await, (Some(200), Some(40)));
     assert_eq!(journal.head().0, 1, "no revision");
 
@@ -267,6 +273,20 @@ pub async fn an_attempt_begins_and_ends(subject: Subject) {
         assert_eq!(journal.write(write).await.unwrap(), Written::Done);
         assert_eq!(attempt_of(journal).await, (expected, Some(40)));
     }
+    let head = journal.head();
+    let change = |change| Write::ChangeAttempt {
+        purchase: id(1),
+        expected: Revision(4),
+        change,
+    };
+    let written = journal.write(change(AttemptChange::End)).await;
+    assert_eq!(written.unwrap(), Written::Done);
+    assert_eq!(attempt_of(journal).await, (None, Some(40)));
+    journal.write(change(AttemptChange::Unsent)).await.unwrap();
+    assert_eq!(attempt_of(journal).await, (None, None), "nothing was sent");
+    journal.write(begin_attempt(4, 300, 290)).await.unwrap();
+    assert_eq!(attempt_of(journal).await, (Some(300), Some(290)));
+    assert_eq!(journal.head(), head, "no revision");
 }
 
 pub async fn a_note_is_kept(subject: Subject) {

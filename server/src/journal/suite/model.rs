@@ -39,9 +39,10 @@ enum Act {
         behind: u32,
         attempt: u8,
     },
-    BeginAttempt {
+    ChangeAttempt {
         number: u64,
         behind: u32,
+        change: u8,
     },
     Wipe {
         number: u64,
@@ -67,7 +68,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         reference,
     });
     let facts = (0..3_usize, 0..8_usize, name(), any::<bool>(), any::<bool>());
-    let guards = (prop_oneof![4 => Just(0_u32), 1 => 1..3_u32], 0..3_u8);
+    let guards = (prop_oneof![4 => Just(0_u32), 1 => 1..3_u32], 0..4_u8);
     let append = (number(), facts, guards).prop_map(
         |(number, (state, finality, reference, stale, action), (behind, attempt))| Act::Append {
             number,
@@ -81,7 +82,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         },
     );
     let attempt =
-        (number(), 0..2_u32).prop_map(|(number, behind)| Act::BeginAttempt { number, behind });
+        (number(), 0..2_u32, 0..4_u8).prop_map(|(number, behind, change)| Act::ChangeAttempt {
+            number,
+            behind,
+            change,
+        });
     let wipe = (number(), 0..6_u32).prop_map(|(number, through)| Act::Wipe { number, through });
     let put = (0..2_u8, any::<u8>()).prop_map(|(key, value)| Act::Put { key, value });
     let retire = (0..9_000_u64, 0..PURCHASES, 1..3_usize).prop_map(
@@ -131,30 +136,21 @@ async fn write_of(model: &dyn Journal, act: &Act) -> Option<Write> {
                 ..
             } = &mut write
             {
-                let begun = Attempt {
-                    submit_until: at(77),
-                };
-                *change = match attempt {
-                    0 => AttemptChange::Keep,
-                    1 => AttemptChange::End,
-                    _ => AttemptChange::Begin {
-                        attempt: begun,
-                        now: at(u64::from(attempt)),
-                    },
-                };
+                *change = change_of(attempt);
                 *note = (attempt == 1).then(|| "noted".to_owned());
             }
             Some(write)
         }
-        Act::BeginAttempt { number, behind } => {
+        Act::ChangeAttempt {
+            number,
+            behind,
+            change,
+        } => {
             let newest = stored(number).await?.purchase.status.revision;
-            Some(Write::BeginAttempt {
+            Some(Write::ChangeAttempt {
                 purchase: id(number),
                 expected: Revision(newest.0.saturating_sub(behind)),
-                attempt: Attempt {
-                    submit_until: at(99),
-                },
-                now: at(90),
+                change: change_of(change),
             })
         }
         Act::Wipe { number, through } => Some(Write::WipeBuyerActions {
@@ -166,6 +162,20 @@ async fn write_of(model: &dyn Journal, act: &Act) -> Option<Write> {
             value: value.to_string(),
         }),
         Act::Retire { .. } => None,
+    }
+}
+
+fn change_of(number: u8) -> AttemptChange {
+    match number {
+        0 => AttemptChange::Keep,
+        1 => AttemptChange::End,
+        2 => AttemptChange::Unsent,
+        _ => AttemptChange::Begin {
+            attempt: Attempt {
+                submit_until: at(77),
+            },
+            now: at(u64::from(number)),
+        },
     }
 }
 

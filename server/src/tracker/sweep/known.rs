@@ -1,10 +1,7 @@
 //! What a sweeping account has open, by reference, and how its lists are doing. Plain state behind
 //! one lock; asks nobody.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
@@ -94,7 +91,7 @@ pub(super) enum Worth {
 pub(super) struct Known {
     coverage: Coverage,
     singly_every: Duration,
-    members: HashMap<Key, Member>,
+    members: BTreeMap<Key, Member>,
     lists: BTreeMap<String, List>,
     open: usize,
     /// Whether single reads were made rare since the last time that all were told to be frequent.
@@ -114,7 +111,7 @@ impl Known {
         Self {
             coverage: sweep.coverage(),
             singly_every: sweep.singly_every(),
-            members: HashMap::new(),
+            members: BTreeMap::new(),
             lists: BTreeMap::new(),
             open: 0,
             stretched: false,

@@ -1,0 +1,126 @@
+//! An unclear send that this process repeats by itself, where the provider takes a key.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Inner, RETRY_AFTER,
+    attempt::{self, Send},
+};
+use crate::{
+    account::{Admission, Class},
+    journal::{Attempt, AttemptChange, Record, Write, Written},
+    observation::Submitted,
+    provider::Unclear,
+    purchase::{AttentionReason, PurchaseId},
+};
+
+/// How often this process repeats a send whose answer was lost.
+const REPEATS: u32 = 3;
+/// The wait before the first repeat; doubled for each further one.
+const REPEAT_BACKOFF: Duration = Duration::from_millis(500);
+/// How long a repeat waits for budget and breaker.
+const REPEAT_ADMISSION: Duration = Duration::from_secs(60);
+
+impl Inner {
+    /// Repeats an unclear send with the same provider key, a few times; then a caller is asked to.
+    pub(super) async fn repeat_with_key(&self, send: &Send) {
+        let Unclear::RepeatWithKey { .. } = send.account.provider.unclear() else {
+            return;
+        };
+        for repeat in 0..REPEATS {
+            let wait = REPEAT_BACKOFF * 2_u32.saturating_pow(repeat);
+            let wait = wait / 2 + self.clock.up_to(wait);
+            // A drain waits for what is in flight, not for what has not begun.
+            let next = tokio::select! {
+                // The same seed is the same run.
+                biased;
+                () = self.stopping.cancelled() => return,
+                next = self.repeat_begins(send, wait) => next,
+            };
+            let (record, admission) = match next {
+                Next::Send(record, admission) => (record, admission),
+                Next::Skip => continue,
+                Next::End => return,
+            };
+            let again = Send {
+                account: Arc::clone(&send.account),
+                record: *record,
+                order: Arc::clone(&send.order),
+                request: send.request.clone(),
+                first: false,
+                repeats: false,
+            };
+            let submitted = self.send(&again, admission).await;
+            let settles = match &submitted {
+                Submitted::Accepted(_) | Submitted::AcceptedWithoutReference => true,
+                // It proves nothing about the first attempt, and would come again.
+                Submitted::Refused { .. } | Submitted::Taken => true,
+                Submitted::NotSent(_) | Submitted::Unclear { .. } => repeat + 1 == REPEATS,
+            };
+            if settles {
+                self.settle_repeat(&again, &submitted).await;
+                return;
+            }
+        }
+    }
+
+    /// Waits for the time and the right to repeat, and commits that a repeat begins.
+    async fn repeat_begins(&self, send: &Send, wait: Duration) -> Next {
+        tokio::time::sleep(wait).await;
+        let deadline = self.clock.now().plus(REPEAT_ADMISSION);
+        let Ok(admission) = send.account.admit(Class::Create, deadline).await else {
+            return Next::Skip;
+        };
+        let id: PurchaseId = send.record.purchase.id;
+        let Ok(Some(record)) = self.journal.record(id).await else {
+            return Next::Skip;
+        };
+        let status = &record.purchase.status;
+        if status.is_terminal() || status.reference.is_some() {
+            return Next::End;
+        }
+        let now = self.clock.now();
+        let (reason, _) = self.unclear_attention(&send.account, &record, now);
+        if reason != AttentionReason::RepeatWanted {
+            // The provider may have forgotten the key by now.
+            return Next::End;
+        }
+        // Every send is preceded by its own commit.
+        let begin = Write::ChangeAttempt {
+            purchase: id,
+            expected: status.revision,
+            change: AttemptChange::Begin {
+                attempt: Attempt {
+                    submit_until: self.submit_until(&send.account),
+                },
+                now,
+            },
+        };
+        match self.journal.write(begin).await {
+            Ok(Written::Done) => Next::Send(Box::new(record), admission),
+            _ => Next::Skip,
+        }
+    }
+
+    /// Commits what a repeat's end means, for as long as it takes.
+    async fn settle_repeat(&self, send: &Send, submitted: &Submitted) {
+        let mut kept = false;
+        while self.settle_submit(send, submitted).await.is_err() {
+            if !kept {
+                kept = true;
+                attempt::say_kept(send, submitted);
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+}
+
+/// What comes of a wish to repeat.
+enum Next {
+    /// It is recorded as begun, and may be sent.
+    Send(Box<Record>, Admission),
+    /// Not this time.
+    Skip,
+    /// Nothing is left to repeat.
+    End,
+}

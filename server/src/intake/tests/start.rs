@@ -1,0 +1,106 @@
+//! Calls that meet before anything of their key is durable, and calls that hang up.
+
+use std::{
+    future::{Future as _, poll_fn},
+    task::Poll,
+};
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn c2_who_waits_is_not_failed_by_another_calls_shorter_deadline() {
+    let busy = Policy {
+        max_in_flight: 1,
+        ..policy(provider::registered("devdraft").unwrap())
+    };
+    let world = World::with_policy("devdraft", busy).await;
+    let in_flight = world.account.try_admit(Class::Create).await.unwrap();
+    let began = world.clock.now();
+    let mut hurried = world.order();
+    hurried.deadline = Some(began.plus(Duration::from_millis(700)));
+    let ends = async {
+        world.pass(Duration::from_millis(1_200)).await;
+        in_flight.ends();
+    };
+    let (first, second, ()) = tokio::join!(world.intake.create(hurried), world.create(), ends);
+    assert_eq!(kind(&first), "throttled");
+    assert!(!second.unwrap().replayed, "it had two seconds to wait");
+    assert!(world.clock.now().since(began) < seconds(2));
+    assert_eq!(world.wire.creates(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_who_waits_is_not_failed_by_another_orders_failure() {
+    let world = World::open("devdraft").await;
+    *world.wire.read_pause.lock().unwrap() = seconds(1);
+    world.wire.answer_reads([orders::missing("devdraft")]);
+    let adoption = Order::Existing(orders::reference("devdraft"));
+    let adoption = world.order_of("shop", "key", adoption);
+    let (first, second) = tokio::join!(world.intake.create(adoption), world.create());
+    assert_eq!(kind(&first), "reference unknown");
+    // Nothing was written under the key, so it is free for this order.
+    assert!(!second.unwrap().replayed);
+    assert_eq!(world.wire.creates(), 1);
+}
+
+/// As for a first call: the future of a repeat is dropped after each number of polls it can have.
+#[tokio::test(start_paused = true)]
+async fn c1_a_caller_that_hangs_up_at_any_moment_of_a_repeat_does_not_stop_it() {
+    for polls in 0..200 {
+        let world = World::open("carbon").await;
+        world.wire.answer_creates([Reply::NotConnected]);
+        world.create().await.unwrap_err();
+        world.pass(seconds(60)).await;
+        let mut repeat = Box::pin(world.create());
+        let mut left = polls;
+        let finished = poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(false);
+            }
+            left -= 1;
+            match repeat.as_mut().poll(context) {
+                Poll::Ready(created) => {
+                    created.unwrap();
+                    Poll::Ready(true)
+                }
+                Poll::Pending => {
+                    // Polled again as soon as the other tasks have had one turn.
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        drop(repeat);
+        world.pass(seconds(1)).await;
+        let word = words(&world.status().await);
+        let sent = world.wire.creates() == 2;
+        let expected = match sent {
+            true => "CREATED",
+            false => "PENDING!REPEAT_WANTED",
+        };
+        assert_eq!(word, expected, "{polls} polls");
+        world.create().await.unwrap();
+        assert_eq!(world.wire.creates(), 2, "{polls} polls");
+        if finished {
+            assert!(polls > 3, "each await was cut once");
+            return;
+        }
+    }
+    panic!("the repeat never ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn c4_a_drain_names_the_purchase_to_who_waits_for_an_earlier_process() {
+    let world = World::open("carbon").await;
+    world.wire.answer_creates([Reply::Silence]);
+    let _ = tokio::time::timeout(seconds(1), world.create()).await;
+    let world = world.killed().await;
+    let drain = async {
+        world.pass(seconds(1)).await;
+        world.intake.0.feed.drain();
+        world.intake.drain().await;
+    };
+    let (waited, ()) = tokio::join!(world.create(), drain);
+    assert_eq!(failure(&waited), ("draining", true, None));
+}

@@ -1,0 +1,80 @@
+//! What the loops of a house do over months, in virtual time.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    journal::{Fingerprints, Record, memory::MemoryJournal},
+    purchase::{
+        CallerName, Cause, Finality, Purchase, PurchaseId, Revision, State, Status, Transition,
+    },
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A purchase that has been FINAL from its first revision on.
+async fn finished(journal: &dyn Journal, now: Timestamp) -> PurchaseId {
+    let status = Status {
+        state: State::Canceled,
+        finality: Finality::Final,
+        ..Status::pending(now)
+    };
+    let id = PurchaseId::from_u128(1);
+    let record = Record {
+        purchase: Purchase {
+            id,
+            account: AccountName::new("main"),
+            provider: "carbon".into(),
+            caller: CallerName::new("shop"),
+            idempotency_key: "key".into(),
+            labels: Arc::default(),
+            create_time: now,
+            status: Arc::new(status.clone()),
+        },
+        fingerprints: Fingerprints::default(),
+        recovery: BTreeMap::new(),
+        attempt: None,
+        first_send_time: None,
+        change_time: now,
+        resolution_note: None,
+    };
+    let transition = Transition {
+        from_state: None,
+        status,
+        cause: Cause::Create,
+    };
+    let begin = Write::Begin {
+        record: Box::new(record),
+        transitions: vec![transition],
+    };
+    journal.write(begin).await.unwrap();
+    id
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_a_key_is_kept_for_400_days_and_its_purchase_for_as_long_as_configured() {
+    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new("test"));
+    let id = finished(&*journal, clock.now()).await;
+    let mut work = JoinSet::new();
+    work.spawn(retire(Arc::clone(&journal), clock, 90 * DAY));
+    let begun = tokio::time::Instant::now();
+    let mut ends = (None, None);
+    for day in 0..=402_u32 {
+        tokio::time::sleep_until(begun + DAY * day + Duration::from_secs(1)).await;
+        let purchase = journal.record(id).await.unwrap();
+        let key = journal.record_by_key(&CallerName::new("shop"), "key").await;
+        let key = key.unwrap();
+        if let Some(kept) = &key {
+            assert_eq!(kept.purchase.status.revision, Revision(1));
+        }
+        ends.0 = ends.0.or(purchase.is_none().then_some(day));
+        ends.1 = ends.1.or(key.is_none().then_some(day));
+    }
+    let (purchase, key) = ends;
+    assert!(
+        purchase.is_some_and(|day| (90..=91).contains(&day)),
+        "{purchase:?}"
+    );
+    assert_eq!(key, Some(401), "400 days later it is there");
+}
