@@ -79,7 +79,7 @@ impl Inner {
                         Some(End::Draining | End::Aged | End::Gone) => {
                             return Err(CreateError::Draining { purchase: Some(id) });
                         }
-                        Some(End::Gone) | None => {}
+                        None => {}
                     }
                 }
             }
