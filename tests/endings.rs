@@ -13,6 +13,7 @@ use tillwatch_proto::{
 use tillwatch_sandbox::{Fault, Scenario, Target};
 use tokio::{net::TcpStream, time::Instant};
 use tonic::Code;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 use crate::{
     house::{House, Settings, refusal},
@@ -114,6 +115,39 @@ async fn a_drain_turns_readiness_first_ends_streams_and_exits_in_time_whoever_is
     assert_eq!(status.code(), Some(0), "{}", house.log.text());
     let took = begun.elapsed();
     assert!(took < DRAIN + SLACK, "{took:?}");
+}
+
+/// `listen.drain` is the longest that a SIGTERM takes, closing included.
+#[tokio::test]
+async fn a_drain_is_over_in_its_time_whoever_holds_on() {
+    let mut house = House::start(Settings {
+        listen: format!("drain = \"{}s\"", DRAIN.as_secs()),
+        ..Settings::default().polled("timeout", "\"60s\"")
+    })
+    .await;
+    // A provider that does not answer, and a stream that nothing ends but its own peer.
+    house
+        .sandbox
+        .fault_on("carbon", Target::Create, Fault::Hang, 1);
+    let hung = request("hung", "carbon", Scenario::Stuck);
+    let mut shop = house.stub("shop").await;
+    let hung = tokio::spawn(async move { shop.create_purchase(hung).await });
+    until("the create has arrived", || {
+        house.sandbox.calls("carbon") > 0
+    })
+    .await;
+    let mut reflection = ServerReflectionClient::new(house.channel().await);
+    let open = futures_util::stream::pending();
+    let open = reflection.server_reflection_info(open).await.unwrap();
+    let mut open = open.into_inner();
+    let begun = Instant::now();
+    house.server.signal("TERM").await;
+    assert!(house.server.exit().await.success(), "{}", house.log.text());
+    let took = begun.elapsed();
+    assert!(took <= DRAIN, "{took:?}");
+    assert!(took >= DRAIN / 2, "the create was not waited for: {took:?}");
+    assert!(open.message().await.is_err());
+    assert!(hung.await.unwrap().is_err());
 }
 
 #[tokio::test]

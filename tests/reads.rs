@@ -2,18 +2,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     time::Duration,
 };
 
 use tillwatch::{Client, Feed, FeedEvent, FeedOptions, FeedStart};
 use tillwatch_proto::v1::{
-    Finality, GetStatusRequest, ListPurchasesRequest, Purchase, PurchaseFilter, PurchaseState,
+    Finality, ListPurchasesRequest, Purchase, PurchaseFilter, PurchaseState, WatchPurchasesRequest,
     get_status_request::Key,
 };
 use tillwatch_sandbox::{PROVIDERS, Scenario};
 use tokio::time::Instant;
 
-use crate::{house::House, orders::request, process::within};
+use crate::{
+    house::{House, refusal},
+    orders::request,
+    process::within,
+};
 
 #[tokio::test]
 async fn get_status_waits_for_a_newer_revision_and_no_longer() {
@@ -59,36 +64,6 @@ async fn get_status_waits_for_a_newer_revision_and_no_longer() {
         .await
         .unwrap();
     assert!(begun.elapsed() < Duration::from_secs(30));
-}
-
-#[tokio::test]
-async fn a_wait_ends_with_the_callers_deadline() {
-    let house = House::still().await;
-    let id = house
-        .create("shop", request("key", "carbon", Scenario::Stuck))
-        .await
-        .id;
-    let mut request = tonic::Request::new(GetStatusRequest {
-        key: Some(Key::PurchaseId(id)),
-        after_revision: Some(100),
-        max_wait: Some(prost_types::Duration {
-            seconds: 60,
-            nanos: 0,
-        }),
-    });
-    request.set_timeout(Duration::from_millis(500));
-    let mut shop = house.stub("shop").await;
-    let ended = within("the deadline", shop.get_status(request))
-        .await
-        .unwrap_err();
-    // Which of the two clocks is first is not promised; the code is.
-    assert!(
-        matches!(
-            ended.code(),
-            tonic::Code::DeadlineExceeded | tonic::Code::Cancelled
-        ),
-        "{ended:?}"
-    );
 }
 
 async fn listed(client: &Client, filter: PurchaseFilter, page_size: i32) -> Vec<Purchase> {
@@ -305,4 +280,48 @@ async fn a_feed_tells_everything_from_the_beginning_and_resumes_anywhere() {
             (&next.0, next.1)
         );
     }
+}
+
+/// Whoever resumed there would miss what comes until the journal has caught up with the token.
+#[tokio::test]
+async fn a_token_from_after_a_backup_is_refused_once_that_is_restored() {
+    let mut house = House::still().await;
+    let create = |key: &'static str| request(key, "carbon", Scenario::Stuck);
+    let list = async |house: &House| {
+        let mut shop = house.stub("shop").await;
+        let page = shop.list_purchases(ListPurchasesRequest::default()).await;
+        page.unwrap().into_inner().resume_token
+    };
+    house.create("shop", create("one")).await;
+    let before = list(&house).await;
+    let stop = async |house: &mut House| {
+        house.server.signal("TERM").await;
+        assert!(house.server.exit().await.success());
+    };
+    stop(&mut house).await;
+    let (journal, backup) = (house.folder().join("tillwatch.db"), "backup");
+    let backup = house.folder().join(backup);
+    fs::copy(&journal, &backup).unwrap();
+    house.restart().await;
+    house.create("shop", create("two")).await;
+    let after = list(&house).await;
+    stop(&mut house).await;
+    fs::copy(&backup, &journal).unwrap();
+    house.restart().await;
+    let mut shop = house.stub("shop").await;
+    let mut watch = async |token: &str| {
+        let request = WatchPurchasesRequest {
+            resume_token: token.to_owned(),
+            ..WatchPurchasesRequest::default()
+        };
+        shop.watch_purchases(request).await
+    };
+    let refused = refusal(watch(&after).await.map(drop));
+    assert_eq!(refused.reason, "RESUME_TOKEN_EXPIRED", "{refused:?}");
+    assert_eq!(refused.code, tonic::Code::OutOfRange);
+    let mut feed = watch(&before).await.unwrap().into_inner();
+    within("the first of the feed", feed.message())
+        .await
+        .unwrap()
+        .unwrap();
 }

@@ -13,10 +13,12 @@ use tillwatch_proto::v1::{
 };
 use tillwatch_sandbox::{PROVIDERS, Scenario};
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use crate::{
     house::{House, Settings, account, refusal, token},
     orders::{carbon, inabit, masumi, minutes_ahead, request},
+    process::within,
 };
 
 /// A refusal that names one field, with a rule.
@@ -414,4 +416,60 @@ async fn another_callers_purchase_is_not_there() {
         let list = shop.list_purchases(ListPurchasesRequest::default()).await;
         list.unwrap().into_inner().purchases[0].labels.clone()
     });
+}
+
+#[tokio::test]
+async fn who_has_too_many_streams_open_is_told_when_to_come_back() {
+    let house = House::start(Settings {
+        more: "[limits]\nstreams = 3\nstreams_per_caller = 2\n".to_owned(),
+        ..Settings::default()
+    })
+    .await;
+    house.sandbox.pause();
+    let id = house
+        .create("shop", request("key", "carbon", Scenario::Stuck))
+        .await
+        .id;
+    let watch = || WatchStatusRequest {
+        purchase_id: id.clone(),
+        ..WatchStatusRequest::default()
+    };
+    let wait = |seconds| GetStatusRequest {
+        key: Some(Key::PurchaseId(id.clone())),
+        after_revision: Some(100),
+        max_wait: Some(Duration { seconds, nanos: 0 }),
+    };
+    let feed = WatchPurchasesRequest::default;
+    let (mut shop, mut desk) = (house.stub("shop").await, house.stub("desk").await);
+    let first = shop.watch_status(watch()).await.unwrap();
+    let second = shop.watch_purchases(feed()).await.unwrap();
+    let of_shop = [
+        shop.watch_status(watch()).await.map(drop),
+        shop.watch_purchases(feed()).await.map(drop),
+        // A status that is waited for costs what a stream costs; one that is not, nothing.
+        shop.get_status(wait(60)).await.map(drop),
+    ];
+    shop.get_status(wait(0)).await.unwrap();
+    let third = desk.watch_purchases(feed()).await.unwrap();
+    let over_all = desk.watch_status(watch()).await.map(drop);
+    for refused in of_shop.into_iter().chain([over_all]) {
+        let status = refused.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "LIMIT_EXCEEDED");
+        assert!(details.retry_info().unwrap().retry_delay.is_some());
+        assert_eq!(details.quota_failure().unwrap().violations.len(), 1);
+    }
+    drop((first, second, third));
+    // The server hears of it a moment later.
+    until_ok(async || desk.watch_status(watch()).await.map(drop)).await;
+}
+
+async fn until_ok(mut call: impl AsyncFnMut() -> Result<(), tonic::Status>) {
+    within("a place is free again", async {
+        while call().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

@@ -7,6 +7,9 @@ const FIRST: Duration = Duration::from_millis(250);
 /// The bound that no wait of our own exceeds.
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// How often a defect of the service is tried again in a row.
+pub(crate) const DEFECTS_MAX: u32 = 3;
+
 /// Full-jitter exponential backoff: each wait is evenly spread between zero and a doubling bound.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {

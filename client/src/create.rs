@@ -6,7 +6,7 @@ use tillwatch_proto::v1::{CreatePurchaseRequest, CreatePurchaseResponse};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    backoff::Backoff,
+    backoff::{Backoff, DEFECTS_MAX},
     client::{Client, bounded},
     error::Error,
 };
@@ -23,6 +23,7 @@ pub(crate) async fn create(
 ) -> Result<CreatePurchaseResponse, Error> {
     let begun = Instant::now();
     let mut backoff = Backoff::default();
+    let mut defects = 0;
     loop {
         let left = within.saturating_sub(begun.elapsed());
         let attempt = bounded(left.min(ATTEMPT), request.clone(), |request| {
@@ -31,9 +32,13 @@ pub(crate) async fn create(
         });
         let error = match attempt.await {
             Ok(created) => return Ok(created),
-            Err(error) if error.is_transient() => error,
-            Err(error) => return Err(error),
+            Err(error) => error,
         };
+        defects += u32::from(error.is_defect());
+        let may_pass = error.is_transient() || (error.is_defect() && defects <= DEFECTS_MAX);
+        if !may_pass {
+            return Err(error);
+        }
         let wait = backoff.next(error.retry_after());
         if begun.elapsed().saturating_add(wait) >= within {
             return Err(error);

@@ -195,6 +195,13 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether the service met a defect of its own: another try may pass it by, many will not.
+    pub(crate) fn is_defect(&self) -> bool {
+        matches!(self, Self::Server(refusal) if refusal.reason == "INTERNAL")
+    }
+}
+
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let refusal = Box::new(Refusal::from_status(&status));

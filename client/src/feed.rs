@@ -125,6 +125,8 @@ impl Source for FeedSource {
     type Message = WatchPurchasesResponse;
     type Event = FeedEvent;
 
+    const ENDS: bool = false;
+
     async fn open(&self) -> Result<Streaming<WatchPurchasesResponse>, Status> {
         let (resume_token, from_beginning) = match &self.start {
             FeedStart::Now => (String::new(), false),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, Streaming};
 
 use crate::{
-    backoff::Backoff,
+    backoff::{Backoff, DEFECTS_MAX},
     error::{Error, Refusal},
 };
 
@@ -20,6 +20,9 @@ pub(crate) const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
 pub(crate) trait Source: Send + Sync + 'static {
     type Message: Send + 'static;
     type Event: Send + 'static;
+
+    /// Whether an end with OK is the end, and not one more way to be lost.
+    const ENDS: bool;
 
     /// Opens the stream where the last accepted message left it.
     fn open(&self) -> impl Future<Output = Result<Streaming<Self::Message>, Status>> + Send;
@@ -62,6 +65,7 @@ pub(crate) fn follow<S: Source>(source: S, limits: Limits) -> Events<S::Event> {
         pause: None,
         lost_since: None,
         backoff: Backoff::default(),
+        defects: 0,
         done: false,
     };
     let events = stream::unfold(follow, |mut follow| async move {
@@ -83,7 +87,14 @@ struct Follow<S: Source> {
     /// Since when no message has been received.
     lost_since: Option<Instant>,
     backoff: Backoff,
+    /// Defects of the service in a row.
+    defects: u32,
     done: bool,
+}
+
+/// What this side makes of a stream that the service did not end with an error.
+fn local(message: &str) -> Error {
+    Error::Unavailable(Refusal::local(Code::Unavailable, message))
 }
 
 enum Step<M> {
@@ -108,7 +119,12 @@ impl<S: Source> Follow<S> {
                         Err(error) => return Some(Err(self.end_with(error))),
                     }
                 }
-                Step::End => self.done = true,
+                Step::End if S::ENDS => self.done = true,
+                Step::End => return Some(self.lost(local("the stream was ended on the way"))),
+                Step::Fatal(error) if error.is_defect() && self.defects < DEFECTS_MAX => {
+                    self.defects += 1;
+                    return Some(self.lost(error));
+                }
                 Step::Fatal(error) => return Some(Err(self.end_with(error))),
                 Step::Lost(error) => return Some(self.lost(error)),
             }
@@ -137,11 +153,8 @@ impl<S: Source> Follow<S> {
                 error => Step::Fatal(error),
             },
             Err(_) => {
-                let message = format!("nothing was received for {} s", self.silence.as_secs());
-                Step::Lost(Error::Unavailable(Refusal::local(
-                    Code::Unavailable,
-                    message,
-                )))
+                let silence = self.silence.as_secs();
+                Step::Lost(local(&format!("nothing was received for {silence} s")))
             }
         }
     }
@@ -150,6 +163,7 @@ impl<S: Source> Follow<S> {
         Ok(match self.source.accept(message)? {
             Accepted::News(event) => {
                 self.backoff.reset();
+                self.defects = 0;
                 Some(event)
             }
             Accepted::Alive(event) => Some(event),

@@ -108,6 +108,8 @@ impl Source for PurchaseSource {
     type Message = WatchStatusResponse;
     type Event = WatchEvent;
 
+    const ENDS: bool = true;
+
     async fn open(&self) -> Result<Streaming<WatchStatusResponse>, Status> {
         let request = WatchStatusRequest {
             purchase_id: self.purchase_id.clone(),

@@ -6,6 +6,10 @@ use std::{collections::BTreeMap, io::Write as _, sync::LazyLock, time::SystemTim
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
+use tillwatch_proto::v1::{
+    CarbonOrder, DevdraftOrder, InabitOrder, MasumiOrder, PhygitalsOrder,
+    create_purchase_request::Order,
+};
 use tillwatch_server::{
     config::Config,
     grpc,
@@ -41,6 +45,20 @@ fn reference(provider: &str) -> Reference {
             ("contact_id", "ab5b0000-0000-4000-8000-000000000001"),
         ]),
         _ => Reference::new([("transaction_id", "txn_01TEST0000000000000000000A")]),
+    }
+}
+
+/// An order of a provider, with what its answers are read by.
+fn order(provider: &str) -> Order {
+    match provider {
+        "phygitals" => Order::Phygitals(PhygitalsOrder::default()),
+        "masumi" => Order::Masumi(MasumiOrder::default()),
+        "inabit" => Order::Inabit(InabitOrder::default()),
+        "carbon" => Order::Carbon(CarbonOrder {
+            contact_id: "ab5b0000-0000-4000-8000-000000000001".to_owned(),
+            ..CarbonOrder::default()
+        }),
+        _ => Order::Devdraft(DevdraftOrder::default()),
     }
 }
 
@@ -99,6 +117,7 @@ pub fn provider(name: &'static str, data: &[u8]) {
     let (status, headers, body) = parts(data);
     let reference = reference(name);
     let recovery = recovery();
+    let order = order(name);
     for is_ours in [false, true] {
         let matches = move |_: &str, _: &str| is_ours;
         let intent = Intent {
@@ -121,7 +140,7 @@ pub fn provider(name: &'static str, data: &[u8]) {
                     check(&observation);
                 }
             }
-            match provider.read_submit(&intent, &answer, now()) {
+            match provider.read_submit(&order, &intent, &answer, now()) {
                 Submitted::Accepted(observation) => {
                     assert!(observation.reference.is_some(), "accepted without a name");
                     check(&observation);

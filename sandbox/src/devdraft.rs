@@ -200,8 +200,12 @@ fn check(kind: &str, body: &Value) -> Vec<String> {
     } else {
         one_of("sourceCurrency", &["usd", "eur", "mxn"]);
         one_of("sourcePaymentRail", &NETWORKS);
-        one_of("destinationCurrency", &["usdc", "eurc"]);
         one_of("destinationNetwork", &NETWORKS);
+        // Which currencies there are is documented nowhere.
+        let currency = body.get("destinationCurrency").and_then(Value::as_str);
+        if currency.is_none_or(str::is_empty) {
+            messages.push("destinationCurrency should not be empty".to_owned());
+        }
     }
     if let Some(amount) = body.get("amount").filter(|it| !it.is_null())
         && !amount.as_str().is_some_and(is_decimal)

@@ -148,22 +148,19 @@ fn create(engine: &Engine, call: &Call) -> Answer {
     let Ok(body) = call.json() else {
         return refuse(StatusCode::BAD_REQUEST, "Bad Request");
     };
-    let mut messages: Vec<String> = [
-        "title",
-        "subTitle",
-        "siteName",
-        "purchaseIdentifier",
-        "fiatCurrency",
-    ]
-    .into_iter()
-    .filter(|it| {
-        body.get(*it)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .is_empty()
-    })
-    .map(|it| format!("{it} must be a string"))
-    .collect();
+    // Which fields the provider insists on is documented nowhere: without a price there is nothing
+    // to pay, and whatever else is missing is let pass.
+    let text = |name: &str| body.get(name).filter(|it| !it.is_null());
+    let mut messages: Vec<String> = ["title", "subTitle", "siteName", "purchaseIdentifier"]
+        .into_iter()
+        .filter(|it| text(it).is_some_and(|it| !it.is_string()))
+        .chain(
+            ["fiatCurrency"]
+                .into_iter()
+                .filter(|it| text(it).and_then(Value::as_str).is_none_or(str::is_empty)),
+        )
+        .map(|it| format!("{it} must be a string"))
+        .collect();
     let fiat = body.get("fiatAmount").and_then(Value::as_number);
     let millionths = fiat.and_then(|it| millionths(&it.to_string()));
     let scenario = fiat.map_or(Scenario::Paid, |it| Scenario::of_amount(&it.to_string()));

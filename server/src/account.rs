@@ -3,6 +3,7 @@
 //! Every upstream call passes here: budget, breaker, requests in flight. Whose turn it is among
 //! many purchases is not decided here.
 
+mod class;
 mod figures;
 mod live;
 
@@ -22,12 +23,14 @@ use crate::{
     clock::Clock,
     observation::Trouble,
     provider::Provider,
-    purchase::{AccountName, Timestamp},
+    purchase::{AccountName, PurchaseId, Timestamp},
     upstream::{Request, Response, Upstream, UpstreamError},
 };
+use class::Denied;
+pub use class::{Class, Refusal};
 pub use figures::{Figures, Outcome};
 use live::Live;
-pub use live::{Class, Health, Refusal, Snapshot};
+pub use live::{Health, Snapshot};
 
 /// Keeps the arrival times of accounts' budgets beyond the life of the process.
 #[async_trait]
@@ -63,6 +66,8 @@ pub struct Account {
     live: Mutex<Live>,
     /// Told whenever a request may have become possible earlier than it was said.
     eased: Notify,
+    /// Told when requests but creates are no longer held back by trouble.
+    recovered: Notify,
     /// Held while arrival times are being kept, so that one save serves all who wait.
     saving: tokio::sync::Mutex<()>,
     /// How much later than due polls began.
@@ -83,6 +88,8 @@ impl fmt::Debug for Account {
 pub struct Admission {
     account: Arc<Account>,
     class: Class,
+    /// What it is about: one that fails again and again tells of itself, not of the provider.
+    subject: u64,
     held: bool,
     ended: bool,
 }
@@ -102,7 +109,7 @@ impl Account {
             live.resume(arrivals);
         }
         let live = Mutex::new(live);
-        let (eased, saving) = (Notify::new(), tokio::sync::Mutex::default());
+        let (eased, recovered) = (Notify::new(), Notify::new());
         Arc::new(Self {
             name,
             provider,
@@ -112,7 +119,8 @@ impl Account {
             store,
             live,
             eased,
-            saving,
+            recovered,
+            saving: tokio::sync::Mutex::default(),
             lag: Histogram::new(figures::LAG_BOUNDS),
         })
     }
@@ -138,7 +146,7 @@ impl Account {
                 Err(refusal) => refusal,
             };
             if refusal.retry_at() > deadline {
-                return Err(refusal);
+                return Err(self.refused(class, refusal));
             }
             let wait = refusal
                 .retry_at()
@@ -151,9 +159,17 @@ impl Account {
                 () = eased => {}
             }
             if self.clock.now() > deadline {
-                return Err(refusal);
+                return Err(self.refused(class, refusal));
             }
         }
+    }
+
+    /// What is told to whom has waited for nothing.
+    fn refused(&self, class: Class, refusal: Refusal) -> Refusal {
+        if class.is_first() {
+            self.lock().create_refused(refusal);
+        }
+        refusal
     }
 
     /// The right to make one request now, or when to try again.
@@ -162,16 +178,17 @@ impl Account {
         loop {
             let admitted = self.lock().admit(class, held, self.clock.now());
             match admitted {
-                Ok(()) => {
+                Ok(subject) => {
                     return Ok(Admission {
                         account: Arc::clone(self),
                         class,
+                        subject,
                         held,
                         ended: false,
                     });
                 }
-                Err(live::Denied::Refused(refusal)) => return Err(refusal),
-                Err(live::Denied::Unkept) => {}
+                Err(Denied::Refused(refusal)) => return Err(refusal),
+                Err(Denied::Unkept) => {}
             }
             let _saving = self.saving.lock().await;
             let wanted = self.lock().to_keep(class, self.clock.now());
@@ -197,20 +214,31 @@ impl Account {
         let now = self.clock.now();
         let jitter = |longest| self.clock.up_to(longest);
         let mut live = self.lock();
-        live.count(admission.class, Outcome::of(&result));
+        let (class, subject) = (admission.class, admission.subject);
+        live.count(class, Outcome::of(&result));
+        let was_blocked = live.is_blocked();
         match &result {
-            Ok(response) => live.answered(admission.class, response, now, jitter),
-            Err(error) => live.failed(error, now, jitter),
+            Ok(response) => live.answered(class, subject, response, now, jitter),
+            Err(error) => live.failed(subject, error, now, jitter),
         }
+        let is_recovered = was_blocked && !live.is_blocked();
         drop(live);
         admission.ended = true;
         self.eased.notify_waiters();
+        if is_recovered {
+            self.recovered.notify_one();
+        }
         result
     }
 
-    /// Learns what an answer meant, where its status alone does not say.
-    pub fn learn(&self, trouble: &Trouble) {
-        self.lock().learn(trouble, self.clock.now());
+    /// Learns what an answer to a request of this class meant, where its status alone does not say.
+    pub fn learn(&self, class: Class, trouble: &Trouble) {
+        self.lock().learn(class, trouble, self.clock.now());
+    }
+
+    /// Waits until requests but creates are no longer held back by trouble. For one waiter.
+    pub async fn recovered(&self) {
+        self.recovered.notified().await;
     }
 
     /// A poll began this much later than it was due.
@@ -239,6 +267,20 @@ impl Account {
 }
 
 impl Admission {
+    /// What the request is for.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Says which purchase the request is about.
+    #[must_use]
+    pub fn about(mut self, purchase: PurchaseId) -> Self {
+        let bits = purchase.as_u128();
+        // Ids begin with the time, so both halves count. Small numbers are other requests'.
+        self.subject = ((bits >> 64) as u64 ^ bits as u64) | 1 << 63;
+        self
+    }
+
     /// Nothing was sent with it: the requests in flight are given back, the budget is not.
     pub fn ends(self) {}
 }

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How many due purchases of a caller are compared at most before one is asked about.
 pub const COMPARED_MAX: usize = 512;
 
+/// Long polls that one account holds at once, at the most.
+pub const HELD_MAX: u32 = 1_000;
+
 /// The shortest interval that a schedule may name.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -125,6 +128,8 @@ pub struct Policy {
     pub give_up_after: Duration,
     /// Whether a status request is held by the provider until something happens.
     pub long_poll: bool,
+    /// Long polls under way at once; fewer where the process may open fewer files.
+    pub held_max: u32,
 }
 
 impl Policy {
@@ -157,6 +162,7 @@ impl Policy {
             stale_after: None,
             give_up_after: Duration::from_secs(90 * 86_400),
             long_poll: false,
+            held_max: HELD_MAX,
         }
     }
 }

@@ -46,6 +46,8 @@ pub enum End {
     Aged,
     /// The journal has been unavailable for a minute.
     JournalLost,
+    /// Retention has taken the purchase.
+    Gone,
 }
 
 /// How one stream behaves.
@@ -142,6 +144,7 @@ impl Feed {
                     self.0.wake_all();
                 }
             }
+            self.0.channels.forget(self.0.clock.now());
             self.0.wheel.tick(Instant::now());
         }
     }
@@ -245,6 +248,7 @@ fn code(end: End) -> u8 {
         End::Draining => 1,
         End::Aged => 2,
         End::JournalLost => 3,
+        End::Gone => 4,
     }
 }
 
@@ -264,6 +268,7 @@ impl Inner {
             1 => Some(End::Draining),
             2 => Some(End::Aged),
             3 => Some(End::JournalLost),
+            4 => Some(End::Gone),
             _ => None,
         }
     }

@@ -1,6 +1,7 @@
 //! The service: who calls, what is asked, and what is answered. The only user of service messages.
 
 pub mod convert;
+mod deadline;
 pub mod error;
 #[doc(hidden)]
 pub mod fuzz;
@@ -29,14 +30,13 @@ use crate::{
     tracker::{Backlog, RefreshError, Tracker},
 };
 use convert::View;
+use deadline::Deadline;
+pub use deadline::{DeadlineLayer, WithDeadline};
 use error::{Failure, Reason};
 use stream::StreamLimits;
 
 /// The longest request, in bytes; a longer one is answered by the transport.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
-
-/// How much earlier than the caller's deadline its call is answered, at most.
-const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
 
 /// The rooms that the service speaks for.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ impl fmt::Debug for Service {
 /// What a request shows about itself.
 struct Call {
     caller: Caller,
-    /// When the caller stops waiting.
+    /// When the caller has to be answered.
     deadline: Option<Instant>,
 }
 
@@ -120,15 +120,11 @@ impl Service {
             let text = format!("the caller lacks the scope `{}`", words.join("` or `"));
             return Err(Failure::new(Reason::ScopeMissing, text));
         }
-        let timeout = request
-            .metadata()
-            .get("grpc-timeout")
-            .and_then(|value| value.to_str().ok());
-        let deadline = timeout.and_then(stream::timeout).map(|timeout| {
-            // tonic answers CANCELLED at the same time; the promised code has to come first.
-            Instant::now() + (timeout - (timeout / 20).min(DEADLINE_MARGIN))
-        });
-        Ok(Call { caller, deadline })
+        let deadline = request.extensions().get::<Deadline>();
+        Ok(Call {
+            caller,
+            deadline: deadline.map(|deadline| deadline.0),
+        })
     }
 
     fn view(&self, caller: &Caller) -> View {
@@ -347,6 +343,8 @@ impl Service {
             && !max_wait.is_zero()
         {
             let until = Instant::now() + max_wait;
+            // One that waits costs what a stream costs.
+            let _permit = self.limits.open(call.caller.name())?;
             self.rooms
                 .feed
                 .wait_past(id, Revision(after), until)

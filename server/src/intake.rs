@@ -13,6 +13,7 @@ mod repeat;
 mod resolve;
 mod settle;
 mod starting;
+mod telling;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -499,20 +500,16 @@ impl Inner {
     }
 
     /// Waits for an attempt to end, and tells a caller what it means.
-    async fn told(mut ended: Ending, replayed: bool) -> Result<Told, CreateError> {
-        let ended = match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone(),
-            // The attempt's task is gone without a word: it panicked.
-            Err(_) => None,
-        };
-        match ended {
-            Some(Ended::Known(purchase)) => Ok(Told::Created(Created {
+    async fn told(ended: Ending, replayed: bool) -> Result<Told, CreateError> {
+        match ended.await {
+            Ok(Ended::Known(purchase)) => Ok(Told::Created(Created {
                 purchase: *purchase,
                 replayed,
             })),
-            Some(Ended::Failed(error)) => Err(error),
-            Some(Ended::Elsewhere) => Ok(Told::Elsewhere),
-            None => Err(CreateError::Internal),
+            Ok(Ended::Failed(error)) => Err(error),
+            Ok(Ended::Elsewhere) => Ok(Told::Elsewhere),
+            // The attempt's task is gone without a word: it panicked.
+            Err(_) => Err(CreateError::Internal),
         }
     }
 }

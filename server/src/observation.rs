@@ -206,7 +206,11 @@ pub fn buyer_action(action: BuyerAction) -> Result<BuyerAction, Trouble> {
                 .sum();
             redirect.url.len() + redirect.method.len() + form
         }
-        BuyerAction::Deposit(deposit) => deposit.address.len() + deposit.network.len(),
+        BuyerAction::Deposit(deposit) => {
+            let amount = deposit.amount.as_ref();
+            let amount = amount.map_or(0, |amount| amount.value.len() + amount.unit.len());
+            deposit.address.len() + deposit.network.len() + amount
+        }
     };
     if bytes > BUYER_ACTION_BYTES_MAX {
         return Err(Trouble::unreadable(

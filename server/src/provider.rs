@@ -6,14 +6,16 @@
 
 pub mod carbon;
 pub mod devdraft;
+mod error_answer;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
-mod fixture_files;
-mod form;
+mod harmless_test;
 pub mod inabit;
 pub mod masumi;
 pub mod phygitals;
+#[cfg(test)]
+mod reading;
 mod rules;
 pub mod sweep;
 #[cfg(test)]
@@ -118,21 +120,15 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// The request that submits an order that [`Provider::check_order`] has passed.
     fn submit_request(&self, order: &Order, intent: &Intent<'_>) -> Request;
 
-    /// What the answer to a submit means, by each provider's rules. `now` is its arrival.
-    fn read_submit(&self, intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted;
-
-    /// As [`Provider::read_submit`], while the order is still at hand. Whoever has it calls this one:
-    /// Carbon's references have a part that its answers lack and that is nowhere else.
-    fn read_submit_of(
+    /// What the answer to the submit of an order means, by each provider's rules. `now` is its
+    /// arrival.
+    fn read_submit(
         &self,
         order: &Order,
         intent: &Intent<'_>,
         answer: &Response,
         now: Timestamp,
-    ) -> Submitted {
-        let _ = order;
-        self.read_submit(intent, answer, now)
-    }
+    ) -> Submitted;
 
     /// The request that looks an unclear submit up; `None` where there is no such thing.
     fn look_up_request(&self, intent: &Intent<'_>) -> Option<Request> {

@@ -1,24 +1,19 @@
 //! The only place where the parts meet: they are opened from the inside out, served, and closed
 //! from the outside in.
 
+mod files;
+mod front;
+mod keys;
+mod late;
 mod metrics;
 
-use std::{
-    collections::BTreeSet,
-    future::Future,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tillwatch_proto::{
-    FILE_DESCRIPTOR_SET, health::health_server::HealthServer,
-    v1::purchase_service_server::PurchaseServiceServer,
+    health::health_server::HealthServer, v1::purchase_service_server::PurchaseServiceServer,
 };
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::{Account, Accounts, Arrivals, BudgetStore},
@@ -30,16 +25,17 @@ use crate::{
     health::{self, HealthService, Readiness},
     identity::{Caller, Callers, Grant, Scope},
     intake::Intake,
-    journal::{Journal, JournalError, Write, sqlite::SqliteJournal},
-    listener::{self, Listener, PanicLayer},
+    journal::{Journal, JournalError, Write},
+    listener::{self, Listener},
     provider,
-    purchase::{AccountName, Secret, Timestamp},
+    purchase::{AccountName, Timestamp},
     tracker::Tracker,
     upstream::{
         Upstream,
         http::{HttpUpstream, Settings},
     },
 };
+use front::{Front, health_server};
 
 /// Open purchases read at once while recovering.
 const RECOVERED_AT_ONCE: usize = 1_000;
@@ -49,8 +45,6 @@ const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
 const RETIRED_AT_ONCE: usize = 1_000;
 /// How long a key is remembered at the least (promise C2).
 const REMNANTS_KEPT: Duration = Duration::from_secs(400 * 86_400);
-/// Files that are not connections: the database, logs, and requests to providers.
-const FILES_RESERVED: u64 = 512;
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +134,16 @@ impl House {
     /// # Errors
     /// The journal cannot be read.
     pub async fn open(parts: Parts) -> Result<Self, JournalError> {
+        let (readiness, health) = health::health().await;
+        Self::open_as(parts, readiness, Arc::new(health)).await
+    }
+
+    /// As [`House::open`], under a health that is served already.
+    async fn open_as(
+        parts: Parts,
+        readiness: Readiness,
+        health: Arc<HealthService>,
+    ) -> Result<Self, JournalError> {
         let Parts {
             clock,
             journal,
@@ -149,7 +153,6 @@ impl House {
             limits,
             retention,
         } = parts;
-        let (readiness, health) = health::health().await;
         let feed = Feed::new(Arc::clone(&journal), clock.clone());
         let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts);
         tracker.count_watchers({
@@ -193,7 +196,7 @@ impl House {
             rooms,
             limits,
             readiness,
-            health: Arc::new(health),
+            health,
             work,
         })
     }
@@ -206,8 +209,7 @@ impl House {
 
     /// The health service of this house.
     pub fn health(&self) -> HealthServer<HealthService> {
-        HealthServer::from_arc(Arc::clone(&self.health))
-            .max_decoding_message_size(grpc::REQUEST_BYTES_MAX)
+        health_server(&self.health)
     }
 
     /// Ends the streams, then waits for submits and polls whose answers must be kept.
@@ -385,69 +387,6 @@ pub fn callers(configured: &[config::Caller]) -> Callers {
         })
 }
 
-/// The keys beside the database, made where there are none, or those that are configured.
-fn keyring(config: &Config, clock: &Clock) -> Result<Keyring, StartError> {
-    let beside = || {
-        let mut name = config.store.database.clone().into_os_string();
-        name.push(".fingerprint-keys");
-        PathBuf::from(name)
-    };
-    let path = config
-        .store
-        .fingerprint_key_file
-        .clone()
-        .unwrap_or_else(beside);
-    let file = |source| StartError::File {
-        path: path.clone(),
-        source,
-    };
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => Secret::new(text),
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound
-                && config.store.fingerprint_key_file.is_none() =>
-        {
-            if config.store.database.exists() {
-                tracing::warn!(
-                    path = %path.display(),
-                    "the database has lost its fingerprint keys: repeats of keys used so far will \
-                     be refused until the file is back"
-                );
-            }
-            let id = format!("k{}", clock.now().as_millis());
-            let made = Keyring::new_file(&id, clock.bytes());
-            write_private(&path, made.expose()).map_err(file)?;
-            made
-        }
-        Err(error) => return Err(file(error)),
-    };
-    Keyring::parse(&text).map_err(|source| StartError::Fingerprints {
-        path: path.clone(),
-        source,
-    })
-}
-
-/// Writes a file that its owner alone can read, durably before it has its name.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
-}
-
 async fn listen(address: &config::Address) -> Result<Listener, StartError> {
     let (bound, text) = match address {
         config::Address::Tcp(address) => (Listener::tcp(address).await, address.clone()),
@@ -472,106 +411,40 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 /// # Errors
 /// See [`StartError`]; nothing is served then.
 pub async fn run_with(
-    config: Config,
+    mut config: Config,
     shutdown: impl Future<Output = ()>,
     bound: impl FnOnce(&str),
 ) -> Result<(), StartError> {
-    let clock = Clock::system();
     let file_limit = listener::raise_file_limit();
-    let connections =
-        listener::connections_within(config.limits.connections, file_limit, FILES_RESERVED);
+    let connections = files::share(&mut config.accounts, config.limits.connections, file_limit);
     // Bound first: a second process with the same settings ends before it touches anything.
     let grpc = listen(&config.listen.grpc).await?;
     let ops = match &config.listen.ops {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let keyring = keyring(&config, &clock)?;
-    let journal: Arc<dyn Journal> =
-        Arc::new(SqliteJournal::open(&config.store.database, &clock).await?);
-    let accounts = open_accounts(&config.accounts, &journal, &clock, http).await?;
-    let house = House::open(Parts {
-        clock,
-        journal,
-        keyring,
-        accounts,
-        callers: callers(&config.callers),
-        limits: grpc::Limits {
-            streams: config.limits.streams,
-            streams_per_caller: config.limits.streams_per_caller,
-            stream_age: config.listen.stream_age,
-        },
-        retention: config.store.retention,
-    })
-    .await?;
-    tracing::info!(address = grpc.address(), "gRPC");
-    bound(&grpc.address());
-    serve(house, grpc, ops, &config, connections, shutdown).await
-}
-
-async fn serve(
-    house: House,
-    grpc: Listener,
-    ops: Option<Listener>,
-    config: &Config,
-    connections: u32,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), StartError> {
-    let (stop, close) = (CancellationToken::new(), CancellationToken::new());
-    let mut router = listener::server()
-        .layer(PanicLayer)
-        .add_service(house.service())
-        .add_service(house.health());
-    if config.listen.reflection {
-        let builder = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-                // Errors carry these: with them a generic client shows a reason, not bytes.
-                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        };
-        let (v1, v1alpha) = (builder().build_v1(), builder().build_v1alpha());
-        router = router
-            .add_service(v1.map_err(|_| StartError::Descriptors)?)
-            .add_service(v1alpha.map_err(|_| StartError::Descriptors)?);
+    let (grpc_at, ops_at) = (grpc.address(), ops.as_ref().map(Listener::address));
+    let (readiness, health) = health::health().await;
+    let front = Front::new(readiness, health);
+    let mut serving = std::pin::pin!(front.serve(&config, grpc, connections)?);
+    let _operators = front.operate(ops, connections);
+    let mut shutdown = std::pin::pin!(shutdown);
+    let opened = tokio::select! {
+        served = &mut serving => return served.map_err(StartError::Serving),
+        () = &mut shutdown => return Ok(()),
+        opened = front.open(&config) => opened,
+    };
+    let house = opened?;
+    tracing::info!(address = grpc_at, "gRPC");
+    if let Some(address) = ops_at {
+        tracing::info!(address, "operations");
     }
-    let incoming = grpc.incoming(connections, close.clone());
-    let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-    let mut operators = JoinSet::new();
-    if let Some(ops) = ops {
-        tracing::info!(address = ops.address(), "operations");
-        let incoming = ops.incoming(connections, close.clone());
-        let figures = house.figures.clone();
-        let page = Arc::new(move || (crate::telemetry::metrics::CONTENT_TYPE, figures.text()));
-        let routes = crate::health::operations(&house.readiness, house.health(), page);
-        let stop = stop.clone();
-        operators.spawn(async move {
-            let served = listener::server()
-                .add_routes(routes)
-                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the operations listener failed");
-            }
-        });
-    }
-    let mut serving = std::pin::pin!(serving);
+    bound(&grpc_at);
     tokio::select! {
         served = &mut serving => return served.map_err(StartError::Serving),
         () = shutdown => {}
     }
-    let limit = tokio::time::Instant::now() + config.listen.drain;
-    // Readiness turns first, streams end, and what has been sent to a provider is heard.
-    let drained = tokio::time::timeout_at(limit, house.drain()).await;
-    if drained.is_err() {
-        tracing::warn!("requests to providers were still under way when the drain ended");
-    }
-    let left = limit.saturating_duration_since(tokio::time::Instant::now());
-    match listener::drain(serving, &stop, &close, left).await {
-        listener::Drained::Whole(_) => tracing::info!("drained"),
-        listener::Drained::Closed(_) => tracing::info!("drained; connections were closed"),
-        listener::Drained::Abandoned => tracing::warn!("gave up on open connections"),
-    }
-    operators.shutdown().await;
-    house.close().await;
+    front.drain(house, serving, config.listen.drain).await;
     Ok(())
 }
 

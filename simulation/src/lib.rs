@@ -4,9 +4,10 @@
 //! memory, lets callers create and watch by real gRPC while the network parts, connections break,
 //! the disk refuses and the process dies, and then checks every history against the journal.
 //!
-//! All faults, lives and delays follow from the seed. What does not is the order of things that are
-//! ready at the very same moment, where the libraries beneath draw from the process's own entropy;
-//! so most seeds replay exactly, and a failing one that does not is run several times.
+//! A seed is the same run each time, so a failing one replays. All faults, lives and delays are drawn
+//! from it. What wakes several tasks at once wakes them in the order in which they came, and nothing
+//! on the way is visited in hash order: tokio's `watch` and its `select!` without `biased` draw from
+//! the process's own entropy, so the service uses neither where more than one may be waiting.
 //!
 //! The network is this crate's own and not turmoil's: there every host's clock moves by fixed
 //! steps, and a run of hours, which horizons and deadlines need, would be millions of them. On one

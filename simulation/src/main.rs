@@ -20,9 +20,6 @@ struct Arguments {
     /// One seed, replayed; `TILLWATCH_SIMULATION_LOG` (such as `debug`) shows the service's log.
     #[arg(long)]
     seed: Option<u64>,
-    /// How often the one seed is run, at most; it ends with the first run that fails.
-    #[arg(long, default_value_t = 1)]
-    times: u64,
     /// Seeds from A up to B, without B.
     #[arg(long, value_parser = seeds, conflicts_with = "seed")]
     seeds: Option<(u64, u64)>,
@@ -56,13 +53,7 @@ fn main() -> ExitCode {
             if seed >= to {
                 return (runs, total);
             }
-            let mut outcome = run(seed);
-            for _ in 1..arguments.times {
-                if !outcome.violations.is_empty() {
-                    break;
-                }
-                outcome = run(seed);
-            }
+            let outcome = run(seed);
             report(&outcome);
             runs += 1;
             total.purchases += outcome.purchases;
@@ -112,7 +103,7 @@ fn report(outcome: &Outcome) {
     }
     if !outcome.violations.is_empty() {
         eprintln!(
-            "replay: cargo run -p tillwatch-simulation -- --seed {} --times 20",
+            "replay: cargo run -p tillwatch-simulation -- --seed {}",
             outcome.seed
         );
     }

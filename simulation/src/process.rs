@@ -60,6 +60,7 @@ impl Process {
         let house = House::open(parts).await.unwrap();
         let router = listener::server()
             .layer(PanicLayer)
+            .layer(grpc::DeadlineLayer)
             .add_service(house.service())
             .add_service(house.health());
         let incoming = UnboundedReceiverStream::new(world.network.listen());

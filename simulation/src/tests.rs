@@ -3,7 +3,7 @@
 use crate::run;
 
 /// Seeds of one test run; more by the command.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 400;
 
 /// Promises S1 to S6, P2 to P5, C1 and C2, in every history of every seed.
 #[test]
@@ -27,7 +27,7 @@ fn every_history_of_every_seed_keeps_the_promises() {
     for outcome in &failed {
         eprintln!("seed {}: {:#?}", outcome.seed, outcome.violations);
         eprintln!(
-            "replay: cargo run -p tillwatch-simulation -- --seed {} --times 20",
+            "replay: cargo run -p tillwatch-simulation -- --seed {}",
             outcome.seed
         );
     }
@@ -35,13 +35,11 @@ fn every_history_of_every_seed_keeps_the_promises() {
     assert_eq!(seeds, Vec::<u64>::new(), "seeds with broken promises");
 }
 
-/// A seed draws the same orders and the same promises hold each time. Its faults can meet other
-/// moments: the order of wake-ups within one instant is not drawn from the seed.
+/// What was wrong once is wrong again. The seeds are those that once differed, each by another of
+/// the causes that `lib.rs` names.
 #[test]
-fn a_seed_orders_the_same_purchases_each_time() {
-    for seed in [1, 2, 3] {
-        let (first, second) = (run(seed), run(seed));
-        assert_eq!(first.purchases, second.purchases, "seed {seed}");
-        assert_eq!(first.violations, second.violations, "seed {seed}");
+fn a_seed_is_the_same_run_each_time() {
+    for seed in [1, 3, 4, 5, 6, 12, 15, 20] {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
     }
 }

@@ -24,7 +24,7 @@ use tillwatch_server::{
     journal::{Journal as _, Record, memory::MemoryJournal},
     purchase::{State, Timestamp},
 };
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{sync::SetOnce, task::JoinSet, time::Instant};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
@@ -83,7 +83,7 @@ pub struct World {
     actors: Mutex<JoinSet<()>>,
     outcome: Mutex<Outcome>,
     acknowledged: Mutex<Vec<Acknowledged>>,
-    quiet: watch::Sender<bool>,
+    quiet: SetOnce<()>,
     is_over: AtomicBool,
 }
 
@@ -108,7 +108,7 @@ async fn simulate(seed: u64) -> Outcome {
     process = storm(&world, process).await;
     world.providers.calm();
     world.journal.fail_writes(false);
-    world.quiet.send_replace(true);
+    world.quiet.set(()).unwrap();
     let limit = Instant::now() + QUIET_MAX;
     let mut settles = Instant::now() + Duration::from_secs(1_800);
     while Instant::now() < limit && !world.is_settled().await {
@@ -239,7 +239,7 @@ impl World {
                 ..Outcome::default()
             }),
             acknowledged: Mutex::default(),
-            quiet: watch::Sender::new(false),
+            quiet: SetOnce::new(),
             is_over: AtomicBool::new(false),
         }
     }
@@ -293,12 +293,12 @@ impl World {
     }
 
     pub fn is_quiet(&self) -> bool {
-        *self.quiet.borrow()
+        self.quiet.initialized()
     }
 
     /// Returns once the storm is over.
     pub async fn quiet(&self) {
-        drop(self.quiet.subscribe().wait_for(|quiet| *quiet).await);
+        self.quiet.wait().await;
     }
 
     pub fn is_over(&self) -> bool {

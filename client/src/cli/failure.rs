@@ -69,7 +69,8 @@ impl Failure {
             Self::Client(error) => lines.extend(details(error)),
             Self::Create { error, key } => {
                 lines.extend(details(error));
-                if error.is_transient() {
+                // What the service does not know itself may have bought as well.
+                if error.is_transient() || matches!(error, Error::Server(_)) {
                     let key = plain(key);
                     lines.push(format!(
                         "  the purchase may exist: repeat with --key {key}, never with another"
@@ -161,6 +162,7 @@ mod tests {
             );
         };
         check(Error::Deadline(refusal()), true);
+        check(Error::Server(refusal()), true);
         check(Error::Refused(refusal()), false);
     }
 

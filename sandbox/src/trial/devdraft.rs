@@ -88,8 +88,8 @@ async fn answers_have_the_fixtures_shapes() {
 #[tokio::test]
 async fn a_bank_intent_is_made_too() {
     let sandbox = still().await;
-    let body = json!({
-        "sourcePaymentRail": "ach_push", "sourceCurrency": "usd", "destinationCurrency": "usdc",
+    let mut body = json!({
+        "sourcePaymentRail": "ach_push", "sourceCurrency": "usd", "destinationCurrency": "pyusd",
         "destinationNetwork": "ethereum", "ach_reference": "INV1",
     });
     let path = "/devdraft/api/v0/payment-intents/bank";
@@ -99,6 +99,11 @@ async fn a_bank_intent_is_made_too() {
     assert_eq!(reply.status, 201);
     assert_eq!(reply.json()["source"]["payment_rail"], "ach_push");
     assert_eq!(reply.json()["amount"], Value::Null);
+    body["destinationCurrency"] = Value::Null;
+    let reply = send(&sandbox, "POST", path, &[KEY, SECRET], &body.to_string())
+        .await
+        .unwrap();
+    assert_eq!(reply.status, 400);
 }
 
 #[tokio::test]

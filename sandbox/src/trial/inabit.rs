@@ -77,6 +77,33 @@ async fn answers_have_the_fixtures_shapes() {
 }
 
 #[tokio::test]
+async fn only_what_has_a_price_is_asked_for() {
+    let sandbox = still().await;
+    let table = [
+        (json!({ "fiatAmount": 2.5, "fiatCurrency": "USD" }), 201),
+        (
+            json!({ "fiatAmount": 2.5, "fiatCurrency": "EUR", "subTitle": null }),
+            201,
+        ),
+        (
+            json!({ "fiatAmount": 2.5, "fiatCurrency": "USD", "title": 7 }),
+            400,
+        ),
+        (json!({ "fiatAmount": 2.5 }), 400),
+        (json!({ "fiatCurrency": "USD" }), 400),
+    ];
+    for (body, expected) in table {
+        let reply = send(&sandbox, "POST", CREATE, &[WIDGET], &body.to_string()).await;
+        let reply = reply.unwrap();
+        assert_eq!(reply.status, expected, "{body} {}", reply.text);
+        if let Some(id) = reply.json()["data"]["id"].as_str() {
+            let shown = read(&sandbox, id).await.json();
+            assert_eq!(shown["data"]["subTitle"], Value::Null, "{body}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_duplicate_is_a_new_purchase_and_both_are_found() {
     let sandbox = still().await;
     let first = create(&sandbox, "2.5").await.json();

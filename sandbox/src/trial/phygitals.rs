@@ -35,6 +35,23 @@ async fn poll(sandbox: &Sandbox, session_id: &str) -> (u16, Value) {
 }
 
 #[tokio::test]
+async fn a_voucher_or_a_permit_takes_the_place_of_transactions() {
+    let sandbox = still().await;
+    for (field, value, expected) in [
+        ("voucher_id", json!("v"), 200),
+        ("permit_data", json!({ "value": "1" }), 200),
+        ("voucher_id", Value::Null, 400),
+    ] {
+        let mut body: Value = serde_json::from_str(&order("paid")).unwrap();
+        body["txs"] = json!([]);
+        body[field] = value;
+        let path = "/phygitals/api/vm/buy/crypto";
+        let reply = send(&sandbox, "POST", path, &[KEY], &body.to_string()).await;
+        assert_eq!(reply.unwrap().status, expected, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn answers_have_the_fixtures_shapes() {
     let sandbox = still().await;
     let created = create(&sandbox, "paid").await;

@@ -2,20 +2,21 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Arrivals, Figures, Outcome};
+use super::{
+    Arrivals, Figures, Outcome,
+    class::{Class, Denied, Refusal},
+};
 use crate::{
     cadence::{
         Policy,
         adaptive::Adaptive,
-        budget::{Breaker, Gate, Pace, backoff},
+        budget::{Blame, Breaker, Gate, Pace, backoff},
     },
     observation::Trouble,
     purchase::Timestamp,
-    upstream::{Response, UpstreamError, rate_headers},
+    upstream::{Response, UpstreamError, rate_headers, retry_after},
 };
 
-/// Long polls that one account may hold at once.
-const HELD_MAX: u32 = 1_000;
 /// How far ahead budget is kept in the store, so that not every request is a write.
 const KEPT_AHEAD: Duration = Duration::from_secs(5);
 /// The wait after a 429 that names none; doubled while they come in a row.
@@ -24,93 +25,16 @@ const THROTTLED_BASE: Duration = Duration::from_secs(1);
 const THROTTLED_MAX: Duration = Duration::from_secs(60);
 /// How often an account whose credentials are refused is tried.
 const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
-
-/// What a request is for. Creates go first; the others share what is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// A create, an adoption's first read, or a repeat of a create.
-    Create,
-    /// A look-up of an unclear create.
-    LookUp,
-    /// A read of one open purchase.
-    Poll,
-    /// A read of one purchase after its end: at most a fifth of the budget.
-    AfterTerminal,
-    /// A caller's wish to be told now: at most a quarter of the budget.
-    Refresh,
-    /// A page of many purchases: at most half of the budget, and before single polls.
-    Sweep,
-}
-
-impl Class {
-    /// The word in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::LookUp => "look_up",
-            Self::Poll => "poll",
-            Self::AfterTerminal => "after_terminal",
-            Self::Refresh => "refresh",
-            Self::Sweep => "sweep",
-        }
-    }
-
-    /// Whether the provider holds such a request until something happens.
-    pub(super) fn is_held(self, policy: &Policy) -> bool {
-        policy.long_poll && self != Self::Create
-    }
-}
-
-/// Why a request may not be made now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The budget is spent, or the provider asked for a pause.
-    Throttled {
-        /// When to try again.
-        retry_at: Timestamp,
-    },
-    /// As many requests are in flight as may be.
-    Busy {
-        /// When to look again, if no answer comes before.
-        retry_at: Timestamp,
-    },
-    /// The breaker is open.
-    Unreachable {
-        /// When to try again.
-        retry_at: Timestamp,
-    },
-    /// The credentials are refused.
-    Unauthorized {
-        /// When to try again.
-        retry_at: Timestamp,
-    },
-    /// The store could not keep what would be spent.
-    BudgetUnkept {
-        /// When to try again.
-        retry_at: Timestamp,
-    },
-}
-
-impl Refusal {
-    /// When to try again.
-    pub fn retry_at(self) -> Timestamp {
-        match self {
-            Self::Throttled { retry_at }
-            | Self::Busy { retry_at }
-            | Self::Unreachable { retry_at }
-            | Self::Unauthorized { retry_at }
-            | Self::BudgetUnkept { retry_at } => retry_at,
-        }
-    }
-}
-
-/// Why [`Live::admit`] did not admit.
-pub(super) enum Denied {
-    /// Not now.
-    Refused(Refusal),
-    /// Arrival times must be kept first.
-    Unkept,
-}
+/// How long polls leave the budget to creates beyond the time at which a refused one was told to
+/// come back.
+const CREATE_AWAITED: Duration = Duration::from_secs(5);
+/// The longest between two requests that rate headers ask for while something is left: clocks
+/// differ, and a wrong one must not stop polling.
+const STEERED_MAX: Duration = Duration::from_secs(60);
+/// The parts of the budget: of purchases after their end, of callers' wishes, of pages.
+const AFTER_TERMINAL_PART: u32 = 5;
+const REFRESHES_PART: u32 = 4;
+const SWEEPS_PART: u32 = 2;
 
 /// How an account is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,18 +86,28 @@ pub(super) struct Live {
     kept: Arrivals,
     /// Creates that wait for a slot.
     creates_waiting: u32,
+    /// Until when polls leave the budget to a create that was refused for lack of it.
+    create_awaited: Option<Timestamp>,
     /// Sweeps that wait for a slot.
     sweeps_waiting: u32,
     in_flight: u32,
     in_flight_max: u32,
     held: u32,
+    held_max: u32,
     breaker: Breaker,
+    /// Numbers for requests that are about nothing else that has one.
+    subjects: u64,
     /// The provider asked for a pause until then.
     paused_until: Option<Timestamp>,
+    /// What the provider's rate headers have left is spread over their window.
+    steered: Option<Steered>,
     /// 429s in a row.
     throttles: u32,
-    /// The credentials are refused; the next probe is at this time.
+    /// Reads are refused their credentials; the next probe is at this time.
     unauthorized_until: Option<Timestamp>,
+    /// When a create was refused them. It can have other ones than reads (Inabit), or ask for more
+    /// rights or another network (Masumi), so it is told and holds no read up.
+    create_refused: Option<Timestamp>,
     /// The words of the last failure.
     trouble: String,
     /// When the requests of the last minute were made.
@@ -181,28 +115,40 @@ pub(super) struct Live {
     figures: Figures,
 }
 
+/// A window of the provider's with little left.
+#[derive(Debug, Clone, Copy)]
+struct Steered {
+    until: Timestamp,
+    /// Before which no request but a create is made.
+    next: Timestamp,
+    every: Duration,
+}
+
 impl Live {
     pub(super) fn new(policy: &Policy) -> Self {
         let limit = policy.requests_per_minute;
-        // A share of an unlimited budget is unlimited; a share of a limited one is at least 1.
-        let share = |part: u32| Pace::new(if limit == 0 { 0 } else { (limit / part).max(1) });
         Self {
             requests: Pace::new(limit),
             limit: Adaptive::new(limit),
             creates: Pace::new(policy.creates_per_minute),
-            after_terminal: share(5),
-            refreshes: share(4),
-            sweeps: share(2),
+            after_terminal: Pace::share(limit, AFTER_TERMINAL_PART),
+            refreshes: Pace::share(limit, REFRESHES_PART),
+            sweeps: Pace::share(limit, SWEEPS_PART),
             kept: Arrivals::default(),
             creates_waiting: 0,
+            create_awaited: None,
             sweeps_waiting: 0,
             in_flight: 0,
             in_flight_max: policy.max_in_flight,
             held: 0,
+            held_max: policy.held_max,
             breaker: Breaker::default(),
+            subjects: 0,
             paused_until: None,
+            steered: None,
             throttles: 0,
             unauthorized_until: None,
+            create_refused: None,
             trouble: String::new(),
             recent: VecDeque::new(),
             figures: Figures::default(),
@@ -218,15 +164,20 @@ impl Live {
     /// The count of those of a class that wait, where others make way for it.
     pub(super) fn waiting(&mut self, class: Class) -> Option<&mut u32> {
         match class {
-            Class::Create => Some(&mut self.creates_waiting),
+            Class::Create | Class::Adopt => Some(&mut self.creates_waiting),
             Class::Sweep => Some(&mut self.sweeps_waiting),
             Class::LookUp | Class::Poll | Class::AfterTerminal | Class::Refresh => None,
         }
     }
 
     /// Takes one request's share of everything, or says why not.
-    pub(super) fn admit(&mut self, class: Class, held: bool, now: Timestamp) -> Result<(), Denied> {
-        let is_create = class == Class::Create;
+    /// Returns a number for what it is about.
+    pub(super) fn admit(
+        &mut self,
+        class: Class,
+        held: bool,
+        now: Timestamp,
+    ) -> Result<u64, Denied> {
         self.recover(now);
         if let Some(retry_at) = self.paused_until.filter(|until| now < *until) {
             return Err(Denied::Refused(Refusal::Throttled { retry_at }));
@@ -238,7 +189,7 @@ impl Live {
         // A create is a probe itself: somebody who mended the credentials tries it first.
         if let Some(retry_at) = self
             .unauthorized_until
-            .filter(|until| now < *until && !is_create)
+            .filter(|until| now < *until && !class.is_first())
         {
             return Err(Denied::Refused(Refusal::Unauthorized { retry_at }));
         }
@@ -254,24 +205,52 @@ impl Live {
         if gate == Gate::Probe {
             self.breaker.probe_begins();
         }
-        if let Some(until) = &mut self.unauthorized_until {
+        if let Some(until) = &mut self.unauthorized_until
+            && !class.is_first()
+        {
             *until = now.plus(UNAUTHORIZED_PROBE);
         }
-        Ok(())
+        if class == Class::Sweep {
+            // A page is a page, wherever it begins.
+            return Ok(0);
+        }
+        self.subjects += 1;
+        Ok(self.subjects)
+    }
+
+    /// A create was refused for lack of budget, and told to come back: the budget is left to it.
+    pub(super) fn create_refused(&mut self, refusal: Refusal) {
+        if let Refusal::Throttled { retry_at } = refusal {
+            self.create_awaited = Some(retry_at.plus(CREATE_AWAITED));
+        }
     }
 
     /// Lets a pace that was slowed down rise again in its time.
     fn recover(&mut self, now: Timestamp) {
         if self.limit.is_slowed() {
-            self.requests.set_limit(self.limit.limit(now));
+            self.slow(now);
         }
+    }
+
+    /// Sets all paces by the limit that holds now.
+    fn slow(&mut self, now: Timestamp) {
+        let limit = self.limit.limit(now);
+        self.requests.set_limit(limit, 1);
+        self.after_terminal.set_limit(limit, AFTER_TERMINAL_PART);
+        self.refreshes.set_limit(limit, REFRESHES_PART);
+        self.sweeps.set_limit(limit, SWEEPS_PART);
+    }
+
+    /// Whether requests but creates are held back, and not by the budget.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.breaker.is_open() || self.unauthorized_until.is_some()
     }
 
     /// Whether one more request may be in flight. Creates may use the last eighth alone.
     fn room(&self, class: Class, held: bool, now: Timestamp) -> Result<(), Denied> {
         let full = if held {
-            self.held >= HELD_MAX
-        } else if class == Class::Create {
+            self.held >= self.held_max
+        } else if class.is_first() {
             self.in_flight >= self.in_flight_max
         } else {
             self.in_flight >= (self.in_flight_max - self.in_flight_max / 8).max(1)
@@ -286,13 +265,22 @@ impl Live {
 
     fn earliest(&self, class: Class, now: Timestamp) -> Timestamp {
         // Half of the burst is for creates alone, so that one goes at once after any polling.
-        let part = if class == Class::Create { 1000 } else { 500 };
-        let requests = self.requests.earliest(now, part);
+        let part = if class.is_first() { 1000 } else { 500 };
+        let mut requests = self.requests.earliest(now, part);
+        if !class.is_first()
+            && let Some(steered) = self.steered.filter(|steered| now < steered.until)
+        {
+            requests = requests.max(steered.next);
+        }
         match class {
             Class::Create => requests.max(self.creates.earliest(now, 1000)),
-            // Polls make way for a create that waits.
+            Class::Adopt => requests,
+            // Polls make way for a create that waits, or was told to come back.
             _ if self.creates_waiting > 0 && !self.requests.is_unlimited() => {
                 requests.max(now.plus(Duration::from_millis(50)))
+            }
+            _ if self.create_awaited.is_some_and(|until| now < until) => {
+                requests.max(now.plus(Duration::from_millis(250)))
             }
             Class::AfterTerminal => requests.max(self.after_terminal.earliest(now, 1000)),
             Class::Refresh => requests.max(self.refreshes.earliest(now, 1000)),
@@ -354,12 +342,17 @@ impl Live {
 
     fn take(&mut self, class: Class, held: bool, now: Timestamp) {
         self.requests.take(now);
+        if class.is_first() {
+            self.create_awaited = None;
+        } else if let Some(steered) = &mut self.steered {
+            steered.next = now.plus(steered.every);
+        }
         match class {
             Class::Create => self.creates.take(now),
             Class::AfterTerminal => self.after_terminal.take(now),
             Class::Refresh => self.refreshes.take(now),
             Class::Sweep => self.sweeps.take(now),
-            Class::LookUp | Class::Poll => {}
+            Class::Adopt | Class::LookUp | Class::Poll => {}
         }
         *(if held {
             &mut self.held
@@ -395,47 +388,84 @@ impl Live {
         *self.figures.requests.entry((class, outcome)).or_default() += 1;
     }
 
-    /// An answer of any status arrived.
+    /// An answer of any status arrived to a request about `subject`.
     pub(super) fn answered(
         &mut self,
         class: Class,
+        subject: u64,
         response: &Response,
         now: Timestamp,
         jitter: impl FnOnce(Duration) -> Duration,
     ) {
-        if let Some(until) = rate_headers::spent_until(&response.headers, now) {
-            self.pause(until);
-        }
+        self.steer(response, now);
         // Counted by the status alone, so that it counts whatever the request was for.
         match (response.status, class) {
             // One damaged row fails a whole page (recorded of Masumi) while single reads work.
             (500.., Class::Sweep) => self.breaker.probe_dropped(),
-            (500.., _) => self.breaker.failed(now, jitter),
+            (500.., _) => self.breaker.failed(Blame::Subject(subject), now, jitter),
             _ => self.breaker.succeeded(),
         }
-        if !matches!(response.status, 401 | 403) {
+        // Neither a gateway's failure nor a throttle says that the credentials are good.
+        let is_accepted = response.status < 500 && !matches!(response.status, 401 | 403 | 429);
+        if is_accepted && !class.is_first() {
             self.unauthorized_until = None;
+            let is_old = |at: &Timestamp| now.since(*at) >= UNAUTHORIZED_PROBE;
+            self.create_refused = self.create_refused.filter(|at| !is_old(at));
+        } else if is_accepted {
+            (self.unauthorized_until, self.create_refused) = (None, None);
         }
         if response.status != 429 {
             self.throttles = 0;
         }
     }
 
-    /// No answer arrived.
+    /// Follows what an answer's headers say about the requests to come.
+    fn steer(&mut self, response: &Response, now: Timestamp) {
+        if response.status == 503
+            && let Some(wait) = retry_after::of(&response.headers, now)
+        {
+            self.pause(now.plus(wait));
+        }
+        let Some(left) = rate_headers::left(&response.headers, now) else {
+            return;
+        };
+        // Of the requests under way, perhaps none is counted yet; this one is.
+        let others = (self.in_flight + self.held).saturating_sub(1);
+        let spare = left.requests.saturating_sub(others).max(1);
+        let every = (left.until.since(now) / spare).min(STEERED_MAX);
+        self.steered = Some(Steered {
+            until: left.until,
+            next: now.plus(every).min(left.until),
+            every,
+        });
+        if left.requests == 0 {
+            self.pause(left.until);
+        }
+    }
+
+    /// No answer arrived to a request about `subject`.
     pub(super) fn failed(
         &mut self,
+        subject: u64,
         error: &UpstreamError,
         now: Timestamp,
         jitter: impl FnOnce(Duration) -> Duration,
     ) {
         self.trouble = error.to_string();
-        self.breaker.failed(now, jitter);
+        let blame = match error {
+            UpstreamError::NotConnected(_) => Blame::Provider,
+            // One purchase's answer can be too large, or take too long.
+            UpstreamError::Lost(_) | UpstreamError::Unusable(_) => Blame::Subject(subject),
+        };
+        self.breaker.failed(blame, now, jitter);
     }
 
     /// What the provider's file made of an answer. Failures were counted when it arrived.
-    pub(super) fn learn(&mut self, trouble: &Trouble, now: Timestamp) {
+    pub(super) fn learn(&mut self, class: Class, trouble: &Trouble, now: Timestamp) {
         match trouble {
             Trouble::Throttled { retry_after } => {
+                // One that names no wait, or none at all, leaves it to this service to find one.
+                let retry_after = retry_after.filter(|wait| !wait.is_zero());
                 let own = backoff(THROTTLED_BASE, self.throttles, THROTTLED_MAX);
                 let is_first = self.throttles == 0;
                 self.throttles = self.throttles.saturating_add(1);
@@ -443,7 +473,7 @@ impl Live {
                     self.forget(now);
                     let recent = u32::try_from(self.recent.len()).unwrap_or(u32::MAX);
                     self.limit.throttled(recent, now);
-                    self.requests.set_limit(self.limit.limit(now));
+                    self.slow(now);
                 }
                 self.pause(now.plus(retry_after.unwrap_or(own)));
                 self.trouble = match self.limit.limit(now) {
@@ -454,7 +484,11 @@ impl Live {
                 };
             }
             Trouble::Unauthorized => {
-                self.unauthorized_until = Some(now.plus(UNAUTHORIZED_PROBE));
+                if class.is_first() {
+                    self.create_refused = Some(now);
+                } else {
+                    self.unauthorized_until = Some(now.plus(UNAUTHORIZED_PROBE));
+                }
                 self.trouble = "the provider refuses the credentials".to_owned();
             }
             Trouble::Unreachable { why, .. } => self.trouble.clone_from(why),
@@ -478,7 +512,7 @@ impl Live {
         self.forget(now);
         self.recover(now);
         let paused = self.paused_until.is_some_and(|until| now < until);
-        let health = if self.unauthorized_until.is_some() {
+        let health = if self.unauthorized_until.is_some() || self.create_refused.is_some() {
             Health::Unauthorized
         } else if paused
             || self.limit.is_slowed()

@@ -1,5 +1,7 @@
 //! What an account lets through, in virtual time.
 
+mod trouble;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -36,10 +38,14 @@ async fn open(policy: Policy, status: u16, store: &Arc<Kept>) -> Arc<Account> {
     open_at(policy, status, store, &clock).await
 }
 
-async fn open_at(policy: Policy, status: u16, store: &Arc<Kept>, clock: &Clock) -> Arc<Account> {
+fn devdraft() -> Arc<dyn Provider> {
     let registered = crate::provider::registered("devdraft").unwrap();
     let secret = |name: &&str| ((*name).to_owned(), crate::purchase::Secret::new("x"));
-    let provider = (registered.build)(&registered.secrets.iter().map(secret).collect()).unwrap();
+    (registered.build)(&registered.secrets.iter().map(secret).collect()).unwrap()
+}
+
+async fn open_at(policy: Policy, status: u16, store: &Arc<Kept>, clock: &Clock) -> Arc<Account> {
+    let provider = devdraft();
     let answer = move |_| async move { Ok(json_response(status, &serde_json::json!({}))) };
     let clock = clock.clone();
     let store: Arc<dyn BudgetStore> = Arc::clone(store) as _;
@@ -94,8 +100,9 @@ async fn no_account_exceeds_its_requests_per_minute_over_restarts() {
 async fn no_account_exceeds_its_requests_per_minute_in_crash_loops() {
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-    const CLASSES: [Class; 5] = [
+    const CLASSES: [Class; 6] = [
         Class::Create,
+        Class::Adopt,
         Class::LookUp,
         Class::Poll,
         Class::AfterTerminal,
@@ -140,7 +147,7 @@ async fn an_account_slows_down_where_a_provider_throttles_without_a_word() {
     for _ in 0..90 {
         forever(&account, Class::Poll).await;
     }
-    account.learn(&Trouble::Throttled { retry_after: None });
+    account.learn(Class::Poll, &Trouble::Throttled { retry_after: None });
     let slowed = account.snapshot();
     assert!(
         (40..=50).contains(&slowed.requests_per_minute),
@@ -162,9 +169,8 @@ async fn an_account_slows_down_where_a_provider_throttles_without_a_word() {
 #[tokio::test(start_paused = true)]
 async fn a_throttle_that_says_how_long_lowers_no_limit() {
     let account = open(policy(100), 429, &Arc::default()).await;
-    account.learn(&Trouble::Throttled {
-        retry_after: Some(Duration::from_secs(1)),
-    });
+    let retry_after = Some(Duration::from_secs(1));
+    account.learn(Class::Poll, &Trouble::Throttled { retry_after });
     assert_eq!(account.snapshot().requests_per_minute, 100);
 }
 
@@ -203,9 +209,8 @@ async fn a_throttle_pauses_the_whole_account_for_as_long_as_it_says() {
     let account = open(policy(0), 429, &Arc::default()).await;
     let mut admission = forever(&account, Class::Poll).await;
     account.ask(&mut admission, request()).await.unwrap();
-    account.learn(&Trouble::Throttled {
-        retry_after: Some(Duration::from_secs(45)),
-    });
+    let retry_after = Some(Duration::from_secs(45));
+    account.learn(Class::Poll, &Trouble::Throttled { retry_after });
     let refusal = account.try_admit(Class::Create).await.unwrap_err();
     let retry_at = account.clock.now().plus(Duration::from_secs(45));
     assert_eq!(refusal, Refusal::Throttled { retry_at });
@@ -217,7 +222,7 @@ async fn a_throttle_pauses_the_whole_account_for_as_long_as_it_says() {
 #[tokio::test(start_paused = true)]
 async fn refused_credentials_are_tried_once_a_minute_and_recover() {
     let account = open(policy(0), 200, &Arc::default()).await;
-    account.learn(&Trouble::Unauthorized);
+    account.learn(Class::Poll, &Trouble::Unauthorized);
     assert_eq!(account.snapshot().health, Health::Unauthorized);
     assert!(matches!(
         account.try_admit(Class::Poll).await,

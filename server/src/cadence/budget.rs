@@ -8,7 +8,8 @@ use crate::purchase::Timestamp;
 ///
 /// The generic cell rate algorithm, run at the limit less a tenth. The burst is half of what the
 /// tenth leaves, so that no window of a minute, wherever it begins, holds more than the limit; the
-/// other half is for requests that the network brings closer together: three seconds' worth.
+/// other half is for requests that the network brings closer together: three seconds' worth. From 25
+/// a minute on the burst is two at the least, so that a create need not wait behind a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pace {
     /// Microseconds between requests in the long run; 0 where unlimited.
@@ -21,17 +22,32 @@ pub struct Pace {
 
 /// Microseconds of a minute, at the limit less a tenth.
 const PACED_MINUTE_US: i64 = 60_000_000 * 10 / 9;
+/// The least limit at which a burst of two leaves a request to spare in any minute.
+const BURST_OF_TWO_FROM: i64 = 25;
+/// How far beyond its own reach an arrival time may lie: what a store keeps ahead. Further ahead it
+/// was kept by a clock that has been set back since.
+const AHEAD_MAX_US: i64 = 6_000_000;
 
 impl Pace {
     /// A pace of at most `per_minute` requests; 0 is unlimited.
     pub fn new(per_minute: u32) -> Self {
-        let limit = i64::from(per_minute);
+        Self::share(per_minute, 1)
+    }
+
+    /// A pace of at most one `part`-th of `per_minute` requests; of an unlimited one, unlimited.
+    pub fn share(per_minute: u32, part: u32) -> Self {
+        let (limit, part) = (i64::from(per_minute), i64::from(part.max(1)));
         let interval_us = if limit == 0 {
             0
         } else {
-            (PACED_MINUTE_US + limit - 1) / limit
+            (PACED_MINUTE_US * part + limit - 1) / limit
         };
-        let burst = (limit / 20).max(1);
+        let least = if limit / part >= BURST_OF_TWO_FROM {
+            2
+        } else {
+            1
+        };
+        let burst = (limit / part / 20).max(least);
         Self {
             interval_us,
             tolerance_us: interval_us * (burst - 1),
@@ -48,7 +64,7 @@ impl Pace {
     /// it; the rest is kept for others.
     pub fn earliest(&self, now: Timestamp, thousandths: i64) -> Timestamp {
         let tolerance = self.tolerance_us / 1000 * thousandths;
-        let earliest_us = self.arrival_us.saturating_sub(tolerance);
+        let earliest_us = self.arrival(now).saturating_sub(tolerance);
         // Rounded up: a request is never early.
         let earliest_ms = earliest_us.saturating_add(999).div_euclid(1000);
         Timestamp::from_millis(earliest_ms).map_or(now, |earliest| earliest.max(now))
@@ -63,9 +79,19 @@ impl Pace {
 
     /// The arrival time after one more request.
     fn after(&self, now: Timestamp) -> i64 {
-        self.arrival_us
+        self.arrival(now)
             .max(now.as_millis().saturating_mul(1000))
             .saturating_add(self.interval_us)
+    }
+
+    /// The arrival time, as far ahead as it can be by this clock.
+    fn arrival(&self, now: Timestamp) -> i64 {
+        let reach_us = self.tolerance_us + self.interval_us + AHEAD_MAX_US;
+        let farthest_us = now
+            .as_millis()
+            .saturating_mul(1000)
+            .saturating_add(reach_us);
+        self.arrival_us.min(farthest_us)
     }
 
     /// The arrival time after one more request, rounded up to the millisecond, as a store keeps it.
@@ -83,26 +109,42 @@ impl Pace {
         }
     }
 
-    /// The same pace at another limit: the arrival time stays.
-    pub fn set_limit(&mut self, per_minute: u32) {
+    /// The same pace at a `part`-th of another limit: the arrival time stays.
+    pub fn set_limit(&mut self, per_minute: u32, part: u32) {
         let arrival_us = self.arrival_us;
         *self = Self {
             arrival_us,
-            ..Self::new(per_minute)
+            ..Self::share(per_minute, part)
         };
     }
 }
 
 /// Failures in a row that open the breaker. Ours.
 const FAILURES_TO_OPEN: u32 = 5;
+/// How many things have to fail for it to be the provider that does: one purchase that it cannot
+/// read, however often it is asked, must not stop an account. Ours.
+const WITNESSES_TO_OPEN: usize = 3;
 /// The longest that an open breaker stays closed to everybody.
 const OPEN_MAX: Duration = Duration::from_secs(60);
+
+/// What a failure tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The provider: no connection was made.
+    Provider,
+    /// What was asked about, by any number of its own; perhaps the provider.
+    Subject(u64),
+}
 
 /// Closed, open or half-open, by failures in a row. Its pauses double, with full jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Breaker {
     failures: u32,
+    /// Who has failed in a row: each subject once, each lost connection for itself.
+    witnesses: [Option<Blame>; WITNESSES_TO_OPEN],
     open_until: Option<Timestamp>,
+    /// How often it has been opened in a row.
+    pauses: u32,
     /// Whether the one probe of the half-open state is under way.
     probing: bool,
 }
@@ -145,12 +187,22 @@ impl Breaker {
     }
 
     /// The provider did not answer. `jitter` draws a duration between zero and its argument.
-    pub fn failed(&mut self, now: Timestamp, jitter: impl FnOnce(Duration) -> Duration) {
+    pub fn failed(
+        &mut self,
+        blame: Blame,
+        now: Timestamp,
+        jitter: impl FnOnce(Duration) -> Duration,
+    ) {
         self.failures = self.failures.saturating_add(1);
         self.probing = false;
-        if self.failures >= FAILURES_TO_OPEN {
-            let doubled = self.failures - FAILURES_TO_OPEN;
-            let longest = backoff(Duration::from_secs(1), doubled, OPEN_MAX);
+        let is_new = blame == Blame::Provider || !self.witnesses.contains(&Some(blame));
+        if is_new && let Some(free) = self.witnesses.iter_mut().find(|it| it.is_none()) {
+            *free = Some(blame);
+        }
+        let agree = self.witnesses.iter().all(Option::is_some);
+        if agree && self.failures >= FAILURES_TO_OPEN {
+            let longest = backoff(Duration::from_secs(1), self.pauses, OPEN_MAX);
+            self.pauses = self.pauses.saturating_add(1);
             self.open_until = Some(now.plus(Duration::from_millis(100) + jitter(longest)));
         }
     }
@@ -197,7 +249,7 @@ mod tests {
 
     #[test]
     fn no_window_of_a_minute_holds_more_than_the_limit() {
-        for limit in [1, 2, 5, 9, 10, 19, 20, 60, 100, 600, 1000] {
+        for limit in [1, 2, 5, 9, 10, 19, 20, 25, 30, 39, 40, 60, 100, 600, 1000] {
             let sent = greedy(limit, 300_000);
             for first in 0..sent.len() {
                 let within = sent[first..]
@@ -248,7 +300,7 @@ mod tests {
         let mut breaker = Breaker::default();
         for _ in 0..FAILURES_TO_OPEN {
             assert_eq!(breaker.gate(at_ms(0)), Gate::Closed);
-            breaker.failed(at_ms(0), |longest| longest);
+            breaker.failed(Blame::Provider, at_ms(0), |longest| longest);
         }
         assert_eq!(breaker.gate(at_ms(0)), Gate::Open(at_ms(1_100)));
         assert_eq!(breaker.gate(at_ms(1_100)), Gate::Probe);
@@ -257,10 +309,59 @@ mod tests {
             matches!(breaker.gate(at_ms(1_100)), Gate::Open(_)),
             "one probe at a time"
         );
-        breaker.failed(at_ms(1_100), |longest| longest);
+        breaker.failed(Blame::Provider, at_ms(1_100), |longest| longest);
         assert_eq!(breaker.gate(at_ms(1_100)), Gate::Open(at_ms(3_200)));
         breaker.succeeded();
         assert_eq!(breaker.gate(at_ms(3_200)), Gate::Closed);
+    }
+
+    #[test]
+    fn what_one_purchase_cannot_be_read_for_opens_no_breaker() {
+        let failed = |subjects: &[u64]| {
+            let mut breaker = Breaker::default();
+            for subject in subjects {
+                breaker.failed(Blame::Subject(*subject), at_ms(0), |longest| longest);
+            }
+            breaker.is_open()
+        };
+        assert!(!failed(&[7; 1_000]), "one purchase, however often");
+        assert!(!failed(&[7, 8, 7, 8, 7, 8, 8, 7]), "or two");
+        assert!(!failed(&[7, 8, 9, 9]), "or three that are no row yet");
+        assert!(failed(&[7, 8, 9, 9, 9]));
+        let mut mixed = Breaker::default();
+        for _ in 0..FAILURES_TO_OPEN {
+            mixed.failed(Blame::Subject(7), at_ms(0), |longest| longest);
+        }
+        mixed.failed(Blame::Provider, at_ms(0), |longest| longest);
+        assert!(!mixed.is_open());
+        mixed.failed(Blame::Provider, at_ms(0), |longest| longest);
+        assert_eq!(mixed.gate(at_ms(0)), Gate::Open(at_ms(1_100)));
+    }
+
+    #[test]
+    fn a_share_is_its_part_of_the_limit_however_small() {
+        for (limit, part) in [(4, 5), (7, 2), (100, 5), (100, 4)] {
+            let mut pace = Pace::share(limit, part);
+            let (mut now, mut sent) = (at_ms(0), 0);
+            while now < at_ms(3_600_000) {
+                pace.take(now);
+                sent += 1;
+                now = pace.earliest(now, 1000);
+            }
+            let most = 60 * limit / part;
+            assert!(sent <= most, "{sent} of {most}");
+            assert!(sent * 10 >= most * 8, "{sent} of {most}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_stop_an_account() {
+        let mut pace = Pace::new(100);
+        pace.take(at_ms(86_400_000));
+        assert!(pace.earliest(at_ms(0), 1000) < at_ms(10_000), "a day back");
+        let mut resumed = Pace::new(100);
+        resumed.resume(at_ms(86_400_000));
+        assert!(resumed.earliest(at_ms(0), 1000) < at_ms(10_000));
     }
 
     #[test]

@@ -192,6 +192,7 @@ fn policy(mut section: Section<'_>, documented: &Policy) -> Policy {
             .duration("give_up_after", second..=TEN_YEARS)
             .unwrap_or(documented.give_up_after),
         long_poll: documented.long_poll,
+        held_max: documented.held_max,
     };
     section.finish();
     policy

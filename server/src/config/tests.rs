@@ -170,6 +170,7 @@ otlp_endpoint = ""
         stale_after: Some(day * 7),
         give_up_after: day * 30,
         long_poll: false,
+        held_max: 1_000,
     };
     assert_eq!(account.policy, expected);
     assert_eq!(account.policy.schedule.first(), Duration::from_millis(100));
@@ -341,7 +342,7 @@ impl Provider for NoProvider {
     fn submit_request(&self, _: &Order, _: &Intent<'_>) -> Request {
         unreachable!()
     }
-    fn read_submit(&self, _: &Intent<'_>, _: &Response, _: Timestamp) -> Submitted {
+    fn read_submit(&self, _: &Order, _: &Intent<'_>, _: &Response, _: Timestamp) -> Submitted {
         unreachable!()
     }
     fn status_request(&self, _: &Reference) -> Request {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
 };
 
 use slab::Slab;
@@ -11,7 +11,7 @@ use slab::Slab;
 use super::{Wake, lock};
 use crate::{
     journal::{Committed, Record},
-    purchase::{Finality, PurchaseId, Revision, Transition},
+    purchase::{BuyerAction, Finality, PurchaseId, Revision, Timestamp, Transition},
 };
 
 /// Transitions that a channel keeps; a watcher further behind reads the journal.
@@ -23,6 +23,8 @@ const PARTS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     parts: [Mutex<HashMap<PurchaseId, Arc<Channel>>>; PARTS],
+    /// Those whose tails hold a buyer action, by the time at which it must be forgotten.
+    expiring: Mutex<BTreeMap<Timestamp, Vec<Weak<Channel>>>>,
 }
 
 /// One watched purchase.
@@ -84,8 +86,27 @@ impl Channels {
         let channel = lock(self.part(committed.purchase.id))
             .get(&committed.purchase.id)
             .cloned();
-        if let Some(channel) = channel {
-            channel.committed(committed);
+        let Some(channel) = channel else { return };
+        channel.committed(committed);
+        let action = committed.purchase.status.buyer_action.as_ref();
+        if let Some(time) = action.and_then(BuyerAction::expire_time) {
+            let mut expiring = lock(&self.expiring);
+            let at_that_time = expiring.entry(time).or_default();
+            at_that_time.push(Arc::downgrade(&channel));
+        }
+    }
+
+    /// Forgets the buyer actions whose time has passed: the journal wipes them without a word.
+    pub(super) fn forget(&self, now: Timestamp) {
+        let mut expiring = lock(&self.expiring);
+        while let Some(earliest) = expiring.first_entry() {
+            if *earliest.key() > now {
+                return;
+            }
+            for channel in earliest.remove().iter().filter_map(Weak::upgrade) {
+                // Who is behind reads the journal, which has them no more.
+                lock(&channel.0).tail.clear();
+            }
         }
     }
 
@@ -140,6 +161,9 @@ impl Channel {
             state.head = status.revision;
             state.finality = Some(status.finality);
             state.tail.clear();
+            // A reader can find a commit before its observers are told of it, and that word is old
+            // news here by then: those who wait are woken now, or nobody wakes them.
+            state.wake();
         }
     }
 

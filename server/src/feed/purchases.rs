@@ -13,7 +13,10 @@ use futures_util::{Stream, future::BoxFuture};
 use tokio::time::Instant;
 
 use super::{End, Inner, Pace, Wake, lock};
-use crate::journal::{Committed, Filter, JournalError, Position};
+use crate::{
+    journal::{Committed, Filter, JournalError, Position},
+    purchase::{Purchase, Status},
+};
 
 /// Transitions that the ring keeps.
 const RING_MAX: usize = 8_192;
@@ -39,7 +42,8 @@ impl Ring {
     }
 
     pub(super) fn extend(&mut self, committed: &[Arc<Committed>]) {
-        self.items.extend(committed.iter().cloned());
+        self.items
+            .extend(committed.iter().map(without_buyer_action));
         while self.items.len() > RING_MAX {
             if let Some(oldest) = self.items.pop_front() {
                 self.after = oldest.position;
@@ -62,6 +66,25 @@ impl Ring {
                 .collect(),
         )
     }
+}
+
+/// A transition as feeds tell it. What the journal wipes must not live on here.
+fn without_buyer_action(committed: &Arc<Committed>) -> Arc<Committed> {
+    let status = &committed.purchase.status;
+    if status.buyer_action.is_none() {
+        return Arc::clone(committed);
+    }
+    let status = Status {
+        buyer_action: None,
+        ..status.as_ref().clone()
+    };
+    Arc::new(Committed {
+        purchase: Purchase {
+            status: Arc::new(status),
+            ..committed.purchase.clone()
+        },
+        ..committed.as_ref().clone()
+    })
 }
 
 /// One message of a stream over many purchases.
@@ -88,7 +111,10 @@ pub struct WatchAll {
     place: usize,
     wake: Arc<Wake>,
     pace: Pace,
-    quiet_since: Option<Instant>,
+    /// When anything was sent last, or the stream opened.
+    quiet_since: Instant,
+    /// Whether the heartbeat has been sent that says so.
+    told_caught_up: bool,
     slot: u64,
     ended: bool,
 }
@@ -119,7 +145,8 @@ impl WatchAll {
             place,
             wake,
             pace,
-            quiet_since: None,
+            quiet_since: Instant::now(),
+            told_caught_up: false,
             slot: 0,
             ended: false,
         }
@@ -169,13 +196,17 @@ impl WatchAll {
         }
     }
 
-    fn beat(&mut self) -> Poll<FeedEvent> {
+    /// A heartbeat that is due, or the promise of one. The first of a stream that has caught up is
+    /// due at once; one that waits for the journal is only shown to be alive.
+    fn beat(&mut self, is_caught_up: bool) -> Poll<FeedEvent> {
         let now = Instant::now();
-        let due = self
-            .quiet_since
-            .map_or(now, |since| since + self.pace.heartbeat);
+        let due = match is_caught_up && !self.told_caught_up {
+            true => now,
+            false => self.quiet_since + self.pace.heartbeat,
+        };
         if due <= now {
-            self.quiet_since = Some(now);
+            self.told_caught_up |= is_caught_up;
+            self.quiet_since = now;
             self.slot = 0;
             return Poll::Ready(FeedEvent::Heartbeat);
         }
@@ -204,11 +235,12 @@ impl Stream for WatchAll {
             this.ended = true;
             return Poll::Ready(Some(Err(end)));
         }
-        if let Some(one) = ready!(this.advance(context)) {
-            this.quiet_since = this.quiet_since.map(|_| Instant::now());
+        let advanced = this.advance(context);
+        if let Poll::Ready(Some(one)) = advanced {
+            this.quiet_since = Instant::now();
             return Poll::Ready(Some(Ok((FeedEvent::Transition(one), this.position))));
         }
-        let beat = ready!(this.beat());
+        let beat = ready!(this.beat(advanced.is_ready()));
         Poll::Ready(Some(Ok((beat, this.position))))
     }
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     journal::{AttemptChange, Filter, Fingerprints, Write, Written, memory::MemoryJournal},
-    purchase::{AccountName, CallerName, Cause, Finality, Purchase, State, Status, Transition},
+    purchase::{
+        AccountName, BuyerAction, CallerName, Cause, Finality, Purchase, Redirect, State, Status,
+        Transition,
+    },
 };
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -82,6 +85,16 @@ impl World {
     }
 
     async fn append(&self, id: PurchaseId, state: State, finality: Finality) -> Revision {
+        self.append_with(id, state, finality, None).await
+    }
+
+    async fn append_with(
+        &self,
+        id: PurchaseId,
+        state: State,
+        finality: Finality,
+        buyer_action: Option<BuyerAction>,
+    ) -> Revision {
         let record = self.journal.record(id).await.unwrap().unwrap();
         let newest = &record.purchase.status;
         let status = Status {
@@ -89,6 +102,7 @@ impl World {
             state,
             finality,
             observe_time: self.clock.now(),
+            buyer_action,
             ..Status::clone(newest)
         };
         let revision = status.revision;
@@ -140,7 +154,8 @@ fn word(event: Option<Result<Event, End>>) -> String {
 async fn words(watch: &mut Watch, count: usize) -> Vec<String> {
     let mut words = Vec::new();
     for _ in 0..count {
-        words.push(word(watch.next().await));
+        let next = tokio::time::timeout(Duration::from_secs(3_600), watch.next());
+        words.push(next.await.map_or_else(|_| "silence".to_owned(), word));
     }
     words
 }
@@ -387,4 +402,96 @@ async fn s3_a_stream_of_many_purchases_joins_what_is_stored_with_what_is_committ
     world.feed.drain();
     assert!(matches!(own.next().await, Some(Err(End::Draining))));
     assert!(own.next().await.is_none());
+}
+
+/// A reader can find a commit before its observers are told of it. Whoever waits must not sleep on,
+/// since that word finds nothing new by then.
+#[tokio::test(start_paused = true)]
+async fn s3_who_waits_is_woken_by_a_reader_that_is_ahead_of_the_word() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    let mut waits = world.watch(id, Some(1), Until::Final).await;
+    assert_eq!(words(&mut waits, 1).await, ["~1"]);
+    // Another opening of the store tells its own observers, and these never.
+    let writer = World::over(world.journal.reopened());
+    writer.append(id, State::Paid, Finality::Open).await;
+    let began = Instant::now();
+    // In a task of its own, which nothing but its waker polls.
+    let waits = tokio::spawn(async move { words(&mut waits, 1).await });
+    tokio::task::yield_now().await;
+    let mut ahead = world.watch(id, Some(1), Until::Final).await;
+    assert_eq!(waits.await.unwrap(), ["2"]);
+    assert_eq!(words(&mut ahead, 1).await, ["2"]);
+    assert_eq!(
+        began.elapsed(),
+        Duration::ZERO,
+        "it slept until a heartbeat"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn s4_a_stream_that_waits_for_the_journal_is_shown_to_be_alive() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    let mut behind = world.watch(id, Some(1), Until::Final).await;
+    let pace = Pace {
+        heartbeat: HEARTBEAT,
+        ends_at: Some(Instant::now() + Duration::from_secs(35)),
+    };
+    let mut all = world.feed.watch_all(Filter::default(), Position(0), pace);
+    // More than the tail holds, and a journal that nobody can read.
+    world.open_steps(id, 40).await;
+    let unread = World::over(world.journal.reopened());
+    let mut stored = unread.feed.watch_all(Filter::default(), Position(0), pace);
+    unread.journal.close().await;
+    world.journal.close().await;
+    assert_eq!(positions(&mut all, 1).await, [(Some(1), 1)], "from memory");
+    for _ in 0..3 {
+        let quiet = Instant::now();
+        assert_eq!(words(&mut behind, 1).await, ["~1"]);
+        let silence = quiet.elapsed();
+        let late = HEARTBEAT + Duration::from_secs(2);
+        assert!(silence >= HEARTBEAT && silence <= late, "{silence:?}");
+    }
+    let beats = positions(&mut stored, 1).await;
+    assert_eq!(beats, [(None, 0)], "at the position that it has reached");
+    assert!(matches!(stored.next().await, Some(Err(End::Aged))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_where_retention_has_taken_what_it_has_not_sent() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    let mut behind = world.watch(id, Some(1), Until::Final).await;
+    world.open_steps(id, 40).await;
+    world.append(id, State::Completed, Finality::Final).await;
+    let later = world.clock.now().plus(Duration::from_secs(1));
+    let retired = world.journal.retire(later, Timestamp::default(), 10).await;
+    assert_eq!(retired.unwrap(), 1);
+    assert_eq!(words(&mut behind, 2).await, ["Gone", "end"]);
+}
+
+/// Promise D2: what the journal wipes does not live on in memory.
+#[tokio::test(start_paused = true)]
+async fn d2_a_buyer_action_is_forgotten_with_its_time() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    let _watch = world.watch(id, Some(1), Until::Final).await;
+    let life = Duration::from_secs(3_600);
+    let form = BuyerAction::Redirect(Redirect {
+        url: "https://acs.example.test/".to_owned(),
+        method: "POST".to_owned(),
+        form_fields: BTreeMap::from([("PaReq".to_owned(), "canary".to_owned())]),
+        expire_time: Some(world.clock.now().plus(life)),
+    });
+    world
+        .append_with(id, State::Created, Finality::Open, Some(form))
+        .await;
+    let holds = |text: &str| text.contains("canary");
+    let channels = || format!("{:?}", world.feed.0.channels);
+    assert!(holds(&channels()), "as long as it is of use");
+    let ring = format!("{:?}", lock(&world.feed.0.ring));
+    assert!(!holds(&ring), "feeds never show it: {ring}");
+    tokio::time::sleep(life + Duration::from_secs(2)).await;
+    assert!(!holds(&channels()), "{}", channels());
 }

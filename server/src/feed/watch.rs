@@ -58,7 +58,17 @@ pub enum Event {
     },
 }
 
-type Reading = BoxFuture<'static, Result<Vec<Transition>, JournalError>>;
+/// What follows a revision; `None` where the purchase is no longer there.
+type Reading = BoxFuture<'static, Result<Option<Vec<Transition>>, JournalError>>;
+
+/// What a stream finds after its cursor.
+enum Found {
+    Next(Box<Transition>),
+    /// Nothing; the newest status has this finality.
+    CaughtUp(Finality),
+    /// The purchase is no longer there.
+    Gone,
+}
 
 /// A stream of one purchase's transitions, in order and without gap. It ends with `None` where the
 /// wanted end is reached, or with an error that says why it was ended.
@@ -78,8 +88,10 @@ pub struct Watch {
     reading: Option<Reading>,
     until: Until,
     pace: Pace,
-    /// When anything was sent last; `None` before the first heartbeat, which follows at once.
-    quiet_since: Option<Instant>,
+    /// When anything was sent last, or the stream opened.
+    quiet_since: Instant,
+    /// Whether the heartbeat has been sent that says so.
+    told_caught_up: bool,
     /// The wheel's slot in which this stream is woken; 0 for none.
     slot: u64,
     ended: bool,
@@ -121,7 +133,8 @@ impl Watch {
             reading: None,
             until,
             pace,
-            quiet_since: None,
+            quiet_since: Instant::now(),
+            told_caught_up: false,
             slot: 0,
             ended: false,
         };
@@ -137,20 +150,21 @@ impl Watch {
     }
 
     /// The next transition after the cursor, or the finality of the newest status.
-    fn advance(&mut self, context: &mut Context<'_>) -> Poll<Result<Transition, Finality>> {
+    fn advance(&mut self, context: &mut Context<'_>) -> Poll<Found> {
         loop {
             if let Some(transition) = self.read.pop_front() {
                 if transition.status.revision <= self.cursor {
                     continue;
                 }
-                return Poll::Ready(Ok(transition));
+                return Poll::Ready(Found::Next(Box::new(transition)));
             }
             if let Some(reading) = &mut self.reading {
                 let result = ready!(reading.as_mut().poll(context));
                 self.reading = None;
                 match result {
-                    Ok(read) if !read.is_empty() => self.read = read.into(),
-                    Ok(_) | Err(_) => {
+                    Ok(None) => return Poll::Ready(Found::Gone),
+                    Ok(Some(read)) if !read.is_empty() => self.read = read.into(),
+                    Ok(Some(_)) | Err(_) => {
                         self.wake_at(Instant::now() + READ_AGAIN);
                         return Poll::Pending;
                     }
@@ -158,13 +172,16 @@ impl Watch {
                 continue;
             }
             match self.channel.after(self.cursor) {
-                Next::Here(transition) => return Poll::Ready(Ok(*transition)),
-                Next::CaughtUp(finality) => return Poll::Ready(Err(finality)),
+                Next::Here(transition) => return Poll::Ready(Found::Next(transition)),
+                Next::CaughtUp(finality) => return Poll::Ready(Found::CaughtUp(finality)),
                 Next::InJournal => {
                     let (journal, purchase) = (Arc::clone(&self.inner.journal), self.purchase);
                     let cursor = self.cursor;
                     self.reading = Some(Box::pin(async move {
-                        journal.transitions(purchase, cursor, READ_MAX).await
+                        let read = journal.transitions(purchase, cursor, READ_MAX).await?;
+                        // What was committed is there, unless retention has taken it all.
+                        let is_gone = read.is_empty() && journal.record(purchase).await?.is_none();
+                        Ok((!is_gone).then_some(read))
                     }));
                 }
             }
@@ -175,14 +192,17 @@ impl Watch {
         self.slot = self.inner.wheel.at(time, &self.wake);
     }
 
-    /// A heartbeat that is due, or the promise of one.
-    fn beat(&mut self) -> Poll<Event> {
+    /// A heartbeat that is due, or the promise of one. The first of a stream that has caught up is
+    /// due at once; one that waits for the journal is only shown to be alive.
+    fn beat(&mut self, is_caught_up: bool) -> Poll<Event> {
         let now = Instant::now();
-        let due = self
-            .quiet_since
-            .map_or(now, |since| since + self.pace.heartbeat);
+        let due = match is_caught_up && !self.told_caught_up {
+            true => now,
+            false => self.quiet_since + self.pace.heartbeat,
+        };
         if due <= now {
-            self.quiet_since = Some(now);
+            self.told_caught_up |= is_caught_up;
+            self.quiet_since = now;
             self.slot = 0;
             return Poll::Ready(Event::Heartbeat {
                 revision: self.cursor,
@@ -207,6 +227,7 @@ impl Stream for Watch {
         // Registered before looking: a commit after the look wakes this stream.
         this.wake.0.register(context.waker());
         if let Some(status) = this.snapshot.take() {
+            this.quiet_since = Instant::now();
             return Poll::Ready(Some(Ok(Event::Snapshot(status))));
         }
         let aged = this
@@ -215,13 +236,17 @@ impl Stream for Watch {
             .is_some_and(|ends_at| ends_at <= Instant::now());
         let end = this.inner.ending().or(aged.then_some(End::Aged));
         let newest = match this.advance(context) {
-            Poll::Ready(Ok(transition)) if end != Some(End::JournalLost) => {
+            Poll::Ready(Found::Next(transition)) if end != Some(End::JournalLost) => {
                 this.cursor = transition.status.revision;
-                this.quiet_since = this.quiet_since.map(|_| Instant::now());
-                return Poll::Ready(Some(Ok(Event::Transition(Box::new(transition)))));
+                this.quiet_since = Instant::now();
+                return Poll::Ready(Some(Ok(Event::Transition(transition))));
             }
-            Poll::Ready(Err(finality)) => Some(finality),
-            Poll::Ready(Ok(_)) | Poll::Pending => None,
+            Poll::Ready(Found::CaughtUp(finality)) => Some(finality),
+            Poll::Ready(Found::Gone) => {
+                this.ended = true;
+                return Poll::Ready(Some(Err(End::Gone)));
+            }
+            Poll::Ready(Found::Next(_)) | Poll::Pending => None,
         };
         if newest.is_some_and(|finality| this.until.is_reached(finality)) {
             this.ended = true;
@@ -231,10 +256,7 @@ impl Stream for Watch {
             this.ended = true;
             return Poll::Ready(Some(Err(end)));
         }
-        if newest.is_none() {
-            return Poll::Pending;
-        }
-        this.beat().map(|beat| Some(Ok(beat)))
+        this.beat(newest.is_some()).map(|beat| Some(Ok(beat)))
     }
 }
 

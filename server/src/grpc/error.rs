@@ -361,6 +361,7 @@ impl Failure {
                 "the stream is old; resume with the cursor",
             ),
             End::JournalLost => (Reason::JournalUnavailable, "the journal is unavailable"),
+            End::Gone => return Self::not_found(),
         };
         Self::new(reason, text).after(spread)
     }

@@ -1,6 +1,6 @@
 //! What fuzzing reaches of this module's insides; nothing else uses it.
 
-use super::{stream, token};
+use super::{deadline, token};
 
 const BINDING: token::Binding<'static> = token::Binding {
     epoch: "epoch",
@@ -33,7 +33,7 @@ pub fn forged(body: &[u8]) {
 
 /// Reads a `grpc-timeout` header; one that is none leaves no time limit.
 pub fn timeout(header: &str) {
-    if let Some(left) = stream::timeout(header) {
+    if let Some(left) = deadline::timeout(header) {
         // What is done with it: added to now.
         let _ = tokio::time::Instant::now().checked_add(left);
     }

@@ -1,6 +1,6 @@
 //! Lists and streams: what a caller sees of its purchases.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
 use tillwatch_proto::v1 as message;
@@ -25,15 +25,15 @@ use crate::{
 /// A page ends early where it would grow larger than this: 4 MiB is what clients of any language take
 /// by default, and a Masumi purchase alone can have 8,000 bytes of reference.
 const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// How much earlier than its maximum age a stream may be ended, in thousandths.
-const AGE_JITTER: u32 = 100;
+/// How much earlier than its maximum age a stream may be ended: a fifth of it.
+const AGE_JITTER: u32 = 5;
 
 impl Service {
     /// The pace of a new stream.
     fn pace(&self, heartbeat: Duration) -> Pace {
         let age = self
             .stream_age
-            .map(|age| self.rooms.clock.jittered(age, AGE_JITTER));
+            .map(|age| age - self.rooms.clock.up_to(age / AGE_JITTER));
         Pace {
             heartbeat,
             ends_at: age.map(|age| Instant::now() + age),
@@ -68,7 +68,9 @@ impl Service {
         }
         let rooms = self.rooms.clone();
         let shows_caller = call.caller.may(Scope::Operate);
-        let purchase = record.purchase;
+        let mut purchase = record.purchase;
+        // Held for the stream's life, which is longer than that of a buyer action.
+        Arc::make_mut(&mut purchase.status).buyer_action = None;
         let converted = move |event: Event| {
             use message::watch_status_response::Event as Sent;
             let view = View {
@@ -258,11 +260,17 @@ impl Service {
                 let position = token::read_resume(binding, text).ok_or_else(|| {
                     Failure::invalid_field("resume_token", "a resume_token of an earlier message")
                 })?;
-                if position < journal.floor().await? {
-                    let text = "the position is older than what the journal holds";
-                    return Err(Failure::new(Reason::ResumeTokenExpired, text));
-                }
-                Ok(position)
+                let problem = match position {
+                    _ if position < journal.floor().await? => {
+                        "the position is older than what the journal holds"
+                    }
+                    // What was told after a backup is not in the journal that is restored from it.
+                    _ if position > journal.head() => {
+                        "the position is newer than what the journal holds"
+                    }
+                    _ => return Ok(position),
+                };
+                Err(Failure::new(Reason::ResumeTokenExpired, problem))
             }
         }
     }

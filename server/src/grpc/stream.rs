@@ -181,58 +181,9 @@ where
     }
 }
 
-/// The time that a `grpc-timeout` header leaves; `None` for one that is no such header.
-///
-/// The gRPC protocol over HTTP/2: at most 8 digits and a unit of H, M, S, m, u or n.
-pub(super) fn timeout(header: &str) -> Option<Duration> {
-    let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
-    let is_number = !digits.is_empty()
-        && digits.len() <= 8
-        && digits.bytes().all(|digit| digit.is_ascii_digit());
-    if !is_number {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(number * 3_600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_the_protocol_writes_them() {
-        let table = [
-            ("1S", Some(1_000)),
-            ("250m", Some(250)),
-            ("2M", Some(120_000)),
-            ("1H", Some(3_600_000)),
-            ("99999999H", Some(359_999_996_400_000)),
-            ("1000000n", Some(1)),
-            ("", None),
-            ("S", None),
-            ("1", None),
-            ("-1S", None),
-            ("123456789S", None),
-            ("1x", None),
-            ("1é", None),
-        ];
-        for (header, expected_ms) in table {
-            assert_eq!(
-                timeout(header).map(|left| left.as_millis()),
-                expected_ms,
-                "{header}"
-            );
-        }
-    }
 
     /// Events of which the second is a defect.
     struct Defective(u32);

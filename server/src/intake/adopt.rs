@@ -62,7 +62,7 @@ impl Inner {
     ) -> Result<Box<Observation>, CreateError> {
         let account = &new.account;
         let mut admission = (account
-            .admit(Class::Create, self.admission_deadline(new))
+            .admit(Class::Adopt, self.admission_deadline(new))
             .await)
             .map_err(|refusal| CreateError::refused(refusal, None, self.clock.now()))?;
         let request = account.provider.status_request(reference);
@@ -84,7 +84,7 @@ impl Inner {
             Answer::NotFound => return Err(CreateError::ReferenceUnknown),
             Answer::Trouble(trouble) => trouble,
         };
-        account.learn(&trouble);
+        account.learn(Class::Adopt, &trouble);
         Err(match trouble {
             Trouble::Throttled { retry_after } => CreateError::Throttled {
                 purchase: None,

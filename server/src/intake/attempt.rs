@@ -3,15 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use tillwatch_proto::v1::create_purchase_request::Order;
-use tokio::sync::watch;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
-    CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, commit::Settled,
+    CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER,
+    commit::Settled,
     starting::Starter,
+    telling::{Heard, Teller, telling},
 };
 use crate::{
-    account::{Account, Admission},
+    account::{Account, Admission, Class},
     failpoint::{self, Failpoint},
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
@@ -35,7 +36,7 @@ pub(super) enum Ended {
 }
 
 /// Where to wait for the end of an attempt; gone without a word, it panicked.
-pub(super) type Ending = watch::Receiver<Option<Ended>>;
+pub(super) type Ending = Heard<Ended>;
 
 /// A send that is about to begin.
 pub(super) struct Start {
@@ -59,7 +60,7 @@ pub(super) struct UnderWay {
     inner: Arc<Inner>,
     purchase: PurchaseId,
     /// Who waits for its end hears it here; dropped without a word, it panicked.
-    live: watch::Sender<Option<Ended>>,
+    live: Teller<Ended>,
     /// On which list it is: another may be on the first by the time this one has left it.
     place: Place,
     /// Whether something is left to settle.
@@ -75,8 +76,8 @@ enum Place {
 }
 
 impl UnderWay {
-    fn told(&self, ended: Ended) {
-        self.live.send_replace(Some(ended));
+    fn told(&mut self, ended: Ended) {
+        self.live.tell(ended);
     }
 
     /// The outcome is unclear: nobody joins it any more.
@@ -125,7 +126,7 @@ impl Inner {
         if let Some(ended) = attempts.get(&purchase) {
             return Err(ended.clone());
         }
-        let (live, ended) = watch::channel(None);
+        let (live, ended) = telling();
         attempts.insert(purchase, ended.clone());
         let listed = UnderWay {
             inner: Arc::clone(self),
@@ -170,7 +171,7 @@ impl Inner {
             });
             match begun {
                 Ok(send) => {
-                    if inner.attempt(&send, admission, &listed).await {
+                    if inner.attempt(&send, admission, &mut listed).await {
                         listed.repeats();
                         inner.repeat_with_key(&send).await;
                     }
@@ -233,7 +234,7 @@ impl Inner {
         self: &Arc<Self>,
         send: &Send,
         admission: Admission,
-        listed: &UnderWay,
+        listed: &mut UnderWay,
     ) -> bool {
         let submitted = self.send(send, admission).await;
         failpoint::reach(Failpoint::Answered);
@@ -260,8 +261,9 @@ impl Inner {
     }
 
     /// Makes the request and reads its answer.
-    pub(super) async fn send(&self, send: &Send, mut admission: Admission) -> Submitted {
+    pub(super) async fn send(&self, send: &Send, admission: Admission) -> Submitted {
         let account = &send.account;
+        let mut admission = admission.about(send.record.purchase.id);
         let answer = account.ask(&mut admission, send.request.clone()).await;
         let submitted = match answer {
             Ok(answer) => {
@@ -269,7 +271,7 @@ impl Inner {
                 self.with_intent(account, &send.record, |intent| {
                     account
                         .provider
-                        .read_submit_of(&send.order, intent, &answer, now)
+                        .read_submit(&send.order, intent, &answer, now)
                 })
             }
             Err(UpstreamError::NotConnected(why)) => Submitted::NotSent(Trouble::Unreachable {
@@ -285,7 +287,7 @@ impl Inner {
         if let Submitted::NotSent(trouble @ (Trouble::Throttled { .. } | Trouble::Unauthorized)) =
             &submitted
         {
-            account.learn(trouble);
+            account.learn(Class::Create, trouble);
         }
         if let Submitted::Unclear { why } = &submitted {
             tracing::warn!(purchase = %send.record.purchase.id, account = %account.name, why, "the outcome of a create is unclear");

@@ -55,10 +55,13 @@ impl Inner {
         let every = self.clock.jittered(account.policy.schedule.every(age), 100);
         let deadline = now.plus(LOOK_UP_ADMISSION);
         let admission = match account.admit(Class::LookUp, deadline).await {
-            Ok(admission) => admission,
+            Ok(admission) => admission.about(record.purchase.id),
             Err(refusal) => return Ok(Some(refusal.retry_at().max(now.plus(every)))),
         };
-        match self.ask_about(account, record, admission).await {
+        match self
+            .ask_about(account, record, Class::LookUp, admission)
+            .await
+        {
             None => Ok(None),
             Some(Answer::Observed(observation)) => self.found(account, record, &observation).await,
             Some(Answer::NotFound | Answer::Trouble(_)) => Ok(Some(self.clock.now().plus(every))),
@@ -87,8 +90,11 @@ impl Inner {
         }
         let deadline = self.clock.now().plus(ADMISSION_WAIT);
         let admission = account.admit(Class::Refresh, deadline).await;
-        let admission = admission.map_err(LookUpError::Refused)?;
-        match self.ask_about(account, &record, admission).await {
+        let admission = admission.map_err(LookUpError::Refused)?.about(purchase);
+        match self
+            .ask_about(account, &record, Class::Refresh, admission)
+            .await
+        {
             Some(Answer::Observed(observation)) => {
                 self.found(account, &record, &observation).await?;
                 Ok(())
@@ -104,6 +110,7 @@ impl Inner {
         &self,
         account: &Arc<Account>,
         record: &Record,
+        class: Class,
         mut admission: Admission,
     ) -> Option<Answer> {
         let request = self.with_intent(account, record, |intent| {
@@ -122,7 +129,7 @@ impl Inner {
             }),
         };
         if let Answer::Trouble(trouble) = &answer {
-            account.learn(trouble);
+            account.learn(class, trouble);
         }
         Some(answer)
     }

@@ -79,7 +79,7 @@ impl Inner {
                         Some(End::Draining | End::Aged) => {
                             return Err(CreateError::Draining { purchase: Some(id) });
                         }
-                        None => {}
+                        Some(End::Gone) | None => {}
                     }
                 }
             }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
-use super::{Inner, attempt::Ended};
+use super::{
+    Inner,
+    attempt::Ended,
+    telling::{Teller, telling},
+};
 use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
@@ -142,13 +144,13 @@ impl Inner {
 pub(super) struct Deciding<'a> {
     inner: &'a Inner,
     purchase: PurchaseId,
-    ended: watch::Sender<Option<Ended>>,
+    ended: Teller<Ended>,
 }
 
 impl<'a> Deciding<'a> {
     /// Nothing where a submit is under way, or this process repeats one.
     pub(super) fn new(inner: &'a Inner, purchase: PurchaseId) -> Option<Self> {
-        let (ended, receiver) = watch::channel(None);
+        let (ended, receiver) = telling();
         let mut attempts = inner.attempts();
         if attempts.contains_key(&purchase) || inner.repeating().contains(&purchase) {
             return None;
@@ -165,7 +167,7 @@ impl<'a> Deciding<'a> {
 impl Drop for Deciding<'_> {
     fn drop(&mut self) {
         self.inner.attempts().remove(&self.purchase);
-        self.ended.send_replace(Some(Ended::Elsewhere));
+        self.ended.tell(Ended::Elsewhere);
     }
 }
 

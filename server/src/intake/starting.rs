@@ -3,20 +3,22 @@
 use std::sync::{Arc, PoisonError};
 
 use tillwatch_proto::v1::create_purchase_request::Order;
-use tokio::sync::watch;
 
-use super::{ADMISSION_WAIT, CreateError, Inner, NewPurchase};
+use super::{
+    ADMISSION_WAIT, CreateError, Inner, NewPurchase,
+    telling::{Heard, Teller, telling},
+};
 use crate::purchase::{AccountName, CallerName};
 
-/// How a start ended: `None` while it goes on.
-type Ends = Option<Result<(), CreateError>>;
+/// How a start ended.
+type Ends = Result<(), CreateError>;
 
 /// Whose key is being started.
 pub(super) type Key = (CallerName, Arc<str>);
 
 /// A key that is being started.
 pub(super) struct Starting {
-    ended: watch::Receiver<Ends>,
+    ended: Heard<Ends>,
     order: Arc<Order>,
     account: AccountName,
 }
@@ -27,21 +29,21 @@ pub(super) struct Starter {
     key: Key,
     /// Whether its caller waits for less than others would: its failure is its own.
     hurried: bool,
-    ended: watch::Sender<Ends>,
+    ended: Teller<Ends>,
 }
 
 /// Another call's start.
 pub(super) struct Other {
-    ended: watch::Receiver<Ends>,
+    ended: Heard<Ends>,
     /// Whether it starts the same order, so that its failure is this one's as well.
     is_same: bool,
 }
 
 impl Starter {
     /// Tells the duplicates how it ended.
-    pub(super) fn ends(self, result: Result<(), CreateError>) {
+    pub(super) fn ends(mut self, result: Ends) {
         if result.is_ok() || !self.hurried {
-            self.ended.send_replace(Some(result));
+            self.ended.tell(result);
         }
     }
 }
@@ -59,13 +61,9 @@ impl Drop for Starter {
 impl Other {
     /// Waits for the other call's start. One that is gone without a word had its caller hang up, or
     /// run out of time, before anything was written.
-    pub(super) async fn ends(mut self) -> Result<(), CreateError> {
-        let ended = match self.ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone(),
-            Err(_) => None,
-        };
-        match ended {
-            Some(result) if self.is_same => result,
+    pub(super) async fn ends(self) -> Ends {
+        match self.ended.await {
+            Ok(result) if self.is_same => result,
             _ => Ok(()),
         }
     }
@@ -82,7 +80,7 @@ impl Inner {
                 is_same: other.account == new.account.name && other.order == new.order,
             });
         }
-        let (ended, receiver) = watch::channel(None);
+        let (ended, receiver) = telling();
         let entry = Starting {
             ended: receiver,
             order: Arc::clone(&new.order),

@@ -6,21 +6,22 @@ use crate::purchase::{
 
 use super::{JournalError, Position};
 
-/// When the newest change was that is more than a STALE attention coming or going.
+/// When the newest change was that is more than this service's own word that it hears no news, coming
+/// or going.
 pub(super) fn change_time(
     previous: &Status,
     previous_change: Timestamp,
     next: &Status,
 ) -> Timestamp {
-    if (is_stale(previous) || is_stale(next)) && equal_but_for_attention(previous, next) {
+    let tells_silence = |status: &Status| {
+        let reason = status.attention_reason();
+        reason.is_some_and(AttentionReason::is_silence)
+    };
+    let is_told = tells_silence(previous) || tells_silence(next);
+    if is_told && equal_but_for_attention(previous, next) {
         return previous_change;
     }
     next.observe_time
-}
-
-/// Whether the status only says that nothing has happened for long.
-pub(super) fn is_stale(status: &Status) -> bool {
-    status.attention_reason() == Some(AttentionReason::Stale)
 }
 
 fn equal_but_for_attention(previous: &Status, next: &Status) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{attention, first_of, step};
+use super::{attention, step};
 use crate::{
     observation::{Graph, Observation, Standing},
     purchase::{
@@ -10,6 +10,9 @@ use crate::{
         Finality, State, Status, Timestamp, Transition,
     },
 };
+
+/// The most hashes of one purchase: ours, so that a status stays small whatever answers show.
+const HASHES_MAX: usize = 1_000;
 
 /// What an observation changes; nothing where it tells what is known already.
 ///
@@ -47,7 +50,8 @@ pub fn observed(
         // An answer may show its newest transaction alone: what was seen once stays, in its place.
         let new = hashes
             .iter()
-            .filter(|hash| !current.transaction_hashes.contains(hash));
+            .filter(|hash| !current.transaction_hashes.contains(hash))
+            .take(HASHES_MAX.saturating_sub(current.transaction_hashes.len()));
         next.transaction_hashes.extend(new.cloned());
     }
     if let Some(items) = &observation.items {
@@ -60,17 +64,18 @@ pub fn observed(
         .reference
         .clone()
         .or_else(|| current.reference.clone());
-    next.buyer_action = match &observation.buyer_action {
-        Some(action) => Some(action.clone()),
-        None if state == current.state => {
-            // One whose time has passed is being wiped, and must not be stored again.
-            let lives = |action: &BuyerAction| action.expire_time().is_none_or(|time| now < time);
-            current.buyer_action.clone().filter(lives)
-        }
+    // One whose time has passed is wiped, which is no revision: it counts as none here, whether it
+    // is still stored or the provider goes on showing it.
+    let lives = |action: &BuyerAction| action.expire_time().is_none_or(|time| now < time);
+    let mut known = current.clone();
+    known.buyer_action = known.buyer_action.filter(lives);
+    next.buyer_action = match observation.buyer_action.clone() {
+        Some(action) => Some(action).filter(lives),
+        None if state == current.state => known.buyer_action.clone(),
         None => None,
     };
-    next.attention = calls(current, &next, observation, graph);
-    if !differs(current, &next) {
+    next.attention = calls(&known, &next, observation, graph);
+    if !differs(&known, &next) {
         return None;
     }
     step(current, next, observation.cause.unwrap_or(cause), now)
@@ -107,7 +112,7 @@ fn calls(
         reasons.push(Some(AttentionReason::Stale));
     }
     let reason = reasons.into_iter().flatten().min()?;
-    first_of(Some(attention(current, reason, None)), None)
+    Some(attention(current, reason, None))
 }
 
 /// Each role that was observed replaces all of its amounts; the rest stays. Ordered by role.

@@ -159,6 +159,22 @@ fn nothing_follows_a_final_status() {
 }
 
 #[test]
+fn hashes_are_collected_in_order_and_not_without_end() {
+    let shows = |hashes: std::ops::Range<u32>| {
+        let mut observation = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+        observation.transaction_hashes = Some(hashes.map(|hash| hash.to_string()).collect());
+        observation
+    };
+    let status = next(&waiting(), &shows(0..2)).unwrap().status;
+    let status = next(&status, &shows(1..3)).unwrap().status;
+    assert_eq!(status.transaction_hashes, ["0", "1", "2"]);
+    let full = next(&status, &shows(0..1_500)).unwrap().status;
+    assert_eq!(full.transaction_hashes.len(), 1_000);
+    assert_eq!(full.transaction_hashes[..3], ["0", "1", "2"]);
+    assert_eq!(next(&full, &shows(2_000..2_010)), None);
+}
+
+#[test]
 fn a_buyer_action_lives_as_long_as_its_state() {
     let deposit = BuyerAction::Deposit(Deposit {
         address: "addr".to_owned(),
@@ -176,6 +192,39 @@ fn a_buyer_action_lives_as_long_as_its_state() {
         .unwrap()
         .status;
     assert_eq!(paid.buyer_action, None);
+}
+
+#[test]
+fn a_buyer_action_whose_time_has_passed_is_none_and_no_revision() {
+    let deposit = |expire: i64| {
+        let mut asks = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+        asks.buyer_action = Some(BuyerAction::Deposit(Deposit {
+            address: "addr".to_owned(),
+            network: "tron".to_owned(),
+            amount: None,
+            expire_time: Some(at(expire)),
+        }));
+        asks
+    };
+    let shown = next(&waiting(), &deposit(10)).unwrap().status;
+    assert!(shown.buyer_action.is_some(), "it lives one second longer");
+    // The provider goes on showing it: before it is wiped, afterwards, and after a restart.
+    let later = |current: &Status, observation: &Observation| {
+        observed(current, observation, GRAPH, Cause::Poll, at(10))
+    };
+    assert_eq!(later(&shown, &deposit(10)), None);
+    let silent = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+    assert_eq!(later(&shown, &silent), None);
+    let mut wiped = shown.clone();
+    wiped.buyer_action = None;
+    assert_eq!(later(&wiped, &deposit(10)), None);
+    // A new time is news.
+    let moved = later(&wiped, &deposit(20)).unwrap().status;
+    assert_eq!(moved.buyer_action, deposit(20).buyer_action);
+    // And what else is news does not bring it back.
+    let mut more = deposit(10);
+    more.amounts = vec![asked("3")];
+    assert_eq!(later(&shown, &more).unwrap().status.buyer_action, None);
 }
 
 #[test]

@@ -16,16 +16,16 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
-    form::{self, Form, TEXT_CHARACTERS_MAX},
+    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
+    rules::{self, Rules, TEXT_CHARACTERS_MAX},
     wire,
 };
 use crate::{
     cadence::{Policy, Schedule},
     observation::{self, Answer, Graph, Observation, Standing, Submitted, Trouble},
     purchase::{
-        AmountRole, AttentionReason, FailureReason, Finality, PurchaseId, Reference, Secret, State,
-        Status, Timestamp,
+        Amount, AmountRole, AttentionReason, FailureReason, Finality, PurchaseId, Reference,
+        Secret, State, Status, Timestamp,
     },
     upstream::{Connection, Request, Response},
 };
@@ -40,6 +40,8 @@ pub const REGISTERED: Registered = Registered {
 };
 
 const NAME: &str = "carbon";
+/// The one error text that is known (documented).
+const UNKNOWN_ORDER: &str = "no order found";
 const DAY: Duration = Duration::from_secs(86_400);
 /// Ours: the longest signature of a rate, which is an opaque token.
 const RATE_SIGNATURE_CHARACTERS_MAX: usize = 4_096;
@@ -118,7 +120,7 @@ impl Provider for Carbon {
     fn check_order(&self, order: &Order, _: Timestamp) -> Vec<Violation> {
         match order {
             Order::Carbon(order) => check(order),
-            _ => Form::foreign("order", "another provider"),
+            _ => Rules::foreign("order", NAME),
         }
     }
 
@@ -128,13 +130,13 @@ impl Provider for Carbon {
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         let Some(Named::Carbon(named)) = &message.reference else {
-            return Err(Form::foreign("reference", "another provider"));
+            return Err(Rules::foreign("reference", NAME));
         };
         reference(&named.order_id, &named.contact_id).ok_or_else(|| {
-            let mut form = Form::default();
-            form.uuid("order_id", &named.order_id);
-            form.uuid("contact_id", &named.contact_id);
-            form.violations()
+            let mut rules = Rules::default();
+            rules.uuid("order_id", &named.order_id);
+            rules.uuid("contact_id", &named.contact_id);
+            rules.into_violations()
         })
     }
 
@@ -153,20 +155,17 @@ impl Provider for Carbon {
             .on(Connection::Fresh)
     }
 
-    fn read_submit(&self, _: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
-        create::read(answer, None, now)
-    }
-
-    fn read_submit_of(
+    fn read_submit(
         &self,
         order: &Order,
         _: &Intent<'_>,
         answer: &Response,
         now: Timestamp,
     ) -> Submitted {
+        // A part of the reference that the answer lacks.
         let contact_id = match order {
-            Order::Carbon(order) => Some(order.contact_id.as_str()),
-            _ => None,
+            Order::Carbon(order) => order.contact_id.as_str(),
+            _ => "",
         };
         create::read(answer, contact_id, now)
     }
@@ -181,13 +180,14 @@ impl Provider for Carbon {
     fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer {
         let read = match answer.status {
             200..=299 => read_answer(reference, answer),
-            // Documented: an unknown order is HTTP 400 with this text.
-            400 if read_error(answer)
-                .is_some_and(|text| text.trim().eq_ignore_ascii_case("no order found")) =>
+            // Documented: an unknown order is HTTP 400 with this text. 404 is a guess.
+            400 | 404
+                if error_answer::text(answer)
+                    .is_some_and(|text| text.trim().eq_ignore_ascii_case(UNKNOWN_ORDER)) =>
             {
                 return Answer::NotFound;
             }
-            _ => Err(wire::trouble_at(answer, Some(now))),
+            _ => Err(error_answer::trouble(answer, now)),
         };
         match read {
             Ok(observation) => Answer::Observed(Box::new(observation)),
@@ -197,25 +197,24 @@ impl Provider for Carbon {
 }
 
 fn check(order: &CarbonOrder) -> Vec<Violation> {
-    let mut form = Form::default();
+    let mut rules = Rules::default();
     // A part of the reference, and so of its shape.
-    form.uuid("contact_id", &order.contact_id);
-    let card = order.credit_debit_id.as_bytes();
-    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
-    form.must(
+    rules.uuid("contact_id", &order.contact_id);
+    // Carbon's own name of a card: samples are UUIDs, nothing is promised.
+    rules.required_text(
         "credit_debit_id",
-        (1..=64).contains(&card.len()) && card.iter().all(fits),
-        "is 1 to 64 letters, digits or '-'",
+        &order.credit_debit_id,
+        TEXT_CHARACTERS_MAX,
     );
-    form.amount("fiat_charge_amount", &order.fiat_charge_amount, 2);
-    form.required("cryptocurrency_symbol", &order.cryptocurrency_symbol, 32);
-    form.required(
+    rules.amount("fiat_charge_amount", &order.fiat_charge_amount, 2);
+    rules.required_text("cryptocurrency_symbol", &order.cryptocurrency_symbol, 32);
+    rules.required_text(
         "receive_address",
         &order.receive_address,
         TEXT_CHARACTERS_MAX,
     );
-    form.optional("memo", &order.memo, TEXT_CHARACTERS_MAX);
-    form.optional(
+    rules.text("memo", &order.memo, TEXT_CHARACTERS_MAX);
+    rules.text(
         "rate_signature",
         &order.rate_signature,
         RATE_SIGNATURE_CHARACTERS_MAX,
@@ -230,15 +229,15 @@ fn check(order: &CarbonOrder) -> Vec<Violation> {
             false,
         ),
     ] {
-        form.url(field, url, required);
+        rules.url(field, url, required);
     }
-    form.violations()
+    rules.into_violations()
 }
 
 fn reference(order_id: &str, contact_id: &str) -> Option<Reference> {
     Some(Reference::new([
-        ("order_id", &form::uuid(order_id)?),
-        ("contact_id", &form::uuid(contact_id)?),
+        ("order_id", &rules::uuid(order_id)?),
+        ("contact_id", &rules::uuid(contact_id)?),
     ]))
 }
 
@@ -262,7 +261,11 @@ fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, 
         .ok_or_else(|| Trouble::unreadable("the answer has no status"))?;
     if matches!(word.as_str(), "1" | "10") {
         // Here the hash decides the state, so a damaged one is not taken for none.
-        wire::word(details, "transactionHash")?;
+        if let Some(Value::Array(_) | Value::Object(_) | Value::Bool(true)) =
+            details.get("transactionHash")
+        {
+            return Err(Trouble::unreadable("transactionHash is no hash"));
+        }
     }
     let hash = wire::identifier(details, "transactionHash")?;
     let (standing, failure) = standing(&word, hash.is_some());
@@ -278,13 +281,13 @@ fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, 
         }
     }
     observation.transaction_hashes = hash.map(|hash| vec![hash]);
-    observation.amounts = read_amounts(details);
+    observation.amounts = read_amounts(details)?;
     Ok(observation)
 }
 
 /// Three currencies meet here: what the card was charged in, what was bought, and the account's
 /// own (`fiatBaseCurrency`), which counts nothing here.
-fn read_amounts(details: &Value) -> Vec<crate::purchase::Amount> {
+fn read_amounts(details: &Value) -> Result<Vec<Amount>, Trouble> {
     let unit = |object: &Value, field| wire::text(object, field).unwrap_or_default();
     let payment = details.get("paymentDetails").unwrap_or(&Value::Null);
     let asked = wire::amount(
@@ -292,14 +295,14 @@ fn read_amounts(details: &Value) -> Vec<crate::purchase::Amount> {
         "chargeAmount",
         AmountRole::Asked,
         &unit(payment, "chargedCurrency"),
-    );
+    )?;
     let delivered = wire::amount(
         details,
         "cryptocurrencyAmountPurchase",
         AmountRole::Delivered,
         &unit(details, "cryptocurrencyAssetPurchase"),
-    );
-    asked.into_iter().chain(delivered).collect()
+    )?;
+    Ok(asked.into_iter().chain(delivered).collect())
 }
 
 /// The status table: state, finality and, where it ended badly, why.

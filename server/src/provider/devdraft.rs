@@ -16,19 +16,24 @@ use tillwatch_proto::v1::{
     provider_reference::Reference as Named,
 };
 
-use super::{Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, wire};
+use super::{
+    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
+    rules::Rules, wire,
+};
 use crate::{
     cadence::{Policy, Schedule},
-    observation::{Answer, Graph, Observation, Standing, Submitted, Trouble},
+    observation::{Answer, Graph, Observation, Standing, Submitted, Trouble, word},
     purchase::{
-        Amount, AmountRole, AttentionReason, FailureReason, Finality, PurchaseId, Reference,
-        Secret, State, Status, Timestamp,
+        AmountRole, AttentionReason, FailureReason, Finality, PurchaseId, Reference, Secret, State,
+        Status, Timestamp,
     },
-    upstream::{Connection, Request, Response},
+    upstream::{Connection, Request, Response, retry_after::WAIT_MAX},
 };
 
 /// The part of a reference.
 const TRANSACTION: &str = "transaction_id";
+/// Ours: the longest id behind its prefix; documented ones have 26 characters.
+const TRANSACTION_BYTES_MAX: usize = 200;
 /// The recovery fact of an order.
 const KEY: &str = "idempotency_key";
 
@@ -156,7 +161,7 @@ impl Provider for Devdraft {
     fn check_order(&self, order: &Order, _now: Timestamp) -> Vec<Violation> {
         match order {
             Order::Devdraft(order) => order::check(order),
-            _ => vec![Violation::new("order", "is a devdraft order")],
+            _ => Rules::foreign("order", REGISTERED.name),
         }
     }
 
@@ -166,7 +171,7 @@ impl Provider for Devdraft {
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         let Some(Named::Devdraft(named)) = &message.reference else {
-            return Err(vec![Violation::new("reference", "is a devdraft reference")]);
+            return Err(Rules::foreign("reference", REGISTERED.name));
         };
         if !is_transaction(&named.transaction_id) {
             let rule = "is `txn_` with 1 to 64 letters and digits behind it";
@@ -196,22 +201,24 @@ impl Provider for Devdraft {
         request.json(&body).on(Connection::Fresh)
     }
 
-    fn read_submit(&self, _intent: &Intent<'_>, answer: &Response, _now: Timestamp) -> Submitted {
+    fn read_submit(
+        &self,
+        _order: &Order,
+        _intent: &Intent<'_>,
+        answer: &Response,
+        now: Timestamp,
+    ) -> Submitted {
         if (200..300).contains(&answer.status) {
             return match wire::object(answer).and_then(|body| created(&body)) {
                 Ok(observation) => Submitted::Accepted(Box::new(observation)),
                 // The same key gives the same answer again, so the id is not lost.
-                Err(trouble) => wire::unclear(trouble),
+                Err(trouble) => error_answer::unclear(trouble),
             };
         }
-        let message = error_of(answer);
-        if answer.status == 404 && message.as_deref().is_some_and(is_no_route) {
-            return Submitted::NotSent(Trouble::Unreachable {
-                sent: false,
-                why: "the base URL is not the provider's".to_owned(),
-            });
+        if answer.status == 429 {
+            return Submitted::NotSent(trouble(answer, now));
         }
-        wire::not_accepted(answer, message.as_deref())
+        error_answer::not_accepted(answer, error_of(answer), now)
     }
 
     fn status_request(&self, reference: &Reference) -> Request {
@@ -222,15 +229,12 @@ impl Provider for Devdraft {
         )
     }
 
-    fn read_status(&self, reference: &Reference, answer: &Response, _now: Timestamp) -> Answer {
-        if answer.status == 404 {
-            return match error_of(answer) {
-                Some(message) if !is_no_route(&message) => Answer::NotFound,
-                _ => Answer::Trouble(Trouble::unreadable("HTTP 404 of another service")),
-            };
+    fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer {
+        if error_answer::is_unknown(answer, error_of(answer)) {
+            return Answer::NotFound;
         }
         if !(200..300).contains(&answer.status) {
-            return Answer::Trouble(wire::trouble(answer));
+            return Answer::Trouble(trouble(answer, now));
         }
         match wire::object(answer).and_then(|body| shown(&body, reference)) {
             Ok(observation) => Answer::Observed(Box::new(observation)),
@@ -239,11 +243,25 @@ impl Provider for Devdraft {
     }
 }
 
-/// Whether a text has the shape of every transaction id that the pages show.
+/// Whether a text can be a transaction's id: the prefix is documented, the rest is ours.
 fn is_transaction(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     text.strip_prefix("txn_").is_some_and(|rest| {
-        (1..=64).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        (1..=TRANSACTION_BYTES_MAX).contains(&rest.len()) && rest.bytes().all(fits)
     })
+}
+
+/// What an answer outside 200 to 299 means. The wait of a 429 is in its body as well (documented).
+fn trouble(answer: &Response, now: Timestamp) -> Trouble {
+    let trouble = error_answer::trouble(answer, now);
+    let Trouble::Throttled { retry_after: None } = trouble else {
+        return trouble;
+    };
+    let seconds = wire::object(answer)
+        .ok()
+        .and_then(|body| wire::text(&body, "retryAfter")?.parse().ok());
+    let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(WAIT_MAX));
+    Trouble::Throttled { retry_after }
 }
 
 /// The message of an error in one of the provider's shapes: NestJS's, whose `message` is a list
@@ -262,11 +280,6 @@ fn error_of(answer: &Response) -> Option<String> {
     };
     let messages: Vec<&str> = messages.iter().filter_map(Value::as_str).collect();
     (!messages.is_empty()).then(|| messages.join("; "))
-}
-
-/// Whether an error's message is NestJS's for a route that does not exist (inferred).
-fn is_no_route(message: &str) -> bool {
-    message.starts_with("Cannot POST ") || message.starts_with("Cannot GET ")
 }
 
 /// The answer to a create. Its word is `state`; an accepted one without any is created all the same.
@@ -289,7 +302,7 @@ fn created(body: &Value) -> Result<Observation, Trouble> {
 
 /// The answer to a status read.
 fn shown(body: &Value, reference: &Reference) -> Result<Observation, Trouble> {
-    if wire::text(body, "id").as_deref() != Some(reference.part(TRANSACTION)) {
+    if wire::text(body, "id").is_some_and(|id| id != reference.part(TRANSACTION)) {
         return Err(Trouble::unreadable("the answer is about another id"));
     }
     let Some(code) = code_of(body)? else {
@@ -343,20 +356,18 @@ fn observation(
         }
         _ => {}
     }
-    if let Some(Value::Null | Value::String(_)) = body.get("bridge_transfer_id") {
-        let transfer = wire::identifier(body, "bridge_transfer_id")?;
-        observation.facts.push(("bridge_transfer_id", transfer));
+    match body.get("bridge_transfer_id") {
+        None | Some(Value::Array(_) | Value::Object(_)) => {}
+        Some(_) => {
+            let transfer = wire::text(body, "bridge_transfer_id").map(|id| word(&id));
+            observation.facts.push(("bridge_transfer_id", transfer));
+        }
     }
-    // Null where the payer chooses the amount. No state hangs on it, so anything else in it is left
-    // out.
-    if let Ok(Some(amount)) = wire::decimal(body, "amount") {
-        let source = body.get("source").unwrap_or(&Value::Null);
-        observation.amounts.push(Amount {
-            role: AmountRole::Asked,
-            value: amount.to_string(),
-            unit: wire::identifier(source, "currency")?.unwrap_or_default(),
-        });
-    }
+    // Null where the payer chooses the amount.
+    let source = body.get("source").unwrap_or(&Value::Null);
+    let unit = wire::text(source, "currency").unwrap_or_default();
+    let asked = wire::amount(body, "amount", AmountRole::Asked, &unit)?;
+    observation.amounts.extend(asked);
     observation.provider_change_time = wire::time(body, "updated_at");
     observation.reference = Some(reference);
     Ok(observation)

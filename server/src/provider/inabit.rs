@@ -16,8 +16,8 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
-    form::{self, AMOUNT_DIGITS_MAX, Form, TEXT_CHARACTERS_MAX},
+    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
+    rules::{self, AMOUNT_DIGITS_MAX, Rules, TEXT_CHARACTERS_MAX},
     sweep::Sweep,
     wire,
 };
@@ -156,7 +156,7 @@ impl Provider for Inabit {
     fn check_order(&self, order: &Order, _: Timestamp) -> Vec<Violation> {
         match order {
             Order::Inabit(order) => check(order),
-            _ => Form::foreign("order", "another provider"),
+            _ => Rules::foreign("order", NAME),
         }
     }
 
@@ -168,7 +168,7 @@ impl Provider for Inabit {
         match &message.reference {
             Some(Named::Inabit(named)) => reference(&named.purchase_id)
                 .ok_or_else(|| vec![Violation::new("purchase_id", "is a hyphenated UUID")]),
-            _ => Err(Form::foreign("reference", "another provider")),
+            _ => Err(Rules::foreign("reference", NAME)),
         }
     }
 
@@ -194,14 +194,20 @@ impl Provider for Inabit {
             .on(Connection::Fresh)
     }
 
-    fn read_submit(&self, _: &Intent<'_>, answer: &Response, _: Timestamp) -> Submitted {
+    fn read_submit(
+        &self,
+        _: &Order,
+        _: &Intent<'_>,
+        answer: &Response,
+        now: Timestamp,
+    ) -> Submitted {
         if !(200..300).contains(&answer.status) {
-            return wire::not_accepted(answer, read_error(answer).as_deref());
+            return error_answer::not_accepted(answer, read_error(answer), now);
         }
         match read_created(answer) {
             Ok(observation) => Submitted::Accepted(Box::new(observation)),
             // Without a name as well: the search can find it.
-            Err(trouble) => wire::unclear(trouble),
+            Err(trouble) => error_answer::unclear(trouble),
         }
     }
 
@@ -229,9 +235,10 @@ impl Provider for Inabit {
     fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer {
         let read = match answer.status {
             200..=299 => read_answer(reference, answer),
-            // Its own error alone: a 404 of something in between says nothing about a purchase.
-            404 if read_error(answer).is_some() => return Answer::NotFound,
-            _ => Err(wire::trouble_at(answer, Some(now))),
+            404 if error_answer::is_unknown(answer, read_error(answer)) => {
+                return Answer::NotFound;
+            }
+            _ => Err(error_answer::trouble(answer, now)),
         };
         match read {
             Ok(observation) => Answer::Observed(Box::new(observation)),
@@ -241,25 +248,25 @@ impl Provider for Inabit {
 }
 
 fn check(order: &InabitOrder) -> Vec<Violation> {
-    let mut form = Form::default();
+    let mut rules = Rules::default();
     // Which of the texts the provider insists on is not documented; it will say so itself.
-    form.optional("title", &order.title, TEXT_CHARACTERS_MAX);
-    form.optional("sub_title", &order.sub_title, TEXT_CHARACTERS_MAX);
-    form.optional("site_name", &order.site_name, TEXT_CHARACTERS_MAX);
+    rules.text("title", &order.title, TEXT_CHARACTERS_MAX);
+    rules.text("sub_title", &order.sub_title, TEXT_CHARACTERS_MAX);
+    rules.text("site_name", &order.site_name, TEXT_CHARACTERS_MAX);
     let identifier = &order.purchase_identifier;
-    form.optional(PURCHASE_IDENTIFIER, identifier, TEXT_CHARACTERS_MAX);
-    form.must(
+    rules.text(PURCHASE_IDENTIFIER, identifier, TEXT_CHARACTERS_MAX);
+    rules.hold(
         PURCHASE_IDENTIFIER,
         identifier.trim() == identifier,
         "has no blanks around it",
     );
-    form.amount("fiat_amount", &order.fiat_amount, AMOUNT_DIGITS_MAX);
-    form.must(
+    rules.amount("fiat_amount", &order.fiat_amount, AMOUNT_DIGITS_MAX);
+    rules.hold(
         "fiat_currency",
         matches!(order.fiat_currency.as_str(), "USD" | "EUR"),
         "is \"USD\" or \"EUR\"",
     );
-    form.violations()
+    rules.into_violations()
 }
 
 /// The create's body: the amount is a JSON number with exactly the caller's digits.
@@ -288,7 +295,10 @@ fn body(order: &InabitOrder, intent: &Intent<'_>) -> Value {
 }
 
 fn reference(purchase_id: &str) -> Option<Reference> {
-    Some(Reference::new([("purchase_id", &form::uuid(purchase_id)?)]))
+    Some(Reference::new([(
+        "purchase_id",
+        &rules::uuid(purchase_id)?,
+    )]))
 }
 
 fn widget(reference: &Reference) -> BuyerAction {
@@ -316,11 +326,12 @@ fn read_error(answer: &Response) -> Option<String> {
 
 fn read_created(answer: &Response) -> Result<Observation, Trouble> {
     let body = wire::object(answer)?;
-    let reference = body
-        .get("data")
-        .and_then(|data| wire::text(data, "id"))
-        .as_deref()
-        .and_then(reference)
+    let data = body.get("data").unwrap_or(&Value::Null);
+    // `id` in the public integration; `purchaseId` is the same in the provider's webhooks.
+    let reference = ["id", "purchaseId"]
+        .into_iter()
+        .filter_map(|field| wire::text(data, field))
+        .find_map(|id| reference(&id))
         .ok_or_else(|| Trouble::unreadable("the answer has no data.id that is a UUID"))?;
     // The answer has no word: it is the acceptance itself.
     let standing = Standing::Mapped(State::Created, Finality::Open);
@@ -384,9 +395,9 @@ fn read_purchase(reference: &Reference, data: &Value) -> Result<Observation, Tro
         }
     }
     let unit = wire::text(data, "asset").unwrap_or_default();
-    let asked = wire::amount(data, "plannedAmount", AmountRole::Asked, &unit);
-    let paid = wire::amount(data, "amount", AmountRole::Paid, &unit);
-    observation.amount_outcome = amount_outcome(data);
+    let asked = wire::amount(data, "plannedAmount", AmountRole::Asked, &unit)?;
+    let paid = wire::amount(data, "amount", AmountRole::Paid, &unit)?;
+    observation.amount_outcome = amount_outcome(data)?;
     observation.transaction_hashes = read_hashes(data)?;
     observation.buyer_action = match word.as_str() {
         "Initiated" => Some(widget(reference)),
@@ -398,14 +409,15 @@ fn read_purchase(reference: &Reference, data: &Value) -> Result<Observation, Tro
 }
 
 /// Paid against planned, by value.
-fn amount_outcome(data: &Value) -> Option<AmountOutcome> {
-    let number = |field| wire::decimal(data, field).ok().flatten();
-    let outcome = match number("amount")?.cmp(&number("plannedAmount")?) {
+fn amount_outcome(data: &Value) -> Result<Option<AmountOutcome>, Trouble> {
+    let paid = wire::decimal(data, "amount")?;
+    let planned = wire::decimal(data, "plannedAmount")?;
+    let outcome = |order| match order {
         std::cmp::Ordering::Less => AmountOutcome::Underpaid,
         std::cmp::Ordering::Equal => AmountOutcome::Exact,
         std::cmp::Ordering::Greater => AmountOutcome::Overpaid,
     };
-    Some(outcome)
+    Ok((paid.zip(planned)).map(|(paid, planned)| outcome(paid.cmp(&planned))))
 }
 
 /// Hashes: the page's schema says `transaction`, its sample `transactions`, so both are read. That
@@ -443,7 +455,9 @@ fn read_deposit(
         wire::text(data, "expirationDate").and_then(|text| Timestamp::from_iso(&text).ok());
     let action = BuyerAction::Deposit(Deposit {
         address,
-        network: wire::text(data, "blockchain").unwrap_or_default(),
+        network: wire::text(data, "blockchain")
+            .unwrap_or_default()
+            .replace(char::is_control, ""),
         amount,
         expire_time,
     });

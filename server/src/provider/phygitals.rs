@@ -19,13 +19,15 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
-    form::{Form, TEXT_CHARACTERS_MAX},
+    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
+    rules::{Rules, TEXT_CHARACTERS_MAX},
     wire,
 };
 use crate::{
     cadence::{Policy, Schedule},
-    observation::{self, Answer, Graph, Observation, Standing, Submitted, Trouble},
+    observation::{
+        self, Answer, Graph, IDENTIFIER_BYTES_MAX, Observation, Standing, Submitted, Trouble,
+    },
     purchase::{
         AmountRole, FailureReason, Finality, Item, PurchaseId, Reference, Secret, State, Status,
         Timestamp,
@@ -52,6 +54,11 @@ const FAILED: &str = "Transaction failed";
 const JSON_BYTES_MAX: usize = 16 * 1024;
 /// Ours: transactions in one order.
 const TXS_MAX: usize = 64;
+/// Ours: the most delivered pieces of one answer.
+const ITEMS_MAX: usize = 10_000;
+/// Ours: what a session's id can hold besides letters and digits; nothing that leads elsewhere in a
+/// path, although it is sent in a body alone.
+const SESSION_SIGNS: &[u8] = b"._-~:=+@|";
 
 const GRAPH: Graph = Graph(&[
     (PENDING, &[FULFILLED, FAILED]),
@@ -138,7 +145,7 @@ impl Provider for Phygitals {
     fn check_order(&self, order: &Order, _: Timestamp) -> Vec<Violation> {
         match order {
             Order::Phygitals(order) => check(order),
-            _ => Form::foreign("order", "another provider"),
+            _ => Rules::foreign("order", NAME),
         }
     }
 
@@ -147,10 +154,10 @@ impl Provider for Phygitals {
             Some(Named::Phygitals(named)) => reference(&named.session_id).ok_or_else(|| {
                 vec![Violation::new(
                     "session_id",
-                    "is 1 to 200 letters, digits, '.', '_' or '-'",
+                    "is 1 to 8000 letters, digits and signs of \"._-~:=+@|\"",
                 )]
             }),
-            _ => Err(Form::foreign("reference", "another provider")),
+            _ => Err(Rules::foreign("reference", NAME)),
         }
     }
 
@@ -169,18 +176,24 @@ impl Provider for Phygitals {
         request
     }
 
-    fn read_submit(&self, _: &Intent<'_>, answer: &Response, _: Timestamp) -> Submitted {
+    fn read_submit(
+        &self,
+        _: &Order,
+        _: &Intent<'_>,
+        answer: &Response,
+        now: Timestamp,
+    ) -> Submitted {
         if !(200..300).contains(&answer.status) {
             // 400 has `error`; 401 and 429 have `message` (documented). Other codes: inferred.
             let refusal = wire::object(answer)
                 .ok()
                 .and_then(|body| wire::text(&body, "error").or(wire::text(&body, "message")));
-            return wire::not_accepted(answer, refusal.as_deref());
+            return error_answer::not_accepted(answer, refusal, now);
         }
         match read_created(answer) {
             Ok(Some(observation)) => Submitted::Accepted(Box::new(observation)),
             Ok(None) => Submitted::AcceptedWithoutReference,
-            Err(trouble) => wire::unclear(trouble),
+            Err(trouble) => error_answer::unclear(trouble),
         }
     }
 
@@ -194,7 +207,7 @@ impl Provider for Phygitals {
         let read = match answer.status {
             200..=299 => read_answer(reference, answer),
             400 => read_error(answer),
-            _ => Err(wire::trouble_at(answer, Some(now))),
+            _ => Err(error_answer::trouble(answer, now)),
         };
         match read {
             Ok(observation) => Answer::Observed(Box::new(observation)),
@@ -237,45 +250,49 @@ fn body(order: &PhygitalsOrder) -> Option<Bytes> {
 }
 
 fn check(order: &PhygitalsOrder) -> Vec<Violation> {
-    let mut form = Form::default();
-    form.required("claw_id", &order.claw_id, TEXT_CHARACTERS_MAX);
-    form.must("amount", order.amount > 0, "is at least 1");
-    form.required("currency", &order.currency, TEXT_CHARACTERS_MAX);
-    form.required("chain", &order.chain, TEXT_CHARACTERS_MAX);
+    let mut rules = Rules::default();
+    rules.required_text("claw_id", &order.claw_id, TEXT_CHARACTERS_MAX);
+    rules.hold("amount", order.amount > 0, "is at least 1");
+    rules.required_text("currency", &order.currency, TEXT_CHARACTERS_MAX);
+    rules.required_text("chain", &order.chain, TEXT_CHARACTERS_MAX);
     // Inferred: a voucher or an ERC-20 permit can take the place of a signed transaction.
     let replaced = !order.voucher_id.is_empty() || !order.permit_data_json.is_empty();
-    form.must(
+    rules.hold(
         "txs",
         replaced || !order.txs.is_empty(),
         "has at least one transaction, unless `voucher_id` or `permit_data_json` is set",
     );
-    form.must(
+    rules.hold(
         "txs",
         order.txs.len() <= TXS_MAX,
         format!("has at most {TXS_MAX} transactions"),
     );
     let signed = |text: &String| BASE64.decode(text).is_ok_and(|bytes| !bytes.is_empty());
-    form.must("txs", order.txs.iter().all(signed), "are base64");
-    form.optional("voucher_id", &order.voucher_id, TEXT_CHARACTERS_MAX);
-    form.optional("buyer_wallet", &order.buyer_wallet, TEXT_CHARACTERS_MAX);
+    rules.hold("txs", order.txs.iter().all(signed), "are base64");
+    rules.text("voucher_id", &order.voucher_id, TEXT_CHARACTERS_MAX);
+    rules.text("buyer_wallet", &order.buyer_wallet, TEXT_CHARACTERS_MAX);
     for (field, text) in [
         ("permit_data_json", &order.permit_data_json),
         ("extra_data_json", &order.extra_data_json),
     ] {
         let object = || serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object());
-        form.must(
+        rules.hold(
             field,
             text.is_empty() || (text.len() <= JSON_BYTES_MAX && object()),
             "is a JSON object of at most 16 KiB",
         );
     }
-    form.violations()
+    rules.into_violations()
 }
 
-/// A session's id as a reference. Its shape is ours: samples are UUIDs, nothing is promised.
+/// A session's id as a reference. Its shape is ours: samples are UUIDs, nothing is promised, and an
+/// id that is taken for none loses what was paid for.
 fn reference(session_id: &str) -> Option<Reference> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let shaped = (1..=200).contains(&session_id.len()) && session_id.bytes().all(fits);
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || SESSION_SIGNS.contains(&byte);
+    let is_path = matches!(session_id, "." | "..");
+    let shaped = (1..=IDENTIFIER_BYTES_MAX).contains(&session_id.len())
+        && session_id.bytes().all(fits)
+        && !is_path;
     shaped.then(|| Reference::new([("session_id", session_id)]))
 }
 
@@ -320,7 +337,7 @@ fn read_body(body: &Value) -> Result<Observation, Trouble> {
         match word.as_deref() {
             // Another word may mean anything, a failure included: it is not taken for `pending`.
             Some(word) if word != PENDING => Observation::of(word, Standing::Unmapped),
-            None if result.is_none_or(says_nothing) => {
+            None if result.is_none() => {
                 return Err(Trouble::unreadable(
                     "the answer has no result and no status",
                 ));
@@ -335,18 +352,13 @@ fn read_body(body: &Value) -> Result<Observation, Trouble> {
             .into_iter()
             .collect();
         // The currency of `total` is not documented.
-        let total = wire::amount(result, "total", AmountRole::Asked, "");
+        let total = wire::amount(result, "total", AmountRole::Asked, "")?;
         observation.amounts = total.into_iter().collect();
         observation.transaction_hashes =
             wire::identifier(result, "tx_hash")?.map(|hash| vec![hash]);
     }
     observation.items = Some(items).filter(|items| !items.is_empty());
     Ok(observation)
-}
-
-/// Whether a result has nothing by which it could be one.
-fn says_nothing(result: &Value) -> bool {
-    wire::text(result, "session_id").is_none() && wire::list(result, "nfts").is_none()
 }
 
 /// The delivered pieces. Since one makes the purchase final, anything else in their place is
@@ -358,29 +370,38 @@ fn read_items(result: &Value) -> Result<Vec<Item>, Trouble> {
         Some(Value::Array(pieces)) => pieces,
         Some(_) => return Err(Trouble::unreadable("nfts is not a list")),
     };
-    let items: Vec<Item> = pieces
-        .iter()
-        .filter(|piece| piece.is_object())
-        .map(read_item)
-        .collect();
+    if pieces.len() > ITEMS_MAX {
+        return Err(Trouble::unreadable("more nfts than can be kept"));
+    }
+    let items: Vec<Item> = pieces.iter().filter_map(read_item).collect();
     if items.is_empty() && !pieces.is_empty() {
-        return Err(Trouble::unreadable("nfts holds no objects"));
+        return Err(Trouble::unreadable("nfts holds no pieces"));
     }
     Ok(items)
 }
 
-fn read_item(piece: &Value) -> Item {
+/// A piece by its object or, which is a guess, by its id alone.
+fn read_item(piece: &Value) -> Option<Item> {
+    if let Value::String(id) = piece {
+        return (!id.is_empty()).then(|| Item {
+            id: observation::word(id),
+            ..Item::default()
+        });
+    }
+    if !piece.is_object() {
+        return None;
+    }
     let content = |part: &str, field: &str| wire::text(piece.get("content")?.get(part)?, field);
     let clean = |text: Option<String>| observation::word(&text.unwrap_or_default());
     // `mint_address` stands in the status sample only, with the same value as `id`.
     let id = wire::text(piece, "id").or_else(|| wire::text(piece, "mint_address"));
     let image = content("links", "image").or_else(|| content("metadata", "image"));
-    Item {
+    Some(Item {
         id: clean(id),
         kind: clean(wire::text(piece, "type")),
         name: clean(content("metadata", "name")),
         image_url: clean(image),
-    }
+    })
 }
 
 /// What HTTP 400 says: one error text is an end, every other is about the request (inferred), and

@@ -3,15 +3,12 @@
 
 use ::http::HeaderValue;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::collections::BTreeMap;
 
 use super::SettingsError;
 use crate::{
-    observation::{self, Submitted, Trouble},
-    purchase::{Amount, AmountRole, Decimal, Secret, Timestamp},
+    observation::{self, Trouble},
+    purchase::{Amount, AmountRole, Decimal, DecimalError, Secret, Timestamp},
     upstream::Response,
 };
 
@@ -41,7 +38,9 @@ pub(super) fn word(object: &Value, field: &str) -> Result<Option<String>, Troubl
 /// A field that holds an identifier, hash or address: never cut and never cleaned, so one that is
 /// too long or has control characters (which no store takes) makes the answer unreadable.
 pub(super) fn identifier(object: &Value, field: &str) -> Result<Option<String>, Trouble> {
-    let Some(text) = text(object, field) else {
+    // `false` is a common word for nothing; neither truth is a name.
+    let text = text(object, field).filter(|_| !object.get(field).is_some_and(Value::is_boolean));
+    let Some(text) = text else {
         return Ok(None);
     };
     if text.chars().any(char::is_control) {
@@ -57,30 +56,39 @@ pub(super) fn time(object: &Value, field: &str) -> Option<Timestamp> {
     Timestamp::from_iso(object.get(field)?.as_str()?).ok()
 }
 
-/// A field that holds a decimal number, as a JSON number or as text.
+/// A field that holds a decimal number, as a JSON number or as text; nothing where it holds anything
+/// else, since no state hangs on an amount and a damaged one must not hide a right status.
 ///
-/// Anything else in it is unreadable: an amount is never guessed.
+/// One that is too long to be kept whole makes the answer unreadable, as every identifier does.
 pub(super) fn decimal(object: &Value, field: &str) -> Result<Option<Decimal>, Trouble> {
     let Some(text) = text(object, field) else {
         return Ok(None);
     };
-    match Decimal::parse_json(&text) {
-        Ok(number) => Ok(Some(number)),
-        Err(_) => Err(Trouble::unreadable(format!(
-            "{field} is not a decimal number"
-        ))),
+    match Decimal::parse_json(text.trim()) {
+        Ok(number) => {
+            observation::identifier(field, &number.to_string())?;
+            Ok(Some(number))
+        }
+        Err(DecimalError::NoNumber) => Ok(None),
+        Err(DecimalError::TooLong) => {
+            Err(Trouble::unreadable(format!("{field} has too many digits")))
+        }
     }
 }
 
-/// An amount that no state hangs on: left out where the field holds no decimal number, since a
-/// wrong amount must not hide a right status.
-pub(super) fn amount(object: &Value, field: &str, role: AmountRole, unit: &str) -> Option<Amount> {
-    let value = decimal(object, field).ok()??;
-    Some(Amount {
+/// An amount in a field, as [`decimal`] reads it.
+pub(super) fn amount(
+    object: &Value,
+    field: &str,
+    role: AmountRole,
+    unit: &str,
+) -> Result<Option<Amount>, Trouble> {
+    let amount = |value: Decimal| Amount {
         role,
         value: value.to_string(),
         unit: observation::word(unit),
-    })
+    };
+    Ok(decimal(object, field)?.map(amount))
 }
 
 /// A field that holds a list; nothing where it is missing, null or no list.
@@ -94,57 +102,6 @@ pub(super) fn object(answer: &Response) -> Result<Value, Trouble> {
         Some(value) if value.is_object() => Ok(value),
         Some(_) => Err(Trouble::unreadable("the answer is not a JSON object")),
         None => Err(Trouble::unreadable("the answer is not JSON")),
-    }
-}
-
-/// What an HTTP status outside 200 to 299 means where a provider has no rule of its own for it.
-pub(super) fn trouble(answer: &Response) -> Trouble {
-    trouble_at(answer, None)
-}
-
-/// As [`trouble`], with the time of the answer's arrival, for a `Retry-After` date in an answer
-/// that has no date of its own.
-pub(super) fn trouble_at(answer: &Response, now: Option<Timestamp>) -> Trouble {
-    let now = now.and_then(|now| {
-        let since_epoch = Duration::from_millis(u64::try_from(now.as_millis()).ok()?);
-        SystemTime::UNIX_EPOCH.checked_add(since_epoch)
-    });
-    match answer.status {
-        401 | 403 => Trouble::Unauthorized,
-        429 => Trouble::Throttled {
-            retry_after: crate::upstream::retry_after::at(&answer.headers, now),
-        },
-        408 | 425 | 500..=599 => Trouble::Unreachable {
-            sent: true,
-            why: format!("HTTP {}", answer.status),
-        },
-        status => Trouble::unreadable(format!("HTTP {status}")),
-    }
-}
-
-/// What a submit's answer outside 200 to 299 means where a provider has no rule of its own for it.
-///
-/// `message` is what the provider's own error shape says; without it a proxy may have answered, and
-/// the order may exist.
-pub(super) fn not_accepted(answer: &Response, message: Option<&str>) -> Submitted {
-    match (answer.status, message) {
-        (401 | 403 | 429, _) => Submitted::NotSent(trouble(answer)),
-        (400 | 404 | 409 | 412 | 422, Some(message)) => Submitted::Refused {
-            message: observation::word(message),
-        },
-        (status, _) => Submitted::Unclear {
-            why: format!("HTTP {status}"),
-        },
-    }
-}
-
-/// A submit whose answer cannot be read: the order may exist.
-pub(super) fn unclear(trouble: Trouble) -> Submitted {
-    Submitted::Unclear {
-        why: match trouble {
-            Trouble::Unreadable { why } | Trouble::Unreachable { why, .. } => why,
-            Trouble::Throttled { .. } | Trouble::Unauthorized => "no definite answer".to_owned(),
-        },
     }
 }
 

@@ -15,19 +15,26 @@ pub struct Decimal {
     fraction: String,
 }
 
-/// A text that is no decimal number, or one that is longer than any amount of money.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a decimal number")]
-pub struct DecimalError;
+/// A text that makes no [`Decimal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecimalError {
+    /// It is no decimal number.
+    #[error("not a decimal number")]
+    NoNumber,
+    /// It is one, with more digits than are kept.
+    #[error("a decimal number of too many digits")]
+    TooLong,
+}
 
-/// The most digits on either side of the point; a hostile exponent must not become a long text.
-const DIGITS_MAX: usize = 64;
+/// The most digits on either side of the point, as long as an identifier can be; a hostile exponent
+/// must not become a longer text.
+const DIGITS_MAX: usize = 8_000;
 
 impl Decimal {
     /// Reads a plain decimal number: `-`, digits, and optionally a point with digits after it.
     pub fn parse(text: &str) -> Result<Self, DecimalError> {
         if text.contains(['e', 'E', '+']) {
-            return Err(DecimalError);
+            return Err(DecimalError::NoNumber);
         }
         Self::parse_json(text)
     }
@@ -38,25 +45,23 @@ impl Decimal {
             Some(rest) => (true, rest),
             None => (false, text),
         };
-        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => {
-                (mantissa, exponent.parse::<i32>().map_err(|_| DecimalError)?)
-            }
-            None => (text, 0),
-        };
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let (whole, fraction) = match mantissa.split_once('.') {
-            Some((_, "")) => return Err(DecimalError),
+            Some((_, "")) => return Err(DecimalError::NoNumber),
             Some((whole, fraction)) => (whole, fraction),
             None => (mantissa, ""),
         };
         let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() || !digits(whole) || !digits(fraction) {
-            return Err(DecimalError);
+        let power = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+        if [whole, power].contains(&"") || ![whole, fraction, power].into_iter().all(digits) {
+            return Err(DecimalError::NoNumber);
         }
+        // Only digits are left, so what does not fit is merely too many of them.
+        let exponent = exponent.parse().map_err(|_| DecimalError::TooLong)?;
         let (whole, fraction) = shift(whole, fraction, exponent)?;
         let whole = whole.trim_start_matches('0').to_owned();
         if whole.len() > DIGITS_MAX || fraction.len() > DIGITS_MAX {
-            return Err(DecimalError);
+            return Err(DecimalError::TooLong);
         }
         Ok(Self {
             negative,
@@ -105,9 +110,9 @@ impl Decimal {
 
 /// Moves the point by `exponent` places.
 fn shift(whole: &str, fraction: &str, exponent: i32) -> Result<(String, String), DecimalError> {
-    let places = usize::try_from(exponent.unsigned_abs()).map_err(|_| DecimalError)?;
+    let places = usize::try_from(exponent.unsigned_abs()).map_err(|_| DecimalError::TooLong)?;
     if places > DIGITS_MAX {
-        return Err(DecimalError);
+        return Err(DecimalError::TooLong);
     }
     if exponent >= 0 {
         let padded = format!("{fraction:0<places$}");
@@ -196,8 +201,10 @@ mod tests {
             (".5", None),
             ("", None),
             ("-", None),
-            ("1e999999999", None),
-            ("1e99999999999", None),
+            ("1e+2", Some("100")),
+            ("1e", None),
+            ("1e+", None),
+            ("1e1.5", None),
             ("1,5", None),
             ("NaN", None),
             ("１", None),
@@ -210,6 +217,23 @@ mod tests {
         }
         assert!(Decimal::parse("1e3").is_err());
         assert!(Decimal::parse("+1").is_err());
+    }
+
+    #[test]
+    fn a_number_of_too_many_digits_is_told_from_none() {
+        let parse = |text: &str| Decimal::parse_json(text).map(|number| number.to_string().len());
+        assert_eq!(parse(&"7".repeat(DIGITS_MAX)), Ok(DIGITS_MAX));
+        assert_eq!(parse("1e7999"), Ok(DIGITS_MAX));
+        for long in [
+            "7".repeat(DIGITS_MAX + 1),
+            format!("0.{}", "7".repeat(DIGITS_MAX + 1)),
+            "1e8000".to_owned(),
+            "1e999999999".to_owned(),
+            "1e-99999999999".to_owned(),
+        ] {
+            assert_eq!(parse(&long), Err(DecimalError::TooLong));
+        }
+        assert_eq!(parse("much"), Err(DecimalError::NoNumber));
     }
 
     #[test]

@@ -272,6 +272,16 @@ pub struct Attention {
     pub deadline_time: Option<Timestamp>,
 }
 
+impl AttentionReason {
+    /// Whether it is this service's own word that it hears no news, rather than news.
+    pub fn is_silence(self) -> bool {
+        matches!(
+            self,
+            Self::Stale | Self::NotFoundAtProvider | Self::AccountMissing
+        )
+    }
+}
+
 /// Why it ended without success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

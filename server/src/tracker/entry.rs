@@ -9,7 +9,9 @@ use crate::{
     journal::Record,
     lifecycle::Heard,
     observation::Observation,
-    purchase::{Finality, Freshness, Purchase, PurchaseId, Reference, State, Status, Timestamp},
+    purchase::{
+        Finality, Freshness, Purchase, PurchaseId, Reference, Revision, State, Status, Timestamp,
+    },
 };
 
 /// How often a purchase is polled that is open and unchanged for too long.
@@ -19,7 +21,7 @@ const LONG_POLL_GAP_MS: (u64, u64) = (500, 1_000);
 
 /// A reference whose canonical text is longer, in bytes, is read from the journal when it is due:
 /// memory holds a million of the others.
-const REFERENCE_KEPT_MAX: usize = 96;
+const REFERENCE_KEPT_MAX: usize = 88;
 
 /// One open purchase. With its places in map, wheel and turns at most 512 bytes.
 #[derive(Debug)]
@@ -32,10 +34,13 @@ pub(super) struct Entry {
     /// What is known of its stay in its state.
     pub(super) stayed: Stayed,
     pub(super) created: Timestamp,
-    /// When the newest revision was observed that is news from the provider.
+    /// When the newest revision was observed that is news: more than this service's own word that
+    /// there are none. Staleness and the horizon count from it.
     pub(super) changed: Timestamp,
-    /// When its status became terminal, as its newest revision says.
-    pub(super) observed: Timestamp,
+    /// A digest of the newest status without what is this service's own word.
+    told: u64,
+    /// The newest revision.
+    pub(super) revision: Revision,
     pub(super) finality: Finality,
     pub(super) heard: Heard,
     /// When the request of the last readable answer began.
@@ -48,8 +53,8 @@ pub(super) struct Entry {
     pub(super) due: Timestamp,
     /// Whether a poll of it is due or under way, so that it is in no timer.
     pub(super) busy: bool,
-    /// The observe time of the status that the next three belong to.
-    pub(super) limits_of: Timestamp,
+    /// The revision that the next three belong to.
+    pub(super) limits_of: Revision,
     /// How long the status may stay unchanged while it is open.
     pub(super) stale_after: Duration,
     /// How long it is followed after its end; `None` for as long as it lasts.
@@ -69,7 +74,8 @@ impl Entry {
             stayed: Stayed::new(number(purchase.status.state), now),
             created: purchase.create_time,
             changed: now,
-            observed: now,
+            told: 0,
+            revision: Revision::default(),
             finality: Finality::Open,
             heard: Heard::default(),
             read: None,
@@ -78,7 +84,7 @@ impl Entry {
             missing_since: None,
             due: now,
             busy: false,
-            limits_of: Timestamp::default(),
+            limits_of: Revision::default(),
             stale_after: STALE_EVERY,
             horizon: None,
             horizon_end: None,
@@ -98,8 +104,10 @@ impl Entry {
     /// Learns a newly committed status.
     pub(super) fn learn(&mut self, status: &Status) {
         self.finality = status.finality;
-        self.observed = status.observe_time;
-        if status.attention_reason() != Some(crate::purchase::AttentionReason::Stale) {
+        self.revision = status.revision;
+        let told = told(status);
+        if told != self.told {
+            self.told = told;
             self.changed = status.observe_time;
         }
         if status.provider_change_time > self.heard.newest_change {
@@ -124,7 +132,7 @@ impl Entry {
     ) -> Timestamp {
         let now = clock.now();
         if self.finality != Finality::Open {
-            let every = policy.after_terminal.every(now.since(self.observed));
+            let every = policy.after_terminal.every(now.since(self.changed));
             return now.plus(clock.jittered(every, 100));
         }
         if now.since(self.changed) >= stale_after {
@@ -141,9 +149,29 @@ impl Entry {
 }
 
 /// A reference as it is kept in memory, where it is.
-fn kept(reference: &Reference) -> Option<Box<str>> {
+pub(super) fn kept(reference: &Reference) -> Option<Box<str>> {
     let canonical = reference.canonical();
     (canonical.len() <= REFERENCE_KEPT_MAX).then(|| canonical.into_boxed_str())
+}
+
+/// A digest of a status without its times, without an attention that is this service's own word for
+/// hearing no news, and without a buyer action, which is wiped in its time.
+fn told(status: &Status) -> u64 {
+    let mut told = status.clone();
+    told.revision = Revision::default();
+    told.observe_time = Timestamp::default();
+    told.provider_change_time = None;
+    told.buyer_action = None;
+    told.attention = told.attention.filter(|it| !it.reason.is_silence());
+    hashed(&told)
+}
+
+fn hashed(value: &impl std::fmt::Debug) -> u64 {
+    use std::hash::{Hash as _, Hasher as _};
+    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    format!("{value:?}").hash(&mut hasher);
+    // 0 stands for nothing heard yet.
+    hasher.finish().max(1)
 }
 
 /// A state's number in what is learned of stays.
@@ -153,13 +181,9 @@ pub(super) fn number(state: State) -> u8 {
 
 /// A digest of everything in an observation that could make a revision.
 pub(super) fn digest(observation: &Observation) -> u64 {
-    use std::hash::{Hash as _, Hasher as _};
-    let mut hasher = std::collections::hash_map::DefaultHasher::new();
     let mut silent = observation.clone();
     silent.provider_change_time = None;
-    format!("{silent:?}").hash(&mut hasher);
-    // 0 stands for nothing heard yet.
-    hasher.finish().max(1)
+    hashed(&silent)
 }
 
 #[cfg(test)]
@@ -168,7 +192,8 @@ mod tests {
 
     #[test]
     fn an_entry_leaves_room_for_its_places_within_512_bytes() {
-        // Map: 33 bytes at a load of at least 7/16. Wheel and turns: 24 + 16 + 8. Reference: 96.
-        assert!(size_of::<Option<Entry>>() <= 512 - 76 - 48 - REFERENCE_KEPT_MAX);
+        // Map: 21 bytes at a load of at least 7/16. Of a sweep: 37 bytes at that load. Wheel and turns:
+        // 24 + 16 + 8. Reference: 88.
+        assert!(size_of::<Option<Entry>>() <= 512 - 48 - 85 - 48 - REFERENCE_KEPT_MAX);
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     Inner, RefreshError,
-    entry::{Entry, number},
+    entry::{Entry, kept, number},
     lock,
 };
 use crate::{
@@ -36,6 +36,13 @@ pub(super) struct Lane {
     refreshing: Mutex<HashMap<PurchaseId, Weak<tokio::sync::Mutex<Option<Refreshed>>>>>,
 }
 
+/// A purchase's id as its bytes, which need no alignment: the map is a third smaller.
+type Id = [u8; 16];
+
+fn bytes(purchase: PurchaseId) -> Id {
+    purchase.as_u128().to_ne_bytes()
+}
+
 /// What one lane knows, behind a lock that is held for moments.
 #[derive(Default)]
 struct State {
@@ -43,7 +50,7 @@ struct State {
     entries: Shelf<Option<Entry>>,
     /// Places that are free.
     free: Vec<u32>,
-    places: HashMap<PurchaseId, u32>,
+    places: HashMap<Id, u32>,
     /// Numbers of callers, for turns among them.
     callers: HashMap<CallerName, u32>,
     /// When which entry falls due.
@@ -88,8 +95,30 @@ struct Due {
 
 /// Of so many turns, one goes to what has ended, where both are due.
 const ENDED_EVERY: u32 = 10;
+/// When a purchase is polled again whose poll ended without a word.
+const LOST_RETRY: Duration = Duration::from_secs(60);
 /// The wait before a reference is looked for again in a journal that is away.
 const REFERENCE_RETRY: Duration = Duration::from_secs(1);
+
+/// A purchase that is in no timer while it is polled. It is armed again when this is dropped, also by
+/// a panic.
+struct Taken {
+    lane: Arc<Lane>,
+    purchase: PurchaseId,
+    again: Timestamp,
+}
+
+impl Taken {
+    fn again_at(mut self, due: Timestamp) {
+        self.again = due;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.lane.rearm(self.purchase, self.again);
+    }
+}
 
 impl State {
     fn entry(&mut self, place: u32) -> Option<&mut Entry> {
@@ -97,7 +126,7 @@ impl State {
     }
 
     fn of(&mut self, purchase: PurchaseId) -> Option<(u32, &mut Entry)> {
-        let place = self.places.get(&purchase).copied()?;
+        let place = self.places.get(&bytes(purchase)).copied()?;
         Some((place, self.entries.get_mut(place)?.as_mut()?))
     }
 }
@@ -165,7 +194,7 @@ impl Lane {
 
     pub(super) fn remove(&self, purchase: PurchaseId) {
         let mut state = lock(&self.state);
-        let Some(place) = state.places.remove(&purchase) else {
+        let Some(place) = state.places.remove(&bytes(purchase)) else {
             return;
         };
         state.wheel.cancel(place);
@@ -204,6 +233,7 @@ impl Lane {
     pub(super) fn committed(&self, purchase: &Purchase, reference: &Reference, clock: &Clock) {
         let known = self.with(purchase.id, |entry| {
             entry.learn(&purchase.status);
+            entry.reference = kept(reference);
             std::mem::take(&mut entry.given_up)
         });
         let now = clock.now();
@@ -245,7 +275,7 @@ impl Lane {
                 .account
                 .policy
                 .after_terminal
-                .every(clock.now().since(entry.observed)),
+                .every(clock.now().since(entry.changed)),
         };
         entry.due = clock.now().plus(clock.up_to(every));
         self.insert(entry, &record.purchase.caller);
@@ -254,6 +284,9 @@ impl Lane {
     fn insert(&self, mut entry: Entry, caller: &CallerName) {
         let mut state = lock(&self.state);
         let (id, due) = (entry.id, entry.due);
+        if state.places.contains_key(&bytes(id)) {
+            return;
+        }
         let callers = u32::try_from(state.callers.len()).unwrap_or(u32::MAX);
         entry.caller = *state.callers.entry(caller.clone()).or_insert(callers);
         let place = match state.free.pop() {
@@ -268,7 +301,7 @@ impl Lane {
                 None => return,
             },
         };
-        state.places.insert(id, place);
+        state.places.insert(bytes(id), place);
         state.wheel.arm(place, due);
         drop(state);
         self.sooner.notify_one();
@@ -388,6 +421,7 @@ impl Inner {
                 biased;
                 () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
                 () = lane.sooner.notified() => {}
+                () = lane.account.recovered() => {}
                 () = self.stop.cancelled() => {}
             }
         }
@@ -417,6 +451,12 @@ impl Inner {
             let late = self.clock.now().since(due.since);
             lane.account.began_late(late);
             let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
+            let admission = admission.about(due.id);
+            let taken = Taken {
+                lane: Arc::clone(lane),
+                purchase: due.id,
+                again: self.clock.now().plus(LOST_RETRY),
+            };
             self.tasks.spawn(async move {
                 let stop = inner.stop.clone();
                 let id = due.id;
@@ -440,7 +480,7 @@ impl Inner {
                     },
                     () = stop.cancelled() => return,
                 };
-                polled.rearm(id, due);
+                taken.again_at(due);
             });
         }
         retry_at

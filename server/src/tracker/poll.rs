@@ -30,8 +30,9 @@ const REFRESH_WAIT: Duration = Duration::from_secs(2);
 /// An answer with the times around it.
 pub(super) struct Asked {
     answer: Answer,
-    /// When the request began.
+    /// When the request began, and when its answer arrived.
     began: Timestamp,
+    arrived: Timestamp,
 }
 
 impl Inner {
@@ -40,22 +41,28 @@ impl Inner {
         let account = &lane.account;
         let began = self.clock.now();
         let request = account.provider.status_request(&turn.reference);
-        let answer = match account.ask(&mut admission, request).await {
+        let answer = account.ask(&mut admission, request).await;
+        let arrived = self.clock.now();
+        let answer = match answer {
             Ok(answer) => account
                 .provider
-                .read_status(&turn.reference, &answer, self.clock.now()),
-            Err(error) => {
-                let sent = !matches!(error, UpstreamError::NotConnected(_));
-                Answer::Trouble(Trouble::Unreachable {
-                    sent,
-                    why: error.to_string(),
-                })
+                .read_status(&turn.reference, &answer, arrived),
+            Err(error @ UpstreamError::Unusable(_)) => {
+                Answer::Trouble(Trouble::unreadable(error.to_string()))
             }
+            Err(error) => Answer::Trouble(Trouble::Unreachable {
+                sent: !matches!(error, UpstreamError::NotConnected(_)),
+                why: error.to_string(),
+            }),
         };
         if let Answer::Trouble(trouble) = &answer {
-            account.learn(trouble);
+            account.learn(admission.class(), trouble);
         }
-        Asked { answer, began }
+        Asked {
+            answer,
+            began,
+            arrived,
+        }
     }
 
     /// Applies what was heard, and returns when to ask again.
@@ -67,10 +74,10 @@ impl Inner {
     ) -> Timestamp {
         let failed = match &asked.answer {
             Answer::Observed(observation) => self
-                .observed(lane, purchase, observation, asked.began)
+                .observed(lane, purchase, observation, asked.began, asked.arrived)
                 .await
                 .is_err(),
-            Answer::NotFound => self.not_found(lane, purchase).await.is_err(),
+            Answer::NotFound => self.not_found(lane, purchase, asked.began).await.is_err(),
             Answer::Trouble(_) => {
                 lane.with(purchase, |entry| {
                     entry.failures = entry.failures.saturating_add(1)
@@ -82,14 +89,15 @@ impl Inner {
             // The journal is away: the same news is heard again when it is back.
             return self.clock.now().plus(RETRY_BASE);
         }
-        let is_trouble = matches!(asked.answer, Answer::Trouble(_));
+        // An account that is throttled or refused waits as a whole; what cannot be read is polled on.
+        let backs_off = matches!(asked.answer, Answer::Trouble(Trouble::Unreachable { .. }));
         match self.passing_time(lane, purchase).await {
-            Ok(()) => self.next_due(lane, purchase, is_trouble),
+            Ok(()) => self.next_due(lane, purchase, backs_off),
             Err(_) => self.clock.now().plus(RETRY_BASE),
         }
     }
 
-    fn next_due(&self, lane: &Lane, purchase: PurchaseId, is_trouble: bool) -> Timestamp {
+    fn next_due(&self, lane: &Lane, purchase: PurchaseId, backs_off: bool) -> Timestamp {
         let now = self.clock.now();
         let policy = &lane.account.policy;
         let stretched = |created, finality| self.stretched(lane, created, finality);
@@ -103,7 +111,7 @@ impl Inner {
             if entry.failures == 0 {
                 due = stretched(entry.created, entry.finality).map_or(due, |rare| due.max(rare));
             }
-            if is_trouble {
+            if backs_off {
                 // Backoff with full jitter, never faster than the schedule allows.
                 let doubled = entry.failures.min(16).saturating_sub(1);
                 let longest =
@@ -115,13 +123,15 @@ impl Inner {
         due.unwrap_or(now)
     }
 
-    /// A readable answer. Two about one purchase may be applied at once: the newer one holds.
+    /// A readable answer to a request that began and whose answer arrived at these times. Two about
+    /// one purchase may be applied at once: the newer one holds.
     pub(super) async fn observed(
         &self,
         lane: &Lane,
         purchase: PurchaseId,
         observation: &Observation,
         began: Timestamp,
+        arrived: Timestamp,
     ) -> Result<(), JournalError> {
         let now = self.clock.now();
         let seen = digest(observation);
@@ -135,7 +145,7 @@ impl Inner {
             }
             // Said before it is committed, so that an older answer sees it from now on. Where the
             // commit fails it is news again, since the digest below is not kept.
-            entry.heard.answered = Some(now);
+            entry.heard.answered = entry.heard.answered.max(Some(arrived));
             entry.heard.newest_change = entry.heard.newest_change.max(change);
             let is_open = entry.finality == Finality::Open;
             let stayed = is_open.then_some(entry.stayed);
@@ -173,9 +183,22 @@ impl Inner {
     }
 
     /// The provider does not know the reference.
-    async fn not_found(&self, lane: &Lane, purchase: PurchaseId) -> Result<(), JournalError> {
+    async fn not_found(
+        &self,
+        lane: &Lane,
+        purchase: PurchaseId,
+        began: Timestamp,
+    ) -> Result<(), JournalError> {
         let now = self.clock.now();
         let is_late = lane.with(purchase, |entry| {
+            if entry
+                .heard
+                .answered
+                .is_some_and(|answered| began < answered)
+            {
+                // Somebody has asked later, and was told more.
+                return false;
+            }
             entry.failures = entry.failures.saturating_add(1);
             // What is heard next is news, whatever was heard before.
             entry.digest = 0;
@@ -200,11 +223,8 @@ impl Inner {
     ) -> Result<(), JournalError> {
         let now = self.clock.now();
         let Some((finality, changed, fresh)) = lane.with(purchase, |entry| {
-            (
-                entry.finality,
-                entry.changed,
-                entry.limits_of == entry.observed,
-            )
+            let fresh = entry.limits_of == entry.revision;
+            (entry.finality, entry.changed, fresh)
         }) else {
             return Ok(());
         };
@@ -229,8 +249,11 @@ impl Inner {
             }
             return Ok(());
         }
-        let observed = lane.with(purchase, |entry| entry.observed).unwrap_or(now);
-        match lifecycle::horizon(observed, horizon, read, now) {
+        let Some((since, revision)) = lane.with(purchase, |entry| (entry.changed, entry.revision))
+        else {
+            return Ok(());
+        };
+        match lifecycle::horizon(since, horizon, read, now) {
             Horizon::Ahead(end) => {
                 lane.with(purchase, |entry| entry.horizon_end = end);
                 Ok(())
@@ -245,7 +268,7 @@ impl Inner {
                 .step(purchase, |record| {
                     let status = &record.purchase.status;
                     let is_terminal = status.finality == Finality::Terminal;
-                    (is_terminal && status.observe_time == observed)
+                    (is_terminal && status.revision == revision)
                         .then(|| lifecycle::made_final(status, now))
                         .flatten()
                 })
@@ -264,7 +287,7 @@ impl Inner {
         let account = &lane.account;
         let horizon = account.provider.horizon(status, account.policy.horizon);
         lane.with(purchase, |entry| {
-            entry.limits_of = status.observe_time;
+            entry.limits_of = status.revision;
             entry.stale_after = stale_after;
             entry.horizon = horizon;
             entry.horizon_end = None;
@@ -359,7 +382,7 @@ impl Inner {
         }
         let deadline = self.clock.now().plus(REFRESH_WAIT);
         let admission = lane.account.admit(Class::Refresh, deadline).await;
-        let admission = admission.map_err(RefreshError::Refused)?;
+        let admission = admission.map_err(RefreshError::Refused)?.about(purchase);
         let turn = Turn { reference };
         let asked = self.ask(lane, &turn, admission).await;
         let trouble = match &asked.answer {
@@ -367,7 +390,7 @@ impl Inner {
             Answer::Observed(_) | Answer::NotFound => None,
         };
         if let Answer::Observed(observation) = &asked.answer {
-            self.observed(lane, purchase, observation, asked.began)
+            self.observed(lane, purchase, observation, asked.began, asked.arrived)
                 .await?;
         } else {
             self.heard(lane, purchase, asked).await;

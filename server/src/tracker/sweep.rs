@@ -41,6 +41,13 @@ pub(super) struct Sweeper {
     known: Mutex<Known>,
 }
 
+/// When a page's request began, and when its answer arrived.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    began: Timestamp,
+    arrived: Timestamp,
+}
+
 /// Why a round ended early.
 enum Cut {
     /// The tracker stops.
@@ -144,24 +151,35 @@ impl Inner {
             return;
         };
         let interval = lane.account.policy.schedule.first();
-        let mut wait = self.clock.up_to(interval);
+        let mut first = Some(self.clock.now().plus(self.clock.up_to(interval)));
+        // When each list is next read: one that fails holds no other up.
+        let mut next: BTreeMap<String, Timestamp> = BTreeMap::new();
         loop {
-            let next = self.clock.now().plus(wait);
-            lock(&sweeper.known).next_round = Some(next);
+            let regular = self.clock.now().plus(self.clock.jittered(interval, 100));
+            let at = first.take().or_else(|| next.values().min().copied());
+            let at = at.unwrap_or(regular);
+            lock(&sweeper.known).next_round = Some(at);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(at.since(self.clock.now())) => {}
                 () = self.stop.cancelled() => return,
             }
             let lists = lock(&sweeper.known).lists();
             if lists.is_empty() {
                 self.unstretch(lane, sweeper, None);
             }
-            let rounds = lists
-                .iter()
-                .map(|list| self.round_of(lane, sweeper, sweep, list));
-            let waits = futures_util::future::join_all(rounds).await;
-            let regular = self.clock.jittered(interval, 100);
-            wait = waits.into_iter().flatten().max().unwrap_or(regular);
+            next.retain(|list, _| lists.contains(list));
+            let now = self.clock.now();
+            let due = lists
+                .into_iter()
+                .filter(|list| next.get(list).is_none_or(|next| *next <= now));
+            let rounds = due.map(|list| async move {
+                let wait = self.round_of(lane, sweeper, sweep, &list).await;
+                (list, wait)
+            });
+            for (list, wait) in futures_util::future::join_all(rounds).await {
+                let wait = wait.unwrap_or_else(|| self.clock.jittered(interval, 100));
+                next.insert(list, self.clock.now().plus(wait));
+            }
         }
     }
 
@@ -220,14 +238,14 @@ impl Inner {
         }
         let mut seen = 0;
         for _ in 0..PAGES_MAX {
-            let (page, asked) = self.page(lane, sweeper, sweep, list, &place).await?;
+            let (page, times) = self.page(lane, sweeper, sweep, list, &place).await?;
             match lock(&sweeper.known).worth(page.pages) {
                 Worth::Read => {}
                 Worth::Narrower => return Err(Cut::Narrower),
                 Worth::Nothing => return Err(Cut::Failed),
             }
             // A drain waits for what was heard, as it does for polls.
-            let applied = self.apply(lane, sweeper, sweep, page.rows, asked);
+            let applied = self.apply(lane, sweeper, sweep, page.rows, times);
             seen += self.tasks.track_future(applied).await?;
             if sweep.coverage() == Coverage::Changes {
                 lock(&sweeper.known).reached(list, page.next.clone());
@@ -269,7 +287,7 @@ impl Inner {
             .map(drop)
     }
 
-    /// One page, within the account's budget, with the time at which its request began.
+    /// One page, within the account's budget.
     async fn page(
         &self,
         lane: &Lane,
@@ -277,7 +295,7 @@ impl Inner {
         sweep: &dyn Sweep,
         list: &str,
         place: &Place,
-    ) -> Result<(Page, Timestamp), Cut> {
+    ) -> Result<(Page, Times), Cut> {
         let account = &lane.account;
         let mut admission = loop {
             let deadline = self.clock.now().plus(ADMISSION);
@@ -305,10 +323,11 @@ impl Inner {
         drop(admission);
         // The account has learned already that there was no answer.
         let answer = answered.map_err(|_| Cut::Failed)?;
-        match sweep.read(wanted, &answer, self.clock.now()) {
-            Ok(page) => Ok((page, began)),
+        let arrived = self.clock.now();
+        match sweep.read(wanted, &answer, arrived) {
+            Ok(page) => Ok((page, Times { began, arrived })),
             Err(trouble) => {
-                account.learn(&trouble);
+                account.learn(Class::Sweep, &trouble);
                 tracing::debug!(account = %account.name, list, ?trouble, "a page says nothing");
                 Err(match trouble {
                     // The account has to wait, and the list is as good as before.
@@ -326,8 +345,9 @@ impl Inner {
         sweeper: &Sweeper,
         sweep: &dyn Sweep,
         rows: Vec<Row>,
-        began: Timestamp,
+        times: Times,
     ) -> Result<usize, JournalError> {
+        let Times { began, arrived } = times;
         let ours: Vec<(PurchaseId, Row)> = {
             let known = lock(&sweeper.known);
             let mine = |row: Row| Some((known.find(&row.reference)?, row));
@@ -337,14 +357,15 @@ impl Inner {
         let applied = ours.into_iter().map(|(purchase, row)| async move {
             match row.said {
                 Ok(observation) => {
-                    self.observed(lane, purchase, &observation, began).await?;
+                    self.observed(lane, purchase, &observation, began, arrived)
+                        .await?;
                     self.passing_time(lane, purchase).await?;
                     if sweep.coverage() == Coverage::All {
                         self.shown(lane, sweeper, purchase);
                     }
                 }
                 Err(trouble) => {
-                    lane.account.learn(&trouble);
+                    lane.account.learn(Class::Sweep, &trouble);
                     self.soon(lane, purchase);
                 }
             }
@@ -420,7 +441,7 @@ impl Inner {
             let earlier = lane.with(purchase, |entry| {
                 let every = match entry.finality {
                     Finality::Open => policy.schedule.every(now.since(entry.created)),
-                    _ => policy.after_terminal.every(now.since(entry.observed)),
+                    _ => policy.after_terminal.every(now.since(entry.changed)),
                 };
                 let is_late = entry.due > now.plus(every) && !entry.busy && !entry.given_up;
                 is_late.then_some(every)

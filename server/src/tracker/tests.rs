@@ -1,6 +1,10 @@
 //! P3 to P5 and refreshes, through the tracker's public face and in virtual time.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -44,6 +48,8 @@ struct Wire {
     replies: Mutex<VecDeque<Reply>>,
     /// How long an answer takes.
     pause: Mutex<Duration>,
+    /// Whether whoever asks finds a defect.
+    panics: AtomicBool,
 }
 
 impl Wire {
@@ -101,10 +107,12 @@ impl World {
             asked: Mutex::default(),
             replies: Mutex::new(VecDeque::from([first])),
             pause: Mutex::default(),
+            panics: AtomicBool::default(),
         });
         let (heard, time) = (Arc::clone(&wire), clock.clone());
         let upstream = Scripted::new(move |_: Request| {
             heard.asked.lock().unwrap().push(time.now());
+            assert!(!heard.panics.load(Ordering::Relaxed), "a defect, as wished");
             let mut replies = heard.replies.lock().unwrap();
             let reply = match replies.len() {
                 1 => replies[0].clone(),
@@ -348,6 +356,49 @@ async fn an_unknown_reference_is_asked_for_a_minute_and_then_needs_a_person() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn p3_an_answer_that_cannot_be_read_is_polled_on_at_the_schedules_pace() {
+    let (world, id) = World::devdraft("AWAITING_FUNDS").await;
+    tokio::time::sleep(seconds(20)).await;
+    world.wire.say([says(200, &json!({ "id": "txn_1" }))]);
+    let asked = world.asked_in(seconds(120)).await;
+    assert!(asked >= 20, "{asked} in 120 s at 5 s");
+    world.wire.say([shows("FUNDS_RECEIVED")]);
+    tokio::time::sleep(seconds(6)).await;
+    assert_eq!(world.history(id).await.last().unwrap(), "PAID");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p5_a_purchase_whose_poll_panics_is_polled_on() {
+    let (world, id) = World::devdraft("AWAITING_FUNDS").await;
+    tokio::time::sleep(seconds(20)).await;
+    world.wire.panics.store(true, Ordering::Relaxed);
+    tokio::time::sleep(seconds(10)).await;
+    world.wire.panics.store(false, Ordering::Relaxed);
+    world.wire.say([shows("FUNDS_RECEIVED")]);
+    tokio::time::sleep(seconds(61)).await;
+    assert_eq!(world.history(id).await.last().unwrap(), "PAID");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_answer_that_knows_nothing_does_not_overrule_a_newer_one() {
+    let (world, id) = World::devdraft("AWAITING_FUNDS").await;
+    tokio::time::sleep(seconds(3_600)).await;
+    // A poll is asked for, and is told ten seconds later that the reference is not known.
+    world.wire.say([unknown()]);
+    *world.wire.pause.lock().unwrap() = seconds(10);
+    let before = world.wire.asked();
+    while world.wire.asked() == before {
+        tokio::time::sleep(seconds(1)).await;
+    }
+    world.wire.say([shows("FUNDS_RECEIVED")]);
+    *world.wire.pause.lock().unwrap() = Duration::ZERO;
+    let purchase = world.purchase(id).await;
+    world.tracker.refresh(&purchase).await.unwrap();
+    tokio::time::sleep(seconds(11)).await;
+    assert_eq!(world.history(id).await.last().unwrap(), "PAID");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_unchanged_for_long_is_stale_polled_daily_and_given_up_after_90_days() {
     let (world, id) = World::devdraft("AWAITING_FUNDS").await;
     tokio::time::sleep(days(7) + seconds(600)).await;
@@ -413,8 +464,11 @@ async fn p5_an_end_that_its_provider_has_forgotten_becomes_final_without_hot_pol
     let (world, id) = World::devdraft("PAYMENT_PROCESSED").await;
     tokio::time::sleep(days(10)).await;
     world.wire.say([unknown()]);
-    // That it is missing is a revision, which the horizon counts from.
-    tokio::time::sleep(days(31)).await;
+    tokio::time::sleep(days(19)).await;
+    let missing = "COMPLETED!NOT_FOUND_AT_PROVIDER TERMINAL";
+    assert_eq!(world.history(id).await.last().unwrap(), missing);
+    // That it is missing is no news: the horizon counts from its end, also after a restart.
+    let world = world.killed().await;
     let asked = world.asked_in(days(3)).await;
     assert!(asked < 40, "{asked} in the days around the last read");
     let last = "COMPLETED!NOT_FOUND_AT_PROVIDER FINAL";

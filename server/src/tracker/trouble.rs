@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    account::{Account, Arrivals, BudgetStore, Health},
+    account::{Account, Arrivals, BudgetStore, Class, Health},
     cadence::{Policy, Schedule},
     journal::{Record, memory::MemoryJournal},
     provider::registered,
@@ -47,6 +47,9 @@ enum Mode {
     Html,
     CutShort,
     Redirect,
+    /// The fourth purchase alone cannot be read.
+    OneServerError,
+    OneHangs,
 }
 
 const TROUBLES: [Mode; 9] = [
@@ -61,13 +64,17 @@ const TROUBLES: [Mode; 9] = [
     Mode::Redirect,
 ];
 
+const FOURTH: &str = "txn_00000000000000000000000003";
+
 async fn answer(mode: Mode, request: Request) -> Result<Response, UpstreamError> {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let id = request.path.get(3).cloned().unwrap_or_default();
     let whole = json!({ "id": id, "status": "FUNDS_RECEIVED" });
     let mut response = json_response(200, &whole);
     match mode {
-        Mode::Well => {}
+        Mode::OneServerError if id == FOURTH => response.status = 500,
+        Mode::OneHangs if id == FOURTH => std::future::pending().await,
+        Mode::Well | Mode::OneServerError | Mode::OneHangs => {}
         Mode::Hangs => std::future::pending().await,
         Mode::NoConnection => return Err(UpstreamError::NotConnected("connection failed")),
         Mode::TooLarge => return Err(UpstreamError::Unusable("body too large")),
@@ -254,6 +261,56 @@ async fn one_accounts_trouble_leaves_the_others_freshness_as_it_was() {
                 "{trouble:?}"
             );
             house.sent(1);
+        }
+    };
+    tokio::select! {
+        () = house.tracker.run() => panic!("the tracker stopped by itself"),
+        () = told => {}
+    }
+}
+
+/// One purchase that its provider cannot show backs off by itself; creates and others go on.
+#[tokio::test(start_paused = true)]
+async fn one_purchases_trouble_leaves_the_rest_of_its_account_as_it_was() {
+    let house = House::new().await;
+    let told = async {
+        for number in 0..4 {
+            house.buy(number, NAMES[0]).await;
+        }
+        seconds(30).await;
+        for trouble in [Mode::OneServerError, Mode::OneHangs] {
+            *lock(&house.mode) = trouble;
+            house.sent(0);
+            for _ in 0..120 {
+                seconds(5).await;
+                for number in 0..3 {
+                    let fresh = house.tracker.freshness(&house.purchase(number).await);
+                    let age = house.clock.now().since(fresh.last_answer_time.unwrap());
+                    assert!(age < Duration::from_secs(10), "{trouble:?}: {age:?}");
+                }
+                let create = house.account(0).try_admit(Class::Create).await;
+                create.unwrap().ends();
+            }
+            let fresh = house.tracker.freshness(&house.purchase(3).await);
+            assert!(fresh.consecutive_failures > 5, "{trouble:?}");
+            let asked = house.sent(0);
+            assert!((330..=400).contains(&asked), "{trouble:?}: {asked}");
+            *lock(&house.mode) = Mode::Well;
+            seconds(150).await;
+        }
+        // Also where nobody else's answer says that the provider is well.
+        let alone = House::new().await;
+        alone.buy(3, NAMES[0]).await;
+        *lock(&alone.mode) = Mode::OneServerError;
+        let waiting = async {
+            seconds(1_200).await;
+            assert!(!alone.account(0).snapshot().breaker_open);
+            let asked = alone.sent(0);
+            assert!((10..=60).contains(&asked), "it backs off: {asked}");
+        };
+        tokio::select! {
+            () = alone.tracker.run() => panic!("the tracker stopped by itself"),
+            () = waiting => {}
         }
     };
     tokio::select! {

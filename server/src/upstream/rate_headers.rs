@@ -1,23 +1,54 @@
 //! `X-RateLimit-*`: what a provider says is left of its window.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, header};
 
 use crate::purchase::Timestamp;
 
 /// The longest pause that a header may cause; clocks differ, and a wrong one must not stop polling.
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
+/// A reset that is smaller can be no present time in Unix seconds, so it counts from the answer.
+const SECONDS_LEAST: i64 = 1_000_000_000;
+/// A reset that is larger can be no present time in Unix seconds, so it is in milliseconds.
+const SECONDS_MOST: i64 = 100_000_000_000;
 
-/// Until when nothing is left, where the headers say that nothing is: `X-RateLimit-Remaining: 0`
-/// with an `X-RateLimit-Reset` in Unix seconds that lies ahead.
-pub fn spent_until(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
-    if number("x-ratelimit-remaining")? != 0 {
-        return None;
-    }
-    let reset = Timestamp::from_millis(number("x-ratelimit-reset")?.checked_mul(1000)?).ok()?;
-    (reset > now).then(|| reset.min(now.plus(PAUSE_MAX)))
+/// What is left of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// How many requests.
+    pub requests: u32,
+    /// Until when.
+    pub until: Timestamp,
+}
+
+/// What is left, where the headers say both: `X-RateLimit-Remaining`, and `X-RateLimit-Reset` in
+/// Unix seconds (documented by Devdraft) that lies ahead. Garbage says nothing.
+///
+/// The reset is taken relative to the answer's own `Date`, where it has one: only the difference
+/// between two readings of one clock is right on a machine whose clock is not.
+pub fn left(headers: &HeaderMap, now: Timestamp) -> Option<Left> {
+    let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim());
+    let number = |name: &str| text(name)?.parse::<i64>().ok();
+    let requests = number("x-ratelimit-remaining")?;
+    // Below nothing is nothing as well.
+    let requests = u32::try_from(requests.max(0)).unwrap_or(u32::MAX);
+    let sent_ms = text(header::DATE.as_str())
+        .and_then(|date| httpdate::parse_http_date(date).ok())
+        .and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok())
+        .and_then(|since| i64::try_from(since.as_millis()).ok());
+    let ahead_ms = match number("x-ratelimit-reset")? {
+        seconds @ ..SECONDS_LEAST => seconds.checked_mul(1_000)?,
+        seconds @ SECONDS_LEAST..SECONDS_MOST => {
+            (seconds * 1_000).checked_sub(sent_ms.unwrap_or(now.as_millis()))?
+        }
+        millis => millis.checked_sub(sent_ms.unwrap_or(now.as_millis()))?,
+    };
+    let ahead = Duration::from_millis(u64::try_from(ahead_ms).ok()?).min(PAUSE_MAX);
+    (!ahead.is_zero()).then(|| Left {
+        requests,
+        until: now.plus(ahead),
+    })
 }
 
 #[cfg(test)]
@@ -25,20 +56,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_spent_window_that_ends_ahead_pauses() {
+    fn only_a_window_that_ends_ahead_says_what_is_left() {
         let now = Timestamp::from_millis(1_800_000_000_000).unwrap();
-        let check = |remaining: &str, reset: &str, expected_s: Option<i64>| {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-ratelimit-remaining", remaining.parse().unwrap());
-            headers.insert("x-ratelimit-reset", reset.parse().unwrap());
-            let pause = spent_until(&headers, now).map(|until| until.since(now).as_secs() as i64);
-            assert_eq!(pause, expected_s, "{remaining} {reset}");
+        let check = |headers: &[(&'static str, &str)], expected: Option<(u32, u64)>| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().unwrap());
+            }
+            let left = left(&map, now);
+            let left = left.map(|left| (left.requests, left.until.since(now).as_secs()));
+            assert_eq!(left, expected, "{headers:?}");
         };
-        check("0", "1800000045", Some(45));
-        check("1", "1800000045", None);
-        check("0", "1640995260", None);
-        check("0", "1900000000", Some(3_600));
-        check("0", "99999999999999999999", None);
-        check("none", "1800000045", None);
+        let table = [
+            ("0", "1800000045", Some((0, 45))),
+            ("1", "1800000045", Some((1, 45))),
+            ("-3", "1800000045", Some((0, 45))),
+            ("99999999999", "1800000045", Some((u32::MAX, 45))),
+            ("0", "1800000000", None),
+            ("0", "1640995260", None),
+            ("0", "1900000000", Some((0, 3_600))),
+            ("0", "1800000045000", Some((0, 45))),
+            ("0", "45", Some((0, 45))),
+            ("0", "0", None),
+            ("0", "-45", None),
+            ("0", "99999999999999999999", None),
+            ("0", "9223372036854775807", Some((0, 3_600))),
+            ("0", "soon", None),
+            ("none", "1800000045", None),
+            ("", "", None),
+        ];
+        for (remaining, reset, expected) in table {
+            check(
+                &[
+                    ("x-ratelimit-remaining", remaining),
+                    ("x-ratelimit-reset", reset),
+                ],
+                expected,
+            );
+        }
+        check(&[("x-ratelimit-remaining", "0")], None);
+        check(&[("x-ratelimit-reset", "1800000045")], None);
+        // A minute before the machine's own time, so that 105 s are left until the reset.
+        check(
+            &[
+                ("x-ratelimit-remaining", "5"),
+                ("x-ratelimit-reset", "1800000045"),
+                ("date", "Fri, 15 Jan 2027 07:59:00 GMT"),
+            ],
+            Some((5, 105)),
+        );
     }
 }

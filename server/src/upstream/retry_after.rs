@@ -6,12 +6,16 @@ use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderMap, header};
 
+use crate::purchase::Timestamp;
+
 /// The longest wait that an answer can ask for: ours, so that one wrong header parks no account.
 pub const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
-/// The wait that an answer asks for, where its dates can be told by its own `Date` header.
-pub fn of(headers: &HeaderMap) -> Option<Duration> {
-    at(headers, None)
+/// The wait that an answer asks for that arrived now.
+pub fn of(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let since_epoch = u64::try_from(now.as_millis()).ok()?;
+    let now = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(since_epoch));
+    at(headers, now)
 }
 
 /// The wait that an answer asks for, from 0 to [`WAIT_MAX`]; `None` where it asks for none that can
@@ -110,6 +114,8 @@ mod tests {
 
         let mut alone = HeaderMap::new();
         alone.insert("retry-after", retry.1.parse().unwrap());
-        assert_eq!(of(&alone), None);
+        assert_eq!(at(&alone, None), None);
+        let now = Timestamp::from_iso("2026-07-01T10:10:30Z").unwrap();
+        assert_eq!(of(&alone, now), Some(Duration::from_secs(30)));
     }
 }

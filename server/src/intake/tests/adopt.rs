@@ -111,7 +111,7 @@ async fn of_two_adoptions_of_one_reference_one_is_new() {
 async fn an_adoption_without_budget_asks_nobody() {
     let row = provider::registered("devdraft").unwrap();
     let limited = Policy {
-        creates_per_minute: 1,
+        requests_per_minute: 1,
         ..policy(row)
     };
     let world = World::with_policy("devdraft", limited).await;

@@ -229,11 +229,16 @@ impl Batch<'_> {
     }
 
     fn change_time(&self, id: PurchaseId, current: &Current, next: &Status) -> Result<Timestamp> {
-        let was_stale = current.attention.as_deref() == Some(AttentionReason::Stale.as_str());
+        let before = current
+            .attention
+            .as_deref()
+            .and_then(AttentionReason::from_text);
+        let is_told = [before, next.attention_reason()]
+            .into_iter()
+            .flatten()
+            .any(AttentionReason::is_silence);
         // Only then does the previous status matter, which is dear to read.
-        if (was_stale || rules::is_stale(next))
-            && let Some(record) = read::record(self.connection, id)?
-        {
+        if is_told && let Some(record) = read::record(self.connection, id)? {
             let previous = &record.purchase.status;
             return Ok(rules::change_time(previous, current.change_time, next));
         }

@@ -332,7 +332,19 @@ pub async fn a_stale_attention_does_not_move_the_change_time(subject: Subject) {
     .await;
     assert_eq!(changed().await, (coded, false), "STALE is cleared");
     append(journal, 1, |status| {
+        status.attention = attention(AttentionReason::NotFoundAtProvider);
+        status.code = "other".to_owned();
+    })
+    .await;
+    assert_eq!(changed().await, (coded, false), "unknown to the provider");
+    append(journal, 1, |status| {
         status.attention = attention(AttentionReason::UnmappedStatus);
+        status.code = "other".to_owned();
+    })
+    .await;
+    assert!(!changed().await.1, "known again");
+    append(journal, 1, |status| {
+        status.attention = attention(AttentionReason::ProviderManualAction);
         status.code = "other".to_owned();
     })
     .await;

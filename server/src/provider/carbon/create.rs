@@ -8,10 +8,10 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Map, Value};
 use tillwatch_proto::v1::CarbonOrder;
 
-use super::{form, read_error, reference};
+use super::{read_error, reference, rules};
 use crate::{
     observation::{self, Observation, Standing, Submitted, Trouble},
-    provider::wire,
+    provider::{error_answer, wire},
     purchase::{BuyerAction, Decimal, Finality, Redirect, State, Timestamp},
     upstream::Response,
 };
@@ -47,13 +47,13 @@ pub(super) fn body(order: &CarbonOrder) -> Value {
 }
 
 /// What the answer to a create means. `contact_id` is the order's own.
-pub(super) fn read(answer: &Response, contact_id: Option<&str>, now: Timestamp) -> Submitted {
+pub(super) fn read(answer: &Response, contact_id: &str, now: Timestamp) -> Submitted {
     if !(200..300).contains(&answer.status) {
-        return wire::not_accepted(answer, read_error(answer).as_deref());
+        return error_answer::not_accepted(answer, read_error(answer), now);
     }
     let body = match wire::object(answer) {
         Ok(body) => body,
-        Err(trouble) => return wire::unclear(trouble),
+        Err(trouble) => return error_answer::unclear(trouble),
     };
     let body = Body(&body);
     // Looked at first: a card that is not enrolled is not charged, order id or not.
@@ -70,7 +70,7 @@ pub(super) fn read(answer: &Response, contact_id: Option<&str>, now: Timestamp) 
     match accepted(&body, contact_id, now) {
         Ok(Some(observation)) => Submitted::Accepted(Box::new(observation)),
         Ok(None) => Submitted::AcceptedWithoutReference,
-        Err(trouble) => wire::unclear(trouble),
+        Err(trouble) => error_answer::unclear(trouble),
     }
 }
 
@@ -95,25 +95,21 @@ impl<'a> Body<'a> {
 /// What an accepted order says; nothing where it names no order.
 fn accepted(
     body: &Body<'_>,
-    contact_id: Option<&str>,
+    contact_id: &str,
     now: Timestamp,
 ) -> Result<Option<Observation>, Trouble> {
-    let named: Vec<String> = ["orderId", "orderID", "uuid"]
+    let named: Vec<String> = ["orderId", "orderID", "order_id", "uuid"]
         .into_iter()
         .filter_map(|field| body.text(field))
-        .chain(in_query(body, "orderId"))
+        .chain(in_termurl(body))
         .collect();
-    let contact_id = contact_id
-        .map(str::to_owned)
-        .or_else(|| body.text("contactId"))
-        .or_else(|| in_query(body, "contactId"));
-    let (false, Some(contact_id)) = (named.is_empty(), contact_id) else {
+    if named.is_empty() {
         return Ok(None);
-    };
+    }
     let reference = named
         .iter()
-        .find(|id| form::uuid(id).is_some())
-        .and_then(|id| reference(id, &contact_id))
+        .find(|id| rules::uuid(id).is_some())
+        .and_then(|id| reference(id, contact_id))
         .ok_or_else(|| Trouble::unreadable("the order's id is no UUID"))?;
     // The answer has no status: it is the acceptance itself.
     let standing = Standing::Mapped(State::Created, Finality::Open);
@@ -123,18 +119,18 @@ fn accepted(
     Ok(Some(observation))
 }
 
-/// A parameter of `termurl`, to which the bank sends the buyer back. The documentation spells its
-/// names in more than one case.
-fn in_query(body: &Body<'_>, name: &str) -> Option<String> {
+/// The order's id in `termurl`, to which the bank sends the buyer back. The documentation spells its
+/// name in more than one case.
+fn in_termurl(body: &Body<'_>) -> Option<String> {
     let url = url::Url::parse(&body.text("termurl")?).ok()?;
     url.query_pairs()
-        .find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_empty())
+        .find(|(key, value)| key.eq_ignore_ascii_case("orderId") && !value.is_empty())
         .map(|(_, value)| value.into_owned())
 }
 
 /// The form that the buyer's browser has to post to the bank.
 fn challenge(body: &Body<'_>, now: Timestamp) -> Result<Option<BuyerAction>, Trouble> {
-    let Some(url) = body.text("acsurl").filter(|url| form::is_web_address(url)) else {
+    let Some(url) = body.text("acsurl").filter(|url| rules::is_web_address(url)) else {
         return Ok(None);
     };
     let form_fields: BTreeMap<String, String> =

@@ -34,6 +34,8 @@ const NETWORKS: &[&str] = &[
 const STABLECOINS: &[&str] = &["usdc", "eurc"];
 const BANK_CURRENCIES: &[&str] = &["usd", "eur", "mxn"];
 
+/// Ours: the longest amount.
+const AMOUNT_BYTES_MAX: usize = 64;
 /// Above this amount the provider wants the customer's name. It says dollars; other currencies are
 /// compared by their number here, and by itself as it likes.
 const NAMELESS_MAX: &str = "1000";
@@ -113,8 +115,10 @@ fn check_amount(rules: &mut Rules, field: &str, text: &str) -> Option<Decimal> {
     let amount = Decimal::parse(text).ok();
     rules.hold(
         field,
-        text.is_empty() || amount.as_ref().is_some_and(Decimal::is_positive),
-        "is a decimal number above 0",
+        text.is_empty()
+            || (text.len() <= AMOUNT_BYTES_MAX
+                && amount.as_ref().is_some_and(Decimal::is_positive)),
+        format!("is a decimal number above 0 of at most {AMOUNT_BYTES_MAX} characters"),
     );
     amount
 }

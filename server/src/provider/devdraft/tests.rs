@@ -5,13 +5,15 @@ mod orders;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use tillwatch_proto::v1::{DevdraftOrder, create_purchase_request::Order};
 
 use super::REGISTERED;
 use crate::{
-    observation::{Answer, Observation, Submitted},
+    observation::{Answer, Observation, Submitted, Trouble},
     provider::{
         Intent, Provider, Recovery, Unclear,
-        fixture_files::{self, answer_line, answer_of, at, submit_line},
+        fixture::{self, answer_of, answer_with, at},
+        reading::{answer_line, submit_line},
     },
     purchase::{PurchaseId, Reference, Secret, Status, Timestamp},
     upstream::Response,
@@ -54,7 +56,8 @@ fn asked(id: &str) -> Reference {
 
 fn submitted(answer: &Response) -> Submitted {
     with_intent(&recovery(), |intent| {
-        provider().read_submit(intent, answer, at(CLOCK))
+        let order = Order::Devdraft(DevdraftOrder::default());
+        provider().read_submit(&order, intent, answer, at(CLOCK))
     })
 }
 
@@ -63,7 +66,7 @@ fn read_of(id: &str, answer: &Response) -> Answer {
 }
 
 fn ok(body: &Value) -> Response {
-    answer_of(200, &json!({}), body.to_string().as_bytes())
+    answer_of(200, body.to_string().as_bytes())
 }
 
 fn observed(body: &Value) -> Observation {
@@ -75,7 +78,7 @@ fn observed(body: &Value) -> Observation {
 
 /// The fixtures' intent with fields set on top.
 fn intent(others: Value) -> Value {
-    let mut body = fixture_files::file("devdraft", "status_awaiting_funds")["body"].take();
+    let mut body = fixture::file("devdraft", "status_awaiting_funds")["body"].take();
     for (field, value) in others.as_object().unwrap() {
         body[field] = value.clone();
     }
@@ -148,12 +151,12 @@ const ANSWERS: &[(&str, &str)] = &[
 
 #[test]
 fn documented_answers_are_read_by_the_status_table() {
-    let mut present = fixture_files::names("devdraft");
+    let mut present = fixture::names("devdraft", "");
     present.retain(|name| !name.contains("_request"));
     let expected = ANSWERS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(present, expected, "each file has one line");
     for (name, line) in ANSWERS {
-        let answer = fixture_files::answer("devdraft", name);
+        let answer = fixture::answer("devdraft", name);
         let read = if name.starts_with("create_") {
             submit_line(&submitted(&answer))
         } else {
@@ -165,8 +168,7 @@ fn documented_answers_are_read_by_the_status_table() {
 
 #[test]
 fn the_provider_pages_samples_are_read_by_the_status_table() {
-    let mut present = fixture_files::names("pages");
-    present.retain(|name| name.starts_with("devdraft_"));
+    let present = fixture::names("pages", "devdraft");
     let table = [
         (
             "devdraft_status_processed",
@@ -179,7 +181,7 @@ fn the_provider_pages_samples_are_read_by_the_status_table() {
         table.iter().map(|(name, _)| (*name).to_owned()).collect()
     );
     for (name, line) in table {
-        let answer = fixture_files::answer("pages", name);
+        let answer = fixture::answer("pages", name);
         assert_eq!(
             answer_line(&read_of("txn_01HZXK8M9N2P3Q4R5S6T7U8V9W", &answer)),
             line
@@ -189,7 +191,7 @@ fn the_provider_pages_samples_are_read_by_the_status_table() {
 
 #[test]
 fn the_reference_transfer_and_change_time_are_kept_and_the_customer_is_not() {
-    let accepted = submitted(&fixture_files::answer("devdraft", "create_response_201"));
+    let accepted = submitted(&fixture::answer("devdraft", "create_response_201"));
     let Submitted::Accepted(created) = accepted else {
         panic!("{accepted:?}")
     };
@@ -213,6 +215,52 @@ fn the_reference_transfer_and_change_time_are_kept_and_the_customer_is_not() {
             assert!(!kept.contains(personal), "{personal} in {kept}");
         }
     }
+}
+
+/// Promise D2.
+#[test]
+fn a_transfer_is_a_fact_and_cut_as_facts_are() {
+    let fact = |value: Value| observed(&intent(json!({ "bridge_transfer_id": value }))).facts;
+    let name = "bridge_transfer_id";
+    let long = "é".repeat(300);
+    let table = [
+        (json!(long), vec![(name, Some("é".repeat(256)))]),
+        (json!("a\u{0}b"), vec![(name, Some("ab".to_owned()))]),
+        (json!(7), vec![(name, Some("7".to_owned()))]),
+        (json!(""), vec![(name, None)]),
+        (json!({}), vec![]),
+    ];
+    for (value, expected) in table {
+        assert_eq!(fact(value.clone()), expected, "{value}");
+    }
+}
+
+#[test]
+fn the_wait_of_a_429_is_in_its_body_as_well() {
+    let throttled = |headers: Value, body: Value| {
+        let answer = answer_with(429, &headers, body.to_string());
+        let read = read_of(ID, &answer);
+        let submitted = submitted(&answer);
+        match (read, submitted) {
+            (Answer::Trouble(read), Submitted::NotSent(sent)) if read == sent => match read {
+                Trouble::Throttled { retry_after } => retry_after.map(|wait| wait.as_secs()),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    };
+    let header = json!({ "Retry-After": "7" });
+    assert_eq!(throttled(header, json!({ "retryAfter": 45 })), Some(7));
+    assert_eq!(throttled(json!({}), json!({ "retryAfter": 45 })), Some(45));
+    assert_eq!(
+        throttled(json!({}), json!({ "retryAfter": "45" })),
+        Some(45)
+    );
+    assert_eq!(
+        throttled(json!({}), json!({ "retryAfter": 9_999 })),
+        Some(3_600)
+    );
+    assert_eq!(throttled(json!({}), json!({ "retryAfter": null })), None);
 }
 
 #[test]
@@ -252,13 +300,9 @@ fn words_are_read_in_either_field_and_case_and_unknown_ones_are_kept() {
 
 #[test]
 fn hostile_and_damaged_intents_are_unreadable_or_harmless() {
-    let long = "h".repeat(8_001);
     for unreadable in [
         json!({ "id": "txn_another" }),
-        json!({ "id": null }),
-        json!({ "id": [ID] }),
-        json!({ "bridge_transfer_id": long }),
-        json!({ "bridge_transfer_id": "a\u{0}b" }),
+        json!({ "amount": "1e9999" }),
     ] {
         let read = answer_line(&read_of(ID, &ok(&intent(unreadable.clone()))));
         assert_eq!(read, "unreadable", "{unreadable}");
@@ -267,7 +311,12 @@ fn hostile_and_damaged_intents_are_unreadable_or_harmless() {
         (json!({ "amount": null }), ""),
         (json!({ "amount": {} }), ""),
         (json!({ "amount": "much" }), ""),
-        (json!({ "amount": "1e999" }), ""),
+        (json!({ "id": null }), ", ASKED 100.00 usdc"),
+        (json!({ "id": [ID] }), ", ASKED 100.00 usdc"),
+        (
+            json!({ "source": { "currency": "us\u{0}dc" } }),
+            ", ASKED 100.00 usdc",
+        ),
         (json!({ "amount": 100.10 }), ", ASKED 100.1 usdc"),
         (json!({ "source": null }), ", ASKED 100.00 "),
         (json!({ "source": "usdc" }), ", ASKED 100.00 "),
@@ -312,15 +361,17 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
             nest(404, json!("Cannot POST /v0/x")),
             "not sent, not reached",
         ),
-        (400, nest(404, json!("x")), "unclear"),
-        (400, nest(400, json!([])), "unclear"),
-        (400, nest(400, json!(null)), "unclear"),
-        (400, json!({ "message": "x" }).to_string(), "unclear"),
+        (400, nest(404, json!("y")), "refused y"),
+        (400, nest(400, json!([])), "refused x"),
+        (400, nest(400, json!(null)), "refused x"),
+        (400, nest(500, json!("y")), "unclear"),
+        (400, json!({ "message": "x" }).to_string(), "refused x"),
         (
             400,
             json!({ "error": { "message": "x" } }).to_string(),
-            "unclear",
+            "refused x",
         ),
+        (404, json!({ "message": "x" }).to_string(), "unclear"),
         (
             400,
             json!({ "error": { "type": "t", "code": "c" } }).to_string(),
@@ -342,13 +393,18 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
             "accepted CREATED OPEN ",
         ),
         (
+            201,
+            json!({ "id": "txn_test-0_1" }).to_string(),
+            "accepted CREATED OPEN ",
+        ),
+        (
             200,
             json!({ "id": "txn_a", "state": "new" }).to_string(),
             "accepted UNMAPPED new",
         ),
     ];
     for (status, body, expected) in table {
-        let answer = answer_of(status, &json!({}), body.as_bytes());
+        let answer = answer_of(status, body.as_bytes());
         assert_eq!(
             submit_line(&submitted(&answer)),
             expected,
@@ -374,7 +430,7 @@ fn a_read_that_is_no_answer_changes_nothing() {
         (500, String::new(), "unreachable"),
     ];
     for (status, body, expected) in table {
-        let answer = answer_of(status, &json!({}), body.as_bytes());
+        let answer = answer_of(status, body.as_bytes());
         assert_eq!(
             answer_line(&read_of(ID, &answer)),
             expected,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{PURCHASE_IDENTIFIER, read_purchase, reference};
 use crate::{
     observation::{Answer, Observation, Trouble},
-    provider::{Intent, wire},
+    provider::{Intent, error_answer, wire},
     purchase::{Decimal, Timestamp},
     upstream::{Request, Response},
 };
@@ -32,7 +32,7 @@ pub(super) fn request(identifier: &str) -> Request {
 /// The one row that is ours. The documented HTTP status is 201; any 2xx will do.
 pub(super) fn read(intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Answer {
     if !(200..300).contains(&answer.status) {
-        return Answer::Trouble(wire::trouble_at(answer, Some(now)));
+        return Answer::Trouble(error_answer::trouble(answer, now));
     }
     match read_rows(intent, answer) {
         Ok(Some(observation)) => Answer::Observed(Box::new(observation)),
@@ -81,6 +81,7 @@ fn agrees(intent: &Intent<'_>, row: &Value) -> bool {
     let created = Timestamp::from_iso(&text("creationDate"));
     text("purchaseIdentifier") == *identifier
         && amount.is_ok_and(|amount| (intent.matches)("fiat_amount", &amount.to_string()))
-        && (intent.matches)("fiat_currency", &currency)
+        // An order's currency is in upper case.
+        && (intent.matches)("fiat_currency", &currency.to_ascii_uppercase())
         && created.is_ok_and(|created| created >= intent.create_time.minus(CLOCK_LAG))
 }

@@ -12,6 +12,7 @@ use super::{Inabit, read_purchase, reference};
 use crate::{
     observation::Trouble,
     provider::{
+        error_answer,
         sweep::{Bounds, Coverage, Page, Place, Row, Sweep, Wanted},
         wire,
     },
@@ -59,7 +60,7 @@ impl Sweep for Inabit {
         let Wanted { place, rows, .. } = wanted;
         // The documented HTTP status is 201; any 2xx will do.
         if !(200..300).contains(&answer.status) {
-            return Err(wire::trouble_at(answer, Some(now)));
+            return Err(error_answer::trouble(answer, now));
         }
         let body = wire::object(answer)?;
         let data = body.get("data").unwrap_or(&Value::Null);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{IDENTIFIER, NETWORK};
 use crate::{
     observation::{Answer, Observation, Standing, Submitted, Trouble, word},
-    provider::{Intent, wire},
+    provider::{Intent, error_answer, wire},
     purchase::{
         Amount, AmountRole, AttentionReason, Cause, FailureReason, Finality, Reference, State,
         Timestamp,
@@ -56,17 +56,10 @@ pub(super) fn submit(
         });
         return match accepted {
             Ok(observation) => Submitted::Accepted(Box::new(observation)),
-            Err(trouble) => wire::unclear(trouble),
+            Err(trouble) => error_answer::unclear(trouble),
         };
     }
-    let message = error_of(answer);
-    if answer.status == 404 && message.as_deref().is_some_and(is_no_route) {
-        return Submitted::NotSent(Trouble::Unreachable {
-            sent: false,
-            why: "the base URL is not the provider's".to_owned(),
-        });
-    }
-    wire::not_accepted(answer, message.as_deref())
+    error_answer::not_accepted(answer, error_of(answer), now)
 }
 
 /// A 409: the provider holds a purchase with our identifier. Whose it is tells the input hash alone,
@@ -79,7 +72,7 @@ fn existing(
 ) -> Submitted {
     let body = match wire::object(answer) {
         Ok(body) => body,
-        Err(trouble) => return wire::unclear(trouble),
+        Err(trouble) => return error_answer::unclear(trouble),
     };
     let object = body.get("object").filter(|object| object.is_object());
     let (Some(_), Some(object)) = (wire::text(&body, "id"), object) else {
@@ -89,7 +82,7 @@ fn existing(
         };
     };
     if let Err(trouble) = check_identity(object, reference) {
-        return wire::unclear(trouble);
+        return error_answer::unclear(trouble);
     }
     if wire::text(object, "inputHash").is_none() {
         return Submitted::Unclear {
@@ -101,7 +94,7 @@ fn existing(
     }
     match observation(object, reference, Read::Create, now) {
         Ok(observation) => Submitted::Accepted(Box::new(observation)),
-        Err(trouble) => wire::unclear(trouble),
+        Err(trouble) => error_answer::unclear(trouble),
     }
 }
 
@@ -112,7 +105,7 @@ pub(super) fn look_up(
     answer: &Response,
     now: Timestamp,
 ) -> Answer {
-    read(answer, |data| {
+    read(answer, now, |data| {
         let observation = observation(data, reference, Read::Exact, now)?;
         if wire::text(data, "inputHash").is_none() {
             return Err(Trouble::unreadable("the purchase has no inputHash"));
@@ -126,7 +119,7 @@ pub(super) fn look_up(
 
 /// What the answer to a status read means.
 pub(super) fn status(reference: &Reference, answer: &Response, now: Timestamp) -> Answer {
-    read(answer, |data| {
+    read(answer, now, |data| {
         observation(data, reference, Read::Exact, now)
     })
 }
@@ -134,18 +127,15 @@ pub(super) fn status(reference: &Reference, answer: &Response, now: Timestamp) -
 /// An answer of the exact read; `interpret` gets the purchase in it.
 fn read(
     answer: &Response,
+    now: Timestamp,
     interpret: impl FnOnce(&Value) -> Result<Observation, Trouble>,
 ) -> Answer {
-    if answer.status == 404 {
-        // Recorded: an unknown route is a 404 in the same envelope, told apart by its text.
-        return match error_of(answer) {
-            Some(message) if !is_no_route(&message) => Answer::NotFound,
-            Some(_) => Answer::Trouble(Trouble::unreadable("the base URL is not the provider's")),
-            None => Answer::Trouble(Trouble::unreadable("HTTP 404 of another service")),
-        };
+    // Recorded: an unknown route is a 404 in the same envelope, told apart by its text.
+    if error_answer::is_unknown(answer, error_of(answer)) {
+        return Answer::NotFound;
     }
     if !(200..300).contains(&answer.status) {
-        return Answer::Trouble(wire::trouble(answer));
+        return Answer::Trouble(error_answer::trouble(answer, now));
     }
     match data_of(answer).and_then(|data| interpret(&data)) {
         Ok(observation) => Answer::Observed(Box::new(observation)),
@@ -167,7 +157,7 @@ pub(super) fn listed(
 /// The `data` in the envelope of a success: a purchase, or a page of them.
 pub(super) fn data_of(answer: &Response) -> Result<Value, Trouble> {
     let mut body = wire::object(answer)?;
-    if wire::text(&body, "status").as_deref() != Some("success") {
+    if wire::text(&body, "status").is_some_and(|status| status != "success") {
         return Err(Trouble::unreadable("the answer's status is not success"));
     }
     match body.get_mut("data").map(Value::take) {
@@ -183,11 +173,6 @@ fn error_of(answer: &Response) -> Option<String> {
         return None;
     }
     wire::text(body.get("error")?, "message")
-}
-
-/// Whether an error's message says that there is no such route.
-fn is_no_route(message: &str) -> bool {
-    message.starts_with("Can not ")
 }
 
 fn is_ours(intent: &Intent<'_>, data: &Value) -> bool {
@@ -230,13 +215,20 @@ fn observation(
         Some(_) => wire::text(next, "requestedAction"),
         None => wire::word(next, "requestedAction")?,
     };
-    let Some(code) = state.as_ref().or(action.as_ref()) else {
-        return Err(Trouble::unreadable(
-            "the answer has neither onChainState nor requestedAction",
-        ));
-    };
     let (state, action) = (state.as_deref(), action.as_deref());
-    let mut observation = Observation::of(code, standing(state, action.unwrap_or_default()));
+    let mut observation = match (state.or(action), read) {
+        (Some(code), _) => Observation::of(code, standing(state, action.unwrap_or_default())),
+        // It names the purchase, and that is what a create asks for.
+        (None, Read::Create) => {
+            let standing = Standing::Mapped(State::Created, Finality::Open);
+            Observation::of("", standing)
+        }
+        (None, Read::Exact) => {
+            return Err(Trouble::unreadable(
+                "the answer has neither onChainState nor requestedAction",
+            ));
+        }
+    };
     if has_expired(data, state, action, now) && read == Read::Exact {
         observation.standing = Standing::Mapped(State::Expired, Finality::Terminal);
         observation.cause = Some(Cause::Deadline);
@@ -347,6 +339,8 @@ fn facts(data: &Value) -> Result<Vec<(&'static str, Option<String>)>, Trouble> {
             Some(Value::Null) => &Value::Null,
             Some(object) => match object.get(field) {
                 Some(value) => value,
+                // Optional in an action: one without has none.
+                None if field == "errorType" && object.is_object() => &Value::Null,
                 None => continue,
             },
         };
@@ -373,12 +367,12 @@ fn amounts(data: &Value, state: Option<&str>) -> Result<Vec<Amount>, Trouble> {
     amounts.extend(funds(data, "WithdrawnForBuyer", AmountRole::Refunded)?);
     amounts.extend(funds(data, "WithdrawnForSeller", AmountRole::ToSeller)?);
     let transaction = data.get("CurrentTransaction").unwrap_or(&Value::Null);
-    let fees = wire::decimal(transaction, "fees").ok().flatten();
-    amounts.extend(fees.map(|fees| Amount {
-        role: AmountRole::Fee,
-        value: fees.to_string(),
-        unit: "lovelace".to_owned(),
-    }));
+    amounts.extend(wire::amount(
+        transaction,
+        "fees",
+        AmountRole::Fee,
+        "lovelace",
+    )?);
     Ok(amounts)
 }
 
@@ -387,7 +381,7 @@ fn amounts(data: &Value, state: Option<&str>) -> Result<Vec<Amount>, Trouble> {
 fn funds(data: &Value, field: &str, role: AmountRole) -> Result<Vec<Amount>, Trouble> {
     let mut amounts = Vec::new();
     for entry in entries(data, field) {
-        let Ok(Some(value)) = wire::decimal(entry, "amount") else {
+        let Some(value) = wire::decimal(entry, "amount")? else {
             return Ok(Vec::new());
         };
         let unit = wire::identifier(entry, "unit")?;

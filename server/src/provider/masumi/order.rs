@@ -17,6 +17,9 @@ use crate::{
 const PAYMENT_SOURCE_TYPES: &[&str] = &["Web3CardanoV1", "Web3CardanoV2"];
 const AMOUNTS_MAX: usize = 7;
 const SOURCE_INDEX_MAX: u32 = 24;
+/// What the provider's JSON parser takes (recorded). A longer order is answered 413 before anything
+/// else is looked at, also when it is repeated.
+const BODY_BYTES_MAX: usize = 100 * 1024;
 
 /// The provider's margins between its four times.
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
@@ -75,6 +78,12 @@ pub(super) fn check(order: &MasumiOrder, now: Timestamp) -> Vec<Violation> {
     ] {
         rules.no_zero_character(field, text);
     }
+    // Only the metadata has no limit of its own.
+    rules.hold(
+        "metadata",
+        body(order).to_string().len() <= BODY_BYTES_MAX,
+        format!("leaves the whole request at most {BODY_BYTES_MAX} bytes"),
+    );
     rules.into_violations()
 }
 

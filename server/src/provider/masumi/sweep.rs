@@ -12,6 +12,7 @@ use super::{IDENTIFIER, Masumi, NETWORK, answer};
 use crate::{
     observation::Trouble,
     provider::{
+        error_answer,
         sweep::{Bounds, Coverage, Page, Place, Row, Sweep, Wanted},
         wire,
     },
@@ -72,7 +73,7 @@ impl Sweep for Masumi {
     fn read(&self, wanted: Wanted<'_>, answer: &Response, now: Timestamp) -> Result<Page, Trouble> {
         let Wanted { list, place, rows } = wanted;
         if !(200..300).contains(&answer.status) {
-            return Err(wire::trouble_at(answer, Some(now)));
+            return Err(error_answer::trouble(answer, now));
         }
         let data = answer::data_of(answer)?;
         let purchases = wire::list(&data, "Purchases")

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     provider::{
         Recovery, SettingsError, Violation,
-        fixture_files::{self, assert_sent, at},
+        fixture::{self, assert_request, at},
     },
     purchase::PurchaseId,
     upstream::{Connection, Request},
@@ -65,7 +65,7 @@ fn order_of(body: &Value) -> DevdraftOrder {
 }
 
 fn order(name: &str) -> DevdraftOrder {
-    order_of(&fixture_files::file("devdraft", name)["body"])
+    order_of(&fixture::file("devdraft", name)["body"])
 }
 
 fn submit(order: DevdraftOrder, recovery: &Recovery) -> Request {
@@ -75,16 +75,16 @@ fn submit(order: DevdraftOrder, recovery: &Recovery) -> Request {
 
 #[test]
 fn requests_are_those_on_file() {
-    let mut present = fixture_files::names("devdraft");
+    let mut present = fixture::names("devdraft", "");
     present.retain(|name| name.contains("_request"));
     let names = ["create_request", "create_request_bank", "status_request"];
     assert_eq!(present, BTreeSet::from(names.map(str::to_owned)));
     for name in ["create_request", "create_request_bank"] {
         let request = submit(order(name), &recovery());
-        assert_sent(&request, "devdraft", name);
+        assert_request(&request, "devdraft", name);
         assert_eq!(request.connection, Connection::Fresh);
     }
-    assert_sent(
+    assert_request(
         &provider().status_request(&asked(ID)),
         "devdraft",
         "status_request",
@@ -264,7 +264,7 @@ fn orders_without_what_the_provider_requires_are_refused_by_field() {
     );
     let order = Order::Masumi(MasumiOrder::default());
     let violations = provider().check_order(&order, at(CLOCK));
-    assert_eq!(violations, [Violation::new("order", "is a devdraft order")]);
+    assert_eq!(violations, [Violation::new("order", "is one of devdraft")]);
 }
 
 #[test]
@@ -350,11 +350,30 @@ fn amounts_are_decimal_numbers_above_zero_and_large_ones_want_a_name() {
         ("1000.000", &[]),
         ("1000.01", &names),
         ("99999999999999999999", &names),
-        ("0", &["bank.amount is a decimal number above 0"]),
-        ("-1", &["bank.amount is a decimal number above 0"]),
-        ("1e3", &["bank.amount is a decimal number above 0"]),
-        ("1,000", &["bank.amount is a decimal number above 0"]),
-        ("ten", &["bank.amount is a decimal number above 0"]),
+        (
+            "0",
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
+        (
+            "-1",
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
+        (
+            "1e3",
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
+        (
+            "1,000",
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
+        (
+            &format!("0.{}", "7".repeat(63)),
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
+        (
+            "ten",
+            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+        ),
     ];
     for (amount, expected) in table {
         assert_eq!(
@@ -369,7 +388,7 @@ fn amounts_are_decimal_numbers_above_zero_and_large_ones_want_a_name() {
     );
     assert_eq!(
         stablecoin(|intent| intent.amount = "0.0".to_owned()),
-        ["stablecoin.amount is a decimal number above 0"]
+        ["stablecoin.amount is a decimal number above 0 of at most 64 characters"]
     );
     assert_eq!(
         provider().decimal_fields(),
@@ -384,7 +403,12 @@ fn references_are_transaction_ids_and_nothing_that_a_path_could_be_built_from() 
             transaction_id: id.to_owned(),
         })),
     };
-    for id in [ID, "txn_a", &format!("txn_{}", "a".repeat(64))] {
+    for id in [
+        ID,
+        "txn_a",
+        "txn_a-b_C",
+        &format!("txn_{}", "a".repeat(200)),
+    ] {
         assert_eq!(provider().reference(&message(id)), Ok(asked(id)));
         assert_eq!(
             (super::super::REGISTERED.reference_message)(&asked(id)),
@@ -400,7 +424,7 @@ fn references_are_transaction_ids_and_nothing_that_a_path_could_be_built_from() 
         "txn_a?b",
         "txn_é",
         "txn_a\n",
-        &format!("txn_{}", "a".repeat(65)),
+        &format!("txn_{}", "a".repeat(201)),
     ] {
         let violations = provider().reference(&message(id)).unwrap_err();
         assert_eq!(violations.len(), 1);

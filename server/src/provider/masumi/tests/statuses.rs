@@ -9,7 +9,10 @@ use super::{
     success,
 };
 use crate::{
-    provider::fixture_files::{self, answer_line, at, submit_line},
+    provider::{
+        fixture::{self, at},
+        reading::{answer_line, submit_line},
+    },
     purchase::{Finality, State, Status, Timestamp},
 };
 
@@ -332,7 +335,7 @@ fn a_pay_by_time_that_is_none_lets_nothing_expire() {
 
 #[test]
 fn facts_speak_only_of_what_the_answer_has() {
-    let data = fixture_files::file("masumi", "status_withdrawn")["body"]["data"].take();
+    let data = fixture::file("masumi", "status_withdrawn")["body"]["data"].take();
     let facts = |data: &Value| -> Vec<(&'static str, Option<String>)> { observed(data).facts };
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(
@@ -364,6 +367,8 @@ fn facts_speak_only_of_what_the_answer_has() {
         facts(&older),
         [
             ("requestedAction", some("None")),
+            // An action without an error has none, whatever an earlier one had.
+            ("errorType", None),
             ("resultHash", None),
             ("transactionStatus", None)
         ]

@@ -1,0 +1,99 @@
+//! What a request is for, and why it may not be made now.
+
+use crate::{cadence::Policy, purchase::Timestamp};
+
+/// What a request is for. Creates go first; the others share what is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// A create, or a repeat of one.
+    Create,
+    /// An adoption's first read: as a create, but for the limit of creates, which it is none of.
+    Adopt,
+    /// A look-up of an unclear create.
+    LookUp,
+    /// A read of one open purchase.
+    Poll,
+    /// A read of one purchase after its end: at most a fifth of the budget.
+    AfterTerminal,
+    /// A caller's wish to be told now: at most a quarter of the budget.
+    Refresh,
+    /// A page of many purchases: at most half of the budget, and before single polls.
+    Sweep,
+}
+
+impl Class {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Adopt => "adopt",
+            Self::LookUp => "look_up",
+            Self::Poll => "poll",
+            Self::AfterTerminal => "after_terminal",
+            Self::Refresh => "refresh",
+            Self::Sweep => "sweep",
+        }
+    }
+
+    /// Whether it takes one of the places of long polls. What a caller waits for takes another, so
+    /// that a thousand long polls do not stand in its way.
+    pub(super) fn is_held(self, policy: &Policy) -> bool {
+        policy.long_poll && matches!(self, Self::Poll | Self::AfterTerminal)
+    }
+
+    /// Whether a caller's create waits for it: such go first.
+    pub(super) fn is_first(self) -> bool {
+        matches!(self, Self::Create | Self::Adopt)
+    }
+}
+
+/// Why a request may not be made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The budget is spent, or the provider asked for a pause.
+    Throttled {
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+    /// As many requests are in flight as may be.
+    Busy {
+        /// When to look again, if no answer comes before.
+        retry_at: Timestamp,
+    },
+    /// The breaker is open.
+    Unreachable {
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+    /// The credentials are refused.
+    Unauthorized {
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+    /// The store could not keep what would be spent.
+    BudgetUnkept {
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+}
+
+impl Refusal {
+    /// When to try again.
+    pub fn retry_at(self) -> Timestamp {
+        match self {
+            Self::Throttled { retry_at }
+            | Self::Busy { retry_at }
+            | Self::Unreachable { retry_at }
+            | Self::Unauthorized { retry_at }
+            | Self::BudgetUnkept { retry_at } => retry_at,
+        }
+    }
+}
+
+/// Why [`Live::admit`] did not admit.
+pub(super) enum Denied {
+    /// Not now.
+    Refused(Refusal),
+    /// Arrival times must be kept first.
+    Unkept,
+}

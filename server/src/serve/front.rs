@@ -1,0 +1,229 @@
+//! What is served around the house: both listeners, from the first moment to the last.
+
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tillwatch_proto::{
+    FILE_DESCRIPTOR_SET, health::health_server::HealthServer,
+    v1::purchase_service_server::PurchaseServiceServer,
+};
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    House, Parts, StartError, callers, http, keys::keyring, late::Late, metrics::Collector,
+    open_accounts,
+};
+use crate::{
+    clock::Clock,
+    config::Config,
+    grpc,
+    health::{self, HealthService, Readiness},
+    journal::{Journal, sqlite::SqliteJournal},
+    listener::{self, Listener, PanicLayer},
+};
+
+/// What of a drain's time is kept for closing sockets and the journal, at most.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// What is served from the first moment, before and around the house.
+pub(super) struct Front {
+    readiness: Readiness,
+    health: Arc<HealthService>,
+    purchases: Late<PurchaseServiceServer<grpc::Service>>,
+    figures: Arc<OnceLock<Collector>>,
+    /// Ends the servers.
+    stop: CancellationToken,
+    /// Closes what connections are left.
+    close: CancellationToken,
+}
+
+impl Front {
+    pub(super) fn new(readiness: Readiness, health: HealthService) -> Self {
+        Self {
+            readiness,
+            health: Arc::new(health),
+            purchases: Late::new(),
+            figures: Arc::default(),
+            stop: CancellationToken::new(),
+            close: CancellationToken::new(),
+        }
+    }
+
+    /// The service's own listener.
+    pub(super) fn serve(
+        &self,
+        config: &Config,
+        grpc: Listener,
+        connections: u32,
+    ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, StartError> {
+        let mut router = listener::server()
+            .layer(PanicLayer)
+            .layer(grpc::DeadlineLayer)
+            .add_service(self.purchases.clone())
+            .add_service(health_server(&self.health));
+        if config.listen.reflection {
+            let builder = || {
+                tonic_reflection::server::Builder::configure()
+                    .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                    // Errors carry these: with them a generic client shows a reason, not bytes.
+                    .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            };
+            let (v1, v1alpha) = (builder().build_v1(), builder().build_v1alpha());
+            router = router
+                .add_service(v1.map_err(|_| StartError::Descriptors)?)
+                .add_service(v1alpha.map_err(|_| StartError::Descriptors)?);
+        }
+        let incoming = grpc.incoming(connections, self.close.clone());
+        Ok(router.serve_with_incoming_shutdown(incoming, self.stop.clone().cancelled_owned()))
+    }
+
+    /// The operators' listener. It ends with what is returned.
+    pub(super) fn operate(&self, ops: Option<Listener>, connections: u32) -> JoinSet<()> {
+        let mut operators = JoinSet::new();
+        let Some(ops) = ops else { return operators };
+        let incoming = ops.incoming(connections, self.close.clone());
+        let figures = Arc::clone(&self.figures);
+        let page = Arc::new(move || {
+            let text = figures.get().map(Collector::text);
+            // A house that is not open has no figures; the format wants its end all the same.
+            let text = text.unwrap_or_else(|| "# EOF\n".to_owned());
+            (crate::telemetry::metrics::CONTENT_TYPE, text)
+        });
+        let routes = health::operations(&self.readiness, health_server(&self.health), page);
+        let stop = self.stop.clone().cancelled_owned();
+        operators.spawn(async move {
+            let served = listener::server()
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(incoming, stop);
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the operations listener failed");
+            }
+        });
+        operators
+    }
+
+    /// Opens the house of a configuration, and lets callers in.
+    pub(super) async fn open(&self, config: &Config) -> Result<House, StartError> {
+        let clock = Clock::system();
+        let keyring = keyring(config, &clock)?;
+        let journal: Arc<dyn Journal> =
+            Arc::new(SqliteJournal::open(&config.store.database, &clock).await?);
+        let accounts = open_accounts(&config.accounts, &journal, &clock, http).await?;
+        let parts = Parts {
+            clock,
+            journal,
+            keyring,
+            accounts,
+            callers: callers(&config.callers),
+            limits: grpc::Limits {
+                streams: config.limits.streams,
+                streams_per_caller: config.limits.streams_per_caller,
+                stream_age: config.listen.stream_age,
+            },
+            retention: config.store.retention,
+        };
+        let (readiness, health) = (self.readiness.clone(), Arc::clone(&self.health));
+        let house = House::open_as(parts, readiness, health).await?;
+        self.figures.get_or_init(|| house.figures.clone());
+        self.purchases.open(house.service());
+        Ok(house)
+    }
+
+    /// Ends everything in order, within `drain`.
+    pub(super) async fn drain(&self, house: House, serving: impl Future, drain: Duration) {
+        let end = Instant::now() + drain;
+        // What closing takes is a part of the time that a drain may take.
+        let waits_until = end - (drain / 10).min(CLOSING);
+        // Readiness turns first, streams end, and what has been sent to a provider is heard.
+        let drained = tokio::time::timeout_at(waits_until, house.drain()).await;
+        if drained.is_err() {
+            tracing::warn!("requests to providers were still under way when the drain ended");
+        }
+        let left = waits_until.saturating_duration_since(Instant::now());
+        match listener::drain(serving, &self.stop, &self.close, left).await {
+            listener::Drained::Whole(_) => tracing::info!("drained"),
+            listener::Drained::Closed(_) => tracing::info!("drained; connections were closed"),
+            listener::Drained::Abandoned => tracing::warn!("gave up on open connections"),
+        }
+        // What is acknowledged is committed: a disk that hangs keeps nothing else waiting.
+        if tokio::time::timeout(CLOSING, house.close()).await.is_err() {
+            tracing::warn!("gave up on closing the journal");
+        }
+    }
+}
+
+/// The health service over what is known of a house.
+pub(super) fn health_server(health: &Arc<HealthService>) -> HealthServer<HealthService> {
+    HealthServer::from_arc(Arc::clone(health)).max_decoding_message_size(grpc::REQUEST_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+    use tillwatch_proto::{
+        health::{
+            HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+        },
+        v1::{ListPurchasesRequest, purchase_service_client::PurchaseServiceClient},
+    };
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    /// A long journal takes its time, and probes ask from the first moment.
+    #[tokio::test]
+    async fn until_the_house_is_open_health_says_so_and_callers_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tillwatch.toml");
+        let database = folder.path().join("tillwatch.db");
+        let text = format!(
+            "[store]\nurl = \"sqlite:{}\"\n[callers.local]\nanonymous = true\n\
+             accounts = [\"*\"]\nscopes = [\"read\"]\n",
+            database.display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(Some(&file), std::iter::empty()).unwrap();
+        let (readiness, health) = health::health().await;
+        let front = Front::new(readiness, health);
+        let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.address());
+        let serving = tokio::spawn(front.serve(&config, listener, 10).unwrap());
+        let ops = Listener::tcp("127.0.0.1:0").await.unwrap();
+        let ops_url = format!("http://{}", ops.address());
+        let _operators = front.operate(Some(ops), 10);
+        let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+        let ops = Endpoint::from_shared(ops_url).unwrap();
+        for channel in [channel.clone(), ops.connect().await.unwrap()] {
+            let mut probe = HealthClient::new(channel);
+            let mut said = async |service: &str| {
+                let request = HealthCheckRequest {
+                    service: service.to_owned(),
+                };
+                probe.check(request).await.unwrap().into_inner().status()
+            };
+            assert_eq!(said("").await, ServingStatus::NotServing);
+            assert_eq!(said("liveness").await, ServingStatus::Serving);
+        }
+        let mut purchases = PurchaseServiceClient::new(channel.clone());
+        let mut early = pin!(purchases.list_purchases(ListPurchasesRequest::default()));
+        assert!((&mut early).now_or_never().is_none());
+        let mut watch = HealthClient::new(channel);
+        let watch = watch.watch(HealthCheckRequest::default()).await;
+        let mut watch = watch.unwrap().into_inner();
+        let mut said = async || watch.message().await.unwrap().unwrap().status();
+        assert_eq!(said().await, ServingStatus::NotServing);
+        assert!((&mut early).now_or_never().is_none(), "it still waits");
+        let house = front.open(&config).await.unwrap();
+        early.await.unwrap();
+        assert_eq!(said().await, ServingStatus::Serving);
+        let ended = front.drain(house, serving, Duration::from_secs(10));
+        ended.await;
+        assert!(database.exists());
+    }
+}

@@ -1,0 +1,72 @@
+//! The fingerprint keys: read from their file, which is made beside the database where none is named.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::StartError;
+use crate::{clock::Clock, config::Config, fingerprint::Keyring, purchase::Secret};
+
+/// The keys beside the database, made where there are none, or those that are configured.
+pub(super) fn keyring(config: &Config, clock: &Clock) -> Result<Keyring, StartError> {
+    let beside = || {
+        let mut name = config.store.database.clone().into_os_string();
+        name.push(".fingerprint-keys");
+        PathBuf::from(name)
+    };
+    let path = config
+        .store
+        .fingerprint_key_file
+        .clone()
+        .unwrap_or_else(beside);
+    let file = |source| StartError::File {
+        path: path.clone(),
+        source,
+    };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => Secret::new(text),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && config.store.fingerprint_key_file.is_none() =>
+        {
+            if config.store.database.exists() {
+                tracing::warn!(
+                    path = %path.display(),
+                    "the database has lost its fingerprint keys: repeats of keys used so far will \
+                     be refused until the file is back"
+                );
+            }
+            let id = format!("k{}", clock.now().as_millis());
+            let made = Keyring::new_file(&id, clock.bytes());
+            write_private(&path, made.expose()).map_err(file)?;
+            made
+        }
+        Err(error) => return Err(file(error)),
+    };
+    Keyring::parse(&text).map_err(|source| StartError::Fingerprints {
+        path: path.clone(),
+        source,
+    })
+}
+
+/// Writes a file that its owner alone can read, durably before it has its name.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
