@@ -34,6 +34,7 @@ mod readme;
 mod reads;
 mod refusals;
 mod restart;
+mod sweeps;
 mod tidy;
 mod unclear;
 mod watchers;

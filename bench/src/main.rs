@@ -10,6 +10,7 @@ mod allocator;
 mod budget;
 mod freshness;
 mod memory;
+mod polls;
 mod scheduler;
 mod table;
 
@@ -44,6 +45,15 @@ enum Benchmark {
         #[arg(long, default_value_t = 1_000_000)]
         purchases: u32,
     },
+    /// Polls per CPU-second, against bare reqwest.
+    Polls {
+        /// How many purchases are open at the most.
+        #[arg(long, default_value_t = 1_000_000)]
+        purchases: u32,
+        /// Seconds of each round.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
     /// What arming, firing, cancelling and choosing cost.
     Scheduler,
     /// Requests per minute that an upstream sees under 10,000 watchers of 400 purchases.
@@ -54,16 +64,24 @@ enum Benchmark {
     },
 }
 
-fn main() -> std::io::Result<()> {
+fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (name, tables) = match Arguments::parse().benchmark {
         Benchmark::Freshness { hours } => ("freshness", freshness(hours)),
         Benchmark::Memory { purchases } => ("memory", vec![memory::table(purchases)]),
+        Benchmark::Polls { purchases, seconds } => {
+            let length = Duration::from_secs(seconds);
+            ("polls", vec![polls::table(purchases, length)?])
+        }
         Benchmark::Scheduler => ("scheduler", vec![scheduler::table()]),
         Benchmark::Budget { minutes } => {
             let minutes = Duration::from_secs(minutes * 60);
             (
                 "budget",
-                vec![budget::table(&budget::run(minutes, budget::WATCHERS_EACH))],
+                vec![budget::table(&budget::run(
+                    minutes,
+                    budget::WATCHERS_EACH,
+                    budget::LIFE,
+                ))],
             )
         }
     };

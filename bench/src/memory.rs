@@ -43,7 +43,17 @@ pub async fn account(
     clock: &Clock,
     store: Arc<dyn BudgetStore>,
 ) -> Option<Arc<Account>> {
-    let registered = provider::registered("devdraft")?;
+    account_at("devdraft", name, upstream, clock, store).await
+}
+
+async fn account_at(
+    provider: &str,
+    name: &str,
+    upstream: Arc<dyn Upstream>,
+    clock: &Clock,
+    store: Arc<dyn BudgetStore>,
+) -> Option<Arc<Account>> {
+    let registered = provider::registered(provider)?;
     let secret = |name: &&str| ((*name).to_owned(), Secret::new("x"));
     let provider = (registered.build)(&registered.secrets.iter().map(secret).collect()).ok()?;
     let policy = (registered.policy)();
@@ -85,8 +95,27 @@ pub fn reference(number: u32) -> String {
     format!("00000000-0000-4000-8000-{number:012x}")
 }
 
-/// Bytes per open purchase in a tracker, with references of a length.
-fn in_tracker(purchases: u32, reference: impl Fn(u32) -> String) -> f64 {
+fn of_devdraft(number: u32, account: &AccountName, now: Timestamp) -> Record {
+    record(number, account, &reference(number), now)
+}
+
+/// The same at Inabit, whose purchases are swept.
+fn swept(number: u32, account: &AccountName, now: Timestamp) -> Record {
+    let mut record = record(number, account, "", now);
+    let mut status = Status::clone(&record.purchase.status);
+    let id = reference(number);
+    status.reference = Some(Reference::new([("purchase_id", id.as_str())]));
+    record.purchase.status = Arc::new(status);
+    record.purchase.provider = Arc::from("inabit");
+    record
+}
+
+/// Bytes per open purchase in a tracker over accounts of a provider.
+fn in_tracker(
+    provider: &str,
+    purchases: u32,
+    record: impl Fn(u32, &AccountName, Timestamp) -> Record,
+) -> f64 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -101,7 +130,8 @@ fn in_tracker(purchases: u32, reference: impl Fn(u32) -> String) -> f64 {
         let mut accounts = Vec::new();
         for number in 0..ACCOUNTS {
             let (silent, store) = (Arc::clone(&silent), Arc::new(NoBudgets));
-            let opened = account(&format!("account-{number}"), silent, &clock, store).await;
+            let name = format!("account-{number}");
+            let opened = account_at(provider, &name, silent, &clock, store).await;
             accounts.extend(opened);
         }
         let names: Vec<AccountName> = accounts.iter().map(|one| one.name.clone()).collect();
@@ -109,7 +139,7 @@ fn in_tracker(purchases: u32, reference: impl Fn(u32) -> String) -> f64 {
         let tracker = Tracker::new(journal, clock.clone(), &Accounts::new(accounts));
         let before = held_bytes();
         for (number, name) in (0..purchases).zip(names.iter().cycle()) {
-            let record = record(number, name, &reference(number), clock.now());
+            let record = record(number, name, clock.now());
             if tracker.recover(&record).await.is_err() {
                 return f64::NAN;
             }
@@ -140,12 +170,19 @@ pub fn table(purchases: u32) -> Table {
     let title = format!("Bytes per open purchase, {purchases} of them on {ACCOUNTS} accounts");
     let mut table = Table::new(&title, &["what", "bytes", "promised"]);
     let bytes = |bytes: f64| format!("{bytes:.0}");
-    let devdraft = in_tracker(purchases, reference);
+    let devdraft = in_tracker("devdraft", purchases, of_devdraft);
     table.row(
         "in all, Devdraft's references",
         [bytes(devdraft), "512".to_owned()],
     );
-    let long = in_tracker(purchases / 10, |number| format!("{number:0>2000}"));
+    let inabit = in_tracker("inabit", purchases, swept);
+    table.row(
+        "in all, of an account that sweeps",
+        [bytes(inabit), "512".to_owned()],
+    );
+    let long = in_tracker("devdraft", purchases / 10, |number, account, now| {
+        record(number, account, &format!("{number:0>2000}"), now)
+    });
     table.row(
         "in all, references of 2,000 bytes (a tenth as many)",
         [bytes(long), "512".to_owned()],
@@ -163,8 +200,10 @@ mod tests {
     /// Just beyond where maps and lists have grown, and so hold the most that they do not use.
     #[test]
     fn an_open_purchase_takes_at_most_512_bytes_and_its_timer_64() {
-        let in_all = in_tracker(4 * 28_700, reference);
+        let in_all = in_tracker("devdraft", 4 * 28_700, of_devdraft);
         assert!((100.0..=512.0).contains(&in_all), "{in_all}");
+        let swept = in_tracker("inabit", 4 * 28_700, swept);
+        assert!((100.0..=512.0).contains(&swept), "{swept}");
         let (armed, due) = in_timers(140_000);
         assert!((20.0..=64.0).contains(&armed), "{armed}");
         assert!((20.0..=64.0).contains(&due), "{due}");

@@ -10,11 +10,12 @@ mod error_answer;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
-mod fixture_files;
-mod form;
+mod harmless_test;
 pub mod inabit;
 pub mod masumi;
 pub mod phygitals;
+#[cfg(test)]
+mod reading;
 mod rules;
 pub mod sweep;
 #[cfg(test)]

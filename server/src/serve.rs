@@ -1,6 +1,7 @@
 //! The only place where the parts meet: they are opened from the inside out, served, and closed
 //! from the outside in.
 
+mod files;
 mod front;
 mod keys;
 mod late;
@@ -44,8 +45,6 @@ const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
 const RETIRED_AT_ONCE: usize = 1_000;
 /// How long a key is remembered at the least (promise C2).
 const REMNANTS_KEPT: Duration = Duration::from_secs(400 * 86_400);
-/// Files that are not connections: the database, logs, and requests to providers.
-const FILES_RESERVED: u64 = 512;
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -412,13 +411,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 /// # Errors
 /// See [`StartError`]; nothing is served then.
 pub async fn run_with(
-    config: Config,
+    mut config: Config,
     shutdown: impl Future<Output = ()>,
     bound: impl FnOnce(&str),
 ) -> Result<(), StartError> {
     let file_limit = listener::raise_file_limit();
-    let connections =
-        listener::connections_within(config.limits.connections, file_limit, FILES_RESERVED);
+    let connections = files::share(&mut config.accounts, config.limits.connections, file_limit);
     // Bound first: a second process with the same settings ends before it touches anything.
     let grpc = listen(&config.listen.grpc).await?;
     let ops = match &config.listen.ops {

@@ -63,16 +63,17 @@ async fn call_until_known(world: &Arc<World>, key: &str, order: &Order) -> Optio
                 }
             }
             Err(status) => {
-                let expected = matches!(
-                    status.code(),
+                let expected = match status.code() {
                     Code::Unavailable
-                        | Code::DeadlineExceeded
-                        | Code::ResourceExhausted
-                        | Code::Cancelled
-                        | Code::Unknown
-                        | Code::Internal
-                );
-                // The transport says Unknown or Internal when a connection breaks under a call.
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+                    | Code::Cancelled
+                    | Code::Unknown => true,
+                    // The transport's, where a connection breaks under a call; the service's own
+                    // has details, and is a defect.
+                    Code::Internal => status.details().is_empty(),
+                    _ => false,
+                };
                 if !expected {
                     world.violation(format!("create of {key} ended with {status:?}"));
                     return None;

@@ -69,14 +69,16 @@ impl Watching {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(status) => {
-                    let expected = matches!(
-                        status.code(),
+                    let expected = match status.code() {
                         Code::Unavailable
-                            | Code::Cancelled
-                            | Code::Unknown
-                            | Code::Internal
-                            | Code::DeadlineExceeded
-                    );
+                        | Code::Cancelled
+                        | Code::Unknown
+                        | Code::DeadlineExceeded => true,
+                        // The transport's, where a connection breaks; the service's own has
+                        // details, and is a defect.
+                        Code::Internal => status.details().is_empty(),
+                        _ => false,
+                    };
                     if !expected {
                         self.violation(&format!("S6: ended with {status:?}"));
                         return;

@@ -30,7 +30,7 @@ const FIRST_GUESS_S: f64 = 600.0;
 const LOOKS_TO_FIT: u32 = 1_024;
 const CHANGES_TO_FIT: u32 = 32;
 /// Steps of the sums that stand for integrals.
-const VALUE_STEPS: u32 = 6;
+const VALUE_STEPS: u32 = 12;
 const AHEAD_STEPS: u32 = 16;
 /// How many changes ahead are foreseen.
 const CHAIN: usize = 3;

@@ -95,6 +95,8 @@ struct Wire {
     read_replies: Mutex<VecDeque<Reply>>,
     /// How long a create takes.
     pause: Mutex<Duration>,
+    /// How long a read takes.
+    read_pause: Mutex<Duration>,
     arrived: Mutex<Option<Arrived>>,
 }
 
@@ -140,8 +142,13 @@ impl Wire {
                 };
                 seen.lock().unwrap().push((clock.now(), request));
                 let reply = replies.lock().unwrap().pop_front().unwrap_or(otherwise);
-                let pause = *wire.pause.lock().unwrap();
-                if is_create && !pause.is_zero() {
+                let pause = if is_create {
+                    &wire.pause
+                } else {
+                    &wire.read_pause
+                };
+                let pause = *pause.lock().unwrap();
+                if !pause.is_zero() {
                     tokio::time::sleep(pause).await;
                 }
                 if matches!(reply, Reply::Silence) {

@@ -17,7 +17,7 @@ use tillwatch_proto::v1::{
 
 use super::{
     Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
-    form::{self, Form, TEXT_CHARACTERS_MAX},
+    rules::{self, Rules, TEXT_CHARACTERS_MAX},
     wire,
 };
 use crate::{
@@ -120,7 +120,7 @@ impl Provider for Carbon {
     fn check_order(&self, order: &Order, _: Timestamp) -> Vec<Violation> {
         match order {
             Order::Carbon(order) => check(order),
-            _ => Form::foreign("order", "another provider"),
+            _ => Rules::foreign("order", NAME),
         }
     }
 
@@ -130,13 +130,13 @@ impl Provider for Carbon {
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         let Some(Named::Carbon(named)) = &message.reference else {
-            return Err(Form::foreign("reference", "another provider"));
+            return Err(Rules::foreign("reference", NAME));
         };
         reference(&named.order_id, &named.contact_id).ok_or_else(|| {
-            let mut form = Form::default();
-            form.uuid("order_id", &named.order_id);
-            form.uuid("contact_id", &named.contact_id);
-            form.violations()
+            let mut rules = Rules::default();
+            rules.uuid("order_id", &named.order_id);
+            rules.uuid("contact_id", &named.contact_id);
+            rules.into_violations()
         })
     }
 
@@ -197,24 +197,24 @@ impl Provider for Carbon {
 }
 
 fn check(order: &CarbonOrder) -> Vec<Violation> {
-    let mut form = Form::default();
+    let mut rules = Rules::default();
     // A part of the reference, and so of its shape.
-    form.uuid("contact_id", &order.contact_id);
+    rules.uuid("contact_id", &order.contact_id);
     // Carbon's own name of a card: samples are UUIDs, nothing is promised.
-    form.required(
+    rules.required_text(
         "credit_debit_id",
         &order.credit_debit_id,
         TEXT_CHARACTERS_MAX,
     );
-    form.amount("fiat_charge_amount", &order.fiat_charge_amount, 2);
-    form.required("cryptocurrency_symbol", &order.cryptocurrency_symbol, 32);
-    form.required(
+    rules.amount("fiat_charge_amount", &order.fiat_charge_amount, 2);
+    rules.required_text("cryptocurrency_symbol", &order.cryptocurrency_symbol, 32);
+    rules.required_text(
         "receive_address",
         &order.receive_address,
         TEXT_CHARACTERS_MAX,
     );
-    form.optional("memo", &order.memo, TEXT_CHARACTERS_MAX);
-    form.optional(
+    rules.text("memo", &order.memo, TEXT_CHARACTERS_MAX);
+    rules.text(
         "rate_signature",
         &order.rate_signature,
         RATE_SIGNATURE_CHARACTERS_MAX,
@@ -229,15 +229,15 @@ fn check(order: &CarbonOrder) -> Vec<Violation> {
             false,
         ),
     ] {
-        form.url(field, url, required);
+        rules.url(field, url, required);
     }
-    form.violations()
+    rules.into_violations()
 }
 
 fn reference(order_id: &str, contact_id: &str) -> Option<Reference> {
     Some(Reference::new([
-        ("order_id", &form::uuid(order_id)?),
-        ("contact_id", &form::uuid(contact_id)?),
+        ("order_id", &rules::uuid(order_id)?),
+        ("contact_id", &rules::uuid(contact_id)?),
     ]))
 }
 

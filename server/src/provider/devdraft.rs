@@ -17,7 +17,8 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer, wire,
+    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
+    rules::Rules, wire,
 };
 use crate::{
     cadence::{Policy, Schedule},
@@ -160,7 +161,7 @@ impl Provider for Devdraft {
     fn check_order(&self, order: &Order, _now: Timestamp) -> Vec<Violation> {
         match order {
             Order::Devdraft(order) => order::check(order),
-            _ => vec![Violation::new("order", "is a devdraft order")],
+            _ => Rules::foreign("order", REGISTERED.name),
         }
     }
 
@@ -170,7 +171,7 @@ impl Provider for Devdraft {
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         let Some(Named::Devdraft(named)) = &message.reference else {
-            return Err(vec![Violation::new("reference", "is a devdraft reference")]);
+            return Err(Rules::foreign("reference", REGISTERED.name));
         };
         if !is_transaction(&named.transaction_id) {
             let rule = "is `txn_` with 1 to 64 letters and digits behind it";

@@ -3,15 +3,13 @@
 //! The providers' documents show few of their error bodies, so a text is looked for in every shape
 //! that is in use. What a text says is never matched, but for routes that do not exist.
 
-use serde_json::Value;
-use std::time::{Duration, SystemTime};
-
 use super::wire;
 use crate::{
     observation::{self, Submitted, Trouble},
     purchase::Timestamp,
     upstream::{Response, retry_after},
 };
+use serde_json::Value;
 
 /// Where error bodies have their texts, the more telling first.
 const TEXT_FIELDS: [&str; 9] = [
@@ -37,7 +35,7 @@ pub(super) fn trouble(answer: &Response, now: Timestamp) -> Trouble {
     match answer.status {
         401 | 403 => Trouble::Unauthorized,
         429 => Trouble::Throttled {
-            retry_after: retry_after::at(&answer.headers, system_time(now)),
+            retry_after: retry_after::of(&answer.headers, now),
         },
         408 | 425 | 500..=599 => Trouble::Unreachable {
             sent: true,
@@ -45,11 +43,6 @@ pub(super) fn trouble(answer: &Response, now: Timestamp) -> Trouble {
         },
         status => Trouble::unreadable(format!("HTTP {status}")),
     }
-}
-
-fn system_time(time: Timestamp) -> Option<SystemTime> {
-    let since_epoch = Duration::from_millis(u64::try_from(time.as_millis()).ok()?);
-    SystemTime::UNIX_EPOCH.checked_add(since_epoch)
 }
 
 /// What a submit's answer outside 200 to 299 means. `own` is what the provider's own error shape
@@ -148,6 +141,8 @@ fn is_no_route(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use ::http::{HeaderMap, HeaderValue, header};
     use serde_json::json;
 

@@ -1,106 +1,107 @@
-//! The fixtures in `tests/fixtures` as requests and responses, for the providers' tests.
+//! The fixtures in `tests/fixtures` as requests and answers, and the parts of every provider's tests.
+//!
+//! Their shape: requests have `method`, `path`, `headers`, `query` and `body`; answers have
+//! `http_status`, `headers` and `body`; both say where they come from.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    sync::Arc,
+};
 
-use ::http::{HeaderMap, HeaderName};
+use ::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Intent, Provider, Recovery, Registered};
+use super::{Intent, Provider, Recovery, Registered, Violation};
 use crate::{
-    observation::{Answer, Observation, Submitted, Trouble},
-    purchase::{Amount, Finality, PurchaseId, Secret, State, Status, Timestamp},
+    purchase::{Finality, PurchaseId, Secret, State, Status, Timestamp},
     upstream::{Request, Response},
 };
 
 /// The folder of one provider's fixtures, or `pages`.
-fn folder(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", "tests", "fixtures", name]
+fn folder(of: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", "tests", "fixtures", of]
         .iter()
         .collect()
 }
 
-/// The names of a folder's fixtures that begin with `prefix`, sorted.
-pub(super) fn names(name: &str, prefix: &str) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder(name))
+/// The names of a folder's files that begin with `prefix`, without `.json`.
+pub(super) fn names(of: &str, prefix: &str) -> BTreeSet<String> {
+    fs::read_dir(folder(of))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|file| file.starts_with(prefix))
-        .collect();
-    names.sort();
-    names
+        .map(|file| file.strip_suffix(".json").unwrap().to_owned())
+        .filter(|name| name.starts_with(prefix))
+        .collect()
 }
 
-/// One fixture as it stands in its file.
-pub(super) fn read(name: &str, file: &str) -> Value {
-    let path = folder(name).join(file);
+/// A file as JSON.
+pub(super) fn file(of: &str, name: &str) -> Value {
+    let path = folder(of).join(format!("{name}.json"));
     let text = fs::read(&path).unwrap_or_else(|_| panic!("{} is missing", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|_| panic!("{} is no JSON", path.display()))
 }
 
-/// A fixture as an answer.
-pub(super) fn response(name: &str, file: &str) -> Response {
-    let fixture = read(name, file);
-    let status = fixture["http_status"].as_u64().unwrap();
-    let mut headers = HeaderMap::new();
-    for (name, value) in fixture["headers"].as_object().unwrap() {
-        let name: HeaderName = name.parse().unwrap();
-        headers.insert(name, value.as_str().unwrap().parse().unwrap());
-    }
-    Response {
-        status: status.try_into().unwrap(),
-        headers,
-        body: Bytes::from(fixture["body"].to_string()),
-    }
+/// A file as an answer.
+pub(super) fn answer(of: &str, name: &str) -> Response {
+    let file = file(of, name);
+    let status = file["http_status"].to_string().parse().unwrap();
+    answer_with(status, &file["headers"], file["body"].to_string())
 }
 
-/// An answer with this text as its body.
-pub(super) fn answer(status: u16, body: impl Into<String>) -> Response {
+/// An answer with this body, without headers.
+pub(super) fn answer_of(status: u16, body: impl AsRef<[u8]>) -> Response {
+    answer_with(status, &Value::Null, body)
+}
+
+/// An answer of these parts.
+pub(super) fn answer_with(status: u16, headers: &Value, body: impl AsRef<[u8]>) -> Response {
     Response {
         status,
-        headers: HeaderMap::new(),
-        body: Bytes::from(body.into()),
+        headers: header_map(headers),
+        body: Bytes::copy_from_slice(body.as_ref()),
     }
 }
 
-/// Checks that a request is the one of a fixture: method, path, query, headers and body, numbers
-/// compared by their text.
-#[track_caller]
-pub(super) fn assert_request(request: &Request, name: &str, file: &str) {
-    assert_request_but_body(request, name, file);
-    let body = request.body.as_ref();
-    let body: Option<Value> = body.map(|body| serde_json::from_slice(body).unwrap());
-    assert_eq!(body.as_ref(), read(name, file).get("body"), "{file}: body");
+fn header_map(headers: &Value) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers.as_object().into_iter().flatten() {
+        map.append(
+            HeaderName::from_bytes(name.as_bytes()).unwrap(),
+            HeaderValue::from_str(value.as_str().unwrap()).unwrap(),
+        );
+    }
+    map
 }
 
-/// As [`assert_request`], for a request whose body is another than the fixture's.
+/// Holds a request to a file: method, path, query, headers and body, with nothing more and nothing
+/// less; numbers by their text.
 #[track_caller]
-pub(super) fn assert_request_but_body(request: &Request, name: &str, file: &str) {
-    let fixture = read(name, file);
-    assert_eq!(request.method.as_str(), fixture["method"], "{file}: method");
+pub(super) fn assert_request(request: &Request, of: &str, name: &str) {
+    assert_request_but_body(request, of, name);
+    let body = request.body.as_ref();
+    let body: Option<Value> = body.map(|body| serde_json::from_slice(body).unwrap());
+    assert_eq!(body.as_ref(), file(of, name).get("body"), "{name}: body");
+}
+
+/// As [`assert_request`], for a request whose body is another than the file's.
+#[track_caller]
+pub(super) fn assert_request_but_body(request: &Request, of: &str, name: &str) {
+    let file = file(of, name);
+    assert_eq!(request.method.as_str(), file["method"], "{name}: method");
     let path = format!("/{}", request.path.join("/"));
-    assert_eq!(path, fixture["path"].as_str().unwrap(), "{file}: path");
-    let texts = |object: &Value, lower: bool| -> BTreeMap<String, String> {
-        let pairs = object.as_object().into_iter().flatten();
-        pairs
-            .map(|(name, text)| {
-                let name = if lower {
-                    name.to_lowercase()
-                } else {
-                    name.clone()
-                };
-                (name, text.as_str().unwrap().to_owned())
-            })
-            .collect()
-    };
-    let query: BTreeMap<String, String> = request.query.iter().cloned().collect();
-    assert_eq!(query, texts(&fixture["query"], false), "{file}: query");
-    let headers: BTreeMap<String, String> = request
-        .headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+    assert_eq!(path, file["path"], "{name}: path");
+    let query = file["query"].as_object().into_iter().flatten();
+    let query: BTreeMap<String, String> = query
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
         .collect();
-    assert_eq!(headers, texts(&fixture["headers"], true), "{file}: headers");
+    assert_eq!(request.query.len(), query.len(), "{name}: query");
+    let sent: BTreeMap<String, String> = request.query.iter().cloned().collect();
+    assert_eq!(sent, query, "{name}: query");
+    let expected = header_map(&file["headers"]);
+    assert_eq!(request.headers, expected, "{name}: headers");
 }
 
 /// A provider with these secrets.
@@ -112,9 +113,14 @@ pub(super) fn build(row: &Registered, secrets: &[(&str, &str)]) -> Arc<dyn Provi
     (row.build)(&secrets).unwrap()
 }
 
+/// A time from its text.
+pub(super) fn at(text: &str) -> Timestamp {
+    Timestamp::from_iso(text).unwrap()
+}
+
 /// The time at which the fixtures are read.
 pub(super) fn now() -> Timestamp {
-    Timestamp::from_iso("2026-07-01T10:10:00Z").unwrap()
+    at("2026-07-01T10:10:00Z")
 }
 
 /// The id of the purchase that the tests submit.
@@ -140,86 +146,6 @@ pub(super) fn intent_with<'a>(
     }
 }
 
-/// What a test expects of one answer, in few words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Read {
-    /// A mapped word.
-    Is(&'static str, State, Finality),
-    /// A word without a mapping.
-    Unmapped(&'static str),
-    NotFound,
-    Throttled,
-    Unauthorized,
-    Unreachable,
-    Unreadable,
-}
-
-/// An answer in the same few words.
-pub(super) fn brief(answer: &Answer) -> Read {
-    match answer {
-        Answer::Observed(observation) => brief_observation(observation),
-        Answer::NotFound => Read::NotFound,
-        Answer::Trouble(Trouble::Throttled { .. }) => Read::Throttled,
-        Answer::Trouble(Trouble::Unauthorized) => Read::Unauthorized,
-        Answer::Trouble(Trouble::Unreachable { sent, .. }) => {
-            assert!(sent, "an answer proves that the request was sent");
-            Read::Unreachable
-        }
-        Answer::Trouble(Trouble::Unreadable { .. }) => Read::Unreadable,
-    }
-}
-
-/// An observation in the same few words.
-pub(super) fn brief_observation(observation: &Observation) -> Read {
-    use crate::observation::Standing;
-    // Tests are short-lived: leaking lets expectations stand as plain literals.
-    let code: &'static str = Box::leak(observation.code.clone().into_boxed_str());
-    match observation.standing {
-        Standing::Mapped(state, finality) => Read::Is(code, state, finality),
-        Standing::Unmapped => Read::Unmapped(code),
-    }
-}
-
-/// A submit's end in one word.
-pub(super) fn outcome(submitted: &Submitted) -> &'static str {
-    match submitted {
-        Submitted::Accepted(_) => "accepted",
-        Submitted::AcceptedWithoutReference => "accepted without reference",
-        Submitted::Refused { .. } => "refused",
-        Submitted::Taken => "taken",
-        Submitted::NotSent(_) => "not sent",
-        Submitted::Unclear { .. } => "unclear",
-    }
-}
-
-/// The observation in an answer that has to have one.
-#[track_caller]
-pub(super) fn observed(answer: Answer) -> Observation {
-    match answer {
-        Answer::Observed(observation) => *observation,
-        other => panic!("nothing observed: {other:?}"),
-    }
-}
-
-/// The observation in a submit that has to be accepted.
-#[track_caller]
-pub(super) fn accepted(submitted: Submitted) -> Observation {
-    match submitted {
-        Submitted::Accepted(observation) => *observation,
-        other => panic!("not accepted: {other:?}"),
-    }
-}
-
-/// Amounts as `ROLE value unit`.
-pub(super) fn amounts(amounts: &[Amount]) -> Vec<String> {
-    let text = |amount: &Amount| {
-        format!("{} {} {}", amount.role.as_str(), amount.value, amount.unit)
-            .trim_end()
-            .to_owned()
-    };
-    amounts.iter().map(text).collect()
-}
-
 /// A status in this state, for horizons and staleness.
 pub(super) fn status(state: State, finality: Finality) -> Status {
     Status {
@@ -230,7 +156,7 @@ pub(super) fn status(state: State, finality: Finality) -> Status {
 }
 
 /// The fields that break a rule, sorted.
-pub(super) fn fields(violations: &[super::Violation]) -> Vec<&str> {
+pub(super) fn fields(violations: &[Violation]) -> Vec<&str> {
     let mut fields: Vec<&str> = violations.iter().map(|it| it.field.as_str()).collect();
     fields.sort_unstable();
     fields

@@ -17,7 +17,7 @@ use tillwatch_proto::v1::{
 
 use super::{
     Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
-    form::{self, AMOUNT_DIGITS_MAX, Form, TEXT_CHARACTERS_MAX},
+    rules::{self, AMOUNT_DIGITS_MAX, Rules, TEXT_CHARACTERS_MAX},
     sweep::Sweep,
     wire,
 };
@@ -156,7 +156,7 @@ impl Provider for Inabit {
     fn check_order(&self, order: &Order, _: Timestamp) -> Vec<Violation> {
         match order {
             Order::Inabit(order) => check(order),
-            _ => Form::foreign("order", "another provider"),
+            _ => Rules::foreign("order", NAME),
         }
     }
 
@@ -168,7 +168,7 @@ impl Provider for Inabit {
         match &message.reference {
             Some(Named::Inabit(named)) => reference(&named.purchase_id)
                 .ok_or_else(|| vec![Violation::new("purchase_id", "is a hyphenated UUID")]),
-            _ => Err(Form::foreign("reference", "another provider")),
+            _ => Err(Rules::foreign("reference", NAME)),
         }
     }
 
@@ -248,25 +248,25 @@ impl Provider for Inabit {
 }
 
 fn check(order: &InabitOrder) -> Vec<Violation> {
-    let mut form = Form::default();
+    let mut rules = Rules::default();
     // Which of the texts the provider insists on is not documented; it will say so itself.
-    form.optional("title", &order.title, TEXT_CHARACTERS_MAX);
-    form.optional("sub_title", &order.sub_title, TEXT_CHARACTERS_MAX);
-    form.optional("site_name", &order.site_name, TEXT_CHARACTERS_MAX);
+    rules.text("title", &order.title, TEXT_CHARACTERS_MAX);
+    rules.text("sub_title", &order.sub_title, TEXT_CHARACTERS_MAX);
+    rules.text("site_name", &order.site_name, TEXT_CHARACTERS_MAX);
     let identifier = &order.purchase_identifier;
-    form.optional(PURCHASE_IDENTIFIER, identifier, TEXT_CHARACTERS_MAX);
-    form.must(
+    rules.text(PURCHASE_IDENTIFIER, identifier, TEXT_CHARACTERS_MAX);
+    rules.hold(
         PURCHASE_IDENTIFIER,
         identifier.trim() == identifier,
         "has no blanks around it",
     );
-    form.amount("fiat_amount", &order.fiat_amount, AMOUNT_DIGITS_MAX);
-    form.must(
+    rules.amount("fiat_amount", &order.fiat_amount, AMOUNT_DIGITS_MAX);
+    rules.hold(
         "fiat_currency",
         matches!(order.fiat_currency.as_str(), "USD" | "EUR"),
         "is \"USD\" or \"EUR\"",
     );
-    form.violations()
+    rules.into_violations()
 }
 
 /// The create's body: the amount is a JSON number with exactly the caller's digits.
@@ -295,7 +295,20 @@ fn body(order: &InabitOrder, intent: &Intent<'_>) -> Value {
 }
 
 fn reference(purchase_id: &str) -> Option<Reference> {
-    Some(Reference::new([("purchase_id", &form::uuid(purchase_id)?)]))
+    Some(Reference::new([(
+        "purchase_id",
+        &rules::uuid(purchase_id)?,
+    )]))
+}
+
+/// The rows of a search's answer, and how many there are in all, where it says so: the page's prose
+/// puts `total` inside `data` or beside it.
+fn found(body: &Value) -> Result<(&[Value], Option<usize>), Trouble> {
+    let data = body.get("data").unwrap_or(&Value::Null);
+    let rows = wire::list(data, "purchases")
+        .ok_or_else(|| Trouble::unreadable("the answer has no data.purchases"))?;
+    let total = wire::text(data, "total").or_else(|| wire::text(body, "total"));
+    Ok((rows, total.and_then(|total| total.parse().ok())))
 }
 
 fn widget(reference: &Reference) -> BuyerAction {

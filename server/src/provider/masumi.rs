@@ -222,13 +222,13 @@ impl Provider for Masumi {
     fn check_order(&self, order: &Order, now: Timestamp) -> Vec<Violation> {
         match order {
             Order::Masumi(order) => order::check(order, now),
-            _ => vec![Violation::new("order", "is a masumi order")],
+            _ => Rules::foreign("order", REGISTERED.name),
         }
     }
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         let Some(Named::Masumi(named)) = &message.reference else {
-            return Err(vec![Violation::new("reference", "is a masumi reference")]);
+            return Err(Rules::foreign("reference", REGISTERED.name));
         };
         let mut rules = Rules::default();
         check_reference(&mut rules, &named.blockchain_identifier, &named.network);

@@ -20,7 +20,7 @@ use tillwatch_proto::v1::{
 
 use super::{
     Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
-    form::{Form, TEXT_CHARACTERS_MAX},
+    rules::{Rules, TEXT_CHARACTERS_MAX},
     wire,
 };
 use crate::{
@@ -145,7 +145,7 @@ impl Provider for Phygitals {
     fn check_order(&self, order: &Order, _: Timestamp) -> Vec<Violation> {
         match order {
             Order::Phygitals(order) => check(order),
-            _ => Form::foreign("order", "another provider"),
+            _ => Rules::foreign("order", NAME),
         }
     }
 
@@ -157,7 +157,7 @@ impl Provider for Phygitals {
                     "is 1 to 8000 letters, digits and signs of \"._-~:=+@|\"",
                 )]
             }),
-            _ => Err(Form::foreign("reference", "another provider")),
+            _ => Err(Rules::foreign("reference", NAME)),
         }
     }
 
@@ -250,39 +250,39 @@ fn body(order: &PhygitalsOrder) -> Option<Bytes> {
 }
 
 fn check(order: &PhygitalsOrder) -> Vec<Violation> {
-    let mut form = Form::default();
-    form.required("claw_id", &order.claw_id, TEXT_CHARACTERS_MAX);
-    form.must("amount", order.amount > 0, "is at least 1");
-    form.required("currency", &order.currency, TEXT_CHARACTERS_MAX);
-    form.required("chain", &order.chain, TEXT_CHARACTERS_MAX);
+    let mut rules = Rules::default();
+    rules.required_text("claw_id", &order.claw_id, TEXT_CHARACTERS_MAX);
+    rules.hold("amount", order.amount > 0, "is at least 1");
+    rules.required_text("currency", &order.currency, TEXT_CHARACTERS_MAX);
+    rules.required_text("chain", &order.chain, TEXT_CHARACTERS_MAX);
     // Inferred: a voucher or an ERC-20 permit can take the place of a signed transaction.
     let replaced = !order.voucher_id.is_empty() || !order.permit_data_json.is_empty();
-    form.must(
+    rules.hold(
         "txs",
         replaced || !order.txs.is_empty(),
         "has at least one transaction, unless `voucher_id` or `permit_data_json` is set",
     );
-    form.must(
+    rules.hold(
         "txs",
         order.txs.len() <= TXS_MAX,
         format!("has at most {TXS_MAX} transactions"),
     );
     let signed = |text: &String| BASE64.decode(text).is_ok_and(|bytes| !bytes.is_empty());
-    form.must("txs", order.txs.iter().all(signed), "are base64");
-    form.optional("voucher_id", &order.voucher_id, TEXT_CHARACTERS_MAX);
-    form.optional("buyer_wallet", &order.buyer_wallet, TEXT_CHARACTERS_MAX);
+    rules.hold("txs", order.txs.iter().all(signed), "are base64");
+    rules.text("voucher_id", &order.voucher_id, TEXT_CHARACTERS_MAX);
+    rules.text("buyer_wallet", &order.buyer_wallet, TEXT_CHARACTERS_MAX);
     for (field, text) in [
         ("permit_data_json", &order.permit_data_json),
         ("extra_data_json", &order.extra_data_json),
     ] {
         let object = || serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object());
-        form.must(
+        rules.hold(
             field,
             text.is_empty() || (text.len() <= JSON_BYTES_MAX && object()),
             "is a JSON object of at most 16 KiB",
         );
     }
-    form.violations()
+    rules.into_violations()
 }
 
 /// A session's id as a reference. Its shape is ours: samples are UUIDs, nothing is promised, and an

@@ -13,9 +13,9 @@ use tillwatch_proto::v1::{
     create_purchase_request::Order, provider_reference::Reference as Named,
 };
 
-use super::{Provider, REGISTRY, fixture};
+use super::{Provider, REGISTRY, fixture, reading};
 use crate::{
-    observation::{Observation, Standing},
+    observation::{Answer, Observation, Standing, Submitted},
     purchase::{AttentionReason, Finality, State},
     upstream::Response,
 };
@@ -54,8 +54,8 @@ fn row_head(head: &str) -> (State, Finality, bool) {
 }
 
 /// A provider's sample purchase: what its fixtures are about.
-struct Sample {
-    name: &'static str,
+pub(super) struct Sample {
+    pub(super) name: &'static str,
     provider: Arc<dyn Provider>,
     order: Order,
     reference: Named,
@@ -75,7 +75,11 @@ impl Sample {
                 }),
             ),
             "masumi" => (
-                Order::Masumi(MasumiOrder::default()),
+                Order::Masumi(MasumiOrder {
+                    blockchain_identifier: "TEST_blockchain_identifier_0001".to_owned(),
+                    network: "Preprod".to_owned(),
+                    ..MasumiOrder::default()
+                }),
                 Named::Masumi(MasumiReference {
                     blockchain_identifier: "TEST_blockchain_identifier_0001".to_owned(),
                     network: "Preprod".to_owned(),
@@ -113,39 +117,48 @@ impl Sample {
         }
     }
 
+    /// The samples of all registered providers.
+    pub(super) fn all() -> Vec<Self> {
+        registered()
+            .into_iter()
+            .map(|(name, provider)| Self::new(name, provider))
+            .collect()
+    }
+
     /// What the provider makes of a status answer.
-    fn status(&self, answer: &Response) -> Observation {
+    pub(super) fn read(&self, answer: &Response) -> Answer {
         let message = ProviderReference {
             reference: Some(self.reference.clone()),
         };
         let reference = self.provider.reference(&message).unwrap();
-        let read = self
-            .provider
-            .read_status(&reference, answer, fixture::now());
-        fixture::observed(read)
+        self.provider
+            .read_status(&reference, answer, fixture::now())
+    }
+
+    fn status(&self, answer: &Response) -> Observation {
+        reading::observed(self.read(answer))
     }
 
     /// What the provider makes of a status fixture after a change of its body.
     fn changed(&self, file: &str, change: impl FnOnce(&mut Value)) -> Observation {
-        let mut answer = fixture::response(self.name, file);
+        let mut answer = fixture::answer(self.name, file);
         let mut body = answer.json().unwrap();
         change(&mut body);
         answer.body = body.to_string().into();
         self.status(&answer)
     }
 
-    /// What the provider makes of a create fixture.
+    /// What the provider makes of a create's answer.
+    pub(super) fn submitted(&self, answer: &Response) -> Submitted {
+        let (order, provider) = (&self.order, &self.provider);
+        let key = uuid::Uuid::from_u128(1);
+        let recovery = provider.recovery(order, fixture::purchase(), key);
+        let intent = fixture::intent_with(&recovery, &|_, _| true);
+        provider.read_submit(order, &intent, answer, fixture::now())
+    }
+
     fn created(&self, file: &str) -> Observation {
-        let recovery =
-            self.provider
-                .recovery(&self.order, fixture::purchase(), uuid::Uuid::from_u128(1));
-        let answer = fixture::response(self.name, file);
-        fixture::accepted(self.provider.read_submit(
-            &self.order,
-            &fixture::intent(&recovery),
-            &answer,
-            fixture::now(),
-        ))
+        reading::accepted(self.submitted(&fixture::answer(self.name, file)))
     }
 
     /// All observations that a cell stands for, each with its words as the table has them.
@@ -183,24 +196,23 @@ impl Sample {
 
     fn of_phygitals(&self, cell: &str) -> Vec<(String, Observation)> {
         let files: &[&str] = match cell {
-            "no `nfts` yet, in each shape" => &[
-                "status_pending_toplevel.json",
-                "status_pending_empty_nfts.json",
-            ],
-            "`nfts` not empty" => &["status_fulfilled.json"],
-            "400 \"Transaction failed\"" => &["status_error_400_failed.json"],
+            "no `nfts` yet, in each shape" => {
+                &["status_pending_toplevel", "status_pending_empty_nfts"]
+            }
+            "`nfts` not empty" => &["status_fulfilled"],
+            "400 \"Transaction failed\"" => &["status_error_400_failed"],
             _ => panic!("phygitals has no sample of {cell:?}"),
         };
         let read = |file: &&str| (cell.to_owned(), self.changed(file, |_| ()));
         let mut observations: Vec<_> = files.iter().map(read).collect();
         if files.len() == 2 {
-            let absent = self.changed("status_pending_empty_nfts.json", |body| {
+            let absent = self.changed("status_pending_empty_nfts", |body| {
                 body["result"].as_object_mut().unwrap().remove("nfts");
             });
-            let created = self.created("create_response_pending.json");
+            let created = self.created("create_response_pending");
             observations.extend([absent, created].map(|it| (cell.to_owned(), it)));
         } else if cell == "`nfts` not empty" {
-            let created = self.created("create_response_fulfilled.json");
+            let created = self.created("create_response_fulfilled");
             observations.push((cell.to_owned(), created));
         }
         observations
@@ -211,12 +223,12 @@ impl Sample {
             return None;
         }
         if let Some(action) = word.strip_prefix("null with ") {
-            let file = "status_funds_locking_requested.json";
+            let file = "status_funds_locking_requested";
             return Some(self.changed(file, |body| {
                 body["data"]["NextAction"]["requestedAction"] = json!(action);
             }));
         }
-        Some(self.changed("status_funds_locked.json", |body| {
+        Some(self.changed("status_funds_locked", |body| {
             body["data"]["onChainState"] = json!(word);
             body["data"]["CurrentTransaction"]["newOnChainState"] = json!(word);
             body["data"]["NextAction"]["requestedAction"] = json!("None");
@@ -225,18 +237,18 @@ impl Sample {
 
     fn of_inabit(&self, word: &str) -> Option<Observation> {
         if word == "accepted create (no word)" {
-            return Some(self.created("create_response_201.json"));
+            return Some(self.created("create_response_201"));
         }
-        Some(self.changed("status_allocated.json", |body| {
+        Some(self.changed("status_allocated", |body| {
             body["data"]["status"] = json!(word);
         }))
     }
 
     fn of_carbon(&self, word: &str, sent: Option<bool>) -> Option<Observation> {
         if word == "accepted create (no word)" {
-            return Some(self.created("create_response_3ds_enrolled.json"));
+            return Some(self.created("create_response_3ds_enrolled"));
         }
-        Some(self.changed("status_100_settled.json", |body| {
+        Some(self.changed("status_100_settled", |body| {
             body["details"]["status"] = json!(word);
             if sent == Some(false) {
                 body["details"]["transactionHash"] = Value::Null;
@@ -246,9 +258,9 @@ impl Sample {
 
     fn of_devdraft(&self, word: &str) -> Option<Observation> {
         if word == "`state: pending`" {
-            return Some(self.created("create_response_201.json"));
+            return Some(self.created("create_response_201"));
         }
-        Some(self.changed("status_awaiting_funds.json", |body| {
+        Some(self.changed("status_awaiting_funds", |body| {
             body["status"] = json!(word);
         }))
     }

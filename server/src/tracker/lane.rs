@@ -36,6 +36,13 @@ pub(super) struct Lane {
     refreshing: Mutex<HashMap<PurchaseId, Weak<tokio::sync::Mutex<Option<Refreshed>>>>>,
 }
 
+/// A purchase's id as its bytes, which need no alignment: the map is a third smaller.
+type Id = [u8; 16];
+
+fn bytes(purchase: PurchaseId) -> Id {
+    purchase.as_u128().to_ne_bytes()
+}
+
 /// What one lane knows, behind a lock that is held for moments.
 #[derive(Default)]
 struct State {
@@ -43,7 +50,7 @@ struct State {
     entries: Shelf<Option<Entry>>,
     /// Places that are free.
     free: Vec<u32>,
-    places: HashMap<PurchaseId, u32>,
+    places: HashMap<Id, u32>,
     /// Numbers of callers, for turns among them.
     callers: HashMap<CallerName, u32>,
     /// When which entry falls due.
@@ -119,7 +126,7 @@ impl State {
     }
 
     fn of(&mut self, purchase: PurchaseId) -> Option<(u32, &mut Entry)> {
-        let place = self.places.get(&purchase).copied()?;
+        let place = self.places.get(&bytes(purchase)).copied()?;
         Some((place, self.entries.get_mut(place)?.as_mut()?))
     }
 }
@@ -187,7 +194,7 @@ impl Lane {
 
     pub(super) fn remove(&self, purchase: PurchaseId) {
         let mut state = lock(&self.state);
-        let Some(place) = state.places.remove(&purchase) else {
+        let Some(place) = state.places.remove(&bytes(purchase)) else {
             return;
         };
         state.wheel.cancel(place);
@@ -277,7 +284,7 @@ impl Lane {
     fn insert(&self, mut entry: Entry, caller: &CallerName) {
         let mut state = lock(&self.state);
         let (id, due) = (entry.id, entry.due);
-        if state.places.contains_key(&id) {
+        if state.places.contains_key(&bytes(id)) {
             return;
         }
         let callers = u32::try_from(state.callers.len()).unwrap_or(u32::MAX);
@@ -294,7 +301,7 @@ impl Lane {
                 None => return,
             },
         };
-        state.places.insert(id, place);
+        state.places.insert(bytes(id), place);
         state.wheel.arm(place, due);
         drop(state);
         self.sooner.notify_one();

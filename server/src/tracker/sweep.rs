@@ -151,24 +151,35 @@ impl Inner {
             return;
         };
         let interval = lane.account.policy.schedule.first();
-        let mut wait = self.clock.up_to(interval);
+        let mut first = Some(self.clock.now().plus(self.clock.up_to(interval)));
+        // When each list is next read: one that fails holds no other up.
+        let mut next: BTreeMap<String, Timestamp> = BTreeMap::new();
         loop {
-            let next = self.clock.now().plus(wait);
-            lock(&sweeper.known).next_round = Some(next);
+            let regular = self.clock.now().plus(self.clock.jittered(interval, 100));
+            let at = first.take().or_else(|| next.values().min().copied());
+            let at = at.unwrap_or(regular);
+            lock(&sweeper.known).next_round = Some(at);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(at.since(self.clock.now())) => {}
                 () = self.stop.cancelled() => return,
             }
             let lists = lock(&sweeper.known).lists();
             if lists.is_empty() {
                 self.unstretch(lane, sweeper, None);
             }
-            let rounds = lists
-                .iter()
-                .map(|list| self.round_of(lane, sweeper, sweep, list));
-            let waits = futures_util::future::join_all(rounds).await;
-            let regular = self.clock.jittered(interval, 100);
-            wait = waits.into_iter().flatten().max().unwrap_or(regular);
+            next.retain(|list, _| lists.contains(list));
+            let now = self.clock.now();
+            let due = lists
+                .into_iter()
+                .filter(|list| next.get(list).is_none_or(|next| *next <= now));
+            let rounds = due.map(|list| async move {
+                let wait = self.round_of(lane, sweeper, sweep, &list).await;
+                (list, wait)
+            });
+            for (list, wait) in futures_util::future::join_all(rounds).await {
+                let wait = wait.unwrap_or_else(|| self.clock.jittered(interval, 100));
+                next.insert(list, self.clock.now().plus(wait));
+            }
         }
     }
 

@@ -5,8 +5,14 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
+    sync::Arc,
 };
+
+use tokio::sync::Semaphore;
+
+/// Names that are looked up at once for one account. Ours: an answer takes milliseconds.
+const LOOK_UPS_MAX: usize = 8;
 
 /// IPv4 networks that are not the public internet: IANA's special-purpose registry of 2026-11,
 /// multicast and the reserved last sixteenth. Pairs of network and prefix length.
@@ -57,13 +63,40 @@ pub fn allowed(address: IpAddr, allow_private: bool) -> bool {
         }
 }
 
-/// The addresses of a host, as the machine's resolver gives them.
-///
-/// # Errors
-/// The look-up's own.
-pub async fn look_up(host: String) -> io::Result<Vec<SocketAddr>> {
-    let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
-    Ok(found.collect())
+/// Looks names up for one account: a few at once. The machine's resolver holds a thread for as long
+/// as it likes, whoever has stopped waiting, and the journal works on such threads too: one account
+/// whose names cannot be resolved must not take them all.
+#[derive(Debug, Clone)]
+pub struct LookUps(Arc<Semaphore>);
+
+impl Default for LookUps {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LOOK_UPS_MAX)))
+    }
+}
+
+impl LookUps {
+    /// The addresses of a host, as the machine's resolver gives them.
+    ///
+    /// # Errors
+    /// The look-up's own.
+    pub async fn look_up(self, host: String) -> io::Result<Vec<SocketAddr>> {
+        self.with(move || Ok((host.as_str(), 0).to_socket_addrs()?.collect()))
+            .await
+    }
+
+    async fn with(
+        self,
+        resolve: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
+    ) -> io::Result<Vec<SocketAddr>> {
+        let permit = (self.0.acquire_owned().await).map_err(io::Error::other)?;
+        let resolving = tokio::task::spawn_blocking(move || {
+            let found = resolve();
+            drop(permit);
+            found
+        });
+        resolving.await?
+    }
 }
 
 /// The addresses that a request may go to, of those that a look-up found.
@@ -194,8 +227,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn names_that_cannot_be_resolved_take_few_threads_however_many_have_given_up() {
+        use std::{
+            sync::{
+                Mutex,
+                atomic::{AtomicUsize, Ordering},
+                mpsc,
+            },
+            time::Duration,
+        };
+
+        let look_ups = LookUps::default();
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (release, hangs) = mpsc::channel::<()>();
+        let hangs = Arc::new(Mutex::new(hangs));
+        for _ in 0..100 {
+            let (begun, hangs) = (Arc::clone(&begun), Arc::clone(&hangs));
+            let looked_up = look_ups.clone().with(move || {
+                begun.fetch_add(1, Ordering::SeqCst);
+                // Ends once nobody is left who could release it.
+                assert!(hangs.lock().unwrap().recv().is_err());
+                Ok(Vec::new())
+            });
+            let waited = tokio::time::timeout(Duration::from_millis(5), looked_up).await;
+            assert!(waited.is_err(), "nobody waits for it any more");
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), LOOK_UPS_MAX);
+        drop(release);
+        let found = look_ups.with(|| Ok(vec![([127, 0, 0, 1], 0).into()])).await;
+        assert_eq!(found.unwrap().len(), 1, "and works again afterwards");
+    }
+
+    #[tokio::test]
     async fn a_name_that_stands_for_this_machine_has_no_usable_address() {
-        let found = look_up("localhost".to_owned()).await.unwrap();
+        let look_ups = LookUps::default();
+        let found = look_ups.look_up("localhost".to_owned()).await.unwrap();
         let refused = usable(found.clone(), false).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
         let found = usable(found, true).unwrap();

@@ -101,7 +101,9 @@ impl HttpUpstream {
     /// # Errors
     /// The base URL is not allowed, or TLS cannot be set up.
     pub fn new(settings: Settings) -> Result<Self, HttpError> {
-        Self::over(settings, Arc::new(|host| Box::pin(address::look_up(host))))
+        let look_ups = address::LookUps::default();
+        let look_up = move |host| -> LookedUp { Box::pin(look_ups.clone().look_up(host)) };
+        Self::over(settings, Arc::new(look_up))
     }
 
     /// As [`HttpUpstream::new`], with names looked up by `look_up`.

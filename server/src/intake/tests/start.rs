@@ -7,37 +7,33 @@ use std::{
 
 use super::*;
 
-fn hurried(world: &World, time: Duration) -> NewPurchase {
-    let mut hurried = world.order();
-    hurried.deadline = Some(world.clock.now().plus(time));
-    hurried
-}
-
-fn limited(provider: &str, creates_per_minute: u32) -> Policy {
-    Policy {
-        creates_per_minute,
-        ..policy(provider::registered(provider).unwrap())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn c2_who_waits_is_not_failed_by_another_calls_shorter_deadline() {
-    let world = World::with_policy("devdraft", limited("devdraft", 60)).await;
-    world.exhaust().await;
-    let short = hurried(&world, Duration::from_millis(100));
-    let (first, second) = tokio::join!(world.intake.create(short), world.create());
+    let busy = Policy {
+        max_in_flight: 1,
+        ..policy(provider::registered("devdraft").unwrap())
+    };
+    let world = World::with_policy("devdraft", busy).await;
+    let in_flight = world.account.try_admit(Class::Create).await.unwrap();
+    let began = world.clock.now();
+    let mut hurried = world.order();
+    hurried.deadline = Some(began.plus(Duration::from_millis(700)));
+    let ends = async {
+        world.pass(Duration::from_millis(1_200)).await;
+        in_flight.ends();
+    };
+    let (first, second, ()) = tokio::join!(world.intake.create(hurried), world.create(), ends);
     assert_eq!(kind(&first), "throttled");
     assert!(!second.unwrap().replayed, "it had two seconds to wait");
+    assert!(world.clock.now().since(began) < seconds(2));
     assert_eq!(world.wire.creates(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn c2_who_waits_is_not_failed_by_another_orders_failure() {
     let world = World::open("devdraft").await;
-    world.wire.answer_reads([Reply::Json(
-        404,
-        json!({ "statusCode": 404, "message": "Payment intent not found" }),
-    )]);
+    *world.wire.read_pause.lock().unwrap() = seconds(1);
+    world.wire.answer_reads([orders::missing("devdraft")]);
     let adoption = Order::Existing(orders::reference("devdraft"));
     let adoption = world.order_of("shop", "key", adoption);
     let (first, second) = tokio::join!(world.intake.create(adoption), world.create());

@@ -12,7 +12,8 @@ use crate::{
     observation::{Answer, Observation, Submitted, Trouble},
     provider::{
         Intent, Provider, Recovery, Unclear,
-        fixture_files::{self, answer_line, answer_of, at, submit_line},
+        fixture::{self, answer_of, answer_with, at},
+        reading::{answer_line, submit_line},
     },
     purchase::{PurchaseId, Reference, Secret, Status, Timestamp},
     upstream::Response,
@@ -65,7 +66,7 @@ fn read_of(id: &str, answer: &Response) -> Answer {
 }
 
 fn ok(body: &Value) -> Response {
-    answer_of(200, &json!({}), body.to_string().as_bytes())
+    answer_of(200, body.to_string().as_bytes())
 }
 
 fn observed(body: &Value) -> Observation {
@@ -77,7 +78,7 @@ fn observed(body: &Value) -> Observation {
 
 /// The fixtures' intent with fields set on top.
 fn intent(others: Value) -> Value {
-    let mut body = fixture_files::file("devdraft", "status_awaiting_funds")["body"].take();
+    let mut body = fixture::file("devdraft", "status_awaiting_funds")["body"].take();
     for (field, value) in others.as_object().unwrap() {
         body[field] = value.clone();
     }
@@ -150,12 +151,12 @@ const ANSWERS: &[(&str, &str)] = &[
 
 #[test]
 fn documented_answers_are_read_by_the_status_table() {
-    let mut present = fixture_files::names("devdraft");
+    let mut present = fixture::names("devdraft", "");
     present.retain(|name| !name.contains("_request"));
     let expected = ANSWERS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(present, expected, "each file has one line");
     for (name, line) in ANSWERS {
-        let answer = fixture_files::answer("devdraft", name);
+        let answer = fixture::answer("devdraft", name);
         let read = if name.starts_with("create_") {
             submit_line(&submitted(&answer))
         } else {
@@ -167,8 +168,7 @@ fn documented_answers_are_read_by_the_status_table() {
 
 #[test]
 fn the_provider_pages_samples_are_read_by_the_status_table() {
-    let mut present = fixture_files::names("pages");
-    present.retain(|name| name.starts_with("devdraft_"));
+    let present = fixture::names("pages", "devdraft");
     let table = [
         (
             "devdraft_status_processed",
@@ -181,7 +181,7 @@ fn the_provider_pages_samples_are_read_by_the_status_table() {
         table.iter().map(|(name, _)| (*name).to_owned()).collect()
     );
     for (name, line) in table {
-        let answer = fixture_files::answer("pages", name);
+        let answer = fixture::answer("pages", name);
         assert_eq!(
             answer_line(&read_of("txn_01HZXK8M9N2P3Q4R5S6T7U8V9W", &answer)),
             line
@@ -191,7 +191,7 @@ fn the_provider_pages_samples_are_read_by_the_status_table() {
 
 #[test]
 fn the_reference_transfer_and_change_time_are_kept_and_the_customer_is_not() {
-    let accepted = submitted(&fixture_files::answer("devdraft", "create_response_201"));
+    let accepted = submitted(&fixture::answer("devdraft", "create_response_201"));
     let Submitted::Accepted(created) = accepted else {
         panic!("{accepted:?}")
     };
@@ -238,7 +238,7 @@ fn a_transfer_is_a_fact_and_cut_as_facts_are() {
 #[test]
 fn the_wait_of_a_429_is_in_its_body_as_well() {
     let throttled = |headers: Value, body: Value| {
-        let answer = answer_of(429, &headers, body.to_string().as_bytes());
+        let answer = answer_with(429, &headers, body.to_string());
         let read = read_of(ID, &answer);
         let submitted = submitted(&answer);
         match (read, submitted) {
@@ -404,7 +404,7 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
         ),
     ];
     for (status, body, expected) in table {
-        let answer = answer_of(status, &json!({}), body.as_bytes());
+        let answer = answer_of(status, body.as_bytes());
         assert_eq!(
             submit_line(&submitted(&answer)),
             expected,
@@ -430,7 +430,7 @@ fn a_read_that_is_no_answer_changes_nothing() {
         (500, String::new(), "unreachable"),
     ];
     for (status, body, expected) in table {
-        let answer = answer_of(status, &json!({}), body.as_bytes());
+        let answer = answer_of(status, body.as_bytes());
         assert_eq!(
             answer_line(&read_of(ID, &answer)),
             expected,
@@ -447,6 +447,8 @@ fn an_unclear_submit_is_repeated_with_its_key_and_ends_are_followed_for_a_month(
     let month = Duration::from_secs(30 * 86_400);
     assert_eq!(provider().horizon(&status, None), Some(month));
     assert_eq!(provider().horizon(&status, Some(within)), Some(within));
+    let week = Duration::from_secs(7 * 86_400);
+    assert_eq!(provider().stale_after(&status), week);
     let policy = (REGISTERED.policy)();
     assert_eq!(policy.requests_per_minute, 100);
     for (age, every) in [(0, 5), (299, 5), (300, 30), (1_799, 30), (1_800, 120)] {

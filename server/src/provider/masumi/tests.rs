@@ -16,7 +16,8 @@ use crate::{
     observation::{Answer, Observation, Submitted},
     provider::{
         Intent, Provider, Recovery,
-        fixture_files::{self, answer_line, answer_of, at, submit_line},
+        fixture::{self, answer_of, at},
+        reading::{answer_line, submit_line},
     },
     purchase::{PurchaseId, Reference, Secret, Timestamp},
     upstream::Response,
@@ -69,8 +70,8 @@ enum Read {
 /// One line of what a file's answer means to whoever sent its request. The hand-made files name no
 /// request: theirs are the fixtures' one purchase.
 fn read_file(of: &str, name: &str, clock: &str, read: Read) -> String {
-    let file = fixture_files::file(of, name);
-    let answer = fixture_files::answer(of, name);
+    let file = fixture::file(of, name);
+    let answer = fixture::answer(of, name);
     let now = at(clock);
     let request = file.get("request");
     let submitted = match request {
@@ -106,12 +107,12 @@ const INPUT_HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c
 /// An answer in the envelope of a success.
 fn success(data: &Value) -> Response {
     let body = json!({ "status": "success", "data": data });
-    answer_of(200, &json!({}), body.to_string().as_bytes())
+    answer_of(200, body.to_string().as_bytes())
 }
 
 /// The fixtures' purchase in a state, with other fields set on top.
 fn purchase(on_chain_state: Value, action: Value, others: Value) -> Value {
-    let mut data = fixture_files::file("masumi", "create_response_200")["body"]["data"].take();
+    let mut data = fixture::file("masumi", "create_response_200")["body"]["data"].take();
     data["onChainState"] = on_chain_state;
     data["NextAction"]["requestedAction"] = action;
     for (field, value) in others.as_object().unwrap() {
@@ -194,7 +195,7 @@ fn order_of(body: &Value) -> MasumiOrder {
 
 /// The fixtures' order.
 fn order() -> MasumiOrder {
-    order_of(&fixture_files::file("masumi", "create_request")["body"])
+    order_of(&fixture::file("masumi", "create_request")["body"])
 }
 
 fn submit_body(order: MasumiOrder) -> Value {

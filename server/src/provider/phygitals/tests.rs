@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::provider::fixture::{self, Read, brief, outcome};
+use crate::provider::{
+    fixture,
+    reading::{self, outcome, said},
+};
 
 const SESSION: &str = "6f1c2a5e-2b3d-4e0f-9a01-000000000001";
 
@@ -39,10 +42,10 @@ fn requests_are_those_of_the_fixtures() {
     let recovery = Recovery::new();
     let order = Order::Phygitals(order());
     let create = provider.submit_request(&order, &fixture::intent(&recovery));
-    fixture::assert_request(&create, NAME, "create_request.json");
+    fixture::assert_request(&create, NAME, "create_request");
     assert_eq!(create.connection, Connection::Fresh);
     let read = provider.status_request(&reference(SESSION).unwrap());
-    fixture::assert_request(&read, NAME, "status_request.json");
+    fixture::assert_request(&read, NAME, "status_request");
     assert_eq!(read.connection, Connection::Held);
     assert!(read.headers["x-api-key"].is_sensitive());
     assert!(!format!("{provider:?}").contains("TESTONLY"));
@@ -69,18 +72,16 @@ fn optional_fields_go_out_untouched() {
 fn every_status_fixture_is_read() {
     for file in fixture::names(NAME, "status_") {
         let expected = match file.as_str() {
-            "status_request.json" => continue,
-            "status_error_400_failed.json" => Read::Is(FAILED, State::Failed, Finality::Final),
-            "status_error_401.json" => Read::Unauthorized,
-            "status_error_429.json" => Read::Throttled,
-            "status_fulfilled.json" => Read::Is(FULFILLED, State::Completed, Finality::Final),
-            "status_pending_empty_nfts.json" | "status_pending_toplevel.json" => {
-                Read::Is(PENDING, State::Processing, Finality::Open)
-            }
+            "status_request" => continue,
+            "status_error_400_failed" => "FAILED FINAL Transaction failed",
+            "status_error_401" => "unauthorized",
+            "status_error_429" => "throttled",
+            "status_fulfilled" => "COMPLETED FINAL fulfilled",
+            "status_pending_empty_nfts" | "status_pending_toplevel" => "PROCESSING OPEN pending",
             _ => panic!("{file} has no expectation"),
         };
-        let answer = status(SESSION, &fixture::response(NAME, &file));
-        assert_eq!(brief(&answer), expected, "{file}");
+        let answer = status(SESSION, &fixture::answer(NAME, &file));
+        assert_eq!(said(&answer), expected, "{file}");
     }
 }
 
@@ -88,13 +89,13 @@ fn every_status_fixture_is_read() {
 fn every_create_fixture_is_read() {
     for file in fixture::names(NAME, "create_") {
         let expected = match file.as_str() {
-            "create_request.json" => continue,
-            "create_error_400.json" => "refused",
-            "create_error_401.json" | "create_error_429.json" => "not sent",
-            "create_response_fulfilled.json" | "create_response_pending.json" => "accepted",
+            "create_request" => continue,
+            "create_error_400" => "refused",
+            "create_error_401" | "create_error_429" => "not sent",
+            "create_response_fulfilled" | "create_response_pending" => "accepted",
             _ => panic!("{file} has no expectation"),
         };
-        let submitted = submit(&fixture::response(NAME, &file));
+        let submitted = submit(&fixture::answer(NAME, &file));
         assert_eq!(outcome(&submitted), expected, "{file}");
     }
     let others = fixture::names(NAME, "").len()
@@ -111,22 +112,20 @@ fn every_sample_of_its_pages_is_read() {
     let session = "550e8400-e29b-41d4-a716-446655440000";
     for file in fixture::names("pages", NAME) {
         let expected = match file.as_str() {
-            "phygitals_status_failed.json" => Read::Is(FAILED, State::Failed, Finality::Final),
-            "phygitals_status_fulfilled.json" => {
-                Read::Is(FULFILLED, State::Completed, Finality::Final)
-            }
-            "phygitals_unauthorized.json" => Read::Unauthorized,
+            "phygitals_status_failed" => "FAILED FINAL Transaction failed",
+            "phygitals_status_fulfilled" => "COMPLETED FINAL fulfilled",
+            "phygitals_unauthorized" => "unauthorized",
             _ => panic!("{file} has no expectation"),
         };
-        let answer = status(session, &fixture::response("pages", &file));
-        assert_eq!(brief(&answer), expected, "{file}");
+        let answer = status(session, &fixture::answer("pages", &file));
+        assert_eq!(said(&answer), expected, "{file}");
     }
 }
 
 #[test]
 fn a_fulfilled_create_says_all_at_once() {
-    let fulfilled = fixture::response(NAME, "create_response_fulfilled.json");
-    let observation = fixture::accepted(submit(&fulfilled));
+    let fulfilled = fixture::answer(NAME, "create_response_fulfilled");
+    let observation = reading::accepted(submit(&fulfilled));
     assert_eq!(
         observation.standing,
         Standing::Mapped(State::Completed, Finality::Final)
@@ -137,7 +136,7 @@ fn a_fulfilled_create_says_all_at_once() {
         observation.facts,
         [("public_id", Some("_t0000001".to_owned()))]
     );
-    assert_eq!(fixture::amounts(&observation.amounts), ["ASKED 25.0"]);
+    assert_eq!(reading::amounts(&observation.amounts), ["ASKED 25.0"]);
     assert_eq!(
         observation.transaction_hashes.as_deref(),
         Some(["5KnTESTsig1111".to_owned()].as_slice())
@@ -154,135 +153,121 @@ fn a_fulfilled_create_says_all_at_once() {
 
 #[test]
 fn a_pending_create_is_processing_and_silent_about_items() {
-    let pending = fixture::response(NAME, "create_response_pending.json");
-    let observation = fixture::accepted(submit(&pending));
-    assert_eq!(
-        fixture::brief_observation(&observation),
-        Read::Is(PENDING, State::Processing, Finality::Open)
-    );
+    let pending = fixture::answer(NAME, "create_response_pending");
+    let observation = reading::accepted(submit(&pending));
+    assert_eq!(reading::brief(&observation), "PROCESSING OPEN pending");
     assert_eq!(observation.items, None);
 }
 
 #[test]
 fn failure_has_its_reason() {
-    let failed = fixture::response(NAME, "status_error_400_failed.json");
-    let observation = fixture::observed(status(SESSION, &failed));
+    let failed = fixture::answer(NAME, "status_error_400_failed");
+    let observation = reading::observed(status(SESSION, &failed));
     assert_eq!(observation.failure, Some(FailureReason::TransactionFailed));
 }
 
 #[test]
 fn answers_vary() {
-    let pending = Read::Is(PENDING, State::Processing, Finality::Open);
-    let done = Read::Is(FULFILLED, State::Completed, Finality::Final);
+    let pending = "PROCESSING OPEN pending";
+    let done = "COMPLETED FINAL fulfilled";
     let table = [
-        (
-            200,
-            json!({"result": {"session_id": SESSION}}),
-            pending.clone(),
-        ),
+        (200, json!({"result": {"session_id": SESSION}}), pending),
         (
             200,
             json!({"result": {"session_id": SESSION, "nfts": null}}),
-            pending.clone(),
+            pending,
         ),
         (
             200,
             json!({"result": {"nfts": [], "status": "pending"}}),
-            pending.clone(),
+            pending,
         ),
-        (
-            200,
-            json!({"result": null, "status": "pending"}),
-            pending.clone(),
-        ),
+        (200, json!({"result": null, "status": "pending"}), pending),
         (
             200,
             json!({"result": {"session_id": SESSION, "total": "free", "tx_hash": {}, "public_id": []}}),
-            pending.clone(),
+            pending,
         ),
         (
             200,
             json!({"result": {"session_id": null, "nfts": null, "tx_hash": false}}),
-            pending.clone(),
+            pending,
         ),
-        (200, json!({"result": {"total": "25"}}), pending.clone()),
+        (200, json!({"result": {"total": "25"}}), pending),
         (200, json!({"result": {}}), pending),
-        (200, json!({"result": {"nfts": ["m", ""]}}), done.clone()),
+        (200, json!({"result": {"nfts": ["m", ""]}}), done),
         (
             201,
             json!({"result": {"nfts": [{"mint_address": "m"}]}}),
-            done.clone(),
+            done,
         ),
         (
             200,
             json!({"result": {"nfts": [null, {"content": 7}]}, "status": "x"}),
             done,
         ),
-        (
-            200,
-            json!({"status": "refunding"}),
-            Read::Unmapped("refunding"),
-        ),
+        (200, json!({"status": "refunding"}), "UNMAPPED refunding"),
         (
             200,
             json!({"status": "failed", "result": {"session_id": SESSION, "nfts": []}}),
-            Read::Unmapped("failed"),
+            "UNMAPPED failed",
         ),
         (
             200,
             json!({"result": {"session_id": "another", "nfts": [{}]}}),
-            Read::Unreadable,
+            "unreadable",
         ),
-        (200, json!({"result": []}), Read::Unreadable),
+        (200, json!({"result": []}), "unreadable"),
         (
             200,
             json!({"result": {"nfts": vec![json!({}); ITEMS_MAX + 1]}}),
-            Read::Unreadable,
+            "unreadable",
         ),
         (
             200,
             json!({"result": {"session_id": SESSION, "nfts": "many"}}),
-            Read::Unreadable,
+            "unreadable",
         ),
         (
             200,
             json!({"result": {"session_id": SESSION, "nfts": [1]}}),
-            Read::Unreadable,
+            "unreadable",
         ),
-        (200, json!({"error": FAILED}), Read::Unreadable),
-        (400, json!({"error": "Session expired"}), Read::Unreachable),
-        (400, json!({"error": [FAILED]}), Read::Unreachable),
-        (400, json!({"message": FAILED}), Read::Unreachable),
-        (404, json!({"error": "Not found"}), Read::Unreadable),
-        (302, json!({"status": "pending"}), Read::Unreadable),
-        (403, json!({}), Read::Unauthorized),
-        (408, json!({}), Read::Unreachable),
-        (503, json!({}), Read::Unreachable),
+        (200, json!({"error": FAILED}), "unreadable"),
+        (400, json!({"error": "Session expired"}), "unreachable"),
+        (400, json!({"error": [FAILED]}), "unreachable"),
+        (400, json!({"message": FAILED}), "unreachable"),
+        (404, json!({"error": "Not found"}), "unreadable"),
+        (302, json!({"status": "pending"}), "unreadable"),
+        (403, json!({}), "unauthorized"),
+        (408, json!({}), "unreachable"),
+        (503, json!({}), "unreachable"),
     ];
     for (code, body, expected) in table {
-        let answer = status(SESSION, &fixture::answer(code, body.to_string()));
-        assert_eq!(brief(&answer), expected, "{code} {body}");
+        let answer = status(SESSION, &fixture::answer_of(code, body.to_string()));
+        assert_eq!(said(&answer), expected, "{code} {body}");
     }
 }
 
 #[test]
 fn hostile_answers_change_nothing() {
     for (what, body) in fixture::hostile_bodies() {
-        let read = status(SESSION, &fixture::answer(200, body.as_str()));
-        assert_eq!(brief(&read), Read::Unreadable, "{what}");
+        let read = status(SESSION, &fixture::answer_of(200, body.as_str()));
+        assert_eq!(said(&read), "unreadable", "{what}");
         for code in [200, 201, 301, 400, 402, 404, 409, 412, 422, 500, 502] {
-            let submitted = submit(&fixture::answer(code, body.as_str()));
+            let submitted = submit(&fixture::answer_of(code, body.as_str()));
             assert_eq!(outcome(&submitted), "unclear", "{code} {what}");
         }
     }
     let long = "x".repeat(observation::IDENTIFIER_BYTES_MAX + 1);
     let body = json!({"result": {"session_id": SESSION, "tx_hash": long}}).to_string();
-    let read = status(SESSION, &fixture::answer(200, body.as_str()));
-    assert_eq!(brief(&read), Read::Unreadable);
+    let read = status(SESSION, &fixture::answer_of(200, body.as_str()));
+    assert_eq!(said(&read), "unreadable");
 
     let word = format!("a\u{0}\n{}", "é".repeat(400));
     let body = json!({"status": word, "result": {"session_id": SESSION, "public_id": word}});
-    let observation = fixture::observed(status(SESSION, &fixture::answer(200, body.to_string())));
+    let observation =
+        reading::observed(status(SESSION, &fixture::answer_of(200, body.to_string())));
     assert_eq!(observation.code.chars().count(), 256);
     assert!(!observation.code.contains(char::is_control));
     let (_, fact) = &observation.facts[0];
@@ -323,11 +308,11 @@ fn submits_end_by_what_the_answer_says() {
         (418, json!({"error": "teapot"}), "unclear"),
     ];
     for (code, body, expected) in table {
-        let submitted = submit(&fixture::answer(code, body.to_string()));
+        let submitted = submit(&fixture::answer_of(code, body.to_string()));
         assert_eq!(outcome(&submitted), expected, "{code} {body}");
     }
     let body = json!({"error": format!("bad\n{}", "x".repeat(300))}).to_string();
-    let Submitted::Refused { message } = submit(&fixture::answer(400, body)) else {
+    let Submitted::Refused { message } = submit(&fixture::answer_of(400, body)) else {
         panic!("not refused");
     };
     assert_eq!(message.chars().count(), 256);

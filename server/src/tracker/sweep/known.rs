@@ -22,12 +22,46 @@ fn key(reference: &Reference) -> Key {
     half.try_into().unwrap_or_default()
 }
 
-/// One purchase that a row may be about.
+/// One purchase that a row may be about: 20 bytes, since an account can have a million.
 #[derive(Debug, Clone, Copy)]
 struct Member {
-    purchase: PurchaseId,
-    created: Timestamp,
-    is_open: bool,
+    /// Its id's bytes, which need no alignment.
+    id: [u8; 16],
+    /// When it was created, in seconds since [`BEGINNING_S`] and rounded down, and above them a bit
+    /// for whether it is open.
+    packed: u32,
+}
+
+/// Where seconds begin to be counted: 2020.
+const BEGINNING_S: i64 = 1_577_836_800;
+const OPEN_BIT: u32 = 1 << 31;
+
+impl Member {
+    fn of(purchase: &Purchase) -> Self {
+        let seconds = purchase.create_time.as_millis().div_euclid(1_000) - BEGINNING_S;
+        let seconds = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
+        let open = match purchase.status.finality {
+            Finality::Open => OPEN_BIT,
+            Finality::Terminal | Finality::Final => 0,
+        };
+        Self {
+            id: purchase.id.as_u128().to_ne_bytes(),
+            packed: seconds.min(OPEN_BIT - 1) | open,
+        }
+    }
+
+    fn purchase(self) -> PurchaseId {
+        PurchaseId::from_u128(u128::from_ne_bytes(self.id))
+    }
+
+    fn created(self) -> Timestamp {
+        let seconds = i64::from(self.packed & !OPEN_BIT) + BEGINNING_S;
+        Timestamp::from_millis(seconds * 1_000).unwrap_or_default()
+    }
+
+    fn is_open(self) -> bool {
+        self.packed & OPEN_BIT != 0
+    }
 }
 
 /// One list of the provider.
@@ -95,24 +129,20 @@ impl Known {
         purchase: &Purchase,
         reference: &Reference,
     ) -> bool {
-        let member = Member {
-            purchase: purchase.id,
-            created: purchase.create_time,
-            is_open: purchase.status.finality == Finality::Open,
-        };
+        let member = Member::of(purchase);
         if let Some(stamp) = purchase.status.provider_change_time {
             self.stamped(stamp);
         }
         let before = self.members.insert(key(reference), member);
-        let was_open = before.is_some_and(|before| before.is_open);
-        self.count(sweep, reference, was_open, member.is_open);
+        let was_open = before.is_some_and(Member::is_open);
+        self.count(sweep, reference, was_open, member.is_open());
         before.is_none()
     }
 
     /// Forgets a purchase that is FINAL.
     pub(super) fn forget(&mut self, sweep: &dyn Sweep, reference: &Reference) {
         if let Some(before) = self.members.remove(&key(reference)) {
-            self.count(sweep, reference, before.is_open, false);
+            self.count(sweep, reference, before.is_open(), false);
         }
     }
 
@@ -136,7 +166,7 @@ impl Known {
     /// Whose row this is.
     pub(super) fn find(&self, reference: &Reference) -> Option<PurchaseId> {
         let member = self.members.get(&key(reference))?;
-        Some(member.purchase)
+        Some(member.purchase())
     }
 
     /// The lists to read; none where single reads take fewer requests.
@@ -174,8 +204,8 @@ impl Known {
     pub(super) fn purchases(&self, before: Option<Timestamp>) -> Vec<PurchaseId> {
         self.members
             .values()
-            .filter(|member| before.is_none_or(|before| member.created < before))
-            .map(|member| member.purchase)
+            .filter(|member| before.is_none_or(|before| member.created() < before))
+            .map(|member| member.purchase())
             .collect()
     }
 
@@ -184,8 +214,8 @@ impl Known {
         let since = self.since.unwrap_or_default();
         self.members
             .values()
-            .filter(|member| member.is_open && member.created >= since)
-            .map(|member| member.purchase)
+            .filter(|member| member.is_open() && member.created() >= since)
+            .map(|member| member.purchase())
             .collect()
     }
 
@@ -194,8 +224,8 @@ impl Known {
         let mut created: Vec<Timestamp> = self
             .members
             .values()
-            .filter(|member| member.is_open)
-            .map(|member| member.created)
+            .filter(|member| member.is_open())
+            .map(|member| member.created())
             .collect();
         let left_out = created.len().checked_sub(self.covered())?;
         if left_out >= created.len() {
@@ -284,5 +314,15 @@ impl Known {
 
     pub(super) fn stamped(&mut self, stamp: Timestamp) {
         self.newest = self.newest.max(Some(stamp));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_takes_20_bytes() {
+        assert_eq!(size_of::<(Key, Member)>(), 36);
     }
 }

@@ -58,6 +58,8 @@ struct World {
     asked: Arc<Mutex<Asked>>,
     /// How late an answer to a page is.
     page_takes: Arc<Mutex<Duration>>,
+    /// Whether the second list cannot be read.
+    second_fails: Arc<Mutex<bool>>,
     tracker: Tracker,
     name: &'static str,
 }
@@ -188,15 +190,20 @@ impl World {
         let clock = Clock::simulated(start(), 7);
         let asked: Arc<Mutex<Asked>> = Arc::default();
         let page_takes = Arc::new(Mutex::new(Duration::from_millis(20)));
+        let second_fails: Arc<Mutex<bool>> = Arc::default();
         let script = {
             let (bought, asked) = (Arc::clone(&bought), Arc::clone(&asked));
+            let second_fails = Arc::clone(&second_fails);
             let page_takes = Arc::clone(&page_takes);
             move |request: Request| {
                 let single = single_of(name, &request);
+                let is_second = request.query.iter().any(|(_, it)| it == "Web3CardanoV2");
+                let fails = is_second && *lock(&second_fails);
                 let answer = {
                     let bought = lock(&bought);
                     let mut asked = lock(&asked);
                     match single {
+                        None if fails => json_response(400, &json!({"status": "error"})),
                         None => {
                             asked.pages += 1;
                             answer_of(name, &request, &bought)
@@ -248,6 +255,7 @@ impl World {
             bought,
             asked,
             page_takes,
+            second_fails,
             tracker,
             name,
         }
@@ -413,6 +421,23 @@ async fn a_row_that_makes_its_page_fail_stops_neither_its_neighbours_nor_later_r
             assert_eq!(world.code(6).await, "ResultSubmitted");
             let (_, singles) = world.asked();
             assert!(singles <= 10, "{singles} single reads while rounds go well");
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_fails_holds_no_other_up() {
+    let world = World::new("masumi", true).await;
+    world
+        .run(async {
+            world.buy(0..40, "FundsLocked").await;
+            *lock(&world.second_fails) = true;
+            // Long enough for the failing list's waits to grow to minutes.
+            seconds(1_800).await;
+            world.forget();
+            seconds(300).await;
+            let (pages, _) = world.asked();
+            assert!((18..=25).contains(&pages), "{pages} pages in 5 min at 15 s");
         })
         .await;
 }

@@ -31,6 +31,10 @@ enum Behaviour {
     Reset,
     /// Sends these bytes, then one more each 10 ms for ever.
     Drip(Vec<u8>),
+    /// Sends nothing.
+    Silence,
+    /// Sends as much of these bytes as the client takes.
+    Flood(Vec<u8>),
 }
 
 struct Server {
@@ -82,6 +86,8 @@ async fn serve(
             Behaviour::Answer(bytes) => stream.write_all(bytes).await.unwrap(),
             Behaviour::AnswerAndClose(bytes) => return stream.write_all(bytes).await.unwrap(),
             Behaviour::Reset => return stream.set_zero_linger().unwrap(),
+            Behaviour::Silence => {}
+            Behaviour::Flood(bytes) => return drop(stream.write_all(bytes).await),
             Behaviour::Drip(bytes) => {
                 stream.write_all(bytes).await.unwrap();
                 while stream.write_all(b"x").await.is_ok() {
@@ -171,12 +177,44 @@ async fn an_answer_that_drips_beyond_the_timeout_is_lost() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n".to_vec();
     for bytes in [Vec::new(), b"HTTP/1.1 200 OK\r\nx-a: ".to_vec(), head] {
         let server = Server::start(Behaviour::Drip(bytes)).await;
+        let began = Instant::now();
         let result = server
             .upstream("")
             .send(get(), Duration::from_millis(200))
             .await;
         assert!(matches!(result, Err(UpstreamError::Lost(_))), "{result:?}");
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "after its timeout"
+        );
     }
+}
+
+#[tokio::test]
+async fn a_request_that_is_never_answered_is_given_up_and_may_have_been_sent() {
+    let server = Server::start(Behaviour::Silence).await;
+    for connection in [Connection::Pooled, Connection::Fresh, Connection::Held] {
+        let (timeout, began) = (Duration::from_millis(200), Instant::now());
+        let result = (server.upstream(""))
+            .send(get().on(connection), timeout)
+            .await;
+        assert_eq!(result.unwrap_err(), UpstreamError::Lost("timed out"));
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "after its timeout"
+        );
+    }
+    assert_eq!(server.requests.lock().unwrap().len(), 3, "they were sent");
+}
+
+#[tokio::test]
+async fn an_endless_head_is_not_read() {
+    let mut answer = b"HTTP/1.1 200 OK\r\n".to_vec();
+    for _ in 0..200_000 {
+        answer.extend(b"x-more: of the same\r\n");
+    }
+    let result = answer_to(Behaviour::Flood(answer)).await;
+    assert!(matches!(result, Err(UpstreamError::Lost(_))), "{result:?}");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     provider::{
         Recovery, SettingsError, Violation,
-        fixture_files::{self, assert_sent, at},
+        fixture::{self, assert_request, at},
     },
     purchase::PurchaseId,
     upstream::{Connection, Request},
@@ -65,7 +65,7 @@ fn order_of(body: &Value) -> DevdraftOrder {
 }
 
 fn order(name: &str) -> DevdraftOrder {
-    order_of(&fixture_files::file("devdraft", name)["body"])
+    order_of(&fixture::file("devdraft", name)["body"])
 }
 
 fn submit(order: DevdraftOrder, recovery: &Recovery) -> Request {
@@ -75,16 +75,16 @@ fn submit(order: DevdraftOrder, recovery: &Recovery) -> Request {
 
 #[test]
 fn requests_are_those_on_file() {
-    let mut present = fixture_files::names("devdraft");
+    let mut present = fixture::names("devdraft", "");
     present.retain(|name| name.contains("_request"));
     let names = ["create_request", "create_request_bank", "status_request"];
     assert_eq!(present, BTreeSet::from(names.map(str::to_owned)));
     for name in ["create_request", "create_request_bank"] {
         let request = submit(order(name), &recovery());
-        assert_sent(&request, "devdraft", name);
+        assert_request(&request, "devdraft", name);
         assert_eq!(request.connection, Connection::Fresh);
     }
-    assert_sent(
+    assert_request(
         &provider().status_request(&asked(ID)),
         "devdraft",
         "status_request",
@@ -264,7 +264,7 @@ fn orders_without_what_the_provider_requires_are_refused_by_field() {
     );
     let order = Order::Masumi(MasumiOrder::default());
     let violations = provider().check_order(&order, at(CLOCK));
-    assert_eq!(violations, [Violation::new("order", "is a devdraft order")]);
+    assert_eq!(violations, [Violation::new("order", "is one of devdraft")]);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::{ID, provider};
 use crate::provider::{
-    fixture::{self, Read},
+    fixture,
     inabit::*,
+    reading,
     sweep::{Bounds, Coverage, Place, ROWS_MAX, Wanted},
 };
 
@@ -26,26 +27,26 @@ fn a_page_of_all_purchases_is_asked_for_and_read() {
         rows: ROWS_MAX,
     };
     let request = sweep.request(wanted);
-    fixture::assert_request_but_body(&request, NAME, "search_request.json");
+    fixture::assert_request_but_body(&request, NAME, "search_request");
     let body: Value = serde_json::from_slice(request.body.as_ref().unwrap()).unwrap();
     assert_eq!(body, json!({ "createdAt": "2026-07-01T10:05:00.000Z" }));
     let read = |answer: &Response, place: &Place| {
         let wanted = Wanted { place, ..wanted };
         sweep.read(wanted, answer, fixture::now())
     };
-    let answer = fixture::response(NAME, "search_response.json");
+    let answer = fixture::answer(NAME, "search_response");
     let page = read(&answer, &place).unwrap();
     assert!(page.is_last);
     assert_eq!(page.pages, Some(1));
     assert_eq!(page.rows[0].reference, reference(ID).unwrap());
     let observation = page.rows[0].said.as_ref().unwrap();
-    let expected = Read::Is("Completed", State::Completed, Finality::Terminal);
-    assert_eq!(fixture::brief_observation(observation), expected);
+    let expected = "COMPLETED TERMINAL Completed";
+    assert_eq!(reading::brief(observation), expected);
     // Rows move while pages are read, so that pages overlap; `total` may stand beside `data`.
-    let row = &fixture::read(NAME, "search_response.json")["body"]["data"]["purchases"][0];
+    let row = &fixture::file(NAME, "search_response")["body"]["data"]["purchases"][0];
     let rows = vec![row.clone(); 100];
     let body = json!({ "data": { "purchases": rows }, "total": 250 });
-    let page = read(&fixture::answer(201, body.to_string()), &place).unwrap();
+    let page = read(&fixture::answer_of(201, body.to_string()), &place).unwrap();
     assert!(!page.is_last);
     assert_eq!((page.next.after.as_str(), page.pages), ("90", Some(3)));
     let end = Place {
@@ -55,13 +56,16 @@ fn a_page_of_all_purchases_is_asked_for_and_read() {
     let rows = vec![row.clone(); 70];
     let body = json!({ "data": { "purchases": rows, "total": 250 } });
     assert!(
-        read(&fixture::answer(200, body.to_string()), &end)
+        read(&fixture::answer_of(200, body.to_string()), &end)
             .unwrap()
             .is_last
     );
     for (what, body) in fixture::hostile_bodies() {
-        assert!(read(&fixture::answer(201, body), &place).is_err(), "{what}");
+        assert!(
+            read(&fixture::answer_of(201, body), &place).is_err(),
+            "{what}"
+        );
     }
-    let refused = fixture::answer(401, "{}");
+    let refused = fixture::answer_of(401, "{}");
     assert_eq!(read(&refused, &place).unwrap_err(), Trouble::Unauthorized);
 }

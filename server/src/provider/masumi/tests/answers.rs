@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     observation::Answer,
-    provider::fixture_files::{self, answer_line, answer_of, at, submit_line},
+    provider::{
+        fixture::{self, answer_of, at},
+        reading::{answer_line, submit_line},
+    },
     purchase::Timestamp,
 };
 
@@ -25,7 +28,7 @@ fn a_look_up_adopts_only_what_has_our_input_hash() {
     let without = purchase(Value::Null, json!("None"), json!({ "inputHash": null }));
     assert_eq!(answer_line(&looked_up(&without, "")), "unreadable");
     let missing = with_intent("x", "Preprod", "", |intent| {
-        let answer = fixture_files::answer("masumi", "status_error_404");
+        let answer = fixture::answer("masumi", "status_error_404");
         provider().read_look_up(intent, &answer, Timestamp::default())
     });
     assert_eq!(answer_line(&missing), "not found");
@@ -34,13 +37,9 @@ fn a_look_up_adopts_only_what_has_our_input_hash() {
 #[test]
 fn a_conflict_is_ours_by_its_input_hash_and_by_nothing_else() {
     let conflict = |change: fn(&mut Value)| {
-        let mut body = fixture_files::file("masumi", "create_error_409_exists")["body"].take();
+        let mut body = fixture::file("masumi", "create_error_409_exists")["body"].take();
         change(&mut body);
-        submit_line(&submitted(&answer_of(
-            409,
-            &json!({}),
-            body.to_string().as_bytes(),
-        )))
+        submit_line(&submitted(&answer_of(409, body.to_string())))
     };
     let ours = "accepted PAID OPEN FundsLocked, PAID 10000000 lovelace, FEE 312345 lovelace, \
                 tx aaaaaa";
@@ -108,7 +107,7 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
         (200, refused, "unclear"),
     ];
     for (status, body, expected) in table {
-        let answer = answer_of(*status, &json!({}), body);
+        let answer = answer_of(*status, body);
         let body = String::from_utf8_lossy(body);
         assert_eq!(
             submit_line(&submitted(&answer)),
@@ -156,7 +155,7 @@ fn a_read_that_is_no_answer_changes_nothing() {
         (503, b"", "unreachable"),
     ];
     for (status, body, expected) in table {
-        let answer = answer_of(*status, &json!({}), body);
+        let answer = answer_of(*status, body);
         let read = provider().read_status(&asked(), &answer, at(HAND_MADE_CLOCK));
         let body = String::from_utf8_lossy(body);
         assert_eq!(answer_line(&read), *expected, "{status} {body}");

@@ -1,7 +1,7 @@
 //! What each answer on file is read as: one line per file, from the status table by hand.
 
 use super::{HAND_MADE_CLOCK, RECORDED_CLOCK, Read, read_file};
-use crate::provider::fixture_files;
+use crate::provider::fixture;
 
 /// Fixtures of what is not read here: pages are in `pages`; refunds, webhooks, keys, counts and
 /// health are not this service's.
@@ -456,7 +456,7 @@ const PAGES: &[(&str, &str)] = &[
 /// Reads each file of a folder that is an answer to a create or a single read, and holds it to its line.
 fn check(of: &str, clock: &str, table: &[(&str, &str)], is_answer: impl Fn(&str) -> bool) {
     let expected: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
-    let present: Vec<String> = fixture_files::names(of).into_iter().collect();
+    let present: Vec<String> = fixture::names(of, "").into_iter().collect();
     let present: Vec<&str> = present
         .iter()
         .map(String::as_str)

@@ -12,7 +12,7 @@ use super::{HAND_MADE_CLOCK, TOKEN, asked, order, order_of, provider, submit_bod
 use crate::{
     provider::{
         SettingsError, Violation,
-        fixture_files::{self, assert_sent, at},
+        fixture::{self, assert_request, at},
         masumi::REGISTERED,
     },
     purchase::{PurchaseId, Secret},
@@ -22,26 +22,26 @@ use crate::{
 #[test]
 fn requests_are_those_on_file() {
     for name in ["create_request", "create_request_dynamic_pricing"] {
-        let order = order_of(&fixture_files::file("masumi", name)["body"]);
+        let order = order_of(&fixture::file("masumi", name)["body"]);
         let order = Order::Masumi(order);
         let request = with_intent("x", "Preprod", "", |intent| {
             provider().submit_request(&order, intent)
         });
-        assert_sent(&request, "masumi", name);
+        assert_request(&request, "masumi", name);
         assert_eq!(request.connection, Connection::Fresh);
     }
     let status = provider().status_request(&asked());
-    assert_sent(&status, "masumi", "resolve_request");
+    assert_request(&status, "masumi", "resolve_request");
     let look_up = with_intent("TEST_blockchain_identifier_0001", "Preprod", "", |intent| {
         provider().look_up_request(intent).unwrap()
     });
-    assert_sent(&look_up, "masumi", "resolve_request");
+    assert_request(&look_up, "masumi", "resolve_request");
 }
 
 #[test]
 fn bodies_are_those_that_the_real_service_took() {
     for name in ["create_200_fixed", "create_200_dynamic", "create_200_v2"] {
-        let body = fixture_files::file("masumi_recorded", name)["request"]["body"].take();
+        let body = fixture::file("masumi_recorded", name)["request"]["body"].take();
         assert_eq!(submit_body(order_of(&body)), body, "{name}");
     }
 }
@@ -343,7 +343,7 @@ fn amounts_that_the_provider_would_answer_500_to_are_refused() {
 fn another_providers_order_is_refused() {
     let order = Order::Devdraft(DevdraftOrder::default());
     let violations = provider().check_order(&order, at(HAND_MADE_CLOCK));
-    assert_eq!(violations, [Violation::new("order", "is a masumi order")]);
+    assert_eq!(violations, [Violation::new("order", "is one of masumi")]);
 }
 
 #[test]

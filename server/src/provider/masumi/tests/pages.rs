@@ -4,7 +4,8 @@ use super::{HAND_MADE_CLOCK, RECORDED_CLOCK, TOKEN, provider};
 use crate::{
     observation::Trouble,
     provider::{
-        fixture_files::{self, answer, at, line},
+        fixture::{self, answer, at},
+        reading::brief,
         sweep::{Bounds, Coverage, Place, ROWS_MAX, Wanted},
     },
     purchase::Reference,
@@ -21,7 +22,7 @@ fn place(since: &str, after: &str) -> Place {
 
 /// A page as one line: how many rows it has, where it leads, and what its last row says.
 fn page_line(of: &str, name: &str, clock: &str) -> String {
-    let request = &fixture_files::file(of, name)["request"]["query"];
+    let request = &fixture::file(of, name)["request"]["query"];
     let text = |field: &str, or: &str| request[field].as_str().unwrap_or(or).to_owned();
     let since = at("1970-01-01T00:00:00Z");
     let place = Place {
@@ -47,19 +48,15 @@ fn page_line(of: &str, name: &str, clock: &str) -> String {
                 .rows
                 .iter()
                 .map(|row| match &row.said {
-                    Ok(observation) => line(observation),
+                    Ok(observation) => brief(observation),
                     Err(trouble) => format!("{trouble:?}"),
                 })
                 .collect();
             let end = if page.is_last { "last" } else { "more" };
             let id: String = page.next.after.chars().rev().take(4).collect();
             let id: String = id.chars().rev().collect();
-            let words: Vec<&str> = said
-                .last()
-                .map_or("-", String::as_str)
-                .split(", ")
-                .collect();
-            format!("{} {end} {id} {}", said.len(), words[0])
+            let last = said.last().map_or("-", String::as_str);
+            format!("{} {end} {id} {last}", said.len())
         }
         Err(Trouble::Unauthorized) => "unauthorized".to_owned(),
         Err(Trouble::Throttled { .. }) => "throttled".to_owned(),
@@ -222,7 +219,7 @@ const RECORDED: &[(&str, &str)] = &[
 
 #[test]
 fn recorded_pages_are_read_by_the_status_table() {
-    let present: Vec<String> = fixture_files::names("masumi_recorded")
+    let present: Vec<String> = fixture::names("masumi_recorded", "")
         .into_iter()
         .filter(|name| {
             ["diff_", "list_", "scoped_key_diff"]
@@ -274,7 +271,7 @@ fn a_page_is_asked_for_as_documented() {
     let sweep = provider.sweep().unwrap();
     let request = sweep.request(wanted);
     assert_eq!(request.headers["token"], TOKEN);
-    crate::provider::fixture::assert_request(&request, "masumi", "diff_request.json");
+    fixture::assert_request(&request, "masumi", "diff_request");
     // The cursor's id means nothing without a time, and the other way round it does.
     let start = Place::start(place.since);
     let request = sweep.request(Wanted {

@@ -9,7 +9,10 @@ use super::{
     success,
 };
 use crate::{
-    provider::fixture_files::{self, answer_line, at, submit_line},
+    provider::{
+        fixture::{self, at},
+        reading::{answer_line, submit_line},
+    },
     purchase::{Finality, State, Status, Timestamp},
 };
 
@@ -332,7 +335,7 @@ fn a_pay_by_time_that_is_none_lets_nothing_expire() {
 
 #[test]
 fn facts_speak_only_of_what_the_answer_has() {
-    let data = fixture_files::file("masumi", "status_withdrawn")["body"]["data"].take();
+    let data = fixture::file("masumi", "status_withdrawn")["body"]["data"].take();
     let facts = |data: &Value| -> Vec<(&'static str, Option<String>)> { observed(data).facts };
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(
@@ -445,6 +448,8 @@ fn an_end_on_chain_is_held_while_the_provider_is_at_work() {
             .map(|horizon| horizon.as_secs())
     };
     let day = 86_400;
+    let open = Status::pending(Timestamp::default());
+    assert_eq!(provider().stale_after(&open).as_secs(), 7 * day);
     for state in [State::Completed, State::Refunded, State::DisputeSettled] {
         assert_eq!(horizon(state, Some("None"), None), Some(day));
         assert_eq!(horizon(state, None, None), Some(day));

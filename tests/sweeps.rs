@@ -1,0 +1,66 @@
+//! Many purchases read by one request, through the real server and over the wire.
+
+use tillwatch_proto::v1::{Finality, PurchaseState};
+use tillwatch_sandbox::Scenario;
+
+use crate::{
+    house::{House, Settings},
+    orders::request,
+};
+
+/// Purchases of each account.
+const PURCHASES: usize = 20;
+
+/// Requests to a provider that read pages, and that read one purchase.
+#[derive(Debug)]
+struct Reads {
+    pages: usize,
+    singles: usize,
+}
+
+fn reads(house: &House, provider: &str) -> Reads {
+    let (page, single) = match provider {
+        "masumi" => ("/purchase/diff", "/resolve-blockchain-identifier"),
+        _ => ("/merchant/purchase/search", "/merchant/purchase/"),
+    };
+    let requests = house.sandbox.requests();
+    let of = |part: &str| requests.iter().filter(|it| it.path.contains(part)).count();
+    let pages = of(page);
+    // The longer path is none of a single read.
+    let singles = of(single) - if single.ends_with('/') { pages } else { 0 };
+    Reads { pages, singles }
+}
+
+/// Follows purchases to their ends, and returns what that took.
+async fn followed(provider: &str, sweep: &'static str) -> Reads {
+    let settings = Settings::default()
+        .polled("sweep", sweep)
+        .polled("after_terminal", r#"[{ every = "1h" }]"#);
+    let house = House::start(settings).await;
+    let mut ids = Vec::new();
+    for number in 0..PURCHASES {
+        let order = request(&format!("key-{number}"), provider, Scenario::Paid);
+        ids.push(house.create("shop", order).await.id);
+    }
+    for id in &ids {
+        let ended = house
+            .settled("an end", id, |status| status.finality() != Finality::Open)
+            .await;
+        assert_eq!(ended.state(), PurchaseState::Completed, "{provider}");
+    }
+    reads(&house, provider)
+}
+
+#[tokio::test]
+async fn a_sweep_brings_purchases_to_their_ends_with_fewer_requests_than_polls() {
+    for provider in ["masumi", "inabit"] {
+        let swept = followed(provider, "true").await;
+        let polled = followed(provider, "false").await;
+        assert_eq!(polled.pages, 0, "{provider}: {polled:?}");
+        assert!(polled.singles > 3 * PURCHASES, "{provider}: {polled:?}");
+        assert!(swept.pages > 3, "{provider}: {swept:?}");
+        assert!(swept.singles <= 2 * PURCHASES, "{provider}: {swept:?}");
+        let all = swept.pages + swept.singles;
+        assert!(all * 3 < polled.singles, "{provider}: {swept:?} {polled:?}");
+    }
+}
