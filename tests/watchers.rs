@@ -1,7 +1,7 @@
 //! Watchers that do not read, that are many, that all come at once, and that have little time.
 //!
 //! For figures, in release and one after the other:
-//! `cargo test --release --workspace --no-run` and then
+//! `cargo build --release --workspace` and then
 //! `cargo test --release -p tillwatch-server --test tests -- watchers:: --nocapture --test-threads 1`.
 
 use std::{
