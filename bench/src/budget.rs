@@ -32,8 +32,8 @@ const PURCHASES: u32 = 400;
 /// Watchers of each purchase, in the benchmark.
 pub const WATCHERS_EACH: u32 = 25;
 const LIMIT: usize = 100;
-/// How long one process lives.
-const LIFE: Duration = Duration::from_secs(7 * 60);
+/// How long one process lives, in the benchmark.
+pub const LIFE: Duration = Duration::from_secs(7 * 60);
 
 /// What the run saw.
 #[derive(Debug, Default)]
@@ -130,15 +130,15 @@ fn upstream(seen: &Shared, start: Instant) -> Arc<dyn Upstream> {
     }))
 }
 
-/// Runs it for a span of simulated time.
-pub fn run(span: Duration, watchers_each: u32) -> Seen {
+/// Runs it for a span of simulated time, in lives of this length.
+pub fn run(span: Duration, watchers_each: u32, length: Duration) -> Seen {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build();
     let seen = Shared::default();
     if let Ok(runtime) = runtime {
-        runtime.block_on(lives(span, watchers_each, &seen));
+        runtime.block_on(lives(span, watchers_each, length, &seen));
     }
     let mut seen = std::mem::take(&mut *lock(&seen));
     seen.minutes = span.as_secs() / 60;
@@ -151,7 +151,7 @@ pub fn run(span: Duration, watchers_each: u32) -> Seen {
     seen
 }
 
-async fn lives(span: Duration, watchers_each: u32, seen: &Shared) {
+async fn lives(span: Duration, watchers_each: u32, length: Duration, seen: &Shared) {
     let start = Instant::now();
     let epoch = Timestamp::from_millis(1_800_000_000_000).unwrap_or_default();
     let clock = Clock::simulated(epoch, 1);
@@ -182,7 +182,7 @@ async fn lives(span: Duration, watchers_each: u32, seen: &Shared) {
             seen,
             watchers_each,
             start,
-            LIFE.min(rest),
+            length.min(rest),
         )
         .await;
         journal = journal.reopened();
@@ -298,11 +298,25 @@ mod tests {
     /// Promise P2, as the upstream sees it, over deaths of the process.
     #[test]
     fn an_upstream_never_sees_more_than_the_limit_in_a_minute() {
-        let seen = run(Duration::from_secs(16 * 60), 1);
+        let seen = run(Duration::from_secs(16 * 60), 1, LIFE);
         let busiest = seen.busiest_minute();
         assert!(busiest <= LIMIT, "{busiest} within a minute");
         assert!(seen.busiest_clock_minute() <= LIMIT);
         assert!(seen.requests_ms.len() > 16 * 75, "the budget is used");
         assert!(seen.events > 0, "watchers are told");
+    }
+
+    /// Promise P2, as the upstream sees it, of a process that dies each time it has begun.
+    #[test]
+    fn an_upstream_never_sees_more_than_the_limit_of_a_process_in_a_crash_loop() {
+        for life_s in [1, 3, 10] {
+            let seen = run(Duration::from_secs(180), 1, Duration::from_secs(life_s));
+            let busiest = seen.busiest_minute();
+            assert!(
+                busiest <= LIMIT,
+                "{busiest} within a minute, {life_s} s each"
+            );
+            assert!(busiest > 5, "{busiest} within a minute, {life_s} s each");
+        }
     }
 }

@@ -77,7 +77,11 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
             let minutes = Duration::from_secs(minutes * 60);
             (
                 "budget",
-                vec![budget::table(&budget::run(minutes, budget::WATCHERS_EACH))],
+                vec![budget::table(&budget::run(
+                    minutes,
+                    budget::WATCHERS_EACH,
+                    budget::LIFE,
+                ))],
             )
         }
     };

@@ -55,7 +55,7 @@ impl Inner {
         let every = self.clock.jittered(account.policy.schedule.every(age), 100);
         let deadline = now.plus(LOOK_UP_ADMISSION);
         let admission = match account.admit(Class::LookUp, deadline).await {
-            Ok(admission) => admission.about(record.purchase.id),
+            Ok(admission) => admission,
             Err(refusal) => return Ok(Some(refusal.retry_at().max(now.plus(every)))),
         };
         match self
@@ -90,7 +90,7 @@ impl Inner {
         }
         let deadline = self.clock.now().plus(ADMISSION_WAIT);
         let admission = account.admit(Class::Refresh, deadline).await;
-        let admission = admission.map_err(LookUpError::Refused)?.about(purchase);
+        let admission = admission.map_err(LookUpError::Refused)?;
         match self
             .ask_about(account, &record, Class::Refresh, admission)
             .await
@@ -111,8 +111,9 @@ impl Inner {
         account: &Arc<Account>,
         record: &Record,
         class: Class,
-        mut admission: Admission,
+        admission: Admission,
     ) -> Option<Answer> {
+        let mut admission = admission.about(record.purchase.id);
         let request = self.with_intent(account, record, |intent| {
             account.provider.look_up_request(intent)
         })?;

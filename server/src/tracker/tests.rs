@@ -428,11 +428,14 @@ async fn p5_after_its_horizon_a_last_read_makes_an_end_final() {
     let (world, id) = World::devdraft("PAYMENT_PROCESSED").await;
     tokio::time::sleep(days(29)).await;
     assert_eq!(world.history(id).await, ["CREATED", "COMPLETED TERMINAL"]);
-    let asked = world.wire.asked();
+    let first = world.journal.transitions(id, Revision(1), 1).await.unwrap();
+    let end = first[0].status.observe_time.plus(days(30));
     tokio::time::sleep(days(1) + seconds(3_600)).await;
     let last = *world.history(id).await.last().unwrap() == *"COMPLETED FINAL";
     assert!(last, "{:?}", world.history(id).await);
-    assert!(world.wire.asked() > asked, "a last read was made");
+    let last_read = *world.wire.asked.lock().unwrap().last().unwrap();
+    assert!(last_read >= end, "a last read was made after its end");
+    assert!(last_read < end.plus(seconds(60)), "and at once");
     let log = world.journal.transitions(id, Revision(2), 9).await.unwrap();
     assert_eq!(log[0].cause, Cause::Deadline);
     assert_eq!(world.asked_in(days(10)).await, 0);

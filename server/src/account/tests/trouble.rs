@@ -143,7 +143,13 @@ async fn what_rate_headers_leave_is_spread_over_their_window_and_creates_go_firs
         )
     };
     let start = tokio::time::Instant::now();
-    for remaining in ["5", "4", "3", "2", "1"] {
+    *said.lock().unwrap() = left("6");
+    asked(&account, Class::Poll, 1).await;
+    // Also while no answer has come since.
+    forever(&account, Class::Poll).await;
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert!(account.try_admit(Class::Poll).await.is_err());
+    for remaining in ["4", "3", "2", "1"] {
         *said.lock().unwrap() = left(remaining);
         asked(&account, Class::Poll, 1).await;
     }
@@ -203,7 +209,8 @@ async fn at_any_limit_a_create_that_comes_back_when_it_was_told_to_goes_before_p
             if let Err(refusal) = account.admit(Class::Create, soon()).await {
                 let wait = refusal.retry_at().since(account.clock.now());
                 assert!(wait < Duration::from_secs(70), "{limit}: {wait:?}");
-                tokio::time::sleep(wait).await;
+                // A little later, as it takes over a network.
+                tokio::time::sleep(wait + Duration::from_millis(300)).await;
                 let again = account.admit(Class::Create, soon()).await;
                 assert!(again.is_ok(), "{limit}: {again:?}");
             }
@@ -241,6 +248,27 @@ async fn long_polls_leave_room_for_what_callers_wait_for() {
     assert_eq!(held.len(), 20);
     for class in [Class::Refresh, Class::Adopt, Class::Create] {
         assert!(account.try_admit(class).await.is_ok(), "{class:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_class_takes_more_than_its_share_though_nobody_else_asks() {
+    for (class, part) in [
+        (Class::AfterTerminal, 5),
+        (Class::Refresh, 4),
+        (Class::Sweep, 2),
+        (Class::Poll, 1),
+    ] {
+        let (account, _) = saying(policy(100)).await;
+        let start = tokio::time::Instant::now();
+        let mut made = 0;
+        while start.elapsed() < Duration::from_secs(600) {
+            forever(&account, class).await;
+            made += 1;
+        }
+        let most = 10 * 100 / part;
+        assert!(made <= most, "{class:?}: {made} of {most}");
+        assert!(made * 10 > most * 8, "{class:?}: {made} of {most}");
     }
 }
 

@@ -177,11 +177,16 @@ async fn an_answer_that_drips_beyond_the_timeout_is_lost() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n".to_vec();
     for bytes in [Vec::new(), b"HTTP/1.1 200 OK\r\nx-a: ".to_vec(), head] {
         let server = Server::start(Behaviour::Drip(bytes)).await;
+        let began = Instant::now();
         let result = server
             .upstream("")
             .send(get(), Duration::from_millis(200))
             .await;
         assert!(matches!(result, Err(UpstreamError::Lost(_))), "{result:?}");
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "after its timeout"
+        );
     }
 }
 
@@ -189,11 +194,15 @@ async fn an_answer_that_drips_beyond_the_timeout_is_lost() {
 async fn a_request_that_is_never_answered_is_given_up_and_may_have_been_sent() {
     let server = Server::start(Behaviour::Silence).await;
     for connection in [Connection::Pooled, Connection::Fresh, Connection::Held] {
-        let timeout = Duration::from_millis(200);
+        let (timeout, began) = (Duration::from_millis(200), Instant::now());
         let result = (server.upstream(""))
             .send(get().on(connection), timeout)
             .await;
         assert_eq!(result.unwrap_err(), UpstreamError::Lost("timed out"));
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "after its timeout"
+        );
     }
     assert_eq!(server.requests.lock().unwrap().len(), 3, "they were sent");
 }
