@@ -12,7 +12,7 @@ use tonic::Code;
 use crate::{
     house::{House, Settings},
     orders::{devdraft, request},
-    process::within,
+    process::{until, within},
 };
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn concurrent_duplicates_create_once_and_one_is_first() {
     let house = House::still().await;
     let shop = house.stub("shop").await;
     let order = request("same", "devdraft", Scenario::Stuck);
-    let calls = (0..50).map(|_| {
+    let calls = (0..1_000).map(|_| {
         let (mut shop, order) = (shop.clone(), order.clone());
         async move { shop.create_purchase(order).await.unwrap().into_inner() }
     });
@@ -54,6 +54,72 @@ async fn concurrent_duplicates_create_once_and_one_is_first() {
         |answer: &tillwatch_proto::v1::CreatePurchaseResponse| answer.purchase.clone().unwrap().id;
     assert!(answers.iter().all(|answer| id(answer) == id(&answers[0])));
     assert_eq!(house.sandbox.created("devdraft"), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_cancels_does_not_stop_its_create() {
+    let house = House::start(Settings::default().polled("timeout", r#""20s""#)).await;
+    house.sandbox.pause();
+    for provider in PROVIDERS {
+        // Long enough to be cut, and far below the timeout.
+        let slow = Fault::SlowDrip(Duration::from_millis(1));
+        house.sandbox.fault_on(provider, Target::Create, slow, 1);
+        let order = request(provider, provider, Scenario::Stuck);
+        let (mut shop, first) = (house.stub("shop").await, order.clone());
+        let call = tokio::spawn(async move { shop.create_purchase(first).await });
+        until("the provider has the order", || {
+            house.sandbox.calls(provider) == 1
+        })
+        .await;
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled(), "{provider}");
+        // A repeat joins the attempt under way, whose answer is heard.
+        let again = house.stub("shop").await.create_purchase(order).await;
+        let again = again.unwrap().into_inner();
+        assert!(again.replayed, "{provider}");
+        let status = again.purchase.unwrap().status.unwrap();
+        assert!(status.reference.is_some(), "{provider}: {status:?}");
+        assert_eq!(house.sandbox.created(provider), 1, "{provider}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_names_no_account_although_there_is_a_choice_by_now() {
+    let mut house = House::still().await;
+    let order = CreatePurchaseRequest {
+        account: String::new(),
+        ..request("key", "devdraft", Scenario::Stuck)
+    };
+    let first = house.create("shop", order.clone()).await;
+    house.server.kill().await;
+    house.settings.more = r#"
+[accounts.devdraft-second]
+provider = "devdraft"
+base_url = "http://127.0.0.1:9"
+allow_insecure = true
+allow_private_networks = true
+client_key = "a"
+client_secret = "b"
+"#
+    .to_owned();
+    house.restart().await;
+    let again = house
+        .stub("shop")
+        .await
+        .create_purchase(order.clone())
+        .await;
+    let again = again.unwrap().into_inner();
+    assert!(again.replayed);
+    assert_eq!(again.purchase.unwrap().id, first.id);
+    let new = CreatePurchaseRequest {
+        idempotency_key: "new".to_owned(),
+        ..order
+    };
+    let refused = house.refused("shop", new).await;
+    assert_eq!(
+        refused.reason, "INVALID_REQUEST",
+        "a new one has to name it"
+    );
 }
 
 #[tokio::test]

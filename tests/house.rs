@@ -178,7 +178,7 @@ pub struct House {
     pub server: Server,
     /// What all its processes have logged.
     pub log: Log,
-    settings: Settings,
+    pub settings: Settings,
     folder: TempDir,
 }
 

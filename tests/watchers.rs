@@ -1,4 +1,8 @@
 //! Watchers that do not read, that are many, that all come at once, and that have little time.
+//!
+//! For figures, in release and one after the other:
+//! `cargo test --release --workspace --no-run` and then
+//! `cargo test --release -p tillwatch-server --test tests -- watchers:: --nocapture --test-threads 1`.
 
 use std::{
     fs,
@@ -218,10 +222,22 @@ async fn ten_thousand_watchers_of_one_purchase_each_see_a_step_once() {
         newest(&house, &id).await,
     )
     .await;
+    let opening = Instant::now();
     let streams = opened(&house, &id, 10_000, Some(revision)).await;
-    let next = turned(&house, &id, &reference, "Confirming", revision).await;
-    let streams = all_reach(streams, revision, next).await;
-    assert_eq!(streams.len(), 10_000);
+    let opened_in = opening.elapsed();
+    let began = Instant::now();
+    let turning = async {
+        let next = turned(&house, &id, &reference, "Confirming", revision).await;
+        (next, began.elapsed())
+    };
+    let reading = all_reach(streams, revision, revision + 1);
+    let ((next, first), streams) = tokio::join!(turning, reading);
+    eprintln!(
+        "10,000 watchers of one purchase: opened in {opened_in:?}; one knew {first:?} after the \
+         provider's word, all {:?} after it",
+        began.elapsed()
+    );
+    assert_eq!((next, streams.len()), (revision + 1, 10_000));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

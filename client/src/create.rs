@@ -35,8 +35,11 @@ pub(crate) async fn create(
             Err(error) => error,
         };
         defects += u32::from(error.is_defect());
-        let may_pass = error.is_transient() || (error.is_defect() && defects <= DEFECTS_MAX);
-        if !may_pass {
+        let is_repeated = match error.is_defect() {
+            true => defects <= DEFECTS_MAX,
+            false => error.is_transient(),
+        };
+        if !is_repeated {
             return Err(error);
         }
         let wait = backoff.next(error.retry_after());

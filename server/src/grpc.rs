@@ -23,11 +23,11 @@ use crate::{
     clock::Clock,
     feed::Feed,
     identity::{Caller, Callers, Scope},
-    intake::{Intake, NewPurchase, Resolution},
+    intake::{Intake, LookUpError, NewPurchase, Resolution},
     journal::{Journal, Record},
     provider::{self, Violation},
     purchase::{AccountName, Purchase, PurchaseId, Revision, Timestamp},
-    tracker::{Backlog, Tracker},
+    tracker::{Backlog, RefreshError, Tracker},
 };
 use convert::View;
 use deadline::Deadline;
@@ -195,12 +195,35 @@ impl Service {
         }
     }
 
-    /// A request to create, checked as far as it can be without asking anybody. What its order
-    /// breaks comes with it: a repeat of a known key is not refused for that.
-    fn new_purchase(
+    /// The account that a known key was created with, where its repeat names none: another account of
+    /// the provider may have been configured since.
+    async fn account_of_key(
         &self,
         call: &Call,
-        request: message::CreatePurchaseRequest,
+        request: &message::CreatePurchaseRequest,
+        provider: &str,
+    ) -> Result<Option<Arc<Account>>, Failure> {
+        if !request.account.is_empty() {
+            return Ok(None);
+        }
+        let journal = &self.rooms.journal;
+        let known = journal.record_by_key(call.caller.name(), &request.idempotency_key);
+        let Some(known) = known.await? else {
+            return Ok(None);
+        };
+        let account = self.rooms.accounts.get(&known.purchase.account);
+        let account = account.filter(|account| {
+            call.caller.may_use(&account.name) && account.provider.name() == provider
+        });
+        Ok(account.cloned())
+    }
+
+    /// A request to create, checked as far as it can be without asking anybody. What its order
+    /// breaks comes with it: a repeat of a known key is not refused for that.
+    async fn new_purchase(
+        &self,
+        call: &Call,
+        mut request: message::CreatePurchaseRequest,
     ) -> Result<(NewPurchase, Vec<Violation>), Failure> {
         let mut violations = Vec::new();
         violations.extend(validate::key(&request.idempotency_key).err());
@@ -215,13 +238,16 @@ impl Service {
                 "required: exactly one kind of order",
             ));
         }
-        let (Some(order), Some(name)) = (request.order, named) else {
+        let (Some(order), Some(name)) = (request.order.take(), named) else {
             return Err(Failure::invalid(violations));
         };
         if !violations.is_empty() {
             return Err(Failure::invalid(violations));
         }
-        let account = self.account(&call.caller, &request.account, name)?;
+        let account = match self.account(&call.caller, &request.account, name) {
+            Err(_) if let Some(known) = self.account_of_key(call, &request, name).await? => known,
+            account => account?,
+        };
         let now = self.rooms.clock.now();
         let prefix = match &order {
             Order::Existing(reference) => {
@@ -268,7 +294,7 @@ impl Service {
             Scope::Create
         };
         let call = self.call(&request, &[scope])?;
-        let (new, violations) = self.new_purchase(&call, request.into_inner())?;
+        let (new, violations) = self.new_purchase(&call, request.into_inner()).await?;
         if !violations.is_empty() {
             // What a provider takes changes with time; what a known key names does not.
             let known = self
@@ -340,8 +366,16 @@ impl Service {
     ) -> Result<message::RefreshStatusResponse, Failure> {
         let id = validate::purchase_id(&request.purchase_id)?;
         let record = self.record(&call.caller, id).await?;
-        (self.rooms.tracker.refresh(&record.purchase).await)
-            .map_err(|error| Failure::of_refresh(error, id, self.rooms.clock.now()))?;
+        let refreshed = match &record.purchase.status.reference {
+            Some(_) => self.rooms.tracker.refresh(&record.purchase).await,
+            None => (self.rooms.intake.look_up(id).await).map_err(|error| match error {
+                LookUpError::Refused(refusal) => RefreshError::Refused(refusal),
+                LookUpError::Trouble(trouble) => RefreshError::Trouble(trouble),
+                LookUpError::Journal(error) => RefreshError::Journal(error),
+                LookUpError::Draining => RefreshError::Draining,
+            }),
+        };
+        refreshed.map_err(|error| Failure::of_refresh(error, id, self.rooms.clock.now()))?;
         let record = self.record(&call.caller, id).await?;
         Ok(message::RefreshStatusResponse {
             purchase: Some(convert::purchase(&record.purchase, self.view(&call.caller))),

@@ -7,6 +7,7 @@ mod adopt;
 mod attempt;
 mod commit;
 mod deadlines;
+mod look_up;
 mod own_repeat;
 mod repeat;
 mod resolve;
@@ -39,6 +40,7 @@ use crate::{
 };
 use attempt::{Ended, Ending};
 use deadlines::Deadlines;
+pub use look_up::LookUpError;
 pub use resolve::{Resolution, ResolveError};
 use starting::Starter;
 
@@ -279,6 +281,15 @@ impl Intake {
         resolution: Resolution,
     ) -> Result<Purchase, ResolveError> {
         self.0.resolve(purchase, expected, resolution).await
+    }
+
+    /// Asks the provider now what became of an unclear create, where it can be asked, and returns once
+    /// what it said is committed.
+    ///
+    /// # Errors
+    /// See [`LookUpError`].
+    pub async fn look_up(&self, purchase: PurchaseId) -> Result<(), LookUpError> {
+        self.0.look_up_now(purchase).await
     }
 
     /// Takes up what an earlier process has left: called once, before anything is served.

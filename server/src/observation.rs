@@ -244,6 +244,26 @@ mod tests {
     }
 
     #[test]
+    fn a_buyer_action_counts_with_all_of_its_texts() {
+        use crate::purchase::{AmountRole, Deposit};
+        let deposit = |more: usize| {
+            let amount = Amount {
+                role: AmountRole::Asked,
+                value: "7".repeat(4_000),
+                unit: "u".repeat(1_000),
+            };
+            BuyerAction::Deposit(Deposit {
+                address: "a".repeat(BUYER_ACTION_BYTES_MAX - 5_010 + more),
+                network: "n".repeat(10),
+                amount: Some(amount),
+                expire_time: None,
+            })
+        };
+        assert_eq!(buyer_action(deposit(0)), Ok(deposit(0)));
+        assert!(buyer_action(deposit(1)).is_err());
+    }
+
+    #[test]
     fn words_lose_control_characters_and_length() {
         assert_eq!(word("a\u{0}b\nc\u{7f}"), "abc");
         assert_eq!(word(&"é".repeat(300)).chars().count(), WORD_CHARACTERS_MAX);

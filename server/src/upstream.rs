@@ -124,9 +124,11 @@ impl fmt::Debug for Response {
 }
 
 impl Response {
-    /// The body as JSON; `None` where it is none.
+    /// The body as JSON; `None` where it is none. A byte order mark before it is passed over (RFC
+    /// 8259, 8.1).
     pub fn json(&self) -> Option<serde_json::Value> {
-        serde_json::from_slice(&self.body).ok()
+        let body = self.body.strip_prefix(b"\xef\xbb\xbf");
+        serde_json::from_slice(body.unwrap_or(&self.body)).ok()
     }
 }
 

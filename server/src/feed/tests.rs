@@ -226,6 +226,13 @@ async fn s3_nothing_is_lost_between_snapshot_and_live() {
     let mut watch = world.watch(id, None, Until::Final).await;
     world.open_steps(id, 2).await;
     assert_eq!(words(&mut watch, 4).await, ["=1", "2", "3", "~3"]);
+    // Who waits hears of a commit at once, and not with its next heartbeat.
+    let waits = tokio::spawn(async move { words(&mut watch, 1).await });
+    tokio::task::yield_now().await;
+    let began = Instant::now();
+    world.append(id, State::Paid, Finality::Open).await;
+    assert_eq!(waits.await.unwrap(), ["4"]);
+    assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

@@ -154,7 +154,9 @@ mod tests {
         let header = header.parse().unwrap();
         request.headers_mut().insert("grpc-timeout", header);
         let began = Instant::now();
-        let answer = DeadlineLayer.layer(silent).oneshot(request).await.unwrap();
+        let answered = DeadlineLayer.layer(silent).oneshot(request);
+        let answered = tokio::time::timeout(Duration::from_secs(60), answered).await;
+        let answer = answered.expect("an answer").unwrap();
         let status = Status::from_header_map(answer.headers()).unwrap();
         (status, began.elapsed())
     }

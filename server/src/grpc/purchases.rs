@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use prost::Message as _;
 use tillwatch_proto::v1 as message;
 use tokio::time::Instant;
 
@@ -18,9 +19,12 @@ use crate::{
     identity::{Caller, Scope},
     journal::{Filter, Position},
     provider::Violation,
-    purchase::Revision,
+    purchase::{Purchase, Revision},
 };
 
+/// A page ends early where it would grow larger than this: 4 MiB is what clients of any language take
+/// by default, and a Masumi purchase alone can have 8,000 bytes of reference.
+const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// How much earlier than its maximum age a stream may be ended: a fifth of it.
 const AGE_JITTER: u32 = 5;
 
@@ -159,10 +163,13 @@ impl Service {
             Some(narrowed) => journal.list(&narrowed, after, size + 1).await?,
             None => Vec::new(),
         };
-        let is_last = purchases.len() <= size;
-        let shown = purchases
-            .get(..size.min(purchases.len()))
-            .unwrap_or_default();
+        let view = View {
+            shows_actions: false,
+            ..self.view(&call.caller)
+        };
+        let messages = page(&purchases, size, view);
+        let is_last = messages.len() == purchases.len();
+        let shown = purchases.get(..messages.len()).unwrap_or_default();
         let next_page_token = match shown.last() {
             Some(last) if !is_last => {
                 let page = Page::after((last.create_time, last.id), position, &filter);
@@ -170,15 +177,8 @@ impl Service {
             }
             _ => String::new(),
         };
-        let view = View {
-            shows_actions: false,
-            ..self.view(&call.caller)
-        };
         Ok(message::ListPurchasesResponse {
-            purchases: shown
-                .iter()
-                .map(|one| convert::purchase(one, view))
-                .collect(),
+            purchases: messages,
             next_page_token,
             resume_token: token::resume(binding, position),
         })
@@ -276,13 +276,52 @@ impl Service {
     }
 }
 
+/// The messages of a page: at most `size`, and no more than fit; one at least.
+fn page(purchases: &[Purchase], size: usize, view: View) -> Vec<message::Purchase> {
+    let mut bytes = 0;
+    let fits = |one: &message::Purchase| {
+        let is_first = bytes == 0;
+        bytes += one.encoded_len();
+        is_first || bytes <= PAGE_BYTES_MAX
+    };
+    let messages = purchases.iter().map(|one| convert::purchase(one, view));
+    messages.take(size).take_while(fits).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         identity::Grant,
-        purchase::{AccountName, CallerName},
+        purchase::{AccountName, CallerName, PurchaseId, Status, Timestamp},
     };
+
+    #[test]
+    fn a_page_ends_early_where_a_client_could_not_take_it() {
+        let of = |bytes: usize| Purchase {
+            id: PurchaseId::from_u128(1),
+            account: AccountName::new("a"),
+            provider: "masumi".into(),
+            caller: CallerName::new("shop"),
+            idempotency_key: "k".repeat(bytes).into(),
+            labels: Arc::default(),
+            create_time: Timestamp::default(),
+            status: Status::pending(Timestamp::default()).into(),
+        };
+        let view = View {
+            shows_caller: false,
+            shows_actions: false,
+            now: Timestamp::default(),
+        };
+        let count = |bytes, size| page(&vec![of(bytes); 1_001], size, view).len();
+        assert_eq!(count(10, 1_000), 1_000);
+        assert_eq!(count(10, 7), 7);
+        let cut = count(9_000, 1_000);
+        assert!((330..350).contains(&cut), "{cut}");
+        assert_eq!(count(PAGE_BYTES_MAX + 1, 1_000), 1, "a page is never empty");
+    }
 
     #[test]
     fn an_operator_sees_the_accounts_that_it_may_use_and_no_other() {

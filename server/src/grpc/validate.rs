@@ -280,27 +280,6 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_in_time_within_a_millisecond_stands_for_the_next() {
-        let table = [
-            (0, 0),
-            (1, 1),
-            (999_999, 1),
-            (1_000_000, 1),
-            (999_999_999, 1_000),
-        ];
-        for (nanos, expected_ms) in table {
-            let bound = prost_types::Timestamp { seconds: 5, nanos };
-            let read = time("filter.created_from", Some(&bound)).unwrap().unwrap();
-            assert_eq!(read.as_millis(), 5_000 + expected_ms, "{nanos}");
-        }
-        let last = prost_types::Timestamp {
-            seconds: 253_402_300_799,
-            nanos: 999_999_999,
-        };
-        assert!(time("filter.created_before", Some(&last)).is_ok());
-    }
-
-    #[test]
     fn labels_are_few_and_short() {
         let of = |pairs: &[(&str, &str)]| {
             let pairs = pairs

@@ -76,10 +76,10 @@ impl Inner {
                         Some(End::JournalLost) => {
                             return Err(CreateError::Journal { purchase: Some(id) });
                         }
-                        Some(End::Draining | End::Aged) => {
+                        Some(End::Draining | End::Aged | End::Gone) => {
                             return Err(CreateError::Draining { purchase: Some(id) });
                         }
-                        Some(End::Gone) | None => {}
+                        None => {}
                     }
                 }
             }

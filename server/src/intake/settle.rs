@@ -1,30 +1,21 @@
 //! Settling what no answer has settled: attempts that outlived their time, orders that wait for a
-//! repeat, look-ups, and buyer actions that must be forgotten.
+//! repeat, and buyer actions that must be forgotten.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use super::{Inner, RETRY_AFTER, SUBMIT_SLACK, resolve::Deciding};
+use super::{Inner, RETRY_AFTER, SUBMIT_SLACK, look_up::Looking, resolve::Deciding};
 use crate::{
-    account::{Account, Class},
+    account::Account,
     journal::{AttemptChange, JournalError, Record, Write},
     lifecycle,
-    observation::{Answer, Observation, Trouble},
     provider::Unclear,
-    purchase::{AccountName, AttentionReason, Cause, Purchase, PurchaseId, State, Timestamp},
+    purchase::{AttentionReason, Cause, Purchase, PurchaseId, State, Timestamp},
 };
 
 /// Settlements under way at once.
 const SETTLING_MAX: usize = 64;
-/// Look-ups of one account under way at once, those that wait for its budget included: fewer than
-/// settlements, so that one account's trouble leaves room for the others'.
-const LOOKING_MAX: usize = 8;
 /// How long after a settlement that panicked it is tried again.
 const AFTER_PANIC: Duration = Duration::from_secs(60);
-/// The longest that a look-up waits for budget before it makes way for others.
-const LOOK_UP_ADMISSION: Duration = Duration::from_secs(30);
 
 /// What to do about a purchase now.
 enum Due {
@@ -268,81 +259,6 @@ impl Inner {
         self.journal.write(wipe).await?;
         Ok(None)
     }
-
-    /// Looks an unclear purchase up, and says when to look again.
-    async fn look_up(
-        self: &Arc<Self>,
-        account: &Arc<Account>,
-        record: &Record,
-    ) -> Result<Option<Timestamp>, JournalError> {
-        let now = self.clock.now();
-        let age = now.since(record.purchase.status.observe_time);
-        if age >= account.policy.give_up_after {
-            return Ok(None);
-        }
-        let every = self.clock.jittered(account.policy.schedule.every(age), 100);
-        let deadline = now.plus(LOOK_UP_ADMISSION);
-        let mut admission = match account.admit(Class::LookUp, deadline).await {
-            Ok(admission) => admission.about(record.purchase.id),
-            Err(refusal) => return Ok(Some(refusal.retry_at().max(now.plus(every)))),
-        };
-        let request = self.with_intent(account, record, |intent| {
-            account.provider.look_up_request(intent)
-        });
-        let Some(request) = request else {
-            return Ok(None);
-        };
-        let answer = match account.ask(&mut admission, request).await {
-            Ok(answer) => {
-                let now = self.clock.now();
-                self.with_intent(account, record, |intent| {
-                    account.provider.read_look_up(intent, &answer, now)
-                })
-            }
-            Err(error) => Answer::Trouble(Trouble::Unreachable {
-                sent: true,
-                why: error.to_string(),
-            }),
-        };
-        drop(admission);
-        match answer {
-            Answer::Observed(observation) => self.found(account, record, &observation).await,
-            Answer::NotFound => Ok(Some(self.clock.now().plus(every))),
-            Answer::Trouble(trouble) => {
-                account.learn(Class::LookUp, &trouble);
-                Ok(Some(self.clock.now().plus(every)))
-            }
-        }
-    }
-
-    /// A look-up found the order.
-    async fn found(
-        &self,
-        account: &Account,
-        record: &Record,
-        observation: &Observation,
-    ) -> Result<Option<Timestamp>, JournalError> {
-        let now = self.clock.now();
-        let graph = account.provider.graph();
-        let decide = |record: &Record| {
-            let status = &record.purchase.status;
-            if status.is_terminal() || status.reference.is_some() {
-                return None;
-            }
-            lifecycle::observed(status, observation, graph, Cause::Poll, now)
-        };
-        let id = record.purchase.id;
-        let settled = self
-            .commit(id, record, AttemptChange::End, None, decide)
-            .await?;
-        match settled {
-            super::commit::Settled::Stepped(_) | super::commit::Settled::Unchanged(_) => Ok(None),
-            // Tracked by another purchase: it is not adopted twice, and a person has to look.
-            super::commit::Settled::ReferenceTaken(_) => {
-                Ok(Some(now.plus(Duration::from_secs(3_600))))
-            }
-        }
-    }
 }
 
 /// A settlement under way. One that panics is tried again: else its purchase would wait for the next
@@ -357,34 +273,6 @@ impl Drop for Settling {
         if std::thread::panicking() {
             let time = self.inner.clock.now().plus(AFTER_PANIC);
             self.inner.deadlines.at(time, self.purchase);
-        }
-    }
-}
-
-/// One of the look-ups that an account may have under way.
-struct Looking<'a> {
-    inner: &'a Inner,
-    account: &'a AccountName,
-}
-
-impl<'a> Looking<'a> {
-    fn new(inner: &'a Inner, account: &'a AccountName) -> Option<Self> {
-        let mut looking = inner.looking.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = looking.entry(account.clone()).or_default();
-        if *count >= LOOKING_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Self { inner, account })
-    }
-}
-
-impl Drop for Looking<'_> {
-    fn drop(&mut self) {
-        let looking = &self.inner.looking;
-        let mut looking = looking.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = looking.get_mut(self.account) {
-            *count = count.saturating_sub(1);
         }
     }
 }

@@ -13,6 +13,7 @@ mod write;
 use std::{
     collections::HashMap,
     fmt,
+    hash::Hash,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -37,7 +38,7 @@ use super::{
     Filter, Journal, JournalError, Observer, Position, Record, Write, Written,
     committer::{Committer, Published, Retirement},
 };
-use batch::Batch;
+use batch::{Asked, Batch};
 use write::{Writer, unavailable};
 
 /// Connections that read at a time: a read is short, and two cores do not use more.
@@ -50,7 +51,9 @@ pub struct SqliteJournal {
     committer: Committer,
     readers: Arc<Readers>,
     /// Records that are asked for, read together.
-    records: Arc<Batch>,
+    records: Arc<Batch<PurchaseId, Option<Record>>>,
+    /// As `records`, for transitions after a revision, at most so many.
+    transitions: Arc<Batch<(PurchaseId, Revision, usize), Vec<Transition>>>,
     /// Owns the checkpointer, which is waited for by `close`.
     tasks: TaskTracker,
     /// Ends the checkpointer, at the latest when this is dropped.
@@ -88,6 +91,7 @@ impl SqliteJournal {
             committer: Committer::start(writer, published),
             readers: Arc::new(Readers::new(opened.path)),
             records: Arc::default(),
+            transitions: Arc::default(),
             tasks,
             _on_drop: checkpoints.clone().drop_guard(),
             checkpoints,
@@ -101,31 +105,57 @@ impl SqliteJournal {
         told(self.readers.read(read).await, self.committer.published())
     }
 
-    /// Reads all records that are asked for, until none is left.
-    fn read_records(&self) {
-        let (records, readers) = (Arc::clone(&self.records), Arc::clone(&self.readers));
-        let published = Arc::clone(self.committer.published());
-        self.tasks.spawn(async move {
-            while let Some(asked) = records.take() {
-                let ids: Vec<PurchaseId> = asked.keys().copied().collect();
-                let read = readers.read(move |connection| {
-                    ids.into_iter()
-                        .map(|id| Ok((id, read::record(connection, id)?)))
-                        .collect()
-                });
-                let answer: Result<HashMap<PurchaseId, Option<Record>>, _> =
-                    told(read.await, &published);
-                for (id, senders) in asked {
-                    let own = answer
-                        .as_ref()
-                        .map(|found| found.get(&id).cloned().flatten());
-                    for sender in senders {
-                        // Whoever has stopped waiting needs no answer.
-                        drop(sender.send(own.clone().map_err(JournalError::clone)));
-                    }
+    /// Asks for one thing, and reads all that is asked for where nobody does.
+    async fn read_together<K, T>(
+        &self,
+        batch: &Arc<Batch<K, T>>,
+        key: K,
+        read: fn(&Connection, &K) -> rusqlite::Result<T>,
+    ) -> Result<T, JournalError>
+    where
+        K: Clone + Eq + Hash + Send + 'static,
+        T: Clone + Send + 'static,
+    {
+        let (answer, begins) = batch.ask(key);
+        if begins {
+            let (batch, readers) = (Arc::clone(batch), Arc::clone(&self.readers));
+            let published = Arc::clone(self.committer.published());
+            self.tasks.spawn(async move {
+                while let Some(asked) = batch.take() {
+                    let keys: Vec<K> = asked.keys().cloned().collect();
+                    let found = readers.read(move |connection| {
+                        let found = keys.into_iter().map(|key| {
+                            let found = read(connection, &key)?;
+                            Ok((key, found))
+                        });
+                        found.collect::<rusqlite::Result<HashMap<K, T>>>()
+                    });
+                    tell(asked, &told(found.await, &published));
                 }
-            }
-        });
+            });
+        }
+        answer
+            .await
+            .unwrap_or_else(|_| Err(JournalError::unavailable("it is closed")))
+    }
+}
+
+/// Answers all who have asked.
+fn tell<K: Eq + Hash, T: Clone>(asked: Asked<K, T>, found: &Result<HashMap<K, T>, JournalError>) {
+    for (key, senders) in asked {
+        let own = match found {
+            Ok(found) => found.get(&key).cloned(),
+            Err(_) => None,
+        };
+        for sender in senders {
+            let answer = match (&own, found) {
+                (Some(own), _) => Ok(own.clone()),
+                (None, Err(error)) => Err(error.clone()),
+                (None, Ok(_)) => Err(JournalError::unavailable("it was not read")),
+            };
+            // Whoever has stopped waiting needs no answer.
+            drop(sender.send(answer));
+        }
     }
 }
 
@@ -249,13 +279,10 @@ impl Journal for SqliteJournal {
     }
 
     async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError> {
-        let (answer, begins) = self.records.ask(purchase);
-        if begins {
-            self.read_records();
-        }
-        answer
-            .await
-            .unwrap_or_else(|_| Err(JournalError::unavailable("it is closed")))
+        self.read_together(&self.records, purchase, |connection, id| {
+            read::record(connection, *id)
+        })
+        .await
     }
 
     async fn record_by_key(
@@ -286,8 +313,15 @@ impl Journal for SqliteJournal {
         after: Revision,
         limit: usize,
     ) -> Result<Vec<Transition>, JournalError> {
-        self.read(move |connection| read::transitions(connection, purchase, after, limit))
-            .await
+        let asked = (purchase, after, limit);
+        self.read_together(
+            &self.transitions,
+            asked,
+            |connection, (purchase, after, limit)| {
+                read::transitions(connection, *purchase, *after, *limit)
+            },
+        )
+        .await
     }
 
     async fn list(

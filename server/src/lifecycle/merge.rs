@@ -128,14 +128,26 @@ fn amounts(known: &[Amount], observed: &[Amount]) -> Vec<Amount> {
     all
 }
 
-/// Whether two statuses differ in anything that makes a new revision. Times, and how an amount is
-/// written, do not.
+/// Whether two statuses differ in anything that makes a new revision. Times, how an amount is
+/// written, and in which order amounts are listed, do not.
 pub fn differs(left: &Status, right: &Status) -> bool {
-    let values = |status: &Status| -> Vec<(crate::purchase::AmountRole, String, String)> {
-        let value = |text: &str| Decimal::parse(text).map_or(text.to_owned(), |n| n.canonical());
-        (status.amounts.iter())
-            .map(|amount| (amount.role, value(&amount.value), amount.unit.clone()))
-            .collect()
+    let by_value = |amount: &Amount| {
+        let value = Decimal::parse(&amount.value);
+        let value = value.map_or(amount.value.clone(), |number| number.canonical());
+        (amount.role, value, amount.unit.clone())
+    };
+    let values = |status: &Status| {
+        let mut values: Vec<_> = status.amounts.iter().map(by_value).collect();
+        values.sort();
+        values
+    };
+    let action = |status: &Status| {
+        let mut action = status.buyer_action.clone();
+        let deposited = match &mut action {
+            Some(BuyerAction::Deposit(deposit)) => deposit.amount.take(),
+            Some(BuyerAction::Redirect(_)) | None => None,
+        };
+        (action, deposited.as_ref().map(by_value))
     };
     let attention = |status: &Status| {
         status
@@ -157,7 +169,7 @@ pub fn differs(left: &Status, right: &Status) -> bool {
         || left.transaction_hashes != right.transaction_hashes
         || left.items != right.items
         || left.reference != right.reference
-        || left.buyer_action != right.buyer_action
+        || action(left) != action(right)
 }
 
 /// Whether two statuses are the same but for a STALE attention: such a step is no news from the

@@ -65,6 +65,12 @@ fn an_answer_that_tells_nothing_new_is_no_revision() {
     );
     same.amounts = vec![asked("2.51")];
     assert!(next(&current, &same).is_some());
+    same.amounts = vec![asked("1"), asked("2")];
+    let both = next(&current, &same).unwrap().status;
+    same.amounts.reverse();
+    assert_eq!(next(&both, &same), None, "a list has no order");
+    same.amounts.push(asked("2"));
+    assert!(next(&both, &same).is_some(), "and counts what it has twice");
 }
 
 #[test]
@@ -176,16 +182,22 @@ fn hashes_are_collected_in_order_and_not_without_end() {
 
 #[test]
 fn a_buyer_action_lives_as_long_as_its_state() {
-    let deposit = BuyerAction::Deposit(Deposit {
-        address: "addr".to_owned(),
-        network: "tron".to_owned(),
-        amount: None,
-        expire_time: None,
-    });
+    let deposit = |value: &str| {
+        BuyerAction::Deposit(Deposit {
+            address: "addr".to_owned(),
+            network: "tron".to_owned(),
+            amount: Some(asked(value)),
+            expire_time: None,
+        })
+    };
     let mut asks = mapped("WAITING", State::AwaitingPayment, Finality::Open);
-    asks.buyer_action = Some(deposit.clone());
+    asks.buyer_action = Some(deposit("2.50"));
     let status = next(&waiting(), &asks).unwrap().status;
-    assert_eq!(status.buyer_action, Some(deposit.clone()));
+    assert_eq!(status.buyer_action, Some(deposit("2.50")));
+    asks.buyer_action = Some(deposit("2.5"));
+    assert_eq!(next(&status, &asks), None, "its amount counts by value");
+    asks.buyer_action = Some(deposit("2.51"));
+    assert!(next(&status, &asks).is_some());
     let silent = mapped("WAITING", State::AwaitingPayment, Finality::Open);
     assert_eq!(next(&status, &silent), None);
     let paid = next(&status, &mapped("PAID", State::Paid, Finality::Open))
@@ -398,6 +410,13 @@ fn attempts_end_as_promised() {
         (late.status.state, late.status.attention),
         (State::Created, None)
     );
+    let stopped = stopped(&unknown, at(3)).unwrap();
+    assert_eq!(stopped.cause, Cause::Operator);
+    assert_eq!(
+        (stopped.status.state, stopped.status.finality),
+        (State::OutcomeUnknown, Finality::Final)
+    );
+    assert_eq!(stopped.status.attention, None, "a person has acted");
     let not = not_created(&unknown, at(3)).unwrap();
     assert_eq!(
         (not.cause, not.status.failure.unwrap().reason),

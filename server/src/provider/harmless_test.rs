@@ -114,10 +114,10 @@ fn read(sample: &Sample, name: &str, answer: &Response) -> (String, Option<Obser
     }
 }
 
-/// The same in other bytes: spread over lines, behind other headers, with another 2xx.
+/// The same in other bytes: behind a byte order mark, spread over lines, behind other headers, with another 2xx.
 fn rewritten(answer: &Response, body: &Value) -> Vec<Response> {
     let pretty = serde_json::to_string_pretty(body).unwrap();
-    let pretty = format!("\r\n\t {} \n", pretty.replace('\n', "\r\n"));
+    let pretty = format!("\u{feff}\r\n\t {} \n", pretty.replace('\n', "\r\n"));
     let headers = json!({ "CONTENT-TYPE": "text/json ; charset=UTF-8; v=2", "X-Other": "1" });
     let statuses = match answer.status {
         200..=299 => vec![200, 201, 202],

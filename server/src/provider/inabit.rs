@@ -301,6 +301,16 @@ fn reference(purchase_id: &str) -> Option<Reference> {
     )]))
 }
 
+/// The rows of a search's answer, and how many there are in all, where it says so: the page's prose
+/// puts `total` inside `data` or beside it.
+fn found(body: &Value) -> Result<(&[Value], Option<usize>), Trouble> {
+    let data = body.get("data").unwrap_or(&Value::Null);
+    let rows = wire::list(data, "purchases")
+        .ok_or_else(|| Trouble::unreadable("the answer has no data.purchases"))?;
+    let total = wire::text(data, "total").or_else(|| wire::text(body, "total"));
+    Ok((rows, total.and_then(|total| total.parse().ok())))
+}
+
 fn widget(reference: &Reference) -> BuyerAction {
     BuyerAction::Redirect(Redirect {
         url: format!("{WIDGET_URL}{}", reference.part("purchase_id")),

@@ -98,10 +98,16 @@ mod tests {
         let iso: Read = Timestamp::from_iso;
         let javascript: Read = Timestamp::from_javascript;
         let millis: Read = Timestamp::from_millis_text;
-        let table: [(Read, &str, Option<i64>); 13] = [
+        let table: [(Read, &str, Option<i64>); 19] = [
             (iso, "2026-07-01T10:00:00.000Z", Some(1_782_900_000_000)),
             (iso, "2026-07-01T12:00:00+02:00", Some(1_782_900_000_000)),
             (iso, "2026-07-01T10:00:00.123456Z", Some(1_782_900_000_123)),
+            (iso, "2026-07-01T10:00:00+0000", Some(1_782_900_000_000)),
+            (iso, "2026-07-01t10:00:00z", Some(1_782_900_000_000)),
+            (iso, "2026-07-01 10:00:00+00", Some(1_782_900_000_000)),
+            (iso, "2026-07-01T10:00Z", Some(1_782_900_000_000)),
+            (iso, "2026-07-01T10:00:00,5Z", Some(1_782_900_000_500)),
+            (iso, "2026-07-01T10:00:00", None),
             (iso, "2026-07-01", None),
             (iso, "", None),
             (

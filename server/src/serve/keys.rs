@@ -30,6 +30,13 @@ pub(super) fn keyring(config: &Config, clock: &Clock) -> Result<Keyring, StartEr
             if error.kind() == io::ErrorKind::NotFound
                 && config.store.fingerprint_key_file.is_none() =>
         {
+            if config.store.database.exists() {
+                tracing::warn!(
+                    path = %path.display(),
+                    "the database has lost its fingerprint keys: repeats of keys used so far will \
+                     be refused until the file is back"
+                );
+            }
             let id = format!("k{}", clock.now().as_millis());
             let made = Keyring::new_file(&id, clock.bytes());
             write_private(&path, made.expose()).map_err(file)?;

@@ -1,5 +1,7 @@
 //! What the loops of a house do over months, in virtual time.
 
+mod defects;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -12,14 +14,9 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A purchase that has been FINAL from its first revision on.
-async fn finished(journal: &dyn Journal, now: Timestamp) -> PurchaseId {
-    let status = Status {
-        state: State::Canceled,
-        finality: Finality::Final,
-        ..Status::pending(now)
-    };
-    let id = PurchaseId::from_u128(1);
+/// A purchase whose only revision has this status.
+async fn begun(journal: &dyn Journal, id: u128, status: Status) -> PurchaseId {
+    let (id, now) = (PurchaseId::from_u128(id), status.observe_time);
     let record = Record {
         purchase: Purchase {
             id,
@@ -55,7 +52,12 @@ async fn finished(journal: &dyn Journal, now: Timestamp) -> PurchaseId {
 async fn c2_a_key_is_kept_for_400_days_and_its_purchase_for_as_long_as_configured() {
     let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new("test"));
-    let id = finished(&*journal, clock.now()).await;
+    let finished = Status {
+        state: State::Canceled,
+        finality: Finality::Final,
+        ..Status::pending(clock.now())
+    };
+    let id = begun(&*journal, 1, finished).await;
     let mut work = JoinSet::new();
     work.spawn(retire(Arc::clone(&journal), clock, 90 * DAY));
     let begun = tokio::time::Instant::now();

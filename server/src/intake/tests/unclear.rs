@@ -360,3 +360,56 @@ async fn c3_look_ups_of_one_account_leave_room_for_the_settlements_of_others() {
         "under way at once, of 64 settlements"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_of_an_unclear_create_asks_the_provider_now() {
+    let world = lost("masumi").await;
+    world.pass(seconds(2)).await;
+    let (asked, id) = (world.wire.reads(), world.record().await.purchase.id);
+    world.wire.answer_reads([
+        Reply::Json(500, json!({})),
+        Reply::Json(
+            404,
+            json!({ "status": "error", "error": { "message": "none" } }),
+        ),
+        masumi_success(orders::HASH),
+    ]);
+    let began = world.clock.now();
+    let failed = world.intake.look_up(id).await;
+    assert!(matches!(failed, Err(LookUpError::Trouble(_))), "{failed:?}");
+    // A miss is an answer, and proves nothing.
+    world.intake.look_up(id).await.unwrap();
+    assert_eq!(words(&world.status().await), UNKNOWN);
+    world.intake.look_up(id).await.unwrap();
+    assert_eq!(words(&world.status().await), "CREATED");
+    assert_eq!(world.wire.reads(), asked + 3);
+    assert_eq!(world.clock.now(), began, "it does not wait for its turn");
+    // What is known is not looked up.
+    world.intake.look_up(id).await.unwrap();
+    assert_eq!(world.wire.reads(), asked + 3);
+
+    for provider in ["phygitals", "carbon", "devdraft"] {
+        let world = lost(provider).await;
+        let id = world.record().await.purchase.id;
+        world.intake.look_up(id).await.unwrap();
+        assert_eq!(world.wire.reads(), 0, "{provider} cannot be asked");
+    }
+
+    let spent = Policy {
+        requests_per_minute: 2,
+        ..policy(provider::registered("masumi").unwrap())
+    };
+    let world = World::with_policy("masumi", spent).await;
+    world.wire.answer_creates([Reply::Lost]);
+    let id = world.create().await.unwrap().purchase.id;
+    world.exhaust().await;
+    let (asked, refused) = (world.wire.reads(), world.intake.look_up(id).await);
+    assert!(
+        matches!(refused, Err(LookUpError::Refused(_))),
+        "{refused:?}"
+    );
+    assert_eq!(world.wire.reads(), asked);
+    world.intake.drain().await;
+    let drained = world.intake.look_up(id).await;
+    assert!(matches!(drained, Err(LookUpError::Draining)), "{drained:?}");
+}

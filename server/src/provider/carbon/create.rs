@@ -57,9 +57,7 @@ pub(super) fn read(answer: &Response, contact_id: &str, now: Timestamp) -> Submi
     };
     let body = Body(&body);
     // Looked at first: a card that is not enrolled is not charged, order id or not.
-    if let Some(enrolled) = body.string("charge3denrolled")
-        && !enrolled.trim().eq_ignore_ascii_case("Y")
-    {
+    if let Some(enrolled) = body.enrolled().filter(|enrolled| !is_yes(enrolled)) {
         let message = body
             .text("message")
             .unwrap_or_else(|| format!("charge3denrolled is {enrolled}"));
@@ -83,13 +81,24 @@ impl<'a> Body<'a> {
         wire::text(self.0, field).or_else(|| wire::text(self.0.get("details")?, field))
     }
 
-    /// A field that counts only as a JSON string: a wrong type must not refuse a charged order.
-    fn string(&self, field: &str) -> Option<&'a str> {
-        [Some(self.0), self.0.get("details")]
+    /// Whether the card is enrolled, in a word or as a truth: a value of another type must not refuse
+    /// a charged order.
+    fn enrolled(&self) -> Option<&'a str> {
+        let objects = [Some(self.0), self.0.get("details")];
+        objects
             .into_iter()
             .flatten()
-            .find_map(|object| object.get(field)?.as_str().filter(|text| !text.is_empty()))
+            .find_map(|object| match object.get("charge3denrolled")? {
+                Value::String(text) => Some(text.trim()).filter(|text| !text.is_empty()),
+                Value::Bool(true) => Some("Y"),
+                Value::Bool(false) => Some("false"),
+                _ => None,
+            })
     }
+}
+
+fn is_yes(enrolled: &str) -> bool {
+    enrolled.eq_ignore_ascii_case("Y")
 }
 
 /// What an accepted order says; nothing where it names no order.

@@ -213,6 +213,7 @@ fn creates_end_by_what_the_answer_says() {
         (json!({"charge3denrolled": "N"}), "refused"),
         (json!({"charge3denrolled": "U", "orderId": null}), "refused"),
         (json!({"charge3denrolled": "E", "message": null}), "refused"),
+        (json!({"charge3denrolled": false}), "refused"),
     ];
     for (fields, expected) in table {
         let what = fields.to_string();

@@ -447,6 +447,8 @@ fn an_unclear_submit_is_repeated_with_its_key_and_ends_are_followed_for_a_month(
     let month = Duration::from_secs(30 * 86_400);
     assert_eq!(provider().horizon(&status, None), Some(month));
     assert_eq!(provider().horizon(&status, Some(within)), Some(within));
+    let week = Duration::from_secs(7 * 86_400);
+    assert_eq!(provider().stale_after(&status), week);
     let policy = (REGISTERED.policy)();
     assert_eq!(policy.requests_per_minute, 100);
     for (age, every) in [(0, 5), (299, 5), (300, 30), (1_799, 30), (1_800, 120)] {

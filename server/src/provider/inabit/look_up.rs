@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::http::Method;
 use serde_json::{Value, json};
 
-use super::{PURCHASE_IDENTIFIER, read_purchase, reference};
+use super::{PURCHASE_IDENTIFIER, found, read_purchase, reference};
 use crate::{
     observation::{Answer, Observation, Trouble},
     provider::{Intent, error_answer, wire},
@@ -43,9 +43,7 @@ pub(super) fn read(intent: &Intent<'_>, answer: &Response, now: Timestamp) -> An
 
 fn read_rows(intent: &Intent<'_>, answer: &Response) -> Result<Option<Observation>, Trouble> {
     let body = wire::object(answer)?;
-    let data = body.get("data").unwrap_or(&Value::Null);
-    let rows = wire::list(data, "purchases")
-        .ok_or_else(|| Trouble::unreadable("the answer has no data.purchases"))?;
+    let (rows, total) = found(&body)?;
     let mut ours = rows.iter().filter(|row| agrees(intent, row));
     let row = ours.next();
     if ours.next().is_some() {
@@ -54,9 +52,7 @@ fn read_rows(intent: &Intent<'_>, answer: &Response) -> Result<Option<Observatio
     let Some(row) = row else {
         return Ok(None);
     };
-    // The prose puts `total` inside `data` or beside it. Rows on further pages could agree as well.
-    let total = wire::text(data, "total").or_else(|| wire::text(&body, "total"));
-    let total = total.and_then(|total| total.parse::<usize>().ok());
+    // Rows on further pages could agree as well.
     if total.unwrap_or(rows.len()) > rows.len() || rows.len() > ROWS_MAX {
         return Err(Trouble::unreadable("more rows than one page holds"));
     }

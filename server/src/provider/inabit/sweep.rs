@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::http::Method;
 use serde_json::{Value, json};
 
-use super::{Inabit, read_purchase, reference};
+use super::{Inabit, found, read_purchase, reference};
 use crate::{
     observation::Trouble,
     provider::{
@@ -63,12 +63,7 @@ impl Sweep for Inabit {
             return Err(error_answer::trouble(answer, now));
         }
         let body = wire::object(answer)?;
-        let data = body.get("data").unwrap_or(&Value::Null);
-        let purchases = wire::list(data, "purchases")
-            .ok_or_else(|| Trouble::unreadable("the answer has no data.purchases"))?;
-        // The prose puts `total` inside `data` or beside it.
-        let total = wire::text(data, "total").or_else(|| wire::text(&body, "total"));
-        let total = total.and_then(|total| total.parse::<usize>().ok());
+        let (purchases, total) = found(&body)?;
         let end = offset(place).saturating_add(purchases.len());
         let is_last = match total {
             Some(total) => end >= total,

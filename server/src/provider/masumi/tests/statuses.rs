@@ -448,6 +448,8 @@ fn an_end_on_chain_is_held_while_the_provider_is_at_work() {
             .map(|horizon| horizon.as_secs())
     };
     let day = 86_400;
+    let open = Status::pending(Timestamp::default());
+    assert_eq!(provider().stale_after(&open).as_secs(), 7 * day);
     for state in [State::Completed, State::Refunded, State::DisputeSettled] {
         assert_eq!(horizon(state, Some("None"), None), Some(day));
         assert_eq!(horizon(state, None, None), Some(day));

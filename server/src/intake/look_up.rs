@@ -1,0 +1,192 @@
+//! Looking up what an unclear create came to, where the provider can be asked.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use super::{ADMISSION_WAIT, Inner, commit::Settled};
+use crate::{
+    account::{Account, Admission, Class, Refusal},
+    journal::{AttemptChange, JournalError, Record},
+    lifecycle,
+    observation::{Answer, Observation, Trouble},
+    provider::Unclear,
+    purchase::{AccountName, Cause, PurchaseId, State, Timestamp},
+};
+
+/// Look-ups of one account under way at once, those that wait for its budget included: fewer than
+/// settlements, so that one account's trouble leaves room for the others'.
+const LOOKING_MAX: usize = 8;
+/// The longest that a look-up waits for budget before it makes way for others.
+const LOOK_UP_ADMISSION: Duration = Duration::from_secs(30);
+/// When something that another purchase tracks is looked at again.
+const TAKEN_AGAIN: Duration = Duration::from_secs(3_600);
+
+/// Why a look-up that a caller wished for has told nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LookUpError {
+    /// The account may not be asked now.
+    #[error("the account cannot be asked now")]
+    Refused(Refusal),
+    /// It was asked, and gave no definite answer.
+    #[error("the provider gave no definite answer")]
+    Trouble(Trouble),
+    /// The journal could not be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The process is about to stop.
+    #[error("the server is draining")]
+    Draining,
+}
+
+impl Inner {
+    /// Looks an unclear purchase up, and says when to look again.
+    pub(super) async fn look_up(
+        &self,
+        account: &Arc<Account>,
+        record: &Record,
+    ) -> Result<Option<Timestamp>, JournalError> {
+        let now = self.clock.now();
+        let age = now.since(record.purchase.status.observe_time);
+        if age >= account.policy.give_up_after {
+            return Ok(None);
+        }
+        let every = self.clock.jittered(account.policy.schedule.every(age), 100);
+        let deadline = now.plus(LOOK_UP_ADMISSION);
+        let admission = match account.admit(Class::LookUp, deadline).await {
+            Ok(admission) => admission,
+            Err(refusal) => return Ok(Some(refusal.retry_at().max(now.plus(every)))),
+        };
+        match self
+            .ask_about(account, record, Class::LookUp, admission)
+            .await
+        {
+            None => Ok(None),
+            Some(Answer::Observed(observation)) => self.found(account, record, &observation).await,
+            Some(Answer::NotFound | Answer::Trouble(_)) => Ok(Some(self.clock.now().plus(every))),
+        }
+    }
+
+    /// Looks an unclear purchase up now, as a caller wishes. Nothing is asked about any other one, nor
+    /// where a submit is under way or the provider cannot be asked.
+    pub(super) async fn look_up_now(&self, purchase: PurchaseId) -> Result<(), LookUpError> {
+        let Some(record) = self.journal.record(purchase).await? else {
+            return Ok(());
+        };
+        let status = &record.purchase.status;
+        let is_unclear = status.state == State::OutcomeUnknown
+            && status.reference.is_none()
+            && !status.is_terminal()
+            && !self.attempts().contains_key(&purchase);
+        let account = self.accounts.get(&record.purchase.account);
+        let Some(account) = account.filter(|account| {
+            is_unclear && matches!(account.provider.unclear(), Unclear::LookUp { .. })
+        }) else {
+            return Ok(());
+        };
+        if self.stopping.is_cancelled() {
+            return Err(LookUpError::Draining);
+        }
+        let deadline = self.clock.now().plus(ADMISSION_WAIT);
+        let admission = account.admit(Class::Refresh, deadline).await;
+        let admission = admission.map_err(LookUpError::Refused)?;
+        match self
+            .ask_about(account, &record, Class::Refresh, admission)
+            .await
+        {
+            Some(Answer::Observed(observation)) => {
+                self.found(account, &record, &observation).await?;
+                Ok(())
+            }
+            // It proves nothing, and is an answer.
+            Some(Answer::NotFound) | None => Ok(()),
+            Some(Answer::Trouble(trouble)) => Err(LookUpError::Trouble(trouble)),
+        }
+    }
+
+    /// Asks the provider; nothing where there is nothing to ask by.
+    async fn ask_about(
+        &self,
+        account: &Arc<Account>,
+        record: &Record,
+        class: Class,
+        admission: Admission,
+    ) -> Option<Answer> {
+        let mut admission = admission.about(record.purchase.id);
+        let request = self.with_intent(account, record, |intent| {
+            account.provider.look_up_request(intent)
+        })?;
+        let answer = match account.ask(&mut admission, request).await {
+            Ok(answer) => {
+                let now = self.clock.now();
+                self.with_intent(account, record, |intent| {
+                    account.provider.read_look_up(intent, &answer, now)
+                })
+            }
+            Err(error) => Answer::Trouble(Trouble::Unreachable {
+                sent: true,
+                why: error.to_string(),
+            }),
+        };
+        if let Answer::Trouble(trouble) = &answer {
+            account.learn(class, trouble);
+        }
+        Some(answer)
+    }
+
+    /// A look-up found the order.
+    async fn found(
+        &self,
+        account: &Account,
+        record: &Record,
+        observation: &Observation,
+    ) -> Result<Option<Timestamp>, JournalError> {
+        let now = self.clock.now();
+        let graph = account.provider.graph();
+        let decide = |record: &Record| {
+            let status = &record.purchase.status;
+            if status.is_terminal() || status.reference.is_some() {
+                return None;
+            }
+            lifecycle::observed(status, observation, graph, Cause::Poll, now)
+        };
+        let id = record.purchase.id;
+        let settled = self
+            .commit(id, record, AttemptChange::End, None, decide)
+            .await?;
+        match settled {
+            Settled::Stepped(_) | Settled::Unchanged(_) => Ok(None),
+            // Tracked by another purchase: it is not adopted twice, and a person has to look.
+            Settled::ReferenceTaken(_) => Ok(Some(now.plus(TAKEN_AGAIN))),
+        }
+    }
+}
+
+/// One of the look-ups that an account may have under way.
+pub(super) struct Looking<'a> {
+    inner: &'a Inner,
+    account: &'a AccountName,
+}
+
+impl<'a> Looking<'a> {
+    pub(super) fn new(inner: &'a Inner, account: &'a AccountName) -> Option<Self> {
+        let mut looking = inner.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = looking.entry(account.clone()).or_default();
+        if *count >= LOOKING_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Self { inner, account })
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        let looking = &self.inner.looking;
+        let mut looking = looking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = looking.get_mut(self.account) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
