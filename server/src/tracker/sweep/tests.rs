@@ -526,7 +526,7 @@ async fn a_list_longer_than_all_single_reads_is_not_read_to_its_end() {
     let world = World::new("inabit", true).await;
     world
         .run(async {
-            // A thousand purchases that nobody tracks, and five that are.
+            // A thousand that nobody tracks, and five that are.
             for number in 1_000..2_000 {
                 let stamp = world.clock.now();
                 let bought = Bought {

@@ -55,11 +55,13 @@ fn a_page_of_all_purchases_is_asked_for_and_read() {
     };
     let rows = vec![row.clone(); 70];
     let body = json!({ "data": { "purchases": rows, "total": 250 } });
-    assert!(
-        read(&fixture::answer_of(200, body.to_string()), &end)
-            .unwrap()
-            .is_last
-    );
+    let page = read(&fixture::answer_of(200, body.to_string()), &end).unwrap();
+    assert_eq!((page.is_last, page.pages), (true, None));
+    // One page of few rows is one page, and not as many as its overlap would make.
+    let rows = vec![row.clone(); 12];
+    let body = json!({ "data": { "purchases": rows, "total": 12 } });
+    let page = read(&fixture::answer_of(201, body.to_string()), &place).unwrap();
+    assert_eq!((page.is_last, page.pages), (true, Some(1)));
     for (what, body) in fixture::hostile_bodies() {
         assert!(
             read(&fixture::answer_of(201, body), &place).is_err(),
