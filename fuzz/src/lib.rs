@@ -210,8 +210,8 @@ pub fn retry_after(data: &[u8]) {
             assert!(wait <= retry_after::WAIT_MAX);
         }
     }
-    if let Some(until) = rate_headers::spent_until(&headers, now()) {
-        assert!(until > now());
+    if let Some(left) = rate_headers::left(&headers, now()) {
+        assert!(left.until > now());
     }
 }
 
