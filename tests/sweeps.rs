@@ -60,6 +60,6 @@ async fn a_sweep_brings_purchases_to_their_ends_with_fewer_requests_than_polls()
         assert!(swept.pages > 1, "{provider}: {swept:?}");
         assert!(swept.singles <= 2 * PURCHASES, "{provider}: {swept:?}");
         let all = swept.pages + swept.singles;
-        assert!(all < polled.singles, "{provider}: {swept:?} {polled:?}");
+        assert!(all * 3 < polled.singles, "{provider}: {swept:?} {polled:?}");
     }
 }
