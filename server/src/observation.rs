@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::purchase::{
     Amount, AmountOutcome, AttentionReason, BuyerAction, Cause, FailureReason, Finality, Item,
-    Reference, State, Timestamp,
+    Reference, State, Timestamp, UnreadId,
 };
 
 /// The longest word, fact or item text that is kept, in characters.
@@ -140,7 +140,27 @@ pub enum Submitted {
     Unclear {
         /// What happened, in this service's words.
         why: String,
+        /// What the answer calls the order, where that is of no shape that is known here.
+        unread_id: Option<UnreadId>,
     },
+}
+
+impl Submitted {
+    /// An end that tells nothing of the order, for this reason.
+    pub fn unclear(why: impl Into<String>) -> Self {
+        Self::Unclear {
+            why: why.into(),
+            unread_id: None,
+        }
+    }
+
+    /// An answer that accepts the order under an id of no known shape.
+    pub fn unread_id(why: impl Into<String>, id: impl Into<String>) -> Self {
+        Self::Unclear {
+            why: why.into(),
+            unread_id: Some(UnreadId::new(id)),
+        }
+    }
 }
 
 /// The steps that a provider's words can take, as far as they are documented or inferred.

@@ -6,6 +6,7 @@ mod decimal;
 mod id;
 mod status;
 mod time;
+mod unread_id;
 
 pub use decimal::{Decimal, DecimalError};
 pub use id::{AccountName, CallerName, IdError, PurchaseId, Revision};
@@ -14,6 +15,7 @@ pub use status::{
     Failure, FailureReason, Finality, Item, Redirect, State, Status, Transition,
 };
 pub use time::{TimeError, Timestamp};
+pub use unread_id::UnreadId;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

@@ -279,9 +279,7 @@ impl Inner {
                 why: why.to_owned(),
             }),
             Err(error @ (UpstreamError::Lost(_) | UpstreamError::Unusable(_))) => {
-                Submitted::Unclear {
-                    why: error.to_string(),
-                }
+                Submitted::unclear(error.to_string())
             }
         };
         if let Submitted::NotSent(trouble @ (Trouble::Throttled { .. } | Trouble::Unauthorized)) =
@@ -289,7 +287,7 @@ impl Inner {
         {
             account.learn(Class::Create, trouble);
         }
-        if let Submitted::Unclear { why } = &submitted {
+        if let Submitted::Unclear { why, .. } = &submitted {
             tracing::warn!(purchase = %send.record.purchase.id, account = %account.name, why, "the outcome of a create is unclear");
         }
         submitted

@@ -69,9 +69,7 @@ pub(super) fn not_accepted(answer: &Response, own: Option<String>, now: Timestam
         Some(message) => Submitted::Refused {
             message: observation::word(&message),
         },
-        None => Submitted::Unclear {
-            why: format!("HTTP {}", answer.status),
-        },
+        None => Submitted::unclear(format!("HTTP {}", answer.status)),
     }
 }
 
@@ -90,12 +88,10 @@ pub(super) fn is_unknown(answer: &Response, own: Option<String>) -> bool {
 
 /// A submit whose answer cannot be read: the order may exist.
 pub(super) fn unclear(trouble: Trouble) -> Submitted {
-    Submitted::Unclear {
-        why: match trouble {
-            Trouble::Unreadable { why } | Trouble::Unreachable { why, .. } => why,
-            Trouble::Throttled { .. } | Trouble::Unauthorized => "no definite answer".to_owned(),
-        },
-    }
+    Submitted::unclear(match trouble {
+        Trouble::Unreadable { why } | Trouble::Unreachable { why, .. } => why,
+        Trouble::Throttled { .. } | Trouble::Unauthorized => "no definite answer".to_owned(),
+    })
 }
 
 /// The text of an error body in any usual shape; nothing where it has none, or where it says by its

@@ -270,9 +270,7 @@ impl Provider for Masumi {
     ) -> Submitted {
         match reference_of(intent.recovery) {
             Some(reference) => answer::submit(intent, &reference, answer, now),
-            None => Submitted::Unclear {
-                why: "the intent names no blockchain identifier".to_owned(),
-            },
+            None => Submitted::unclear("the intent names no blockchain identifier"),
         }
     }
 

@@ -77,17 +77,13 @@ fn existing(
     let object = body.get("object").filter(|object| object.is_object());
     let (Some(_), Some(object)) = (wire::text(&body, "id"), object) else {
         // Other conflicts (a concurrent change) name no purchase.
-        return Submitted::Unclear {
-            why: "HTTP 409 that names no purchase".to_owned(),
-        };
+        return Submitted::unclear("HTTP 409 that names no purchase");
     };
     if let Err(trouble) = check_identity(object, reference) {
         return error_answer::unclear(trouble);
     }
     if wire::text(object, "inputHash").is_none() {
-        return Submitted::Unclear {
-            why: "HTTP 409 with a purchase without inputHash".to_owned(),
-        };
+        return Submitted::unclear("HTTP 409 with a purchase without inputHash");
     }
     if !is_ours(intent, object) {
         return Submitted::Taken;
