@@ -218,6 +218,10 @@ pub enum JournalError {
     /// It failed now and may work again; nothing of the write is done.
     #[error("the journal is unavailable: {0}")]
     Unavailable(Arc<str>),
+    /// What was asked for has a row that this build cannot read (this column of it): its reader's
+    /// trouble alone. Reading again does not help; everything else can be read.
+    #[error("a row of the journal cannot be read (column {0})")]
+    Unreadable(usize),
     /// It cannot be opened: another process has it, its schema is newer, it is damaged.
     #[error("the journal cannot be opened: {0}")]
     Unusable(Arc<str>),
@@ -233,6 +237,17 @@ impl JournalError {
     pub fn unusable(why: impl fmt::Display) -> Self {
         Self::Unusable(Arc::from(why.to_string()))
     }
+}
+
+/// How a store is doing, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// The size of what is committed and not in the file yet, in bytes.
+    pub log_bytes: u64,
+    /// Whether a reader keeps that from being moved there.
+    pub log_is_pinned: bool,
+    /// How often a row was met that cannot be read.
+    pub unreadable_rows: u64,
 }
 
 /// The key of the text by which [`Journal::retire`] keeps the newest position it has taken.
@@ -352,6 +367,11 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// How long group commits took, for metrics; `None` where not measured.
     fn commit_seconds(&self) -> Option<Histogram> {
         None
+    }
+
+    /// How the store is doing, for metrics.
+    fn figures(&self) -> Figures {
+        Figures::default()
     }
 
     /// Adds an observer; it hears of every later commit.

@@ -387,8 +387,15 @@ impl Failure {
 }
 
 impl From<crate::journal::JournalError> for Failure {
-    fn from(_: crate::journal::JournalError) -> Self {
-        Self::journal()
+    fn from(error: crate::journal::JournalError) -> Self {
+        match error {
+            // Asking again does not help, and everybody else is served.
+            crate::journal::JournalError::Unreadable(_) => Self::new(
+                Reason::Internal,
+                "the purchase cannot be read: a row of the journal is damaged",
+            ),
+            _ => Self::journal(),
+        }
     }
 }
 

@@ -5,23 +5,25 @@
 
 mod batch;
 mod change;
+mod checkpoint;
+mod damage;
 mod file;
 mod read;
+mod readers;
 mod schema;
 mod write;
 
 use std::{
     collections::HashMap,
-    fmt,
     hash::Hash,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::Path,
+    sync::{Arc, atomic::Ordering},
 };
 
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::Connection;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -35,21 +37,33 @@ use crate::{
 };
 
 use super::{
-    Filter, Journal, JournalError, Observer, Position, Record, Write, Written,
+    Figures, Filter, Journal, JournalError, Observer, Position, Record, Write, Written,
     committer::{Committer, Published, Retirement},
 };
 use batch::{Asked, Batch};
+use checkpoint::Log;
+use damage::Damage;
+use readers::{ReadError, Readers};
 use write::{Writer, unavailable};
 
-/// Connections that read at a time: a read is short, and two cores do not use more.
-const READERS_MAX: usize = 4;
+/// Reads of single purchases at a time: each is short, and two cores do not use more.
+const POINT_READERS: u32 = 4;
+/// Reads along the log at a time.
+const TAIL_READERS: u32 = 2;
+/// Lists at a time. Together with the tails they leave the machine to the point reads.
+const LIST_READERS: u32 = 2;
 
 /// The journal in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteJournal {
     epoch: String,
     committer: Committer,
-    readers: Arc<Readers>,
+    /// For a create, a status, a stream: nothing that reads many rows takes their place.
+    points: Arc<Readers>,
+    tails: Readers,
+    lists: Readers,
+    log: Arc<Log>,
+    damage: Damage,
     /// Records that are asked for, read together.
     records: Arc<Batch<PurchaseId, Option<Record>>>,
     /// As `records`, for transitions after a revision, at most so many.
@@ -76,20 +90,28 @@ impl SqliteJournal {
             .unwrap_or_else(|error| Err(JournalError::unusable(error)))
             .map_err(|error| named(&shown, error))?;
 
-        let wanted = Arc::new(Notify::new());
+        let (wanted, log) = (Arc::new(Notify::new()), Arc::<Log>::default());
         let checkpoints = CancellationToken::new();
         let tasks = TaskTracker::new();
-        tasks.spawn(checkpoint_when_wanted(
-            opened.checkpointer,
+        tasks.spawn(checkpoint::when_wanted(
+            opened.path.clone(),
+            Arc::clone(&log),
             Arc::clone(&wanted),
             checkpoints.clone(),
         ));
         let published = Arc::new(Published::new(Position(opened.head)));
-        let writer = Writer::new(opened.writer, opened.head, wanted, opened.lock);
+        let damage = Damage::default();
+        let (writer, head) = (opened.writer, opened.head);
+        let writer = Writer::new(writer, head, wanted, damage.clone(), opened.lock);
+        let readers = |most| Readers::new(opened.path.clone(), most);
         Ok(Self {
             epoch: opened.epoch,
             committer: Committer::start(writer, published),
-            readers: Arc::new(Readers::new(opened.path)),
+            points: Arc::new(readers(POINT_READERS)),
+            tails: readers(TAIL_READERS),
+            lists: readers(LIST_READERS),
+            log,
+            damage,
             records: Arc::default(),
             transitions: Arc::default(),
             tasks,
@@ -100,9 +122,12 @@ impl SqliteJournal {
 
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        readers: &Readers,
+        read: impl FnOnce(&Connection, &Damage) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
-        told(self.readers.read(read).await, self.committer.published())
+        let damage = self.damage.clone();
+        let answer = readers.read(move |connection| read(connection, &damage));
+        told(answer.await, self.committer.published())
     }
 
     /// Asks for one thing, and reads all that is asked for where nobody does.
@@ -110,7 +135,7 @@ impl SqliteJournal {
         &self,
         batch: &Arc<Batch<K, T>>,
         key: K,
-        read: fn(&Connection, &K) -> rusqlite::Result<T>,
+        read: fn(&Connection, &Damage, &K) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError>
     where
         K: Clone + Eq + Hash + Send + 'static,
@@ -118,17 +143,19 @@ impl SqliteJournal {
     {
         let (answer, begins) = batch.ask(key);
         if begins {
-            let (batch, readers) = (Arc::clone(batch), Arc::clone(&self.readers));
+            let (batch, readers) = (Arc::clone(batch), Arc::clone(&self.points));
+            let damage = self.damage.clone();
             let published = Arc::clone(self.committer.published());
             self.tasks.spawn(async move {
                 while let Some(asked) = batch.take() {
                     let keys: Vec<K> = asked.keys().cloned().collect();
+                    let damage = damage.clone();
                     let found = readers.read(move |connection| {
                         let found = keys.into_iter().map(|key| {
-                            let found = read(connection, &key)?;
-                            Ok((key, found))
+                            let found = read(connection, &damage, &key);
+                            Ok((key, damage::apart(found)?.map_err(unavailable)))
                         });
-                        found.collect::<rusqlite::Result<HashMap<K, T>>>()
+                        found.collect::<rusqlite::Result<Found<K, T>>>()
                     });
                     tell(asked, &told(found.await, &published));
                 }
@@ -140,21 +167,20 @@ impl SqliteJournal {
     }
 }
 
+/// What was found for each thing that was asked for, or that its row cannot be read.
+type Found<K, T> = HashMap<K, Result<T, JournalError>>;
+
 /// Answers all who have asked.
-fn tell<K: Eq + Hash, T: Clone>(asked: Asked<K, T>, found: &Result<HashMap<K, T>, JournalError>) {
+fn tell<K: Eq + Hash, T: Clone>(asked: Asked<K, T>, found: &Result<Found<K, T>, JournalError>) {
     for (key, senders) in asked {
-        let own = match found {
+        let answer = match found {
             Ok(found) => found.get(&key).cloned(),
-            Err(_) => None,
+            Err(error) => Some(Err(error.clone())),
         };
+        let answer = answer.unwrap_or_else(|| Err(JournalError::unavailable("it was not read")));
         for sender in senders {
-            let answer = match (&own, found) {
-                (Some(own), _) => Ok(own.clone()),
-                (None, Err(error)) => Err(error.clone()),
-                (None, Ok(_)) => Err(JournalError::unavailable("it was not read")),
-            };
             // Whoever has stopped waiting needs no answer.
-            drop(sender.send(answer));
+            drop(sender.send(answer.clone()));
         }
     }
 }
@@ -167,7 +193,7 @@ fn told<T>(answer: Result<T, ReadError>, published: &Published) -> Result<T, Jou
         published.set_available(false);
     }
     answer.map_err(|error| match error {
-        ReadError::Failed(error) => error,
+        ReadError::Row(error) | ReadError::Failed(error) => error,
         ReadError::Closed => JournalError::unavailable("it is closed"),
     })
 }
@@ -176,99 +202,7 @@ fn named(path: &str, error: JournalError) -> JournalError {
     match error {
         JournalError::Unusable(why) => JournalError::unusable(format_args!("{path}: {why}")),
         JournalError::Unavailable(why) => JournalError::unavailable(format_args!("{path}: {why}")),
-    }
-}
-
-enum ReadError {
-    Failed(JournalError),
-    Closed,
-}
-
-/// The connections that read, opened as they are needed.
-struct Readers {
-    path: PathBuf,
-    permits: Arc<Semaphore>,
-    /// Guarded: taken from and put back in a few nanoseconds, never used under the lock.
-    idle: Arc<Mutex<Vec<Connection>>>,
-}
-
-impl fmt::Debug for Readers {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Readers")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Readers {
-    fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            permits: Arc::new(Semaphore::new(READERS_MAX)),
-            idle: Arc::default(),
-        }
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, ReadError> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(|_| ReadError::Closed)?;
-        let (path, idle) = (self.path.clone(), Arc::clone(&self.idle));
-        let task = tokio::task::spawn_blocking(move || {
-            let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = taken.map_or_else(|| file::reader(&path), Ok)?;
-            let answer = read(&connection);
-            // One that has failed is not used again: its file may have been replaced.
-            if answer.is_ok() {
-                let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-                idle.push(connection);
-            }
-            // Held until here also where the reader has gone away.
-            drop(permit);
-            answer
-        });
-        match task.await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(ReadError::Failed(unavailable(error))),
-            Err(error) => Err(ReadError::Failed(JournalError::unavailable(error))),
-        }
-    }
-
-    /// Waits for the reads under way, then closes.
-    async fn close(&self) {
-        let all = u32::try_from(READERS_MAX).unwrap_or(u32::MAX);
-        let permits = self.permits.acquire_many(all).await;
-        self.permits.close();
-        drop(permits);
-        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(idle);
-    }
-}
-
-/// Moves what is committed from the write-ahead log to the file, beside the commits.
-async fn checkpoint_when_wanted(
-    connection: Connection,
-    wanted: Arc<Notify>,
-    closing: CancellationToken,
-) {
-    let mut connection = Some(connection);
-    while let Some(mut used) = connection.take() {
-        tokio::select! {
-            biased;
-            () = closing.cancelled() => return,
-            () = wanted.notified() => {}
-        }
-        let task = tokio::task::spawn_blocking(move || {
-            file::checkpoint(&mut used);
-            used
-        });
-        match task.await {
-            Ok(used) => connection = Some(used),
-            Err(error) => tracing::error!(%error, "checkpoints have ended"),
-        }
+        JournalError::Unreadable(_) => error,
     }
 }
 
@@ -279,8 +213,8 @@ impl Journal for SqliteJournal {
     }
 
     async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError> {
-        self.read_together(&self.records, purchase, |connection, id| {
-            read::record(connection, *id)
+        self.read_together(&self.records, purchase, |connection, damage, id| {
+            read::record(connection, damage, *id)
         })
         .await
     }
@@ -291,8 +225,10 @@ impl Journal for SqliteJournal {
         key: &str,
     ) -> Result<Option<Record>, JournalError> {
         let (caller, key) = (caller.clone(), key.to_owned());
-        self.read(move |connection| read::record_by_key(connection, caller.as_str(), &key))
-            .await
+        self.read(&self.points, move |connection, damage| {
+            read::record_by_key(connection, damage, caller.as_str(), &key)
+        })
+        .await
     }
 
     async fn purchase_by_reference(
@@ -301,7 +237,7 @@ impl Journal for SqliteJournal {
         reference: &Reference,
     ) -> Result<Option<PurchaseId>, JournalError> {
         let (account, reference) = (account.clone(), reference.canonical());
-        self.read(move |connection| {
+        self.read(&self.points, move |connection, _| {
             read::purchase_by_reference(connection, account.as_str(), &reference)
         })
         .await
@@ -317,8 +253,8 @@ impl Journal for SqliteJournal {
         self.read_together(
             &self.transitions,
             asked,
-            |connection, (purchase, after, limit)| {
-                read::transitions(connection, *purchase, *after, *limit)
+            |connection, damage, (purchase, after, limit)| {
+                read::transitions(connection, damage, *purchase, *after, *limit)
             },
         )
         .await
@@ -331,8 +267,10 @@ impl Journal for SqliteJournal {
         limit: usize,
     ) -> Result<Vec<Purchase>, JournalError> {
         let filter = filter.clone();
-        self.read(move |connection| read::list(connection, &filter, after, limit))
-            .await
+        self.read(&self.lists, move |connection, damage| {
+            read::list(connection, damage, &filter, after, limit)
+        })
+        .await
     }
 
     async fn tail(
@@ -345,8 +283,10 @@ impl Journal for SqliteJournal {
         // shown before observers hear of it.
         let head = self.head();
         let caller = caller.cloned();
-        self.read(move |connection| read::tail(connection, caller.as_ref(), after, head, limit))
-            .await
+        self.read(&self.tails, move |connection, damage| {
+            read::tail(connection, damage, caller.as_ref(), after, head, limit)
+        })
+        .await
     }
 
     async fn open_records(
@@ -354,14 +294,18 @@ impl Journal for SqliteJournal {
         after: Option<PurchaseId>,
         limit: usize,
     ) -> Result<Vec<Record>, JournalError> {
-        self.read(move |connection| read::open_records(connection, after, limit))
-            .await
+        self.read(&self.lists, move |connection, damage| {
+            read::open_records(connection, damage, after, limit)
+        })
+        .await
     }
 
     async fn get(&self, key: &str) -> Result<Option<String>, JournalError> {
         let key = key.to_owned();
-        self.read(move |connection| read::get(connection, &key))
-            .await
+        self.read(&self.points, move |connection, _| {
+            read::get(connection, &key)
+        })
+        .await
     }
 
     async fn retire(
@@ -398,6 +342,14 @@ impl Journal for SqliteJournal {
         Some(self.committer.published().commit_seconds())
     }
 
+    fn figures(&self) -> Figures {
+        Figures {
+            log_bytes: self.log.bytes.load(Ordering::Relaxed),
+            log_is_pinned: self.log.is_pinned.load(Ordering::Relaxed),
+            unreadable_rows: self.damage.times(),
+        }
+    }
+
     fn observe(&self, observer: Observer) {
         self.committer.published().observers.add(observer);
     }
@@ -407,7 +359,9 @@ impl Journal for SqliteJournal {
         self.checkpoints.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        self.readers.close().await;
+        for readers in [&*self.points, &self.tails, &self.lists] {
+            readers.close().await;
+        }
         self.committer.close().await;
     }
 }

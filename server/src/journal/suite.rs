@@ -1,12 +1,14 @@
 //! The behaviours that every journal has: one set, run against each of them.
 //!
-//! What only a file can do stands in `file`; random histories in `model`.
+//! What only a file can do stands in `file`, what a file has to bear in `strain`; random histories in
+//! `model`.
 
 mod file;
 mod guards;
 mod health;
 mod model;
 mod reads;
+mod strain;
 mod values;
 
 use std::{

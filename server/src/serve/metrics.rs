@@ -37,12 +37,16 @@ impl Collector {
     /// All figures as text.
     pub(super) fn text(&self) -> String {
         let rooms = &self.rooms;
+        let figures = rooms.journal.figures();
         let picture = Picture {
             accounts: rooms.accounts.iter().map(|it| self.account(it)).collect(),
             streams: rooms.feed.streams(),
             journal_available: *rooms.journal.available().borrow(),
             transitions: self.transitions.clone(),
             commits: rooms.journal.commit_seconds(),
+            log_bytes: figures.log_bytes,
+            log_is_pinned: figures.log_is_pinned,
+            unreadable_rows: figures.unreadable_rows,
         };
         metrics::render(&picture).unwrap_or_default()
     }

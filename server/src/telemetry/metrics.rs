@@ -97,6 +97,12 @@ pub struct Picture {
     pub transitions: Transitions,
     /// How long commits took, where that is measured.
     pub commits: Option<Histogram>,
+    /// The size of the write-ahead log in use.
+    pub log_bytes: u64,
+    /// Whether a reader keeps the log from being emptied.
+    pub log_is_pinned: bool,
+    /// Rows met that cannot be read.
+    pub unreadable_rows: u64,
 }
 
 type Gauges = Family<AccountLabels, Gauge>;
@@ -121,6 +127,7 @@ pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
         "Whether the last commit worked",
         journal,
     );
+    stored(&mut registry, picture);
     registry.register(
         "transitions",
         "Transitions committed, by the state they led to",
@@ -156,6 +163,22 @@ impl Collector for Lags {
         }
         Ok(())
     }
+}
+
+/// How the store is doing beside its commits.
+fn stored(registry: &mut Registry, picture: &Picture) {
+    let log = Gauge::<i64>::default();
+    log.set(i64::try_from(picture.log_bytes).unwrap_or(i64::MAX));
+    let words = "What is committed and not in the database's file yet";
+    registry.register_with_unit("journal_log", words, Unit::Bytes, log);
+    let pinned = Gauge::<i64>::default();
+    pinned.set(i64::from(picture.log_is_pinned));
+    let words = "Whether a reader of the database keeps its log from being emptied";
+    registry.register("journal_log_pinned", words, pinned);
+    let unreadable = Counter::<u64>::default();
+    unreadable.inc_by(picture.unreadable_rows);
+    let words = "Reads that met a row that cannot be read";
+    registry.register("journal_unreadable_rows", words, unreadable);
 }
 
 fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
@@ -252,6 +275,9 @@ mod tests {
             journal_available: true,
             transitions,
             commits: Some(Histogram::new([0.1])),
+            log_bytes: 4_096,
+            log_is_pinned: true,
+            unreadable_rows: 5,
         };
         let text = render(&picture).unwrap();
         let of = "account=\"shop\",provider=\"masumi\"";
@@ -274,6 +300,9 @@ mod tests {
             "tillwatch_commit_seconds_count 0".to_owned(),
             "tillwatch_streams 9".to_owned(),
             "tillwatch_journal_available 1".to_owned(),
+            "tillwatch_journal_log_bytes 4096".to_owned(),
+            "tillwatch_journal_log_pinned 1".to_owned(),
+            "tillwatch_journal_unreadable_rows_total 5".to_owned(),
             format!(
                 "tillwatch_build_info{{version=\"{}\"}} 1",
                 env!("CARGO_PKG_VERSION")

@@ -34,6 +34,7 @@ impl Batch<'_> {
         let last = rules::last_status(purchase.id, &transitions).map_err(Refusal::Malformed)?;
         let taken = read::record_by_key(
             self.connection,
+            self.damage,
             purchase.caller.as_str(),
             &purchase.idempotency_key,
         )?;
@@ -211,7 +212,7 @@ impl Batch<'_> {
     }
 
     fn stale(&self, id: PurchaseId) -> Result<Refusal> {
-        let record = read::record(self.connection, id)?;
+        let record = read::record(self.connection, self.damage, id)?;
         Ok(Refusal::Guarded(Written::Stale(record.map(Box::new))))
     }
 
@@ -238,7 +239,7 @@ impl Batch<'_> {
             .flatten()
             .any(AttentionReason::is_silence);
         // Only then does the previous status matter, which is dear to read.
-        if is_told && let Some(record) = read::record(self.connection, id)? {
+        if is_told && let Some(record) = read::record(self.connection, self.damage, id)? {
             let previous = &record.purchase.status;
             return Ok(rules::change_time(previous, current.change_time, next));
         }

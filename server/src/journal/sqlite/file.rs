@@ -1,4 +1,4 @@
-//! The file: its lock, its connections and their settings, its checkpoints.
+//! The file: its lock, its connections and their settings.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::{clock::Clock, journal::JournalError};
 
@@ -16,14 +16,10 @@ use super::{read, schema};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Distinct statements of one connection, so that each is prepared once.
 const STATEMENTS_MAX: usize = 64;
-/// Pages of the write-ahead log beyond which commits wait for a checkpoint that empties it (64 MiB):
-/// one beside them never ends where commits never pause.
-const LOG_PAGES_MAX: i64 = 16_384;
 
 /// An open file.
 pub(super) struct Opened {
     pub(super) writer: Connection,
-    pub(super) checkpointer: Connection,
     pub(super) path: PathBuf,
     pub(super) lock: File,
     pub(super) head: u64,
@@ -45,12 +41,9 @@ pub(super) fn open(path: &Path, clock: &Clock) -> Result<Opened, JournalError> {
     configure(&writer)?;
     schema::migrate(&mut writer, clock, applied)?;
     schema::check(&writer)?;
-    let checkpointer = connect(&path).map_err(schema::unusable)?;
-    configure(&checkpointer)?;
     Ok(Opened {
         head: read::head(&writer).map_err(schema::unusable)?,
         epoch: read::epoch(&writer).map_err(schema::unusable)?,
-        checkpointer,
         writer,
         path,
         lock,
@@ -60,36 +53,30 @@ pub(super) fn open(path: &Path, clock: &Clock) -> Result<Opened, JournalError> {
 /// A connection that only reads.
 pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    let connection = opened(path, flags)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
-/// Moves what is committed to the file; what readers or writers still use waits for the next time.
-pub(super) fn checkpoint(connection: &mut Connection) {
-    let moved = run_checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)").and_then(|pages| {
-        if pages > LOG_PAGES_MAX {
-            return run_checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
-        }
-        Ok(pages)
-    });
-    if let Err(error) = moved {
-        // Nothing is lost by it: the log grows until one works.
-        tracing::warn!(%error, "a checkpoint failed");
-    }
-}
-
-fn run_checkpoint(connection: &Connection, sql: &str) -> rusqlite::Result<i64> {
-    connection.query_row(sql, [], |row| row.get(1))
+/// A connection that checkpoints.
+pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(path)?;
+    settings(&connection)?;
+    Ok(connection)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    opened(path, flags)
+}
+
+fn opened(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Else the cache's clearing of bindings makes SQLite prepare a statement anew at each use, since
+    // a plan could depend on what was bound.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 

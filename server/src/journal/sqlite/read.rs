@@ -7,6 +7,7 @@ use rusqlite::{
 };
 use serde::de::DeserializeOwned;
 
+use super::damage::Damage;
 use crate::{
     journal::{Attempt, Committed, Filter, Fingerprints, Position, Record, rules},
     purchase::{
@@ -43,6 +44,33 @@ macro_rules! record_query {
     };
 }
 
+/// A query along the log: CROSS JOIN fixes the order of the loops, never along the purchases.
+macro_rules! tail_query {
+    ($where:literal) => {
+        concat!(
+            "SELECT ",
+            purchase_columns!(),
+            ", t.status, t.position, t.from_state, t.cause FROM transition_log t
+             CROSS JOIN purchase p ON p.id = t.purchase WHERE ",
+            $where,
+            " ORDER BY t.position LIMIT ?3"
+        )
+    };
+}
+
+const RECORD: &str = record_query!("WHERE p.id = ?1 AND p.remnant IS NULL");
+const RECORD_BY_KEY: &str = record_query!("WHERE p.caller = ?1 AND p.key = ?2");
+const OPEN_RECORDS: &str =
+    record_query!("WHERE p.id >= ?1 AND p.finality <> 'FINAL' ORDER BY p.id");
+const BY_REFERENCE: &str = "SELECT id FROM purchase WHERE account = ?1 AND reference = ?2
+     AND reference IS NOT NULL AND remnant IS NULL";
+const TRANSITIONS: &str = "SELECT t.status, a.action, t.from_state, t.cause FROM transition_log t
+     LEFT JOIN buyer_action a ON a.purchase = t.purchase AND a.revision = t.revision
+     WHERE t.purchase = ?1 AND t.revision > ?2 ORDER BY t.revision LIMIT ?3";
+const TEXT: &str = "SELECT value FROM kept_text WHERE key = ?1";
+const TAIL: &str = tail_query!("t.position > ?1 AND t.position <= ?2");
+const TAIL_OF_CALLER: &str = tail_query!("t.caller = ?4 AND t.position > ?1 AND t.position <= ?2");
+
 /// How a purchase is named in a row: big-endian, so that rows are ordered as ids are.
 pub(super) fn id_bytes(id: PurchaseId) -> [u8; 16] {
     id.as_u128().to_be_bytes()
@@ -58,21 +86,26 @@ pub(super) fn integer(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-pub(super) fn record(connection: &Connection, id: PurchaseId) -> Result<Option<Record>> {
+pub(super) fn record(
+    connection: &Connection,
+    damage: &Damage,
+    id: PurchaseId,
+) -> Result<Option<Record>> {
     connection
-        .prepare_cached(record_query!("WHERE p.id = ?1 AND p.remnant IS NULL"))?
-        .query_row([id_bytes(id)], read_record)
+        .prepare_cached(RECORD)?
+        .query_row([id_bytes(id)], |row| damage.of_row(row, read_record))
         .optional()
 }
 
 pub(super) fn record_by_key(
     connection: &Connection,
+    damage: &Damage,
     caller: &str,
     key: &str,
 ) -> Result<Option<Record>> {
     connection
-        .prepare_cached(record_query!("WHERE p.caller = ?1 AND p.key = ?2"))?
-        .query_row([caller, key], read_record)
+        .prepare_cached(RECORD_BY_KEY)?
+        .query_row([caller, key], |row| damage.of_row(row, read_record))
         .optional()
 }
 
@@ -82,16 +115,14 @@ pub(super) fn purchase_by_reference(
     reference: &str,
 ) -> Result<Option<PurchaseId>> {
     connection
-        .prepare_cached(
-            "SELECT id FROM purchase WHERE account = ?1 AND reference = ?2
-             AND reference IS NOT NULL AND remnant IS NULL",
-        )?
+        .prepare_cached(BY_REFERENCE)?
         .query_row([account, reference], |row| row.get(0).map(id_of))
         .optional()
 }
 
 pub(super) fn open_records(
     connection: &Connection,
+    damage: &Damage,
     after: Option<PurchaseId>,
     limit: usize,
 ) -> Result<Vec<Record>> {
@@ -99,81 +130,74 @@ pub(super) fn open_records(
     let Some(from) = after.map_or(Some(0), |id| id.as_u128().checked_add(1)) else {
         return Ok(found);
     };
-    let mut statement = connection.prepare_cached(record_query!(
-        "WHERE p.id >= ?1 AND p.finality <> 'FINAL' ORDER BY p.id LIMIT ?2"
-    ))?;
-    let rows = statement.query_map((from.to_be_bytes(), integer(limit)), read_record)?;
-    for row in rows {
-        found.push(row?);
+    let mut statement = connection.prepare_cached(OPEN_RECORDS)?;
+    let mut rows = statement.query([from.to_be_bytes()])?;
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        found.extend(damage.skips(row, read_record)?);
     }
     Ok(found)
 }
 
 pub(super) fn transitions(
     connection: &Connection,
+    damage: &Damage,
     id: PurchaseId,
     after: Revision,
     limit: usize,
 ) -> Result<Vec<Transition>> {
     connection
-        .prepare_cached(
-            "SELECT t.status, a.action, t.from_state, t.cause FROM transition_log t
-             LEFT JOIN buyer_action a ON a.purchase = t.purchase AND a.revision = t.revision
-             WHERE t.purchase = ?1 AND t.revision > ?2 ORDER BY t.revision LIMIT ?3",
-        )?
+        .prepare_cached(TRANSITIONS)?
         .query_map((id_bytes(id), after.0, integer(limit)), |row| {
-            let mut status: Status = json(row, 0)?;
-            status.buyer_action = optional_json(row, 1)?;
-            Ok(Transition {
-                from_state: optional_word(row, 2, State::from_text)?,
-                status,
-                cause: word(row, 3, Cause::from_text)?,
-            })
+            damage.note(id, read_transition(row))
         })?
         .collect()
 }
 
+fn read_transition(row: &Row<'_>) -> Result<Transition> {
+    let mut status: Status = json(row, 0)?;
+    status.buyer_action = optional_json(row, 1)?;
+    Ok(Transition {
+        from_state: optional_word(row, 2, State::from_text)?,
+        status,
+        cause: word(row, 3, Cause::from_text)?,
+    })
+}
+
 pub(super) fn tail(
     connection: &Connection,
+    damage: &Damage,
     caller: Option<&CallerName>,
     after: Position,
     head: Position,
     limit: usize,
 ) -> Result<(Vec<Arc<Committed>>, Position)> {
-    // CROSS JOIN fixes the order of the loops: along the log, never along the purchases.
     let sql = match caller {
-        Some(_) => concat!(
-            "SELECT ",
-            purchase_columns!(),
-            ", t.status, t.position, t.from_state, t.cause FROM transition_log t
-             CROSS JOIN purchase p ON p.id = t.purchase
-             WHERE t.caller = ?4 AND t.position > ?1 AND t.position <= ?2
-             ORDER BY t.position LIMIT ?3"
-        ),
-        None => concat!(
-            "SELECT ",
-            purchase_columns!(),
-            ", t.status, t.position, t.from_state, t.cause FROM transition_log t
-             CROSS JOIN purchase p ON p.id = t.purchase
-             WHERE t.position > ?1 AND t.position <= ?2 ORDER BY t.position LIMIT ?3"
-        ),
+        Some(_) => TAIL_OF_CALLER,
+        None => TAIL,
     };
     let (from, to, most) = (integer(after.0), integer(head.0), integer(limit));
     let caller = caller.map(CallerName::as_str);
     let mut values: Vec<&dyn ToSql> = vec![&from, &to, &most];
     values.extend(caller.as_ref().map(|caller| caller as &dyn ToSql));
-    let found: Vec<Arc<Committed>> = connection
-        .prepare_cached(sql)?
-        .query_map(values.as_slice(), |row| read_committed(row).map(Arc::new))?
-        .collect::<Result<_>>()?;
-    let last = found.last().map(|committed| committed.position);
-    let is_full = found.len() >= limit;
+    let mut found = Vec::new();
+    let (mut last, mut seen) = (None, 0);
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(values.as_slice())?;
+    while let Some(row) = rows.next()? {
+        seen += 1;
+        last = Some(position(row, 8)?);
+        found.extend(damage.skips(row, read_committed)?.map(Arc::new));
+    }
+    let is_full = seen >= limit;
     let through = rules::searched_through(after, head, last, is_full);
     Ok((found, through))
 }
 
 pub(super) fn list(
     connection: &Connection,
+    damage: &Damage,
     filter: &Filter,
     mut after: Option<(Timestamp, PurchaseId)>,
     limit: usize,
@@ -193,11 +217,13 @@ pub(super) fn list(
             seen += 1;
             let id = id_of(row.get(0)?);
             after = Some((timestamp(row, 6)?, id));
-            let labels: BTreeMap<String, String> = json(row, 5)?;
-            if (filter.labels.iter()).all(|(key, value)| labels.get(key) == Some(value)) {
-                let status = json(row, 7)?;
-                found.push(purchase(row, status)?);
-            }
+            let admitted = damage.skips(row, |row| {
+                let labels: BTreeMap<String, String> = json(row, 5)?;
+                let is_meant =
+                    (filter.labels.iter()).all(|(key, value)| labels.get(key) == Some(value));
+                is_meant.then(|| purchase(row, json(row, 7)?)).transpose()
+            })?;
+            found.extend(admitted.flatten());
             if found.len() == limit {
                 break;
             }
@@ -282,7 +308,7 @@ fn among(
 
 pub(super) fn get(connection: &Connection, key: &str) -> Result<Option<String>> {
     connection
-        .prepare_cached("SELECT value FROM kept_text WHERE key = ?1")?
+        .prepare_cached(TEXT)?
         .query_row([key], |row| row.get(0))
         .optional()
 }
@@ -349,13 +375,17 @@ fn read_record(row: &Row<'_>) -> Result<Record> {
 
 fn read_committed(row: &Row<'_>) -> Result<Committed> {
     let status = json(row, 7)?;
-    let position: i64 = row.get(8)?;
     Ok(Committed {
-        position: Position(u64::try_from(position).map_err(|error| unreadable(8, error))?),
+        position: position(row, 8)?,
         purchase: purchase(row, status)?,
         from_state: optional_word(row, 9, State::from_text)?,
         cause: word(row, 10, Cause::from_text)?,
     })
+}
+
+fn position(row: &Row<'_>, index: usize) -> Result<Position> {
+    let position = u64::try_from(row.get::<_, i64>(index)?);
+    (position.map(Position)).map_err(|error| unreadable(index, error))
 }
 
 fn json<T: DeserializeOwned>(row: &Row<'_>, index: usize) -> Result<T> {
@@ -407,4 +437,56 @@ fn unreadable(
     error: impl std::error::Error + Send + Sync + 'static,
 ) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+    use crate::{clock::Clock, journal::sqlite::file};
+
+    #[test]
+    fn each_statement_is_prepared_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let clock = runtime.block_on(async { Clock::simulated(Timestamp::default(), 1) });
+        let opened = file::open(&path, &clock).unwrap();
+        let reader = file::reader(&path).unwrap();
+        let (id, caller, damage) = (
+            PurchaseId::from_u128(1),
+            CallerName::new("shop"),
+            Damage::default(),
+        );
+        let (from, to) = (Position(0), Position(9));
+        for connection in [&reader, &opened.writer] {
+            for _ in 0..10 {
+                record(connection, &damage, id).unwrap();
+                record_by_key(connection, &damage, "shop", "key").unwrap();
+                purchase_by_reference(connection, "main", "reference").unwrap();
+                open_records(connection, &damage, Some(id), 10).unwrap();
+                transitions(connection, &damage, id, Revision(0), 10).unwrap();
+                tail(connection, &damage, None, from, to, 10).unwrap();
+                tail(connection, &damage, Some(&caller), from, to, 10).unwrap();
+                get(connection, "key").unwrap();
+            }
+            for sql in [
+                RECORD,
+                RECORD_BY_KEY,
+                BY_REFERENCE,
+                OPEN_RECORDS,
+                TRANSITIONS,
+                TAIL,
+                TAIL_OF_CALLER,
+                TEXT,
+            ] {
+                let statement = connection.prepare_cached(sql).unwrap();
+                assert_eq!(statement.get_status(StatementStatus::Run), 10, "{sql}");
+                assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
+            }
+        }
+    }
 }

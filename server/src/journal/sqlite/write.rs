@@ -5,6 +5,7 @@ use std::{fs::File, sync::Arc};
 use rusqlite::{Connection, ErrorCode, Result};
 use tokio::sync::Notify;
 
+use super::damage::{self, Damage};
 use crate::journal::{
     Committed, JournalError, Position, Write, Written,
     committer::{Answer, Change, Group, Store},
@@ -22,6 +23,7 @@ pub(super) struct Writer {
     /// The connection's count of changed rows when a checkpoint was last wanted.
     checkpointed_at: u64,
     checkpoint_wanted: Arc<Notify>,
+    damage: Damage,
     /// Let go after the connection.
     lock: Option<File>,
 }
@@ -29,6 +31,7 @@ pub(super) struct Writer {
 /// One group under way.
 pub(super) struct Batch<'connection> {
     pub(super) connection: &'connection Connection,
+    pub(super) damage: &'connection Damage,
     pub(super) head: u64,
     pub(super) committed: Vec<Arc<Committed>>,
 }
@@ -53,6 +56,7 @@ impl Writer {
         connection: Connection,
         head: u64,
         checkpoint_wanted: Arc<Notify>,
+        damage: Damage,
         lock: File,
     ) -> Self {
         Self {
@@ -60,6 +64,7 @@ impl Writer {
             head,
             checkpointed_at: 0,
             checkpoint_wanted,
+            damage,
             lock: Some(lock),
         }
     }
@@ -75,6 +80,7 @@ impl Store for Writer {
         let changed_before = connection.total_changes();
         let mut batch = Batch {
             connection,
+            damage: &self.damage,
             head: self.head,
             committed: Vec::new(),
         };
@@ -155,8 +161,11 @@ fn roll_back(connection: &Connection) {
     }
 }
 
-/// A failure of the store, without SQL or values.
+/// A failure of the store or of one row, without SQL or values.
 pub(super) fn unavailable(error: rusqlite::Error) -> JournalError {
+    if let Some(column) = damage::column(&error) {
+        return JournalError::Unreadable(column);
+    }
     match error {
         rusqlite::Error::SqliteFailure(code, Some(message)) => {
             JournalError::unavailable(format_args!("{message} ({})", code.extended_code))
@@ -282,7 +291,14 @@ mod tests {
         let path = folder.path().join("journal.db");
         let clock = Clock::simulated(Timestamp::default(), 1);
         let opened = file::open(&path, &clock).unwrap();
-        Writer::new(opened.writer, opened.head, Arc::default(), opened.lock)
+        let damage = Damage::default();
+        Writer::new(
+            opened.writer,
+            opened.head,
+            Arc::default(),
+            damage,
+            opened.lock,
+        )
     }
 
     fn put(key: &str, value: String) -> Change {
