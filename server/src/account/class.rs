@@ -9,7 +9,7 @@ pub enum Class {
     Create,
     /// An adoption's first read: as a create, but for the limit of creates, which it is none of.
     Adopt,
-    /// A look-up of an unclear create.
+    /// A look-up of an unclear create: at most a tenth of the budget.
     LookUp,
     /// A read of one open purchase.
     Poll,

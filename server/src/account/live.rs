@@ -31,7 +31,9 @@ const CREATE_AWAITED: Duration = Duration::from_secs(5);
 /// The longest between two requests that rate headers ask for while something is left: clocks
 /// differ, and a wrong one must not stop polling.
 const STEERED_MAX: Duration = Duration::from_secs(60);
-/// The parts of the budget: of purchases after their end, of callers' wishes, of pages.
+/// The parts of the budget: of look-ups of unclear creates, of purchases after their end, of callers'
+/// wishes, of pages.
+const LOOK_UPS_PART: u32 = 10;
 const AFTER_TERMINAL_PART: u32 = 5;
 const REFRESHES_PART: u32 = 4;
 const SWEEPS_PART: u32 = 2;
@@ -76,6 +78,8 @@ pub(super) struct Live {
     limit: Adaptive,
     /// Creates, which pass both.
     creates: Pace,
+    /// The tenth for look-ups of unclear creates.
+    look_ups: Pace,
     /// The fifth for purchases after their end.
     after_terminal: Pace,
     /// The quarter for callers' wishes.
@@ -131,6 +135,7 @@ impl Live {
             requests: Pace::new(limit),
             limit: Adaptive::new(limit),
             creates: Pace::new(policy.creates_per_minute),
+            look_ups: Pace::share(limit, LOOK_UPS_PART),
             after_terminal: Pace::share(limit, AFTER_TERMINAL_PART),
             refreshes: Pace::share(limit, REFRESHES_PART),
             sweeps: Pace::share(limit, SWEEPS_PART),
@@ -236,6 +241,7 @@ impl Live {
     fn slow(&mut self, now: Timestamp) {
         let limit = self.limit.limit(now);
         self.requests.set_limit(limit, 1);
+        self.look_ups.set_limit(limit, LOOK_UPS_PART);
         self.after_terminal.set_limit(limit, AFTER_TERMINAL_PART);
         self.refreshes.set_limit(limit, REFRESHES_PART);
         self.sweeps.set_limit(limit, SWEEPS_PART);
@@ -282,6 +288,7 @@ impl Live {
             _ if self.create_awaited.is_some_and(|until| now < until) => {
                 requests.max(now.plus(Duration::from_millis(250)))
             }
+            Class::LookUp => requests.max(self.look_ups.earliest(now, 1000)),
             Class::AfterTerminal => requests.max(self.after_terminal.earliest(now, 1000)),
             Class::Refresh => requests.max(self.refreshes.earliest(now, 1000)),
             Class::Sweep => requests.max(self.sweeps.earliest(now, 1000)),
@@ -293,7 +300,7 @@ impl Live {
             {
                 requests.max(now.plus(Duration::from_millis(50)))
             }
-            Class::LookUp | Class::Poll => requests,
+            Class::Poll => requests,
         }
     }
 
@@ -349,10 +356,11 @@ impl Live {
         }
         match class {
             Class::Create => self.creates.take(now),
+            Class::LookUp => self.look_ups.take(now),
             Class::AfterTerminal => self.after_terminal.take(now),
             Class::Refresh => self.refreshes.take(now),
             Class::Sweep => self.sweeps.take(now),
-            Class::Adopt | Class::LookUp | Class::Poll => {}
+            Class::Adopt | Class::Poll => {}
         }
         *(if held {
             &mut self.held

@@ -287,6 +287,19 @@ async fn a_page_that_fails_does_not_stop_single_reads() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn look_ups_of_unclear_creates_take_a_tenth() {
+    let account = open(policy(120), 200, &Arc::default()).await;
+    let start = tokio::time::Instant::now();
+    for _ in 0..24 {
+        forever(&account, Class::LookUp).await;
+    }
+    let (least, most) = (Duration::from_secs(115), Duration::from_secs(135));
+    let took = start.elapsed();
+    assert!(least <= took && took <= most, "{took:?}");
+    assert!(account.try_admit(Class::Poll).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sweep_goes_before_polls_and_leaves_them_half() {
     let account = open(policy(100), 200, &Arc::default()).await;
     let polled = Arc::new(AtomicU32::new(0));

@@ -12,7 +12,7 @@ use crate::{
     lifecycle,
     observation::{Answer, Observation, Trouble},
     provider::Unclear,
-    purchase::{AccountName, Cause, PurchaseId, State, Timestamp},
+    purchase::{AccountName, Cause, PurchaseId, State, Status, Timestamp},
 };
 
 /// Look-ups of one account under way at once, those that wait for its budget included: fewer than
@@ -22,6 +22,24 @@ const LOOKING_MAX: usize = 8;
 const LOOK_UP_ADMISSION: Duration = Duration::from_secs(30);
 /// When something that another purchase tracks is looked at again.
 const TAKEN_AGAIN: Duration = Duration::from_secs(3_600);
+
+/// The part of its age after which an unclear create is looked up again: what was not found for long
+/// is found less and less often.
+const AGE_PART: u32 = 10;
+/// The longest between two look-ups until the create is stale, and afterwards.
+const EVERY_MAX: Duration = Duration::from_secs(3_600);
+const STALE_EVERY: Duration = Duration::from_secs(86_400);
+
+/// How long after a look-up of a create that has been unclear for `age` the next one is made: as a
+/// purchase is polled at first, then minutes, hours and, once it is stale, a day.
+fn every(account: &Account, status: &Status, age: Duration) -> Duration {
+    let own = account.provider.stale_after(status);
+    if age >= account.policy.stale_after.unwrap_or(own) {
+        return STALE_EVERY;
+    }
+    let first = account.policy.schedule.every(age);
+    first.max((age / AGE_PART).min(EVERY_MAX))
+}
 
 /// Why a look-up that a caller wished for has told nothing.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -52,7 +70,8 @@ impl Inner {
         if age >= account.policy.give_up_after {
             return Ok(None);
         }
-        let every = self.clock.jittered(account.policy.schedule.every(age), 100);
+        let every = every(account, &record.purchase.status, age);
+        let every = self.clock.jittered(every, 100);
         let deadline = now.plus(LOOK_UP_ADMISSION);
         let admission = match account.admit(Class::LookUp, deadline).await {
             Ok(admission) => admission,

@@ -52,10 +52,10 @@ fn inabit_rows(rows: &[Value]) -> Reply {
 #[tokio::test(start_paused = true)]
 async fn c3_masumi_is_looked_up_until_it_is_there_and_a_404_proves_nothing() {
     let world = lost("masumi").await;
-    world.pass(seconds(3_600)).await;
+    world.pass(seconds(120)).await;
     assert_eq!(world.history().await, ["PENDING", UNKNOWN]);
     let asked = world.wire.reads();
-    assert!((200..=300).contains(&asked), "every 15 s: {asked}");
+    assert!((7..=11).contains(&asked), "every 15 s: {asked}");
     let (_, request) = world.wire.reads.lock().unwrap()[0].clone();
     let body = String::from_utf8(request.body.unwrap().to_vec()).unwrap();
     assert!(body.contains(orders::IDENTIFIER), "{body}");
@@ -67,6 +67,33 @@ async fn c3_masumi_is_looked_up_until_it_is_there_and_a_404_proves_nothing() {
     world.pass(seconds(3_600)).await;
     assert_eq!(world.wire.reads(), asked, "it is looked up no more");
     assert_eq!(world.wire.creates(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_look_ups_back_off_with_age_and_a_caller_who_asks_is_answered_at_once() {
+    const DAY: u64 = 86_400;
+    let world = lost("masumi").await;
+    // Between these ages, so many look-ups: 15 s, a tenth of the age, an hour, a day.
+    let table = [
+        (150, 8..=12),
+        (3_600, 25..=45),
+        (36_000, 18..=32),
+        (7 * DAY, 150..=180),
+        (17 * DAY, 9..=12),
+    ];
+    let mut age = 0;
+    for (until, expected) in table {
+        let before = world.wire.reads();
+        world.pass(seconds(until - age)).await;
+        age = until;
+        let asked = world.wire.reads() - before;
+        assert!(expected.contains(&asked), "until {until} s: {asked}");
+    }
+    let (id, before) = (world.record().await.purchase.id, world.wire.reads());
+    world.wire.answer_reads([masumi_success(orders::HASH)]);
+    world.intake.look_up(id).await.unwrap();
+    assert_eq!(world.wire.reads(), before + 1);
+    assert_eq!(words(&world.status().await), "CREATED");
 }
 
 #[tokio::test(start_paused = true)]
