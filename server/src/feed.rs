@@ -7,6 +7,7 @@
 
 mod channel;
 mod purchases;
+mod wait;
 mod watch;
 mod wheel;
 
@@ -19,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, task::AtomicWaker};
+use futures_util::task::AtomicWaker;
 use slab::Slab;
 use tokio::time::Instant;
 
@@ -191,8 +192,8 @@ impl Feed {
         WatchAll::open(&self.0, filter, after, pace)
     }
 
-    /// Waits until a purchase has a revision after `after`, or until `deadline`. Returns whether it
-    /// has.
+    /// Waits until a purchase has a revision after `after`, until `deadline`, or until streams are
+    /// ended ([`Feed::ending`]), whatever comes first. Returns whether it has such a revision.
     ///
     /// # Cancel safety
     /// Has no effect.
@@ -202,29 +203,7 @@ impl Feed {
         after: Revision,
         deadline: Instant,
     ) -> Result<bool, JournalError> {
-        let pace = Pace {
-            heartbeat: Duration::from_secs(86_400),
-            ends_at: None,
-        };
-        let waited = async {
-            let opened = self
-                .watch(purchase, Some(after), Until::Final, pace)
-                .await?;
-            let Some((record, mut watch)) = opened else {
-                return Ok(false);
-            };
-            if record.purchase.status.revision > after {
-                return Ok(true);
-            }
-            while let Some(event) = watch.next().await {
-                match event {
-                    Ok(Event::Transition(_) | Event::Snapshot(_)) => return Ok(true),
-                    Ok(Event::Heartbeat { .. }) => {}
-                    Err(_) => return Ok(false),
-                }
-            }
-            Ok(false)
-        };
+        let waited = wait::past(&self.0, purchase, after);
         match tokio::time::timeout_at(deadline, waited).await {
             Ok(result) => result,
             Err(_) => Ok(false),

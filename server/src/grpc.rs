@@ -127,6 +127,14 @@ impl Service {
         })
     }
 
+    /// Callers that a drain sends away come back one by one.
+    fn spread(&self, failure: Failure) -> Failure {
+        match failure.reason() {
+            Reason::Draining => failure.after(stream::return_spread(&self.rooms.clock)),
+            _ => failure,
+        }
+    }
+
     fn view(&self, caller: &Caller) -> View {
         let shows_caller = caller.may(Scope::Operate);
         View {
@@ -306,7 +314,8 @@ impl Service {
                 return Err(Failure::invalid(violations));
             }
         }
-        let created = self.rooms.intake.create(new).await?;
+        let created = self.rooms.intake.create(new).await;
+        let created = created.map_err(|error| self.spread(error.into()))?;
         Ok(message::CreatePurchaseResponse {
             purchase: Some(convert::purchase(
                 &created.purchase,
@@ -345,10 +354,13 @@ impl Service {
             let until = Instant::now() + max_wait;
             // One that waits costs what a stream costs.
             let _permit = self.limits.open(call.caller.name())?;
-            self.rooms
-                .feed
-                .wait_past(id, Revision(after), until)
-                .await?;
+            let feed = &self.rooms.feed;
+            if !feed.wait_past(id, Revision(after), until).await?
+                && let Some(end) = feed.ending()
+            {
+                let spread = stream::return_spread(&self.rooms.clock);
+                return Err(Failure::of_end(end, spread));
+            }
             record = self.record(&call.caller, id).await?;
         }
         Ok(message::GetStatusResponse {
@@ -375,7 +387,8 @@ impl Service {
                 LookUpError::Draining => RefreshError::Draining,
             }),
         };
-        refreshed.map_err(|error| Failure::of_refresh(error, id, self.rooms.clock.now()))?;
+        refreshed
+            .map_err(|error| self.spread(Failure::of_refresh(error, id, self.rooms.clock.now())))?;
         let record = self.record(&call.caller, id).await?;
         Ok(message::RefreshStatusResponse {
             purchase: Some(convert::purchase(&record.purchase, self.view(&call.caller))),
@@ -553,7 +566,7 @@ impl PurchaseService for Service {
         &self,
         request: Request<message::ListAccountsRequest>,
     ) -> Result<Response<message::ListAccountsResponse>, Status> {
-        let call = self.call(&request, &[Scope::Read])?;
+        let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
         let accounts = self.rooms.accounts.iter();
         let usable = accounts.filter(|account| call.caller.may_use(&account.name));
         let accounts = usable

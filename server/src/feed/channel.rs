@@ -50,6 +50,9 @@ pub(super) enum Next {
     InJournal,
     /// Nothing; the newest status has this finality.
     CaughtUp(Finality),
+    /// Nothing, and the watcher has seen more than this channel has been told: a reader of the
+    /// journal can be ahead of the observers. What it has sent last is the newest.
+    Ahead,
 }
 
 impl Channels {
@@ -167,9 +170,17 @@ impl Channel {
         }
     }
 
+    /// The newest revision that is known here.
+    pub(super) fn head(&self) -> Revision {
+        lock(&self.0).head
+    }
+
     pub(super) fn after(&self, cursor: Revision) -> Next {
         let state = lock(&self.0);
-        if cursor >= state.head {
+        if cursor > state.head {
+            return Next::Ahead;
+        }
+        if cursor == state.head {
             return Next::CaughtUp(state.finality.unwrap_or(Finality::Open));
         }
         let wanted = cursor.next();

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::StreamExt as _;
+
 use super::*;
 use crate::{
     journal::{AttemptChange, Filter, Fingerprints, Write, Written, memory::MemoryJournal},
@@ -338,6 +340,61 @@ async fn s6_streams_outlive_the_journal_by_a_minute() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut again = world.watch(id, Some(1), Until::Final).await;
     assert_eq!(words(&mut again, 1).await, ["~1"], "work resumes by itself");
+}
+
+/// What a stream has read of the journal can be newer than what its channel has been told.
+#[tokio::test(start_paused = true)]
+async fn s6_a_stream_that_is_ahead_of_the_word_does_not_end_with_an_open_status() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    world.append(id, State::Completed, Finality::Terminal).await;
+    let mut resumes = world.watch(id, Some(0), Until::Terminal).await;
+    // Another opening of the store tells its own observers, and these never.
+    let writer = World::over(world.journal.reopened());
+    writer.append(id, State::Disputed, Finality::Open).await;
+    assert_eq!(words(&mut resumes, 4).await, ["1", "2", "3", "~3"]);
+    writer.append(id, State::Refunded, Finality::Terminal).await;
+    let mut resumes = world.watch(id, Some(2), Until::Terminal).await;
+    assert_eq!(words(&mut resumes, 3).await, ["3", "4", "end"]);
+}
+
+/// A wait is nowhere but in its purchase's channel, and there only for as long as it lasts.
+#[tokio::test(start_paused = true)]
+async fn a_wait_leaves_nothing_behind_however_it_ends() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    for _ in 0..100 {
+        let soon = Instant::now() + Duration::from_millis(3);
+        assert!(!world.feed.wait_past(id, Revision(1), soon).await.unwrap());
+    }
+    let given_up = world
+        .feed
+        .wait_past(id, Revision(1), Instant::now() + HEARTBEAT);
+    tokio::time::timeout(Duration::from_millis(1), given_up)
+        .await
+        .unwrap_err();
+    assert_eq!(world.feed.0.wheel.entries(), 0);
+    assert_eq!((world.feed.watchers(id), world.feed.streams()), (0, 0));
+}
+
+/// The contract: until the revision is greater, or the time has passed. No end shortens that.
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_what_follows_a_final_status_lasts_its_whole_time() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    world.append(id, State::Completed, Finality::Final).await;
+    let began = Instant::now();
+    let until = began + Duration::from_secs(5);
+    for after in [2, 100] {
+        assert!(
+            !world
+                .feed
+                .wait_past(id, Revision(after), until)
+                .await
+                .unwrap()
+        );
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -81,6 +81,8 @@ pub struct Watch {
     wake: Arc<Wake>,
     /// The last revision that was sent.
     cursor: Revision,
+    /// Its finality, where this stream has sent it.
+    sent: Finality,
     /// Sent before anything else.
     snapshot: Option<Box<Status>>,
     /// Read from the journal and not sent yet.
@@ -128,6 +130,7 @@ impl Watch {
             place,
             wake,
             cursor: cursor.unwrap_or_default(),
+            sent: Finality::Open,
             snapshot: None,
             read: VecDeque::new(),
             reading: None,
@@ -144,6 +147,7 @@ impl Watch {
         watch.channel.learn(&record);
         if cursor.is_none() {
             watch.cursor = record.purchase.status.revision;
+            watch.sent = record.purchase.status.finality;
             watch.snapshot = Some(Box::new(record.purchase.status.as_ref().clone()));
         }
         Ok(Some((record, watch)))
@@ -174,6 +178,7 @@ impl Watch {
             match self.channel.after(self.cursor) {
                 Next::Here(transition) => return Poll::Ready(Found::Next(transition)),
                 Next::CaughtUp(finality) => return Poll::Ready(Found::CaughtUp(finality)),
+                Next::Ahead => return Poll::Ready(Found::CaughtUp(self.sent)),
                 Next::InJournal => {
                     let (journal, purchase) = (Arc::clone(&self.inner.journal), self.purchase);
                     let cursor = self.cursor;
@@ -238,6 +243,7 @@ impl Stream for Watch {
         let newest = match this.advance(context) {
             Poll::Ready(Found::Next(transition)) if end != Some(End::JournalLost) => {
                 this.cursor = transition.status.revision;
+                this.sent = transition.status.finality;
                 this.quiet_since = Instant::now();
                 return Poll::Ready(Some(Ok(Event::Transition(transition))));
             }

@@ -50,6 +50,12 @@ impl Wheel {
         now.saturating_duration_since(self.start).as_secs()
     }
 
+    /// How many entries there are, dead ones included.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        lock(&self.slots).values().map(Vec::len).sum()
+    }
+
     /// Wakes all whose time has passed.
     pub(super) fn tick(&self, now: Instant) {
         let passed = self.passed(now);

@@ -199,7 +199,9 @@ impl Failure {
         }
     }
 
-    fn after(mut self, retry_after: Duration) -> Self {
+    /// With another time after which to try again.
+    #[must_use]
+    pub fn after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self
     }

@@ -21,6 +21,11 @@ use crate::{clock::Clock, feed::End, purchase::CallerName};
 /// The time over which callers whose streams were ended are asked to come back.
 const RETURN_SPREAD: Duration = Duration::from_secs(5);
 
+/// One caller's share of the time over which those come back whose waiting was ended.
+pub(super) fn return_spread(clock: &Clock) -> Duration {
+    Duration::from_millis(100) + clock.up_to(RETURN_SPREAD)
+}
+
 /// How many streams are open.
 #[derive(Debug, Clone)]
 pub(super) struct StreamLimits(Arc<Open>);
@@ -164,10 +169,7 @@ where
                 this.ended = true;
                 return Poll::Ready(None);
             }
-            Ok(Poll::Ready(Some(Err(end)))) => Failure::of_end(
-                end,
-                Duration::from_millis(100) + this.clock.up_to(RETURN_SPREAD),
-            ),
+            Ok(Poll::Ready(Some(Err(end)))) => Failure::of_end(end, return_spread(&this.clock)),
             Err(_) => {
                 tracing::error!("a stream panicked");
                 Failure::new(

@@ -92,11 +92,19 @@ pub fn max_wait(wait: Option<&prost_types::Duration>) -> Result<Duration, Violat
     let Some(wait) = wait else {
         return Ok(Duration::ZERO);
     };
-    let wait = Duration::try_from(*wait).map_err(|_| rule())?;
+    let wait = span(*wait).ok_or_else(rule)?;
     if wait > WAIT_MAX {
         return Err(rule());
     }
     Ok(wait)
+}
+
+/// A span that is not negative. Its parts have one sign and less than a second of nanoseconds, as
+/// `google.protobuf.Duration` says; a conversion would quietly mend others.
+fn span(duration: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(duration.seconds).ok()?;
+    let nanos = u32::try_from(duration.nanos).ok()?;
+    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
 }
 
 /// The interval of a stream's heartbeats.
@@ -106,7 +114,7 @@ pub fn heartbeat(interval: Option<&prost_types::Duration>) -> Result<Duration, V
     let Some(interval) = interval else {
         return Ok(usual);
     };
-    let interval = Duration::try_from(*interval).map_err(|_| rule())?;
+    let interval = span(*interval).ok_or_else(rule)?;
     if interval < least || interval > most {
         return Err(rule());
     }
@@ -274,6 +282,14 @@ mod tests {
         assert!(!beat(4, 999_999_999) && !beat(120, 1) && !beat(-5, 0) && !beat(0, 0));
         let wait = |seconds| max_wait(duration(seconds, 0).as_ref()).is_ok();
         assert!(wait(0) && wait(60) && !wait(61) && !wait(-1));
+        for (seconds, nanos) in [(1, -1), (-1, 1), (0, -1), (6, 1_000_000_000), (6, i32::MIN)] {
+            assert!(
+                max_wait(duration(seconds, nanos).as_ref()).is_err(),
+                "{seconds} {nanos}"
+            );
+            assert!(!beat(seconds, nanos), "{seconds} {nanos}");
+        }
+        assert!(max_wait(duration(i64::MAX, 999_999_999).as_ref()).is_err());
         assert_eq!(page_size(0), Ok(100));
         assert_eq!(page_size(1000), Ok(1000));
         assert!(page_size(1001).is_err() && page_size(-1).is_err());
