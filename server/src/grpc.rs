@@ -5,6 +5,7 @@ mod deadline;
 pub mod error;
 #[doc(hidden)]
 pub mod fuzz;
+mod lists;
 mod purchases;
 mod stream;
 pub mod token;
@@ -33,6 +34,7 @@ use convert::View;
 use deadline::Deadline;
 pub use deadline::{DeadlineLayer, WithDeadline};
 use error::{Failure, Reason};
+use lists::Lists;
 use stream::StreamLimits;
 
 /// The longest request, in bytes; a longer one is answered by the transport.
@@ -57,13 +59,15 @@ pub struct Rooms {
     pub clock: Clock,
 }
 
-/// What streams may cost.
+/// What streams and lists may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Open streams.
     pub streams: u32,
     /// Open streams of one caller.
     pub streams_per_caller: u32,
+    /// Lists of one caller at once.
+    pub lists_per_caller: u32,
     /// The age at which a stream is ended, jittered; `None` for never.
     pub stream_age: Option<Duration>,
 }
@@ -72,6 +76,7 @@ pub struct Limits {
 pub struct Service {
     rooms: Rooms,
     limits: StreamLimits,
+    lists: Lists,
     stream_age: Option<Duration>,
 }
 
@@ -92,10 +97,12 @@ impl Service {
     /// A service over these rooms.
     pub fn new(rooms: Rooms, limits: Limits) -> Self {
         let stream_age = limits.stream_age;
+        let lists = Lists::new(limits.lists_per_caller);
         let limits = StreamLimits::new(limits.streams, limits.streams_per_caller);
         Self {
             rooms,
             limits,
+            lists,
             stream_age,
         }
     }

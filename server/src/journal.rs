@@ -212,6 +212,21 @@ impl Filter {
     }
 }
 
+/// A place in the order of lists: newest first, by create time, then by id.
+pub type Place = (Timestamp, PurchaseId);
+
+/// Purchases that one page of a list looks at; it may be short, or empty, and go on.
+pub(crate) const LOOKED_AT_MAX: usize = 10_000;
+
+/// A page of a list.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Listed {
+    /// What the filter admits of what was looked at, newest first, without buyer actions.
+    pub purchases: Vec<Purchase>,
+    /// The last that was looked at, after which to go on; `None` at the end.
+    pub next: Option<Place>,
+}
+
 /// Why the store could not be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
@@ -300,13 +315,14 @@ pub trait Journal: fmt::Debug + Send + Sync {
     ) -> Result<Vec<Transition>, JournalError>;
 
     /// Purchases that a filter admits, newest first (by create time, then id), strictly after
-    /// `after` in that order; at most `limit`, without buyer actions.
+    /// `after` in that order; at most `limit`, and fewer where so many were looked at that others
+    /// should have a turn. Ends soon after its future is dropped.
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<(Timestamp, PurchaseId)>,
+        after: Option<Place>,
         limit: usize,
-    ) -> Result<Vec<Purchase>, JournalError>;
+    ) -> Result<Listed, JournalError>;
 
     /// Committed transitions after a position, in order, of one caller (or all), at most `limit`,
     /// without buyer actions; each with the status of that step. Returns the position that was

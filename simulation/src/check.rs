@@ -29,7 +29,9 @@ const LIMITS: [(&str, usize); 3] = [("masumi", 600), ("inabit", 120), ("devdraft
 /// Checks a run that is over.
 pub async fn run(world: &World, fed: &BTreeMap<String, Vec<u32>>, acknowledged: &[Acknowledged]) {
     let listed = world.journal.list(&Filter::default(), None, 10_000).await;
-    let purchases = listed.unwrap();
+    let listed = listed.unwrap();
+    assert_eq!(listed.next, None, "more purchases than a page looks at");
+    let purchases = listed.purchases;
     for purchase in &purchases {
         let transitions = world
             .journal

@@ -14,12 +14,10 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tillwatch_server::{
     account::{Arrivals, BudgetStore},
     journal::{
-        Committed, Filter, Journal, JournalError, Observer, Position, Record, Write, Written,
-        memory::MemoryJournal,
+        Committed, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, Write,
+        Written, memory::MemoryJournal,
     },
-    purchase::{
-        AccountName, CallerName, Purchase, PurchaseId, Reference, Revision, Timestamp, Transition,
-    },
+    purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Timestamp, Transition},
 };
 use tokio::sync::watch;
 
@@ -126,9 +124,9 @@ impl Journal for Mortal {
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<(Timestamp, PurchaseId)>,
+        after: Option<Place>,
         limit: usize,
-    ) -> Result<Vec<Purchase>, JournalError> {
+    ) -> Result<Listed, JournalError> {
         self.pass(2).await;
         self.inner.list(filter, after, limit).await
     }

@@ -156,6 +156,8 @@ pub struct Limits {
     pub streams_per_caller: u32,
     /// Connections.
     pub connections: u32,
+    /// Lists of one caller at once.
+    pub lists_per_caller: u32,
 }
 
 pub(super) fn limits(mut section: Section<'_>) -> Limits {
@@ -164,6 +166,7 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
         streams: section.count("streams", 1..=MOST, 200_000),
         streams_per_caller: section.count("streams_per_caller", 1..=MOST, 100_000),
         connections: section.count("connections", 1..=MOST, 20_000),
+        lists_per_caller: section.count("lists_per_caller", 1..=MOST, 4),
     };
     section.finish();
     limits

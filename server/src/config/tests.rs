@@ -94,6 +94,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.limits.streams, 200_000);
     assert_eq!(config.limits.streams_per_caller, 100_000);
     assert_eq!(config.limits.connections, 20_000);
+    assert_eq!(config.limits.lists_per_caller, 4);
     assert_eq!(config.telemetry.log, "info");
     assert_eq!(config.telemetry.log_format, LogFormat::Text);
     assert!(config.accounts.is_empty() && config.warnings().is_empty());
@@ -135,6 +136,7 @@ fingerprint_key_file = "/run/keys"
 streams = 3
 streams_per_caller = 2
 connections = 1
+lists_per_caller = 1
 [telemetry]
 log = "warn,tillwatch_server=debug"
 log_format = "json"
@@ -153,6 +155,7 @@ otlp_endpoint = ""
         PathBuf::from("/var/lib/tillwatch.db")
     );
     assert_eq!(config.limits.connections, 1);
+    assert_eq!(config.limits.lists_per_caller, 1);
     assert_eq!(config.telemetry.log_format, LogFormat::Json);
     let account = &config.accounts[0];
     assert_eq!(account.name, AccountName::new("masumi-main"));

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     feed::{Event, FeedEvent, Pace},
     identity::{Caller, Scope},
-    journal::{Filter, Position},
+    journal::{Filter, Listed, Position},
     provider::Violation,
     purchase::{Purchase, Revision},
 };
@@ -159,24 +159,24 @@ impl Service {
                 page.position(),
             )
         };
-        let purchases = match Self::narrowed(&call.caller, filter.clone()) {
-            Some(narrowed) => journal.list(&narrowed, after, size + 1).await?,
-            None => Vec::new(),
+        let _turn = self.lists.begin(call.caller.name())?;
+        let listed = match Self::narrowed(&call.caller, filter.clone()) {
+            Some(narrowed) => journal.list(&narrowed, after, size).await?,
+            None => Listed::default(),
         };
         let view = View {
             shows_actions: false,
             ..self.view(&call.caller)
         };
-        let messages = page(&purchases, size, view);
-        let is_last = messages.len() == purchases.len();
-        let shown = purchases.get(..messages.len()).unwrap_or_default();
-        let next_page_token = match shown.last() {
-            Some(last) if !is_last => {
-                let page = Page::after((last.create_time, last.id), position, &filter);
-                token::page(binding, &page)
-            }
-            _ => String::new(),
+        let messages = page(&listed.purchases, view);
+        let shown = listed.purchases.get(..messages.len()).unwrap_or_default();
+        let next = match shown.last() {
+            Some(last) if shown.len() < listed.purchases.len() => Some((last.create_time, last.id)),
+            _ => listed.next,
         };
+        let next_page_token = next.map_or_else(String::new, |next| {
+            token::page(binding, &Page::after(next, position, &filter))
+        });
         Ok(message::ListPurchasesResponse {
             purchases: messages,
             next_page_token,
@@ -276,8 +276,8 @@ impl Service {
     }
 }
 
-/// The messages of a page: at most `size`, and no more than fit; one at least.
-fn page(purchases: &[Purchase], size: usize, view: View) -> Vec<message::Purchase> {
+/// The messages of a page: no more than fit; one at least, where there is one.
+fn page(purchases: &[Purchase], view: View) -> Vec<message::Purchase> {
     let mut bytes = 0;
     let fits = |one: &message::Purchase| {
         let is_first = bytes == 0;
@@ -285,7 +285,7 @@ fn page(purchases: &[Purchase], size: usize, view: View) -> Vec<message::Purchas
         is_first || bytes <= PAGE_BYTES_MAX
     };
     let messages = purchases.iter().map(|one| convert::purchase(one, view));
-    messages.take(size).take_while(fits).collect()
+    messages.take_while(fits).collect()
 }
 
 #[cfg(test)]
@@ -315,12 +315,11 @@ mod tests {
             shows_actions: false,
             now: Timestamp::default(),
         };
-        let count = |bytes, size| page(&vec![of(bytes); 1_001], size, view).len();
-        assert_eq!(count(10, 1_000), 1_000);
-        assert_eq!(count(10, 7), 7);
-        let cut = count(9_000, 1_000);
+        let count = |bytes| page(&vec![of(bytes); 1_000], view).len();
+        assert_eq!(count(10), 1_000);
+        let cut = count(9_000);
         assert!((330..350).contains(&cut), "{cut}");
-        assert_eq!(count(PAGE_BYTES_MAX + 1, 1_000), 1, "a page is never empty");
+        assert_eq!(count(PAGE_BYTES_MAX + 1), 1, "one fits always");
     }
 
     #[test]

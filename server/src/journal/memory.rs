@@ -17,11 +17,12 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::purchase::{
-    AccountName, CallerName, Purchase, PurchaseId, Reference, Revision, Timestamp, Transition,
+    AccountName, CallerName, PurchaseId, Reference, Revision, Timestamp, Transition,
 };
 
 use super::{
-    Committed, Filter, Journal, JournalError, Observer, Position, Record, Write, Written,
+    Committed, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, Write,
+    Written,
     committer::{Observers, Retirement},
 };
 use state::State;
@@ -174,9 +175,9 @@ impl Journal for MemoryJournal {
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<(Timestamp, PurchaseId)>,
+        after: Option<Place>,
         limit: usize,
-    ) -> Result<Vec<Purchase>, JournalError> {
+    ) -> Result<Listed, JournalError> {
         self.read(|state| state.list(filter, after, limit))
     }
 

@@ -8,6 +8,7 @@ mod change;
 mod checkpoint;
 mod damage;
 mod file;
+mod list;
 mod read;
 mod readers;
 mod schema;
@@ -31,13 +32,12 @@ use tokio_util::{
 
 use crate::{
     clock::Clock,
-    purchase::{
-        AccountName, CallerName, Purchase, PurchaseId, Reference, Revision, Timestamp, Transition,
-    },
+    purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Timestamp, Transition},
 };
 
 use super::{
-    Figures, Filter, Journal, JournalError, Observer, Position, Record, Write, Written,
+    Figures, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, Write,
+    Written,
     committer::{Committer, Published, Retirement},
 };
 use batch::{Asked, Batch};
@@ -263,12 +263,16 @@ impl Journal for SqliteJournal {
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<(Timestamp, PurchaseId)>,
+        after: Option<Place>,
         limit: usize,
-    ) -> Result<Vec<Purchase>, JournalError> {
+    ) -> Result<Listed, JournalError> {
         let filter = filter.clone();
+        // Dropped with this future, which is dropped when its caller has gone away.
+        let gone = CancellationToken::new();
+        let _on_drop = gone.clone().drop_guard();
         self.read(&self.lists, move |connection, damage| {
-            read::list(connection, damage, &filter, after, limit)
+            let is_wanted = || !gone.is_cancelled();
+            list::list(connection, damage, &filter, after, limit, is_wanted)
         })
         .await
     }
@@ -371,9 +375,9 @@ impl Journal for SqliteJournal {
 pub(super) fn list_plan(
     connection: &Connection,
     filter: &Filter,
-    after: Option<(Timestamp, PurchaseId)>,
+    after: Option<Place>,
 ) -> Vec<String> {
-    let (sql, values) = read::list_query(filter, after, 10);
+    let list::Query { sql, values } = list::Query::new(filter, after);
     let mut statement = connection
         .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
         .unwrap();

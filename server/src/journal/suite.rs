@@ -108,6 +108,7 @@ behaviours! {
     reads::a_list_is_filtered_as_the_filter_says,
     reads::pages_neither_skip_nor_repeat_while_others_insert,
     reads::labels_are_searched_to_the_end,
+    reads::a_page_looks_at_a_bounded_number_and_says_where_to_go_on,
     reads::open_records_are_read_in_pages_without_finals,
     reads::a_final_purchase_becomes_a_remnant,
     reads::a_remnant_keeps_its_key_and_frees_its_reference,

@@ -122,6 +122,7 @@ impl Front {
             limits: grpc::Limits {
                 streams: config.limits.streams,
                 streams_per_caller: config.limits.streams_per_caller,
+                lists_per_caller: config.limits.lists_per_caller,
                 stream_age: config.listen.stream_age,
             },
             retention: config.store.retention,

@@ -124,6 +124,7 @@ mod tests {
             limits: crate::grpc::Limits {
                 streams: 1,
                 streams_per_caller: 1,
+                lists_per_caller: 1,
                 stream_age: None,
             },
             retention: Duration::from_secs(60),

@@ -7,12 +7,11 @@ use std::{
 
 use crate::{
     journal::{
-        AttemptChange, Committed, FLOOR_KEY, Filter, JournalError, Position, Record, Write,
-        Written, committer::Retirement, rules,
+        AttemptChange, Committed, FLOOR_KEY, Filter, JournalError, LOOKED_AT_MAX, Listed, Place,
+        Position, Record, Write, Written, committer::Retirement, rules,
     },
     purchase::{
-        AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, Timestamp,
-        Transition,
+        AccountName, CallerName, Finality, PurchaseId, Reference, Revision, Timestamp, Transition,
     },
 };
 
@@ -261,22 +260,26 @@ impl State {
             .collect()
     }
 
-    pub(super) fn list(
-        &self,
-        filter: &Filter,
-        after: Option<(Timestamp, PurchaseId)>,
-        limit: usize,
-    ) -> Vec<Purchase> {
-        (self.by_time.iter().rev())
-            .filter(|place| after.is_none_or(|after| **place < after))
-            .filter_map(|(_, id)| self.purchases.get(id))
-            .map(|kept| &kept.record.purchase)
-            .filter(|purchase| filter.admits(purchase))
-            .take(limit)
-            .map(|purchase| {
-                rules::with_status(purchase, rules::without_buyer_action(&purchase.status))
-            })
-            .collect()
+    pub(super) fn list(&self, filter: &Filter, mut after: Option<Place>, limit: usize) -> Listed {
+        let mut listed = Listed::default();
+        let from = after;
+        let mut places =
+            (self.by_time.iter().rev()).filter(|place| from.is_none_or(|from| **place < from));
+        for place in places.by_ref().take(LOOKED_AT_MAX) {
+            let kept = self.purchases.get(&place.1);
+            let purchase = kept.map(|kept| &kept.record.purchase);
+            if let Some(purchase) = purchase.filter(|purchase| filter.admits(purchase)) {
+                if listed.purchases.len() >= limit {
+                    listed.next = after;
+                    return listed;
+                }
+                let status = rules::without_buyer_action(&purchase.status);
+                listed.purchases.push(rules::with_status(purchase, status));
+            }
+            after = Some(*place);
+        }
+        listed.next = places.next().and(after);
+        listed
     }
 
     pub(super) fn tail(

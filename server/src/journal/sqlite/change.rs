@@ -107,6 +107,14 @@ impl Batch<'_> {
                 record.first_send_time.map(Timestamp::as_millis),
                 record.resolution_note,
             ])?;
+        let mut label = self.connection.prepare_cached(
+            "INSERT INTO purchase_label (caller, key, value, create_time, purchase)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        let (caller, create_time) = (purchase.caller.as_str(), purchase.create_time.as_millis());
+        for (key, value) in &*purchase.labels {
+            label.execute((caller, key, value, create_time, id_bytes(purchase.id)))?;
+        }
         Ok(())
     }
 
@@ -328,6 +336,12 @@ impl Batch<'_> {
                 "UPDATE purchase SET remnant = (SELECT t.status FROM transition_log t
                      WHERE t.purchase = purchase.id AND t.revision = purchase.revision)
                  WHERE id = ?1",
+                *id,
+            )?;
+            self.execute_for(
+                "DELETE FROM purchase_label WHERE (caller, key, value, create_time, purchase) IN (
+                     SELECT p.caller, label.key, label.value, p.create_time, p.id
+                     FROM purchase p, json_each(p.labels) label WHERE p.id = ?1)",
                 *id,
             )?;
             self.execute_for("DELETE FROM buyer_action WHERE purchase = ?1", *id)?;

@@ -1,24 +1,18 @@
 //! Rows to values, and every query that answers a read.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use rusqlite::{
-    Connection, OptionalExtension as _, Result, Row, ToSql, params_from_iter, types::Type,
-};
+use rusqlite::{Connection, OptionalExtension as _, Result, Row, ToSql, types::Type};
 use serde::de::DeserializeOwned;
 
 use super::damage::Damage;
 use crate::{
-    journal::{Attempt, Committed, Filter, Fingerprints, Position, Record, rules},
+    journal::{Attempt, Committed, Fingerprints, Position, Record, rules},
     purchase::{
         AccountName, CallerName, Cause, Purchase, PurchaseId, Reference, Revision, State, Status,
         Timestamp, Transition,
     },
 };
-
-/// Rows of one step through a list whose labels are not looked at by SQL: short, because a
-/// statement that is being read keeps the checkpoint from restarting the write-ahead log.
-const LIST_STEP: usize = 500;
 
 /// The columns that [`purchase`] reads, before a status.
 macro_rules! purchase_columns {
@@ -195,117 +189,6 @@ pub(super) fn tail(
     Ok((found, through))
 }
 
-pub(super) fn list(
-    connection: &Connection,
-    damage: &Damage,
-    filter: &Filter,
-    mut after: Option<(Timestamp, PurchaseId)>,
-    limit: usize,
-) -> Result<Vec<Purchase>> {
-    let mut found = Vec::new();
-    while found.len() < limit {
-        let step = if filter.labels.is_empty() {
-            limit - found.len()
-        } else {
-            LIST_STEP
-        };
-        let (sql, values) = list_query(filter, after, step);
-        let mut statement = connection.prepare_cached(&sql)?;
-        let mut rows = statement.query(params_from_iter(values))?;
-        let mut seen = 0;
-        while let Some(row) = rows.next()? {
-            seen += 1;
-            let id = id_of(row.get(0)?);
-            after = Some((timestamp(row, 6)?, id));
-            let admitted = damage.skips(row, |row| {
-                let labels: BTreeMap<String, String> = json(row, 5)?;
-                let is_meant =
-                    (filter.labels.iter()).all(|(key, value)| labels.get(key) == Some(value));
-                is_meant.then(|| purchase(row, json(row, 7)?)).transpose()
-            })?;
-            found.extend(admitted.flatten());
-            if found.len() == limit {
-                break;
-            }
-        }
-        if seen < step {
-            break;
-        }
-    }
-    Ok(found)
-}
-
-/// The query of one step of a list, with its values.
-pub(super) fn list_query(
-    filter: &Filter,
-    after: Option<(Timestamp, PurchaseId)>,
-    limit: usize,
-) -> (String, Vec<Box<dyn ToSql>>) {
-    let mut sql = concat!(
-        "SELECT ",
-        purchase_columns!(),
-        ", t.status FROM purchase p CROSS JOIN transition_log t
-         ON t.purchase = p.id AND t.revision = p.revision WHERE p.remnant IS NULL"
-    )
-    .to_owned();
-    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-    if let Some(caller) = &filter.caller {
-        sql.push_str(" AND p.caller = ?");
-        values.push(Box::new(caller.as_str().to_owned()));
-    }
-    let states = filter.states.iter().map(|state| state.as_str().to_owned());
-    let finalities = (filter.finalities.iter()).map(|finality| finality.as_str().to_owned());
-    among(
-        &mut sql,
-        &mut values,
-        "p.account",
-        filter.accounts.iter().cloned(),
-    );
-    among(
-        &mut sql,
-        &mut values,
-        "p.provider",
-        filter.providers.iter().cloned(),
-    );
-    among(&mut sql, &mut values, "p.state", states);
-    among(&mut sql, &mut values, "p.finality", finalities);
-    if filter.needs_attention {
-        sql.push_str(" AND p.attention IS NOT NULL");
-    }
-    if let Some(from) = filter.created_from {
-        sql.push_str(" AND p.create_time >= ?");
-        values.push(Box::new(from.as_millis()));
-    }
-    if let Some(before) = filter.created_before {
-        sql.push_str(" AND p.create_time < ?");
-        values.push(Box::new(before.as_millis()));
-    }
-    if let Some((create_time, id)) = after {
-        sql.push_str(" AND (p.create_time, p.id) < (?, ?)");
-        values.push(Box::new(create_time.as_millis()));
-        values.push(Box::new(id_bytes(id)));
-    }
-    sql.push_str(" ORDER BY p.create_time DESC, p.id DESC LIMIT ?");
-    values.push(Box::new(integer(limit)));
-    (sql, values)
-}
-
-fn among(
-    sql: &mut String,
-    values: &mut Vec<Box<dyn ToSql>>,
-    column: &str,
-    texts: impl Iterator<Item = String>,
-) {
-    let before = values.len();
-    values.extend(texts.map(|text| Box::new(text) as Box<dyn ToSql>));
-    let count = values.len() - before;
-    if count > 0 {
-        let marks = vec!["?"; count].join(", ");
-        // Writing to a string does not fail. The plus keeps the column from choosing the index.
-        write!(sql, " AND +{column} IN ({marks})").ok();
-    }
-}
-
 pub(super) fn get(connection: &Connection, key: &str) -> Result<Option<String>> {
     connection
         .prepare_cached(TEXT)?
@@ -388,7 +271,7 @@ fn position(row: &Row<'_>, index: usize) -> Result<Position> {
     (position.map(Position)).map_err(|error| unreadable(index, error))
 }
 
-fn json<T: DeserializeOwned>(row: &Row<'_>, index: usize) -> Result<T> {
+pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, index: usize) -> Result<T> {
     let text = row.get_ref(index)?.as_str()?;
     serde_json::from_str(text).map_err(|error| unreadable(index, error))
 }

@@ -9,7 +9,10 @@ use crate::{clock::Clock, journal::JournalError};
 pub(super) const APPLICATION_ID: i64 = 0x5449_4C4C;
 
 /// All migrations in order; the first is number 1. A released one is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("0001_journal.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("0001_journal.sql"),
+    include_str!("0002_lists.sql"),
+];
 
 /// Up to this size the whole file is checked when it is opened: about a second's reading.
 const CHECKED_BYTES_MAX: i64 = 256 * 1024 * 1024;
@@ -67,6 +70,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
         "SELECT count(*) FROM (SELECT * FROM purchase ORDER BY id DESC LIMIT 1)",
         "SELECT count(*) FROM (SELECT * FROM transition_log ORDER BY position DESC LIMIT 1)",
         "SELECT count(*) FROM (SELECT * FROM buyer_action LIMIT 1)",
+        "SELECT count(*) FROM (SELECT * FROM purchase_label LIMIT 1)",
         "SELECT count(*) FROM (SELECT * FROM kept_text LIMIT 1)",
     ] {
         (connection.query_row(sql, [], |row| row.get::<_, i64>(0))).map_err(unusable)?;
@@ -194,4 +198,49 @@ fn schema_digest(connection: &Connection) -> rusqlite::Result<String> {
 
 fn digest(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::purchase::Timestamp;
+
+    /// A purchase of the first schema; its number is also its time.
+    const OLD_PURCHASE: &str = "INSERT INTO purchase (id, account, provider, caller, key, labels,
+            create_time, revision, state, finality, change_time, fingerprint_key, fingerprints,
+            recovery, remnant)
+         VALUES (?1, 'main', 'masumi', 'shop', 'key-' || ?2, ?3, ?2, 1, 'PAID', 'OPEN', ?2, 'k', '{}',
+            '{}', ?4)";
+
+    #[tokio::test]
+    async fn a_file_of_the_first_schema_is_brought_to_this_one_with_its_labels() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let clock = Clock::simulated(Timestamp::default(), 1);
+        apply(&mut connection, &clock, 1, MIGRATIONS[0]).unwrap();
+        let old = [
+            (1_i64, r#"{"a":"1","say \"b\"":"é"}"#, None),
+            (2, "{}", None),
+            (3, r#"{"a":"1"}"#, Some("{}")),
+        ];
+        for (number, labels, remnant) in old {
+            let id = i128::from(number).to_be_bytes();
+            let values = rusqlite::params![id, number, labels, remnant];
+            connection.execute(OLD_PURCHASE, values).unwrap();
+        }
+        let applied = applied(&connection).unwrap();
+        assert_eq!(applied, 1);
+        migrate(&mut connection, &clock, applied).unwrap();
+        let mut statement = connection
+            .prepare("SELECT caller, key, value, create_time FROM purchase_label ORDER BY key")
+            .unwrap();
+        let labels = statement.query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        });
+        let labels: Vec<(String, String, String, i64)> =
+            labels.unwrap().collect::<rusqlite::Result<_>>().unwrap();
+        let of = |key: &str, value: &str| ("shop".to_owned(), key.to_owned(), value.to_owned(), 1);
+        // A remnant is in no list.
+        assert_eq!(labels, [of("a", "1"), of("say \"b\"", "é")]);
+        assert_eq!(super::applied(&connection).unwrap(), MIGRATIONS.len());
+    }
 }

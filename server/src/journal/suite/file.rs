@@ -366,19 +366,28 @@ async fn lists_follow_an_index() {
     let filters = [
         Filter::default(),
         Filter {
-            caller: caller.clone(),
-            ..Filter::default()
-        },
-        Filter {
-            caller,
             accounts: vec!["shop".to_owned(), "kiosk".to_owned()],
             states: vec![State::Created],
             created_from: Some(at(0)),
             needs_attention: true,
             ..Filter::default()
         },
+        Filter {
+            states: vec![State::Created, State::Paid],
+            ..Filter::default()
+        },
+        Filter {
+            labels: [("a", "1"), ("b", "2")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            ..Filter::default()
+        },
     ];
-    for filter in filters {
+    let of_caller = filters.clone().map(|filter| Filter {
+        caller: caller.clone(),
+        ..filter
+    });
+    for filter in filters.into_iter().chain(of_caller) {
         for after in [None, Some((at(5), id(5)))] {
             let plan = crate::journal::sqlite::list_plan(&connection, &filter, after);
             assert!(
@@ -389,6 +398,10 @@ async fn lists_follow_an_index() {
                 plan.iter().all(|step| !step.starts_with("SCAN t")),
                 "{plan:?}"
             );
+            // A caller's own are found without looking at anybody else's.
+            let first = &plan[0];
+            let is_narrow = filter.caller.is_none() || first.contains("caller=?");
+            assert!(is_narrow, "{filter:?}: {plan:?}");
         }
     }
 }

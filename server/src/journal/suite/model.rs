@@ -215,7 +215,7 @@ struct Seen {
     records: Vec<Option<Record>>,
     keys: Vec<Option<Record>>,
     transitions: Vec<Vec<Transition>>,
-    listed: Vec<crate::purchase::Purchase>,
+    listed: Vec<crate::journal::Listed>,
     tail: Vec<String>,
     open: Vec<Record>,
     references: Vec<Option<crate::purchase::PurchaseId>>,
@@ -228,7 +228,7 @@ async fn see(journal: &dyn Journal) -> Seen {
         records: Vec::new(),
         keys: Vec::new(),
         transitions: Vec::new(),
-        listed: journal.list(&Filter::default(), None, 100).await.unwrap(),
+        listed: Vec::new(),
         tail: Vec::new(),
         open: journal.open_records(None, 100).await.unwrap(),
         references: Vec::new(),
@@ -249,6 +249,12 @@ async fn see(journal: &dyn Journal) -> Seen {
         seen.tail.extend(tail.iter().map(|one| format!("{one:?}")));
         seen.tail.push(format!("{through:?}"));
     }
+    for filter in filters() {
+        for limit in [2, 100] {
+            let listed = journal.list(&filter, None, limit).await;
+            seen.listed.push(listed.unwrap());
+        }
+    }
     for name in 0..3 {
         seen.references
             .push(tracker_of(journal, &name.to_string()).await);
@@ -256,6 +262,36 @@ async fn see(journal: &dyn Journal) -> Seen {
             .push(journal.get(&name.to_string()).await.unwrap());
     }
     seen
+}
+
+/// Filters of each kind that lists go along.
+fn filters() -> Vec<Filter> {
+    let caller = Some(caller("anna"));
+    let labels = BTreeMap::from([("n".to_owned(), "1".to_owned())]);
+    let all = [
+        Filter::default(),
+        Filter {
+            needs_attention: true,
+            ..Filter::default()
+        },
+        Filter {
+            finalities: vec![Finality::Open],
+            ..Filter::default()
+        },
+        Filter {
+            states: vec![State::Created, State::Paid],
+            ..Filter::default()
+        },
+        Filter {
+            labels,
+            ..Filter::default()
+        },
+    ];
+    let of_caller = all.clone().map(|filter| Filter {
+        caller: caller.clone(),
+        ..filter
+    });
+    all.into_iter().chain(of_caller).collect()
 }
 
 /// What must hold of any journal, whatever was written.

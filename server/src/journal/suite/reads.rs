@@ -10,7 +10,7 @@ use super::{
     },
 };
 use crate::{
-    journal::{Filter, Journal, Position, Write, Written},
+    journal::{Filter, Journal, LOOKED_AT_MAX, Position, Write, Written},
     purchase::{
         AccountName, AttentionReason, Finality, Purchase, PurchaseId, Revision, State, Status,
         Timestamp,
@@ -95,8 +95,8 @@ pub async fn lists_and_tails_have_no_buyer_actions(subject: Subject) {
     .await;
     assert!(newest(journal, 1).await.buyer_action.is_some());
     let listed = journal.list(&Filter::default(), None, 10).await.unwrap();
-    assert_eq!(listed[0].status.revision, Revision(2));
-    assert_eq!(listed[0].status.buyer_action, None);
+    assert_eq!(listed.purchases[0].status.revision, Revision(2));
+    assert_eq!(listed.purchases[0].status.buyer_action, None);
     let (tail, _) = journal.tail(None, Position(0), 10).await.unwrap();
     assert_eq!(tail[1].purchase.status.buyer_action, None);
 }
@@ -253,14 +253,15 @@ async fn pages(
     limit: usize,
 ) -> Vec<(Timestamp, PurchaseId)> {
     let mut found: Vec<(Timestamp, PurchaseId)> = Vec::new();
+    let mut after = None;
     loop {
-        let after = found.last().copied();
         let page = journal.list(filter, after, limit).await.unwrap();
-        assert!(page.len() <= limit);
-        if page.is_empty() {
+        assert!(page.purchases.len() <= limit);
+        found.extend(page.purchases.iter().map(|one| (one.create_time, one.id)));
+        after = page.next;
+        if after.is_none() {
             return found;
         }
-        found.extend(page.iter().map(|one| (one.create_time, one.id)));
     }
 }
 
@@ -316,8 +317,11 @@ pub async fn a_list_is_filtered_as_the_filter_says(subject: Subject) {
     let journal = &*subject.journal;
     varied(journal).await;
     let everything = journal.list(&Filter::default(), None, 100).await.unwrap();
+    let everything = everything.purchases;
     for (filter, count) in filters() {
         let listed = journal.list(&filter, None, 100).await.unwrap();
+        assert_eq!(listed.next, None, "nothing is left: {filter:?}");
+        let listed = listed.purchases;
         let admitted: Vec<Purchase> = (everything.iter())
             .filter(|purchase| filter.admits(purchase))
             .cloned()
@@ -379,6 +383,19 @@ pub async fn labels_are_searched_to_the_end(subject: Subject) {
         let ids: Vec<_> = found.iter().map(|(_, id)| *id).collect();
         assert_eq!(ids, [id(1_105), id(5)], "limit {limit}");
     }
+}
+
+pub async fn a_page_looks_at_a_bounded_number_and_says_where_to_go_on(subject: Subject) {
+    let journal = &subject.journal;
+    let most = u64::try_from(LOOKED_AT_MAX).unwrap();
+    let begun = (0..most + 3).map(|number| journal.write(begin_write(record(number))));
+    futures_util::future::try_join_all(begun).await.unwrap();
+    let filter = filter(|one| one.providers = vec!["carbon".to_owned()]);
+    let page = journal.list(&filter, None, 10).await.unwrap();
+    assert_eq!(page.purchases, []);
+    assert_eq!(page.next, Some((at(3), id(3))));
+    let page = journal.list(&filter, page.next, 10).await.unwrap();
+    assert_eq!((page.purchases.len(), page.next), (0, None));
 }
 
 pub async fn open_records_are_read_in_pages_without_finals(subject: Subject) {
@@ -448,7 +465,7 @@ pub async fn a_final_purchase_becomes_a_remnant(subject: Subject) {
         []
     );
     let listed = journal.list(&Filter::default(), None, 10).await.unwrap();
-    let ids: Vec<_> = listed.iter().map(|one| one.id).collect();
+    let ids: Vec<_> = listed.purchases.iter().map(|one| one.id).collect();
     assert_eq!(ids, [id(4), id(3)]);
     let (tail, through) = journal.tail(None, Position(0), 10).await.unwrap();
     let positions: Vec<_> = tail.iter().map(|one| one.position.0).collect();

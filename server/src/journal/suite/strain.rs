@@ -89,7 +89,7 @@ async fn a_row_that_cannot_be_read_is_its_own_reader_s_trouble_alone() {
     let ids: Vec<_> = open.iter().map(|one| one.purchase.id).collect();
     assert_eq!(ids, [id(1), id(3)]);
     let listed = journal.list(&Filter::default(), None, 9).await.unwrap();
-    assert_eq!(listed.len(), 2);
+    assert_eq!(listed.purchases.len(), 2);
     let (tail, through) = journal.tail(None, Position(0), 9).await.unwrap();
     assert_eq!((tail.len(), through), (5, Position(6)));
 

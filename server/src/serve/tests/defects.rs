@@ -13,7 +13,8 @@ use tonic_types::StatusExt as _;
 use super::*;
 use crate::{
     journal::{
-        AttemptChange, Committed, Filter, Observer, Position, Written, memory::MemoryJournal,
+        AttemptChange, Committed, Filter, Listed, Observer, Place, Position, Written,
+        memory::MemoryJournal,
     },
     listener::PanicLayer,
     purchase::Reference,
@@ -67,9 +68,9 @@ impl Journal for Defective {
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<(Timestamp, PurchaseId)>,
+        after: Option<Place>,
         limit: usize,
-    ) -> Result<Vec<Purchase>, JournalError> {
+    ) -> Result<Listed, JournalError> {
         self.0.list(filter, after, limit).await
     }
 
@@ -157,6 +158,7 @@ async fn served() -> (House, Channel) {
         limits: grpc::Limits {
             streams: 3,
             streams_per_caller: 3,
+            lists_per_caller: 4,
             stream_age: None,
         },
         retention: DAY,

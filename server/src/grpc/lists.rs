@@ -1,0 +1,89 @@
+//! How many lists a caller has under way: one more than its share is refused, not queued, so that
+//! nobody's lists are all that is waited for.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::error::{Failure, Reason};
+use crate::purchase::CallerName;
+
+/// The lists under way.
+#[derive(Debug, Clone)]
+pub(super) struct Lists(Arc<UnderWay>);
+
+#[derive(Debug)]
+struct UnderWay {
+    most_per_caller: u32,
+    /// Guarded: each use is short. Callers that have none are not in it.
+    counts: Mutex<HashMap<CallerName, u32>>,
+}
+
+impl UnderWay {
+    fn counts(&self) -> MutexGuard<'_, HashMap<CallerName, u32>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to one list; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    lists: Arc<UnderWay>,
+    caller: CallerName,
+}
+
+impl Lists {
+    pub(super) fn new(most_per_caller: u32) -> Self {
+        Self(Arc::new(UnderWay {
+            most_per_caller,
+            counts: Mutex::default(),
+        }))
+    }
+
+    /// The right to one more list of a caller.
+    pub(super) fn begin(&self, caller: &CallerName) -> Result<Turn, Failure> {
+        let mut counts = self.0.counts();
+        let own = counts.entry(caller.clone()).or_default();
+        if *own >= self.0.most_per_caller {
+            let text = "too many lists of this caller at once; page through one after the other";
+            return Err(Failure::new(Reason::LimitExceeded, text));
+        }
+        *own += 1;
+        Ok(Turn {
+            lists: Arc::clone(&self.0),
+            caller: caller.clone(),
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut counts = self.lists.counts();
+        if let Some(own) = counts.get_mut(&self.caller) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                counts.remove(&self.caller);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_has_its_share_of_lists_at_once_whatever_others_do() {
+        let lists = Lists::new(2);
+        let (shop, desk) = (CallerName::new("shop"), CallerName::new("desk"));
+        let first = lists.begin(&shop).unwrap();
+        let _second = lists.begin(&shop).unwrap();
+        let refused = lists.begin(&shop).unwrap_err();
+        assert_eq!(refused.reason(), Reason::LimitExceeded);
+        let other = lists.begin(&desk).unwrap();
+        drop((first, other));
+        let _again = lists.begin(&shop).unwrap();
+        assert_eq!(lists.0.counts().len(), 1, "who lists nothing is forgotten");
+    }
+}

@@ -1,0 +1,231 @@
+//! Lists: along the narrowest index that a filter has, in short steps, to a bounded number of rows.
+
+use std::fmt::Write as _;
+
+use rusqlite::{Connection, Result, ToSql, params_from_iter};
+
+use super::{
+    damage::Damage,
+    read::{self, id_bytes, id_of, integer, json, purchase_columns, timestamp},
+};
+use crate::{
+    journal::{Filter, LOOKED_AT_MAX, Listed, Place},
+    purchase::{Finality, State},
+};
+
+/// Rows of one statement: few, because a statement that is being read keeps the checkpoint from
+/// restarting the write-ahead log.
+const STEP: usize = 500;
+
+/// The condition of the index of what is live, as its migration spells it.
+const IS_LIVE: &str = " AND (p.finality <> 'FINAL' OR p.state NOT IN ('COMPLETED', 'FAILED', 'EXPIRED', \
+     'CANCELED', 'RETURNED', 'REFUNDED', 'DISPUTE_SETTLED'))";
+/// The states that are ends, as there.
+const ENDS: [State; 7] = [
+    State::Completed,
+    State::Failed,
+    State::Expired,
+    State::Canceled,
+    State::Returned,
+    State::Refunded,
+    State::DisputeSettled,
+];
+
+/// Reads a page. It ends early, where nobody is told of it, once `is_wanted` says no.
+pub(super) fn list(
+    connection: &Connection,
+    damage: &Damage,
+    filter: &Filter,
+    mut after: Option<Place>,
+    limit: usize,
+    is_wanted: impl Fn() -> bool,
+) -> Result<Listed> {
+    let mut listed = Listed::default();
+    let mut looked = 0;
+    while looked < LOOKED_AT_MAX && is_wanted() {
+        let query = Query::new(filter, after);
+        let mut statement = connection.prepare_cached(&query.sql)?;
+        let mut rows = statement.query(params_from_iter(query.values))?;
+        let mut seen = 0;
+        while let Some(row) = rows.next()? {
+            seen += 1;
+            let place = (timestamp(row, 6)?, id_of(row.get(0)?));
+            let admitted = damage.skips(row, |row| {
+                let is_admitted = row.get_ref(7)?.as_str_or_null()?.is_some();
+                let purchase = || read::purchase(row, json(row, 7)?);
+                is_admitted.then(purchase).transpose()
+            })?;
+            if let Some(purchase) = admitted.flatten() {
+                if listed.purchases.len() >= limit {
+                    // There is more, and this one is its first.
+                    listed.next = after;
+                    return Ok(listed);
+                }
+                listed.purchases.push(purchase);
+            }
+            after = Some(place);
+        }
+        if seen < STEP {
+            return Ok(listed);
+        }
+        looked += seen;
+    }
+    listed.next = after;
+    Ok(listed)
+}
+
+/// One step of a list: the next rows of an index, each with its status where the filter admits it.
+pub(super) struct Query {
+    pub(super) sql: String,
+    pub(super) values: Vec<Box<dyn ToSql>>,
+}
+
+/// What a list goes along.
+enum Along<'filter> {
+    Attention,
+    /// One of the filter's labels, of a caller.
+    Label(&'filter str, &'filter str),
+    Live,
+    All,
+}
+
+impl<'filter> Along<'filter> {
+    fn of(filter: &'filter Filter) -> Self {
+        // Only one that admits nothing of the history may go past it.
+        let is_live = |finalities: &[Finality], states: &[State]| {
+            let open = !states.is_empty() && !states.iter().any(|state| ENDS.contains(state));
+            open || (!finalities.is_empty() && !finalities.contains(&Finality::Final))
+        };
+        match (&filter.caller, filter.labels.first_key_value()) {
+            _ if filter.needs_attention => Self::Attention,
+            (Some(_), Some((key, value))) => Self::Label(key, value),
+            _ if is_live(&filter.finalities, &filter.states) => Self::Live,
+            _ => Self::All,
+        }
+    }
+}
+
+impl Query {
+    pub(super) fn new(filter: &Filter, after: Option<Place>) -> Self {
+        let along = Along::of(filter);
+        let mut query = Self {
+            sql: concat!("SELECT ", purchase_columns!(), ", CASE WHEN true").to_owned(),
+            values: Vec::new(),
+        };
+        query.conditions(filter);
+        query.sql.push_str(
+            " THEN (SELECT t.status FROM transition_log t
+             WHERE t.purchase = p.id AND t.revision = p.revision) END FROM ",
+        );
+        let is_by_caller = filter.caller.is_some();
+        let (table, columns) = match along {
+            Along::Label(..) => (
+                "purchase_label l CROSS JOIN purchase p ON p.id = l.purchase WHERE p.remnant IS NULL",
+                ("l.create_time", "l.purchase"),
+            ),
+            _ => ("", ("p.create_time", "p.id")),
+        };
+        query.sql.push_str(table);
+        match along {
+            Along::Label(key, value) => {
+                query.also(" AND l.key = ?", key.to_owned());
+                query.also(" AND l.value = ?", value.to_owned());
+            }
+            Along::Attention => query.from(
+                "purchase_attention",
+                is_by_caller,
+                " AND p.attention IS NOT NULL",
+            ),
+            Along::Live => query.from("purchase_live", is_by_caller, IS_LIVE),
+            Along::All if is_by_caller => query.from("purchase", is_by_caller, ""),
+            Along::All => query.from("purchase_by_time", is_by_caller, ""),
+        }
+        query.reach(filter, after, columns, matches!(along, Along::Label(..)));
+        query
+    }
+
+    /// Purchases along an index, which has a sibling by caller.
+    fn from(&mut self, index: &str, is_by_caller: bool, condition: &str) {
+        let by = if is_by_caller { "_by_caller" } else { "" };
+        // Writing to a string does not fail.
+        write!(
+            self.sql,
+            "purchase p INDEXED BY {index}{by} WHERE p.remnant IS NULL{condition}"
+        )
+        .ok();
+    }
+
+    /// Whose, from when to when, in which order and how many.
+    fn reach(
+        &mut self,
+        filter: &Filter,
+        after: Option<Place>,
+        columns: (&str, &str),
+        is_label: bool,
+    ) {
+        let (time, id) = columns;
+        if let Some(caller) = &filter.caller {
+            let of = if is_label {
+                " AND l.caller = ?"
+            } else {
+                " AND p.caller = ?"
+            };
+            self.also(of, caller.as_str().to_owned());
+        }
+        if let Some(from) = filter.created_from {
+            self.also(&format!(" AND {time} >= ?"), from.as_millis());
+        }
+        if let Some(before) = filter.created_before {
+            self.also(&format!(" AND {time} < ?"), before.as_millis());
+        }
+        if let Some((after_time, after_id)) = after {
+            self.also(&format!(" AND ({time}, {id}) < (?"), after_time.as_millis());
+            self.also(", ?)", id_bytes(after_id));
+        }
+        let order = format!(" ORDER BY {time} DESC, {id} DESC LIMIT ?");
+        self.also(&order, integer(STEP));
+    }
+
+    /// What a row must be to be admitted. It chooses no index.
+    fn conditions(&mut self, filter: &Filter) {
+        let states = filter.states.iter().map(|state| state.as_str());
+        let finalities = filter.finalities.iter().map(|finality| finality.as_str());
+        self.among("p.account", filter.accounts.iter().map(String::as_str));
+        self.among("p.provider", filter.providers.iter().map(String::as_str));
+        self.among("p.state", states);
+        self.among("p.finality", finalities);
+        if filter.needs_attention {
+            self.sql.push_str(" AND p.attention IS NOT NULL");
+        }
+        for (key, value) in &filter.labels {
+            self.also(
+                " AND EXISTS (SELECT 1 FROM purchase_label x WHERE x.caller = p.caller AND x.key = ?",
+                key.clone(),
+            );
+            self.also(
+                " AND x.value = ? AND x.create_time = p.create_time AND x.purchase = p.id)",
+                value.clone(),
+            );
+        }
+    }
+
+    fn among<'text>(&mut self, column: &str, texts: impl Iterator<Item = &'text str>) {
+        for (number, text) in texts.enumerate() {
+            let before = match number {
+                0 => format!(" AND {column} IN (?"),
+                _ => ", ?".to_owned(),
+            };
+            if number > 0 {
+                // Opens again what the one before has closed.
+                self.sql.pop();
+            }
+            self.also(&before, text.to_owned());
+            self.sql.push(')');
+        }
+    }
+
+    fn also(&mut self, sql: &str, value: impl ToSql + 'static) {
+        self.sql.push_str(sql);
+        self.values.push(Box::new(value));
+    }
+}
