@@ -24,6 +24,7 @@ use crate::{
     create,
     error::{Error, Refusal},
     feed::{Feed, FeedOptions},
+    gateway::Gateway,
     pages::Pages,
     watch::{Watch, WatchOptions},
 };
@@ -31,7 +32,7 @@ use crate::{
 /// The largest message taken in: a page of 1,000 purchases whose buyer has no action.
 const MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
-pub(crate) type Purchases = PurchaseServiceClient<InterceptedService<Channel, Bearer>>;
+pub(crate) type Purchases = PurchaseServiceClient<InterceptedService<Gateway, Bearer>>;
 
 /// A client of the purchase service. Cheap to clone; clones share a connection.
 ///
@@ -39,7 +40,7 @@ pub(crate) type Purchases = PurchaseServiceClient<InterceptedService<Channel, Be
 /// client per thousand watched purchases, or one [`Client::watch_purchases`] for all.
 #[derive(Debug, Clone)]
 pub struct Client {
-    channel: InterceptedService<Channel, Bearer>,
+    channel: InterceptedService<Gateway, Bearer>,
     call_timeout: Duration,
     create_deadline: Duration,
 }
@@ -81,7 +82,7 @@ impl Client {
         let defaults = Config::new("");
         let bearer = Bearer(token.map(|token| token.header().clone()));
         Self {
-            channel: InterceptedService::new(channel, bearer),
+            channel: InterceptedService::new(Gateway(channel), bearer),
             call_timeout: defaults.call_timeout,
             create_deadline: defaults.create_deadline,
         }

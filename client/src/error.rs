@@ -241,8 +241,12 @@ fn from_transport(status: &Status, mut refusal: Box<Refusal>) -> Error {
     if timed_out(status) {
         return Error::Deadline(refusal);
     }
-    let cut = matches!(status.code(), Code::Unknown | Code::Cancelled);
-    if cut || status.source().is_some() {
+    // A cut, or an answer that was damaged on the way or made by something that is not the service.
+    let damaged = matches!(
+        status.code(),
+        Code::Unknown | Code::Cancelled | Code::Internal | Code::DataLoss
+    );
+    if damaged || status.source().is_some() {
         return Error::Unavailable(refusal);
     }
     match by_code(refusal) {
@@ -342,7 +346,9 @@ mod tests {
         check(Status::cancelled("reset"), true);
         check(Status::unavailable("connect refused"), true);
         check(Status::from_error(Box::new(TimeoutExpired(()))), true);
-        check(Status::internal("failed to decode"), false);
+        check(Status::internal("invalid compression flag: 60"), true);
+        check(Status::data_loss("a proxy's"), true);
+        check(Status::unauthenticated("a proxy's"), false);
         check(Status::unimplemented("no such method"), false);
         check(Status::out_of_range("message too large"), false);
         let foreign = ErrorDetails::with_error_info("WORD", "elsewhere", HashMap::new());

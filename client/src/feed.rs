@@ -12,11 +12,11 @@ use tillwatch_proto::v1::{
     FeedHeartbeat, PurchaseFilter, PurchaseTransition, WatchPurchasesRequest,
     WatchPurchasesResponse, watch_purchases_response,
 };
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use crate::{
     client::{Client, Purchases},
-    error::{Error, Refusal},
+    error::Error,
     follow::{Accepted, Events, Limits, Source, follow},
 };
 
@@ -161,10 +161,8 @@ impl Source for FeedSource {
                     resume_token,
                 }))
             }
-            None => {
-                let message = "the feed sent a message without an event that is known here";
-                Err(Error::Server(Refusal::local(Code::Internal, message)))
-            }
+            // Its token is kept above.
+            None => Ok(Accepted::Unknown),
         }
     }
 

@@ -42,6 +42,8 @@ pub(crate) enum Accepted<E> {
     Alive(E),
     /// The consumer has it already.
     Duplicate,
+    /// It is of a kind that was added later: it says no more than that the stream is alive.
+    Unknown,
 }
 
 /// When to give up on a connection, and on the whole.
@@ -167,7 +169,7 @@ impl<S: Source> Follow<S> {
                 Some(event)
             }
             Accepted::Alive(event) => Some(event),
-            Accepted::Duplicate => None,
+            Accepted::Duplicate | Accepted::Unknown => None,
         })
     }
 

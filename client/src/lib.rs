@@ -26,6 +26,7 @@ mod create;
 mod error;
 mod feed;
 mod follow;
+mod gateway;
 pub mod json;
 mod pages;
 #[cfg(test)]

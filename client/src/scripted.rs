@@ -5,6 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -26,7 +27,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Code, Request, Response, Status, transport::Endpoint, transport::Server};
+use tonic::{
+    Code, Request, Response, Status,
+    body::Body,
+    codegen::http,
+    transport::{Endpoint, Server},
+};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{Client, SecretToken, config::tuned};
@@ -55,6 +61,8 @@ pub(crate) struct Script {
     pub(crate) seen_creates: Seen<CreatePurchaseRequest>,
     pub(crate) seen_pages: Seen<ListPurchasesRequest>,
     pub(crate) seen_tokens: Mutex<Vec<Option<String>>>,
+    /// What a proxy answers in the service's place: status, media type, body.
+    pub(crate) proxied: Mutex<VecDeque<(u16, &'static str, &'static str)>>,
     relays: Mutex<Vec<AbortHandle>>,
 }
 
@@ -182,13 +190,54 @@ impl PurchaseService for Scripted {
     }
 }
 
+/// The service behind a proxy that answers some calls itself.
+#[derive(Clone)]
+struct Proxied<S> {
+    behind: S,
+    script: Arc<Script>,
+}
+
+impl<S, B> tower::Service<http::Request<B>> for Proxied<S>
+where
+    S: tower::Service<http::Request<B>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = future::Either<S::Future, future::Ready<Result<S::Response, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.behind.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let page = self.script.proxied.lock().unwrap().pop_front();
+        let Some((status, media_type, body)) = page else {
+            return future::Either::Left(self.behind.call(request));
+        };
+        let page = http::Response::builder().status(status);
+        let page = page.header(http::header::CONTENT_TYPE, media_type);
+        let body = match body {
+            "" => Body::empty(),
+            body => Body::new(body.to_owned()),
+        };
+        future::Either::Right(future::ready(Ok(page.body(body).unwrap())))
+    }
+}
+
 /// A client whose every connection ends at a fresh scripted service, all within this process.
 pub(crate) fn start(token: Option<&SecretToken>) -> (Client, Arc<Script>) {
     let script = Arc::new(Script::default());
     let service = PurchaseServiceServer::new(Scripted(Arc::clone(&script)));
     let (accept, accepted) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
     let incoming = UnboundedReceiverStream::new(accepted);
-    let serving = Server::builder().add_service(service);
+    let proxy = Arc::clone(&script);
+    let proxied = tower::layer::layer_fn(move |behind| Proxied {
+        behind,
+        script: Arc::clone(&proxy),
+    });
+    let serving = Server::builder().layer(proxied).add_service(service);
     tokio::spawn(serving.serve_with_incoming(incoming));
     let relays = Arc::clone(&script);
     let connector = tower::service_fn(move |_| {
@@ -226,6 +275,11 @@ pub(crate) fn status(revision: u32, state: PurchaseState) -> PurchaseStatus {
         state: state.into(),
         ..PurchaseStatus::default()
     }
+}
+
+/// An event of a kind that no client knows yet.
+pub(crate) fn unknown() -> Turn<WatchStatusResponse> {
+    Turn::Send(WatchStatusResponse { event: None })
 }
 
 fn event(event: Event) -> Turn<WatchStatusResponse> {

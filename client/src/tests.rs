@@ -14,7 +14,7 @@ use tonic::{Code, transport::Server};
 use crate::{
     Client, Config, Error, FeedEvent, FeedOptions, FeedStart, SecretToken, Watch, WatchEvent,
     WatchOptions,
-    scripted::{Script, Scripted, Turn, heartbeat, refusal, snapshot, start, transition},
+    scripted::{Script, Scripted, Turn, heartbeat, refusal, snapshot, start, transition, unknown},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -187,6 +187,115 @@ async fn a_watch_gives_up_when_its_patience_ends() {
         (4..60).contains(&attempts),
         "{attempts} attempts in a minute"
     );
+}
+
+/// What stands before a service answers when it cannot reach it, or does not want to.
+const PAGES: [(u16, &str, &str); 9] = [
+    (502, "text/html", "<html>Bad Gateway</html>"),
+    (502, "text/html", ""),
+    (503, "text/plain", "upstream connect error"),
+    (504, "text/html", "<html>Gateway Time-out</html>"),
+    (429, "text/html", "<html>Too Many Requests</html>"),
+    (200, "text/html", "<html>Back soon</html>"),
+    (200, "text/html", ""),
+    (404, "application/json", "{}"),
+    (403, "text/html", "<html>Forbidden</html>"),
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_proxys_page_is_an_interruption_and_never_the_end_of_a_watch() {
+    for page in PAGES {
+        let (client, script) = start(None);
+        script.proxied.lock().unwrap().extend([page, page]);
+        let turns = vec![snapshot(2), transition(3), Turn::End];
+        script.watches.lock().unwrap().push_back(turns);
+        let mut watch = client.watch("pur_1", WatchOptions::default());
+        let (seen, error) = revisions(&mut watch).await;
+        assert!(error.is_none(), "{page:?}: {error:?}");
+        assert_eq!(seen, [0, 0, 2, 3], "{page:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_a_proxy_answered_is_repeated_with_its_key() {
+    for page in PAGES {
+        let (client, script) = start(None);
+        script.proxied.lock().unwrap().extend([page, page]);
+        let answer = CreatePurchaseResponse::default();
+        script.creates.lock().unwrap().push_back(Turn::Send(answer));
+        let mut told = Vec::new();
+        let note = |error: &Error, _| told.push(error.to_string());
+        let created = client.create_within(order(), 60 * SECOND, note).await;
+        assert!(created.is_ok(), "{page:?}: {created:?}");
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains(&format!("HTTP {}", page.0)), "{told:?}");
+        assert_eq!(script.seen_creates.lock().unwrap()[0].1, order());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxys_pages_end_a_watch_once_its_patience_is_over() {
+    let (client, script) = start(None);
+    let pages = std::iter::repeat_n(PAGES[0], 100);
+    script.proxied.lock().unwrap().extend(pages);
+    let options = WatchOptions {
+        patience: Some(60 * SECOND),
+        ..WatchOptions::default()
+    };
+    let begun = Instant::now();
+    let (_, error) = revisions(&mut client.watch("pur_1", options)).await;
+    assert!(matches!(error, Some(Error::Unavailable(_))), "{error:?}");
+    assert!(begun.elapsed() <= 60 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_was_added_later_is_skipped_and_counts_as_alive() {
+    let (client, script) = start(None);
+    script.watches.lock().unwrap().extend([
+        vec![
+            unknown(),
+            snapshot(2),
+            unknown(),
+            transition(3),
+            unknown(),
+            Turn::Cut,
+        ],
+        vec![unknown(), transition(4), Turn::End],
+    ]);
+    let mut watch = client.watch("pur_1", WatchOptions::default());
+    let (seen, error) = revisions(&mut watch).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(seen, [2, 3, 0, 4]);
+    assert_eq!(cursors(&script), [None, Some(3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_keeps_the_token_of_an_event_that_was_added_later() {
+    let (client, script) = start(None);
+    let unknown = |token: &str| {
+        Turn::Send(WatchPurchasesResponse {
+            event: None,
+            resume_token: token.to_owned(),
+        })
+    };
+    let expired = refusal(Code::OutOfRange, "RESUME_TOKEN_EXPIRED", None);
+    script.feeds.lock().unwrap().extend([
+        vec![step("a"), unknown("b"), Turn::Cut],
+        vec![Turn::Fail(expired)],
+    ]);
+    let options = FeedOptions::default();
+    let mut feed = client.watch_purchases(PurchaseFilter::default(), options);
+    let mut said = Vec::new();
+    while let Some(event) = feed.next().await {
+        said.push(event.is_ok());
+    }
+    assert_eq!(
+        said,
+        [true, true, false],
+        "a step, an interruption, the end"
+    );
+    let seen = script.seen_feeds.lock().unwrap();
+    assert_eq!(seen[1].1.resume_token, "b");
 }
 
 fn step(token: &str) -> Turn<WatchPurchasesResponse> {

@@ -126,7 +126,7 @@ impl Source for PurchaseSource {
             Some(watch_status_response::Event::Snapshot(status)) => self.snapshot(status),
             Some(watch_status_response::Event::Transition(step)) => self.transition(step),
             Some(watch_status_response::Event::Heartbeat(beat)) => self.heartbeat(beat),
-            None => Err(strange("a message without an event that is known here")),
+            None => Ok(Accepted::Unknown),
         }
     }
 
