@@ -18,7 +18,7 @@ use tillwatch_proto::v1::{
 use crate::watch::WatchEvent;
 use paint::{Line, Tone};
 
-pub use paint::{Style, plain};
+pub use paint::{Style, columns, padded, plain};
 pub use span::{clock, countdown, instant, short};
 pub use words::{glyph, is_success, state_word, words};
 
@@ -336,7 +336,7 @@ fn facts(status: &PurchaseStatus, spent: Option<Duration>) -> Line {
     let word = status.provider_status.as_ref();
     let word = word.map(|word| plain(&word.code)).unwrap_or_default();
     let word = if word.is_empty() { "–" } else { &word };
-    line.push(Tone::Neutral, &format!("{word:<24}"));
+    line.push(Tone::Neutral, &padded(word, 24));
     let spent = spent.map(|spent| format!("+{}", span::elapsed(spent)));
     line.push(Tone::Dim, &format!(" {:>8}", spent.unwrap_or_default()));
     line

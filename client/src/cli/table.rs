@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tillwatch::{
     proto::v1::{Account, Purchase},
-    timeline::{instant, plain, short, state_word, words},
+    timeline::{columns, instant, padded, plain, short, state_word, words},
 };
 
 /// A head and rows; each row has as many cells as the head.
@@ -24,15 +24,15 @@ impl Table {
 
     /// The lines, without line ends; columns are as wide as their widest cell.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let columns = self.rows.first().map_or(0, Vec::len);
+        let count = self.rows.first().map_or(0, Vec::len);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            cells.map(|cell| columns(cell)).max().unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let widths: Vec<usize> = (0..count).map(width).collect();
         let line = |row: &Vec<String>| {
             let cells = row.iter().zip(&widths);
-            let cells = cells.map(|(cell, width)| format!("{cell:<width$}"));
+            let cells = cells.map(|(cell, width)| padded(cell, *width));
             cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
         self.rows.iter().map(line).collect()
@@ -157,6 +157,15 @@ mod tests {
                 "pur_22           UNSPECIFIED  UNSPECIFIED        0",
             ]
         );
+    }
+
+    #[test]
+    fn wide_characters_take_the_columns_that_they_fill() {
+        let mut table = Table::new(&["A", "B"]);
+        table.push(&["支払い", "x"]);
+        table.push(&["abcdef", "🎉"]);
+        let expected = ["A       B", "支払い  x", "abcdef  🎉"];
+        assert_eq!(table.lines(), expected);
     }
 
     #[test]

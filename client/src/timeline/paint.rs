@@ -1,5 +1,7 @@
 //! Lines of coloured spans, cut to a width before they are coloured.
 
+use unicode_width::UnicodeWidthStr as _;
+
 /// How lines are drawn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Style {
@@ -54,7 +56,7 @@ impl Line {
 
     /// Columns that the whole line fills.
     pub(crate) fn width(&self) -> usize {
-        self.0.iter().map(|(_, text)| text.chars().count()).sum()
+        self.0.iter().map(|(_, text)| columns(text)).sum()
     }
 
     pub(crate) fn render(&self, style: Style) -> String {
@@ -67,11 +69,15 @@ impl Line {
         }
         let mut out = String::new();
         for (tone, text) in &self.0 {
-            let shown: String = text.chars().take(left).collect();
-            left = left.saturating_sub(shown.chars().count());
+            let shown = fitting(text, left);
+            left = match shown.len() == text.len() {
+                true => left.saturating_sub(columns(shown)),
+                // Nothing may follow what was cut, though a wide character left a column over.
+                false => 0,
+            };
             match tone.code().filter(|_| style.color && !shown.is_empty()) {
                 Some(code) => out.push_str(&format!("\u{1b}[{code}m{shown}\u{1b}[0m")),
-                None => out.push_str(&shown),
+                None => out.push_str(shown),
             }
         }
         if cut {
@@ -82,6 +88,27 @@ impl Line {
         }
         out.trim_end().to_owned()
     }
+}
+
+/// Columns that a text fills on a terminal: an East Asian character or an emoji takes two.
+#[must_use]
+pub fn columns(text: &str) -> usize {
+    text.width()
+}
+
+/// A text with blanks up to a number of columns; uncut where it is wider.
+#[must_use]
+pub fn padded(text: &str, to: usize) -> String {
+    format!("{text}{}", " ".repeat(to.saturating_sub(columns(text))))
+}
+
+/// The longest beginning of a text that fits into some columns.
+fn fitting(text: &str, most: usize) -> &str {
+    // Measured as a whole each time: some characters change the width of the one before them.
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    let beginnings = ends.map_while(|end| text.get(..end));
+    let fitting = beginnings.take_while(|beginning| columns(beginning) <= most);
+    fitting.last().unwrap_or_default()
 }
 
 /// Text from elsewhere, made safe to print: whatever could steer a terminal is replaced.

@@ -179,6 +179,30 @@ fn words_of_a_provider_cannot_steer_the_terminal() {
 }
 
 #[test]
+fn a_line_of_wide_characters_fills_no_more_columns_than_there_are() {
+    for word in [
+        "支払い確認済み",
+        "🎉🎉🎉 paid 🎉",
+        "⚠️⚠️⚠️⚠️⚠️",
+        "e\u{301}e\u{301}",
+    ] {
+        let wide = status(1, PurchaseState::Completed, word, 0);
+        let whole = render_status(&wide, Some(Duration::from_secs(1)), Style::plain());
+        let narrow = status(1, PurchaseState::Completed, "x", 0);
+        let narrow = render_status(&narrow, Some(Duration::from_secs(1)), Style::plain());
+        assert_eq!(columns(&whole), columns(&narrow), "{whole}");
+        for width in 1..70 {
+            let style = Style {
+                color: false,
+                width: Some(width),
+            };
+            let line = render_status(&wide, None, style);
+            assert!(columns(&line) <= width, "{width}: {line}");
+        }
+    }
+}
+
+#[test]
 fn a_line_is_cut_to_its_width_before_it_is_coloured() {
     let wide = status(1, PurchaseState::Completed, "PAYMENT_PROCESSED", 0);
     for width in [0, 1, 20, 45] {
