@@ -254,3 +254,22 @@ async fn a_watch_on_the_command_line_goes_on_over_a_restart() {
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert!(said.err.contains("lost the server"), "{}", said.err);
 }
+
+#[tokio::test]
+async fn a_watch_that_nobody_reads_any_more_does_not_end_as_a_completed_purchase_does() {
+    let house = House::still().await;
+    let order = devdraft(Scenario::Declined);
+    let made = create(&house, &order, &["--key", "one", "--json"]).await;
+    let id = made.json()[0]["purchase"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let arguments = ["watch", &id, "--after", "0"];
+    let mut child = command(&house, "shop", &arguments).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    within("the first line", lines.next_line()).await.unwrap();
+    drop(lines);
+    house.sandbox.resume();
+    let said = ended(child).await;
+    assert_eq!(said.code, Some(141), "{}", said.err);
+}

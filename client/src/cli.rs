@@ -12,4 +12,5 @@ mod table;
 
 pub(crate) use args::Args;
 pub(crate) use commands::run;
+pub(crate) use failure::Ended;
 pub(crate) use output::Output;

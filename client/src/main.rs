@@ -9,7 +9,7 @@ use std::{
 
 use clap::Parser as _;
 
-use crate::cli::{Args, Output};
+use crate::cli::{Args, Ended, Output};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -27,12 +27,15 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
+    let follows = args.follows();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(cli::run(args, &mut output)),
         Err(error) => Err(error.into()),
     };
     match ended {
         Ok(ended) => ended.code().into(),
+        // How a purchase ended is told by the exit code, and it has not ended yet.
+        Err(failure) if failure.is_closed_pipe() && follows => Ended::Unread.code().into(),
         // Whoever read the output has seen enough.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {

@@ -11,7 +11,8 @@ Exit codes:
   1    an error, told once on standard error; of `health`: not serving
   2    the command line or an input file is wrong; nothing was sent
   3    the watched purchase ended otherwise (FAILED, EXPIRED, CANCELED, RETURNED, REFUNDED, …)
-  130  interrupted (Ctrl-C); 143 terminated. What was created goes on at the service.";
+  130  interrupted (Ctrl-C); 143 terminated. What was created goes on at the service.
+  141  nobody reads what a watch says any more, and the purchase has not ended";
 
 /// Creates purchases at payment providers and follows them until they are done.
 #[derive(Debug, Parser)]
@@ -29,6 +30,15 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) const fn json(&self) -> bool {
         self.json
+    }
+
+    /// Whether a purchase is followed to its end, which the exit code then tells.
+    pub(crate) const fn follows(&self) -> bool {
+        match &self.command {
+            Command::Watch(_) => true,
+            Command::Create(create) => create.watch,
+            _ => false,
+        }
     }
 }
 

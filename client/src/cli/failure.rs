@@ -17,6 +17,8 @@ pub(crate) enum Ended {
     /// The watched purchase ended otherwise than completed.
     Unsuccessful,
     Interrupted,
+    /// Nobody reads what a watch says any more.
+    Unread,
     Terminated,
 }
 
@@ -27,6 +29,8 @@ impl Ended {
             Self::NotServing => 1,
             Self::Unsuccessful => 3,
             Self::Interrupted => 130,
+            // As a command that SIGPIPE ends.
+            Self::Unread => 141,
             Self::Terminated => 143,
         }
     }

@@ -60,7 +60,11 @@ pub(crate) async fn watch(
             Heard::Stop(ended) => return Ok(ended),
         }
     }
-    screen.closing()?;
+    match screen.closing() {
+        // The purchase has ended, whoever still reads it.
+        Err(failure) if failure.is_closed_pipe() => {}
+        told => told?,
+    }
     let last = screen
         .timeline
         .status()
