@@ -3,7 +3,11 @@
 
 mod recorder;
 
-use std::{os::unix::process::ExitStatusExt as _, time::Duration};
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
 use tempfile::TempDir;
@@ -121,6 +125,8 @@ struct House {
     folder: TempDir,
     log: Log,
     server: Server,
+    /// Answers that said `replayed = false`.
+    firsts: AtomicUsize,
 }
 
 impl House {
@@ -159,6 +165,7 @@ impl House {
             folder,
             log,
             server,
+            firsts: AtomicUsize::new(0),
         }
     }
 
@@ -181,6 +188,8 @@ impl House {
         match within("an answer", stub.create_purchase(request)).await {
             Ok(answer) => {
                 let answer = answer.into_inner();
+                let first = usize::from(!answer.replayed);
+                self.firsts.fetch_add(first, Ordering::Relaxed);
                 Ok((answer.purchase.unwrap(), answer.replayed))
             }
             Err(status) => Err(Error::from(status).refusal().cloned()),
@@ -278,6 +287,13 @@ async fn check(case: Case) -> Result<(), String> {
     let again = house.repeated(&case, &order).await;
     let seen = (before, house.recorder.creates());
     let keys = house.recorder.keys();
+    let firsts = house.firsts.load(Ordering::Relaxed);
+    let is_sent_anew = matches!(case.cut, Cut::At("before-intent"))
+        || (case.cut == Cut::At("settled")
+            && matches!(case.reply, Reply::Throttle | Reply::Unauthorized));
+    if firsts > 1 || (is_sent_anew && firsts == 0) {
+        return Err(format!("{case:?}: {firsts} answers said that it is new"));
+    }
     if (end.as_str(), again.as_str(), seen) != (case.end, case.end, case.creates) || keys > 1 {
         let log = house.log.text();
         return Err(format!(

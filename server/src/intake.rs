@@ -75,7 +75,7 @@ pub struct NewPurchase {
 pub struct Created {
     /// The purchase with its newest status.
     pub purchase: Purchase,
-    /// Whether the key was known already.
+    /// Whether this is not the first answer by which the order may exist, given to the call that sent it.
     pub replayed: bool,
 }
 

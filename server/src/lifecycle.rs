@@ -7,7 +7,7 @@ mod attempt;
 mod deadline;
 mod merge;
 
-pub use attempt::{accepted, not_created, refused, repeat_begins, repeat_wanted, unclear};
+pub use attempt::{accepted, not_created, refused, repeat_begins, repeat_wanted, unclear, unnamed};
 pub use deadline::{
     Horizon, account_missing, found_missing, horizon, made_final, never_sent, stale, stopped,
 };
@@ -107,7 +107,8 @@ fn note(reason: AttentionReason) -> &'static str {
             "the provider's answer to the create was lost; look at the provider, then resolve it"
         }
         AttentionReason::NoReference => {
-            "the provider accepted the create without naming it; look at the provider, then resolve it"
+            "the provider accepted the create without a name that is known here, or under one that is \
+             tracked already; look at the provider, then resolve it"
         }
         AttentionReason::RepeatWanted => "repeat the create with the same key; it is safe",
         AttentionReason::AccountMissing => "the account is not configured; it is not being polled",

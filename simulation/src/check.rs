@@ -53,7 +53,12 @@ pub async fn run(world: &World, fed: &BTreeMap<String, Vec<u32>>, acknowledged: 
     }
     answers(world, &purchases, acknowledged);
     let ledger = world.providers.ledger();
-    for text in creates(&ledger).into_iter().chain(budgets(&ledger)) {
+    let wrong = [
+        creates(&ledger),
+        budgets(&ledger),
+        refusals(&purchases, &ledger),
+    ];
+    for text in wrong.into_iter().flatten() {
         world.violation(text);
     }
 }
@@ -190,6 +195,24 @@ fn truth(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> Op
         let known = status.state.as_str();
         format!("P3: the provider's last word is {last}, known is {known}")
     })
+}
+
+/// Promise C3: what a provider has sold is never told as refused.
+fn refusals(purchases: &[Purchase], ledger: &Ledger) -> Vec<String> {
+    let is_sold = |purchase: &&Purchase| {
+        let mark = &*purchase.idempotency_key;
+        (ledger.sold.values()).any(|sold| *sold.provider == *purchase.provider && sold.mark == mark)
+    };
+    (purchases.iter())
+        .filter(|purchase| is_rejected(&purchase.status))
+        .filter(is_sold)
+        .map(|purchase| {
+            format!(
+                "C3: {} was sold and told as refused",
+                purchase.idempotency_key
+            )
+        })
+        .collect()
 }
 
 /// Promise C2, as callers see it.

@@ -19,7 +19,8 @@ use crate::{
     observation::{Submitted, Trouble},
     provider::{Intent, Unclear},
     purchase::{
-        AttentionReason, Cause, Purchase, PurchaseId, State, Status, Timestamp, Transition,
+        AttentionReason, Cause, Purchase, PurchaseId, Reference, State, Status, Timestamp,
+        Transition, UnreadId,
     },
     upstream::{Request, UpstreamError},
 };
@@ -113,6 +114,50 @@ pub(super) struct Send {
     pub(super) first: bool,
     /// Whether this process repeats it by itself where its outcome is unclear.
     pub(super) repeats: bool,
+}
+
+/// How a send ended.
+pub(super) struct Sent {
+    /// What that means.
+    pub(super) submitted: Submitted,
+    /// The HTTP status of the answer; `None` where there was none.
+    pub(super) status: Option<u16>,
+}
+
+impl Sent {
+    /// Whether the provider may be at work on an earlier send of the same key still. Inferred: 409 is
+    /// documented for another order under the key, which this service never sends.
+    pub(super) fn is_not_yet(&self) -> bool {
+        matches!(self.status, Some(409 | 425 | 500..))
+    }
+
+    /// Why its answer makes no sense, where it is one that should have made some.
+    fn unread(&self) -> Option<&str> {
+        let (Some(status), Submitted::Unclear { why, .. }) = (self.status, &self.submitted) else {
+            let is_unnamed = self.submitted == Submitted::AcceptedWithoutReference;
+            return is_unnamed.then_some("an accepted create without a name");
+        };
+        (!matches!(status, 408 | 425 | 500..)).then_some(why)
+    }
+}
+
+impl Send {
+    /// Whether this process goes on with repeats of its own, after this end.
+    fn goes_on(&self, sent: &Sent) -> bool {
+        let takes_key = matches!(
+            self.account.provider.unclear(),
+            Unclear::RepeatWithKey { .. }
+        );
+        let is_unclear = match &sent.submitted {
+            // A repeat would tell the same again.
+            Submitted::Unclear { unread_id, .. } => unread_id.is_none(),
+            Submitted::Refused { .. } | Submitted::Taken => !self.first && sent.is_not_yet(),
+            Submitted::Accepted(_)
+            | Submitted::AcceptedWithoutReference
+            | Submitted::NotSent(_) => false,
+        };
+        self.repeats && takes_key && is_unclear
+    }
 }
 
 impl Inner {
@@ -236,17 +281,17 @@ impl Inner {
         admission: Admission,
         listed: &mut UnderWay,
     ) -> bool {
-        let submitted = self.send(send, admission).await;
+        let sent = self.send(send, admission).await;
         failpoint::reach(Failpoint::Answered);
-        let unclear = matches!(submitted, Submitted::Unclear { .. });
+        let unclear = matches!(sent.submitted, Submitted::Unclear { .. }) || send.goes_on(&sent);
         let mut kept = false;
         let purchase = loop {
-            match self.settle_submit(send, &submitted).await {
+            match self.settle_submit(send, &sent).await {
                 Ok(record) => break record.purchase,
                 Err(_) => {
                     if !kept {
                         kept = true;
-                        say_kept(send, &submitted);
+                        say_kept(send, &sent.submitted);
                         listed.told(Ended::Failed(CreateError::Journal {
                             purchase: Some(send.record.purchase.id),
                         }));
@@ -256,15 +301,16 @@ impl Inner {
             }
         };
         failpoint::reach(Failpoint::Settled);
-        listed.told(self.ended(send, &submitted, purchase));
+        listed.told(self.ended(send, &sent.submitted, purchase));
         unclear
     }
 
     /// Makes the request and reads its answer.
-    pub(super) async fn send(&self, send: &Send, admission: Admission) -> Submitted {
+    pub(super) async fn send(&self, send: &Send, admission: Admission) -> Sent {
         let account = &send.account;
         let mut admission = admission.about(send.record.purchase.id);
         let answer = account.ask(&mut admission, send.request.clone()).await;
+        let status = answer.as_ref().ok().map(|answer| answer.status);
         let submitted = match answer {
             Ok(answer) => {
                 let now = self.clock.now();
@@ -287,10 +333,16 @@ impl Inner {
         {
             account.learn(Class::Create, trouble);
         }
-        if let Submitted::Unclear { why, .. } = &submitted {
-            tracing::warn!(purchase = %send.record.purchase.id, account = %account.name, why, "the outcome of a create is unclear");
+        let sent = Sent { submitted, status };
+        if let Submitted::Unclear { why, unread_id } = &sent.submitted {
+            let purchase = send.record.purchase.id;
+            let unread_id = unread_id.as_ref().map(UnreadId::shown);
+            tracing::warn!(%purchase, account = %account.name, why, unread_id, "the outcome of a create is unclear");
         }
-        submitted
+        if let Some(why) = sent.unread() {
+            account.learn(Class::Create, &Trouble::unreadable(why));
+        }
+        sent
     }
 
     /// Commits what a submit's end means, guarded by revision and state: a late answer wins over
@@ -298,9 +350,9 @@ impl Inner {
     pub(super) async fn settle_submit(
         &self,
         send: &Send,
-        submitted: &Submitted,
+        sent: &Sent,
     ) -> Result<Record, JournalError> {
-        let change = match submitted {
+        let change = match sent.submitted {
             Submitted::NotSent(_) if send.first => AttemptChange::Unsent,
             _ => AttemptChange::End,
         };
@@ -312,13 +364,13 @@ impl Inner {
                     if status.is_terminal() || status.reference.is_some() {
                         return None;
                     }
-                    self.meaning(send, submitted, status)
+                    self.meaning(send, sent, status)
                 })
                 .await?;
             let record = match settled {
                 Settled::Stepped(record) => return Ok(*record),
                 Settled::ReferenceTaken(record) => {
-                    return self.reference_is_taken(send, *record).await;
+                    return self.reference_is_taken(send, sent, *record).await;
                 }
                 Settled::Unchanged(record) => *record,
             };
@@ -338,20 +390,18 @@ impl Inner {
     }
 
     /// The step that a submit's end makes of this status.
-    fn meaning(&self, send: &Send, submitted: &Submitted, status: &Status) -> Option<Transition> {
+    fn meaning(&self, send: &Send, sent: &Sent, status: &Status) -> Option<Transition> {
         let now = self.clock.now();
         let account = &send.account;
-        match submitted {
+        match &sent.submitted {
             Submitted::Accepted(observation) => {
                 lifecycle::accepted(status, observation, account.provider.graph(), now)
             }
-            Submitted::AcceptedWithoutReference => lifecycle::unclear(
-                status,
-                AttentionReason::NoReference,
-                None,
-                Cause::Create,
-                now,
-            ),
+            Submitted::AcceptedWithoutReference => lifecycle::unnamed(status, None, now),
+            Submitted::Unclear {
+                unread_id: Some(id),
+                ..
+            } => lifecycle::unnamed(status, id.kept(), now),
             // A refusal of a repeat proves nothing about the first attempt.
             Submitted::Refused { .. } | Submitted::Taken if send.first => {
                 lifecycle::refused(status, now)
@@ -364,8 +414,7 @@ impl Inner {
             | Submitted::Taken
             | Submitted::NotSent(_) => {
                 // This process repeats by itself first, where the provider takes a key.
-                let repeats = send.repeats && matches!(submitted, Submitted::Unclear { .. });
-                let (reason, deadline) = if repeats {
+                let (reason, deadline) = if send.goes_on(sent) {
                     (AttentionReason::OutcomeUnknown, None)
                 } else {
                     self.unclear_attention(account, &send.record, now)
@@ -398,16 +447,12 @@ impl Inner {
     async fn reference_is_taken(
         &self,
         send: &Send,
+        sent: &Sent,
         record: Record,
     ) -> Result<Record, JournalError> {
         let now = self.clock.now();
-        // A provider that refuses a second create of the same order has just done so.
-        let refuses = matches!(
-            send.account.provider.unclear(),
-            Unclear::LookUp {
-                repeat_is_safe: true
-            }
-        );
+        // A conflict that names what exists refuses this create; an acceptance never does.
+        let refuses = send.first && sent.status == Some(409);
         let settled = self
             .commit(
                 record.purchase.id,
@@ -416,16 +461,10 @@ impl Inner {
                 None,
                 |record| {
                     let status = &record.purchase.status;
-                    if refuses && send.first {
+                    if refuses {
                         return lifecycle::refused(status, now);
                     }
-                    lifecycle::unclear(
-                        status,
-                        AttentionReason::NoReference,
-                        None,
-                        Cause::Create,
-                        now,
-                    )
+                    lifecycle::unnamed(status, None, now)
                 },
             )
             .await?;
@@ -482,10 +521,10 @@ impl Inner {
 /// The commit failed: the answer is kept and committed again until the process ends.
 pub(super) fn say_kept(send: &Send, submitted: &Submitted) {
     let reference = match submitted {
-        Submitted::Accepted(observation) => observation
-            .reference
-            .as_ref()
-            .map(crate::purchase::Reference::canonical),
+        Submitted::Accepted(observation) => {
+            observation.reference.as_ref().map(Reference::canonical)
+        }
+        Submitted::Unclear { unread_id, .. } => unread_id.as_ref().map(UnreadId::shown),
         _ => None,
     };
     tracing::error!(

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RETRY_AFTER,
-    attempt::{self, Send},
+    attempt::{self, Send, Sent},
 };
 use crate::{
     account::{Admission, Class},
@@ -16,19 +16,30 @@ use crate::{
 
 /// How often this process repeats a send whose answer was lost.
 const REPEATS: u32 = 3;
-/// The wait before the first repeat; doubled for each further one.
+/// How long this process repeats a send that the provider says it is still at work on. Ours: long for
+/// a payment, short for a drain.
+const NOT_YET_FOR: Duration = Duration::from_secs(600);
+/// The wait before the first repeat; doubled for each further one, up to the longest.
 const REPEAT_BACKOFF: Duration = Duration::from_millis(500);
+const REPEAT_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// How long a repeat waits for budget and breaker.
 const REPEAT_ADMISSION: Duration = Duration::from_secs(60);
 
 impl Inner {
-    /// Repeats an unclear send with the same provider key, a few times; then a caller is asked to.
+    /// Repeats an unclear send with the same provider key: a few times while nothing is heard, for some
+    /// minutes while the provider says "not yet"; then a caller is asked to.
     pub(super) async fn repeat_with_key(&self, send: &Send) {
         let Unclear::RepeatWithKey { .. } = send.account.provider.unclear() else {
             return;
         };
-        for repeat in 0..REPEATS {
-            let wait = REPEAT_BACKOFF * 2_u32.saturating_pow(repeat);
+        let began = self.clock.now();
+        let mut lost = 0;
+        for repeat in 0_u32.. {
+            if lost == REPEATS {
+                return;
+            }
+            let wait = REPEAT_BACKOFF.saturating_mul(2_u32.saturating_pow(repeat));
+            let wait = wait.min(REPEAT_BACKOFF_MAX);
             let wait = wait / 2 + self.clock.up_to(wait);
             // A drain waits for what is in flight, not for what has not begun.
             let next = tokio::select! {
@@ -39,7 +50,10 @@ impl Inner {
             };
             let (record, admission) = match next {
                 Next::Send(record, admission) => (record, admission),
-                Next::Skip => continue,
+                Next::Skip => {
+                    lost += 1;
+                    continue;
+                }
                 Next::End => return,
             };
             let again = Send {
@@ -50,15 +64,26 @@ impl Inner {
                 first: false,
                 repeats: false,
             };
-            let submitted = self.send(&again, admission).await;
-            let settles = match &submitted {
-                Submitted::Accepted(_) | Submitted::AcceptedWithoutReference => true,
+            let sent = self.send(&again, admission).await;
+            let settles = match &sent.submitted {
+                Submitted::Accepted(_)
+                | Submitted::AcceptedWithoutReference
+                | Submitted::Unclear {
+                    unread_id: Some(_), ..
+                } => true,
+                _ if sent.is_not_yet() => {
+                    lost = 0;
+                    self.clock.now().since(began) >= NOT_YET_FOR
+                }
                 // It proves nothing about the first attempt, and would come again.
                 Submitted::Refused { .. } | Submitted::Taken => true,
-                Submitted::NotSent(_) | Submitted::Unclear { .. } => repeat + 1 == REPEATS,
+                Submitted::NotSent(_) | Submitted::Unclear { .. } => {
+                    lost += 1;
+                    lost == REPEATS
+                }
             };
             if settles {
-                self.settle_repeat(&again, &submitted).await;
+                self.settle_repeat(&again, &sent).await;
                 return;
             }
         }
@@ -103,12 +128,12 @@ impl Inner {
     }
 
     /// Commits what a repeat's end means, for as long as it takes.
-    async fn settle_repeat(&self, send: &Send, submitted: &Submitted) {
+    async fn settle_repeat(&self, send: &Send, sent: &Sent) {
         let mut kept = false;
-        while self.settle_submit(send, submitted).await.is_err() {
+        while self.settle_submit(send, sent).await.is_err() {
             if !kept {
                 kept = true;
-                attempt::say_kept(send, submitted);
+                attempt::say_kept(send, &sent.submitted);
             }
             tokio::time::sleep(RETRY_AFTER).await;
         }

@@ -31,6 +31,14 @@ enum Call {
     Join,
 }
 
+/// A send that was made for this call, or that it joins.
+struct Again {
+    ended: Ending,
+    /// Whether somebody else is told of it first: all earlier sends are known to have reached nobody,
+    /// so only this call can be the first to hear that the order may exist.
+    replayed: bool,
+}
+
 impl Inner {
     /// Answers for a key that has a record.
     pub(super) async fn again(
@@ -53,7 +61,7 @@ impl Inner {
             match self.call(&record, new) {
                 Call::Tell => return tell(record),
                 Call::Send => {
-                    let ended = match self.starter(new) {
+                    let again = match self.starter(new) {
                         Ok(starter) => self.send_again(record, new, starter).await?,
                         Err(other) => {
                             // It spends the budget for all who repeat this key now.
@@ -61,8 +69,8 @@ impl Inner {
                             None
                         }
                     };
-                    if let Some(ended) = ended
-                        && let Told::Created(created) = Self::told(ended, true).await?
+                    if let Some(Again { ended, replayed }) = again
+                        && let Told::Created(created) = Self::told(ended, replayed).await?
                     {
                         return Ok(created);
                     }
@@ -154,7 +162,7 @@ impl Inner {
         record: Record,
         new: &NewPurchase,
         starter: Starter,
-    ) -> Result<Option<Ending>, CreateError> {
+    ) -> Result<Option<Again>, CreateError> {
         let id = record.purchase.id;
         let admitted = self.admitted(new, Some(id)).await;
         let (admission, under_way) = match admitted {
@@ -171,7 +179,10 @@ impl Inner {
         // Whoever is here first sends; the others join it.
         let (listed, ended) = match self.list(id) {
             Ok(listed) => listed,
-            Err(ended) => return Ok(Some(ended)),
+            Err(ended) => {
+                let replayed = true;
+                return Ok(Some(Again { ended, replayed }));
+            }
         };
         let first = record.purchase.status.state == State::Pending;
         let begin = self.begin_again(&record, new, first);
@@ -186,7 +197,8 @@ impl Inner {
             },
             new,
         );
-        Ok(Some(ended))
+        let replayed = !first;
+        Ok(Some(Again { ended, replayed }))
     }
 
     /// The commit that precedes a repeated send.

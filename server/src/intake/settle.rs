@@ -189,8 +189,9 @@ impl Inner {
             (State::OutcomeUnknown, _) => match account.provider.unclear() {
                 Unclear::LookUp { .. } => Due::LookUp,
                 Unclear::RepeatWithKey { .. }
-                    if self.unclear_attention(account, record, now).0
-                        == AttentionReason::RepeatWanted =>
+                    if status.attention_reason() == Some(AttentionReason::OutcomeUnknown)
+                        && self.unclear_attention(account, record, now).0
+                            == AttentionReason::RepeatWanted =>
                 {
                     // A process died between two of its own repeats: now a caller has to.
                     Due::Unclear

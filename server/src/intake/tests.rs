@@ -1,8 +1,10 @@
 //! Create, in virtual time: the journal in memory, the real providers, a scripted way out.
 
+mod accepted;
 mod adopt;
 mod intent;
 mod key;
+mod not_yet;
 mod orders;
 mod outcome;
 mod panic;

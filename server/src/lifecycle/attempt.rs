@@ -8,6 +8,10 @@ use crate::{
     },
 };
 
+/// The fact that keeps an accepted order's id of an unknown shape, until the provider is asked by a
+/// name that it knows.
+pub(super) const UNREAD_ID: &str = "unread_id";
+
 /// The provider accepted the order: its answer is applied.
 pub fn accepted(
     current: &Status,
@@ -60,8 +64,24 @@ pub fn unclear(
     now: Timestamp,
 ) -> Option<Transition> {
     let mut next = current.clone();
-    next.state = State::OutcomeUnknown;
     next.attention = Some(attention(current, reason, deadline));
+    unknown(current, next, cause, now)
+}
+
+/// The provider accepted the order without a name that is known here; `unread_id` is what it called
+/// it, where that can be kept. Nothing where just that is known already, or was said too often.
+pub fn unnamed(current: &Status, unread_id: Option<&str>, now: Timestamp) -> Option<Transition> {
+    let mut next = current.clone();
+    next.attention = Some(attention(current, AttentionReason::NoReference, None));
+    if let Some(id) = unread_id {
+        next.facts.insert(UNREAD_ID.to_owned(), id.to_owned());
+    }
+    unknown(current, next, Cause::Create, now)
+}
+
+/// The step to OUTCOME_UNKNOWN; nothing where it says nothing new, or what was said too often.
+fn unknown(current: &Status, mut next: Status, cause: Cause, now: Timestamp) -> Option<Transition> {
+    next.state = State::OutcomeUnknown;
     let is_known = current.state == State::OutcomeUnknown && cause == Cause::Create;
     if (is_known && is_tired(current)) || !merge::differs(current, &next) {
         return None;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{attention, step};
+use super::{attempt::UNREAD_ID, attention, step};
 use crate::{
     observation::{Graph, Observation, Standing},
     purchase::{
@@ -37,6 +37,10 @@ pub fn observed(
     next.code.clone_from(&observation.code);
     if !next.unmapped {
         next.failure = observation.failure.map(failure);
+    }
+    if is_unanswered(current.state) {
+        // The provider has answered about a name that it knows.
+        next.facts.remove(UNREAD_ID);
     }
     for (name, value) in &observation.facts {
         match value {

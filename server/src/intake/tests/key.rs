@@ -43,6 +43,8 @@ async fn c2_of_a_thousand_concurrent_repeats_of_what_was_not_sent_one_sends() {
     let all = join_all((0..DUPLICATES).map(|_| world.create())).await;
     let all: Vec<Created> = all.into_iter().collect::<Result<_, _>>().unwrap();
     assert!(all.iter().all(|one| one.purchase == all[0].purchase));
+    let first = all.iter().filter(|created| !created.replayed).count();
+    assert_eq!(first, 1, "the one that sent hears that it is new");
     assert_eq!(world.wire.creates(), 2);
     let spent = world.account.snapshot().requests_last_minute;
     assert_eq!(spent, 1, "those who join spend no budget");
