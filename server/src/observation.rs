@@ -17,7 +17,7 @@ pub const IDENTIFIER_BYTES_MAX: usize = 8_000;
 pub const BUYER_ACTION_BYTES_MAX: usize = 16 * 1024;
 
 /// Where a provider's word puts a purchase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// The word has a row in the status table.
     Mapped(State, Finality),

@@ -3,6 +3,7 @@
 //! Each account has a lane of its own: what is due there, and a task that asks the account for the
 //! right to poll. One account's trouble never slows another's lane.
 
+mod digest;
 mod entry;
 mod lane;
 mod poll;

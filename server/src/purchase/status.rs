@@ -193,7 +193,7 @@ words! {
 }
 
 /// An amount with its role, as exact decimal text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Amount {
     /// What it stands for.
     pub role: AmountRole,
@@ -204,7 +204,7 @@ pub struct Amount {
 }
 
 /// Something delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 pub struct Item {
     /// The provider's id of it.
     pub id: String,
@@ -217,7 +217,7 @@ pub struct Item {
 }
 
 /// What the buyer has to do next.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BuyerAction {
     /// Go to an address.
     Redirect(Redirect),
@@ -226,7 +226,7 @@ pub enum BuyerAction {
 }
 
 /// An address for the buyer's browser.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Redirect {
     /// Where to.
     pub url: String,
@@ -239,7 +239,7 @@ pub struct Redirect {
 }
 
 /// An address to pay to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Deposit {
     /// Where to.
     pub address: String,
@@ -262,7 +262,7 @@ impl BuyerAction {
 }
 
 /// A call for a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Attention {
     /// The stable word.
     pub reason: AttentionReason,
@@ -283,7 +283,7 @@ impl AttentionReason {
 }
 
 /// Why it ended without success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     /// The stable word.
     pub reason: FailureReason,

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use super::digest::told;
 use crate::{
     cadence::{Policy, hazard::Stayed},
     clock::Clock,
     journal::Record,
     lifecycle::Heard,
-    observation::Observation,
     purchase::{
         Finality, Freshness, Purchase, PurchaseId, Reference, Revision, State, Status, Timestamp,
     },
@@ -154,36 +154,9 @@ pub(super) fn kept(reference: &Reference) -> Option<Box<str>> {
     (canonical.len() <= REFERENCE_KEPT_MAX).then(|| canonical.into_boxed_str())
 }
 
-/// A digest of a status without its times, without an attention that is this service's own word for
-/// hearing no news, and without a buyer action, which is wiped in its time.
-fn told(status: &Status) -> u64 {
-    let mut told = status.clone();
-    told.revision = Revision::default();
-    told.observe_time = Timestamp::default();
-    told.provider_change_time = None;
-    told.buyer_action = None;
-    told.attention = told.attention.filter(|it| !it.reason.is_silence());
-    hashed(&told)
-}
-
-fn hashed(value: &impl std::fmt::Debug) -> u64 {
-    use std::hash::{Hash as _, Hasher as _};
-    let mut hasher = std::collections::hash_map::DefaultHasher::new();
-    format!("{value:?}").hash(&mut hasher);
-    // 0 stands for nothing heard yet.
-    hasher.finish().max(1)
-}
-
 /// A state's number in what is learned of stays.
 pub(super) fn number(state: State) -> u8 {
     state as u8
-}
-
-/// A digest of everything in an observation that could make a revision.
-pub(super) fn digest(observation: &Observation) -> u64 {
-    let mut silent = observation.clone();
-    silent.provider_change_time = None;
-    hashed(&silent)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RefreshError,
-    entry::{Entry, digest},
+    digest::digest,
+    entry::Entry,
     lane::{Lane, Refreshed, Turn},
 };
 use crate::{
