@@ -42,6 +42,8 @@ pub(super) struct Entry {
     /// The newest revision.
     pub(super) revision: Revision,
     pub(super) finality: Finality,
+    /// Whether the newest word has no mapping: no deadline of this service runs while it stands.
+    pub(super) unmapped: bool,
     pub(super) heard: Heard,
     /// When the request of the last readable answer began.
     pub(super) read: Option<Timestamp>,
@@ -77,6 +79,7 @@ impl Entry {
             told: 0,
             revision: Revision::default(),
             finality: Finality::Open,
+            unmapped: false,
             heard: Heard::default(),
             read: None,
             digest: 0,
@@ -104,6 +107,7 @@ impl Entry {
     /// Learns a newly committed status.
     pub(super) fn learn(&mut self, status: &Status) {
         self.finality = status.finality;
+        self.unmapped = status.unmapped;
         self.revision = status.revision;
         let told = told(status);
         if told != self.told {

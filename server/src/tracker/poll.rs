@@ -12,7 +12,7 @@ use crate::{
     account::{Admission, Class},
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle::{self, Horizon},
-    observation::{Answer, Observation, Trouble},
+    observation::{Answer, Observation, Standing, Trouble},
     purchase::{Cause, Finality, PurchaseId, Reference, State, Timestamp, Transition},
     upstream::UpstreamError,
 };
@@ -148,6 +148,7 @@ impl Inner {
             // commit fails it is news again, since the digest below is not kept.
             entry.heard.answered = entry.heard.answered.max(Some(arrived));
             entry.heard.newest_change = entry.heard.newest_change.max(change);
+            entry.unmapped = observation.standing == Standing::Unmapped;
             let is_open = entry.finality == Finality::Open;
             let stayed = is_open.then_some(entry.stayed);
             Some((entry.heard, entry.digest != seen, stayed))
@@ -233,14 +234,15 @@ impl Inner {
             self.learn_limits(lane, purchase).await?;
         }
         let limits = lane.with(purchase, |entry| {
-            (entry.stale_after, entry.horizon, entry.read)
+            let horizon = entry.horizon.filter(|_| !entry.unmapped);
+            (entry.stale_after, horizon, entry.read, entry.unmapped)
         });
-        let Some((stale_after, horizon, read)) = limits else {
+        let Some((stale_after, horizon, read, unmapped)) = limits else {
             return Ok(());
         };
         if finality == Finality::Open {
             let unchanged = now.since(changed);
-            if unchanged >= lane.account.policy.give_up_after {
+            if unchanged >= lane.account.policy.give_up_after && !unmapped {
                 lane.with(purchase, |entry| entry.given_up = true);
             } else if unchanged >= stale_after {
                 self.step(purchase, |record| {

@@ -26,6 +26,8 @@ use crate::{
     },
 };
 
+mod unmapped;
+
 type Reply = Result<Response, UpstreamError>;
 
 struct NoStore;
