@@ -310,6 +310,10 @@ fn freshness_parts(freshness: &Freshness, now: Timestamp) -> Vec<(Tone, String)>
         let failures = format!("{} polls failed", freshness.consecutive_failures);
         parts.push((Tone::Warning, failures));
     }
+    if let Some(since) = freshness.held_back_since_time.as_ref().and_then(instant) {
+        let age = short(span::between(since, now));
+        parts.push((Tone::Warning, format!("older answers for {age}")));
+    }
     parts
 }
 

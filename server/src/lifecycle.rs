@@ -6,17 +6,16 @@
 mod attempt;
 mod deadline;
 mod merge;
+mod order;
 
 pub use attempt::{accepted, not_created, refused, repeat_begins, repeat_wanted, unclear, unnamed};
 pub use deadline::{
     Horizon, account_missing, found_missing, horizon, made_final, never_sent, stale, stopped,
 };
 pub use merge::{differs, observed, same_but_stale};
+pub use order::{HELD_BACK_FOR, Heard, Source, Verdict};
 
-use crate::{
-    observation::Observation,
-    purchase::{Attention, AttentionReason, Cause, Finality, Status, Timestamp, Transition},
-};
+use crate::purchase::{Attention, AttentionReason, Cause, Finality, Status, Timestamp, Transition};
 
 /// The most revisions of one purchase; changes beyond are merged.
 pub const REVISIONS_MAX: u32 = 500;
@@ -25,25 +24,6 @@ pub const REVISIONS_MAX: u32 = 500;
 const REPEATS_MAX: u32 = 400;
 /// From this revision on, only an end makes a new one: two are kept free for it and for FINAL.
 const REVISIONS_FREE: u32 = REVISIONS_MAX - 3;
-
-/// What is already known when an observation arrives, besides the status.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Heard {
-    /// The newest change clock that an applied observation carried.
-    pub newest_change: Option<Timestamp>,
-    /// When the newest applied answer arrived.
-    pub answered: Option<Timestamp>,
-}
-
-/// Whether an observation is older than what is known, so that it must be dropped: by the
-/// provider's change clock where there is one, else by whether its request began before the newest
-/// applied answer arrived.
-pub fn outdated(heard: Heard, observation: &Observation, began: Timestamp) -> bool {
-    match (observation.provider_change_time, heard.newest_change) {
-        (Some(change), Some(newest)) => change < newest,
-        _ => heard.answered.is_some_and(|answered| began < answered),
-    }
-}
 
 /// The step from `current` to `next`, numbered and stamped; `None` where no revision may follow.
 fn step(current: &Status, mut next: Status, cause: Cause, now: Timestamp) -> Option<Transition> {

@@ -87,6 +87,9 @@ pub struct Freshness {
     pub next_poll_time: Option<Timestamp>,
     /// Polls in a row without an answer that could be read.
     pub consecutive_failures: u32,
+    /// Since when the provider's answers are held back, since their stamps are older than the one of
+    /// the newest that was applied.
+    pub held_back_since_time: Option<Timestamp>,
 }
 
 /// A text whose value must never be shown: its `Debug` is `[redacted]`.

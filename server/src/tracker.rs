@@ -203,6 +203,13 @@ impl Tracker {
         lane.map_or_else(Backlog::default, |lane| lane.backlog(now))
     }
 
+    /// Of how many purchases of an account an answer is held back, since its stamp is older than the
+    /// newest applied one.
+    pub fn held_back(&self, account: &AccountName) -> usize {
+        let lane = self.0.lanes.get(account);
+        lane.map_or(0, |lane| lane.held_back())
+    }
+
     /// How many purchases an account has open.
     pub fn open_purchases(&self, account: &AccountName) -> usize {
         self.0.lanes.get(account).map_or(0, |lane| lane.len())

@@ -8,7 +8,7 @@ use std::{
 
 use tillwatch_server::{
     journal::{Filter, Journal as _},
-    lifecycle::REVISIONS_MAX,
+    lifecycle::{HELD_BACK_FOR, REVISIONS_MAX},
     purchase::{
         Cause, FailureReason, Finality, Purchase, Revision, State, Status, Timestamp, Transition,
     },
@@ -105,11 +105,9 @@ fn step(
 ) -> Option<String> {
     let status = &after.status;
     let is_unanswered = matches!(before.state, State::Pending | State::OutcomeUnknown);
-    if before
-        .provider_change_time
-        .is_some_and(|known| status.provider_change_time.is_some_and(|new| new < known))
-    {
-        return Some("an older answer was applied".to_owned());
+    let stamps = before.provider_change_time.zip(status.provider_change_time);
+    if stamps.is_some_and(|(known, new)| new < known && !was_held_back(known, status, ledger)) {
+        return Some("P3: an older answer was applied at once".to_owned());
     }
     if status.unmapped && after.cause == Cause::Poll {
         let kept = (status.state, status.finality) == (before.state, before.finality);
@@ -175,6 +173,17 @@ fn was_said(status: &Status, ledger: &Ledger) -> bool {
     (ledger.given.iter()).any(|given| {
         given.reference == name && given.meaning == said && given.at <= status.observe_time
     })
+}
+
+/// Whether the provider had shown stamps older than the one that was known for long enough.
+fn was_held_back(known: Timestamp, status: &Status, ledger: &Ledger) -> bool {
+    let Some(name) = name_of(status) else {
+        return false;
+    };
+    let first = (ledger.given.iter())
+        .filter(|given| given.reference == name)
+        .find(|given| given.stamp.is_some_and(|stamp| stamp < known));
+    first.is_some_and(|first| status.observe_time.since(first.at) >= HELD_BACK_FOR)
 }
 
 /// Once all is quiet, what is known is what the provider says; or its word was an end.

@@ -81,6 +81,8 @@ pub struct Given {
     pub at: Timestamp,
     /// What it means.
     pub meaning: Meaning,
+    /// Its stamp, which some providers show.
+    pub stamp: Option<Timestamp>,
 }
 
 /// All that the providers know and remember.
@@ -125,6 +127,7 @@ enum Fault {
     Unnamed,
     NotFound,
     Older,
+    WrongStamp,
     Contradiction,
     Unknown,
     Foreign,
@@ -145,7 +148,7 @@ const CREATE_FAULTS: &[(u32, Fault)] = &[
 ];
 
 const STATUS_FAULTS: &[(u32, Fault)] = &[
-    (74, Fault::None),
+    (71, Fault::None),
     (3, Fault::NotConnected),
     (2, Fault::Throttled),
     (1, Fault::Unauthorized),
@@ -155,6 +158,7 @@ const STATUS_FAULTS: &[(u32, Fault)] = &[
     (1, Fault::Silence),
     (2, Fault::NotFound),
     (4, Fault::Older),
+    (3, Fault::WrongStamp),
     (2, Fault::Contradiction),
     (2, Fault::Unknown),
     (1, Fault::Foreign),
@@ -308,7 +312,7 @@ impl Providers {
 
     fn accepted(&self, sold: &Sold, now: Timestamp) -> Response {
         let (meaning, answer) = answers::accepted(sold, now);
-        self.give(&sold.reference, meaning);
+        self.give(&sold.reference, meaning, Some(sold.walk[0].0));
         answer
     }
 
@@ -364,23 +368,29 @@ impl Providers {
         sold
     }
 
-    fn give(&self, reference: &str, meaning: Meaning) {
+    fn give(&self, reference: &str, meaning: Meaning, stamp: Option<Timestamp>) {
         let given = Given {
             reference: reference.to_owned(),
             at: self.clock.now(),
             meaning,
+            stamp,
         };
         self.ledger().given.push(given);
     }
 
     /// Notes that a step of a walk is told.
     fn say(&self, sold: &Sold, step: usize) {
+        self.say_stamped(sold, step, sold.walk[step].0);
+    }
+
+    /// Notes that a step of a walk is told with this stamp.
+    fn say_stamped(&self, sold: &Sold, step: usize, stamp: Timestamp) {
         let (_, word) = sold.walk[step];
         let meaning = words::meaning(sold.provider, word);
         let meaning = meaning.map_or(Meaning::Unmapped, |(state, finality)| {
             Meaning::Definite(state, finality)
         });
-        self.give(&sold.reference, meaning);
+        self.give(&sold.reference, meaning, Some(stamp));
     }
 
     async fn status(
@@ -421,6 +431,17 @@ impl Providers {
                 let (began, word) = sold.walk[step];
                 answers::status(&sold, word, began, now)
             }
+            Fault::WrongStamp => {
+                // By a clock that is ahead or behind, by seconds or by a time zone.
+                let off =
+                    Duration::from_secs(self.number(if self.number(2) == 0 { 10 } else { 7_200 }));
+                let stamp = match self.number(2) {
+                    0 => began.plus(off),
+                    _ => began.minus(off),
+                };
+                self.say_stamped(&sold, step, stamp);
+                answers::status(&sold, word, stamp, now)
+            }
             Fault::Contradiction => {
                 let rows = words::rows(provider);
                 let (word, state, finality) = rows[self.number(rows.len() as u64) as usize];
@@ -432,21 +453,19 @@ impl Providers {
                     (word, Some(Meaning::Definite(state, finality)))
                 };
                 match meaning {
-                    Some(meaning) => self.give(&sold.reference, meaning),
+                    Some(meaning) => self.give(&sold.reference, meaning, Some(began)),
                     None => self.say(&sold, step),
                 }
-                // With the stamp of the truth: an older one would be dropped, a newer one would make
-                // the truth look old for ever.
                 answers::status(&sold, word, began, now)
             }
             Fault::Unknown => {
-                self.give(&sold.reference, Meaning::Unmapped);
+                self.give(&sold.reference, Meaning::Unmapped, Some(began));
                 answers::status(&sold, "reticulating", began, now)
             }
             Fault::Foreign => {
                 let mut other = sold.clone();
                 other.reference = answers::reference(provider, "other", u128::from(u32::MAX));
-                self.give(&sold.reference, Meaning::Nothing);
+                self.give(&sold.reference, Meaning::Nothing, None);
                 // Phygitals' short answer names no session, so it says nothing of another.
                 if provider == "phygitals" {
                     return Ok(answers::garbage(0));

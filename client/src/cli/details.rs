@@ -140,6 +140,7 @@ fn freshness_pairs(freshness: &Freshness, now: Timestamp) -> Vec<(&'static str, 
     };
     let last = freshness.last_answer_time.as_ref().and_then(instant);
     let next = freshness.next_poll_time.as_ref().and_then(instant);
+    let held = freshness.held_back_since_time.as_ref().and_then(instant);
     let failures = match freshness.consecutive_failures {
         0 => String::new(),
         count => format!("{count} in a row"),
@@ -157,6 +158,10 @@ fn freshness_pairs(freshness: &Freshness, now: Timestamp) -> Vec<(&'static str, 
             ),
         ),
         ("failed polls", failures),
+        (
+            "held back",
+            held.map_or_else(String::new, |at| format!("for {}", distance(at, now))),
+        ),
     ]
 }
 

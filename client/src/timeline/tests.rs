@@ -238,6 +238,7 @@ fn the_status_line_tells_state_next_poll_and_freshness_by_the_services_clock() {
         last_answer_time: Some(wire(8)),
         next_poll_time: Some(wire(13)),
         consecutive_failures: 2,
+        held_back_since_time: None,
     };
     let beat = WatchEvent::Heartbeat(Heartbeat {
         revision: 1,

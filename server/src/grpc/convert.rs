@@ -132,6 +132,7 @@ pub fn freshness(freshness: Freshness) -> message::Freshness {
         last_answer_time: freshness.last_answer_time.map(timestamp),
         next_poll_time: freshness.next_poll_time.map(timestamp),
         consecutive_failures: freshness.consecutive_failures,
+        held_back_since_time: freshness.held_back_since_time.map(timestamp),
     }
 }
 

@@ -13,8 +13,8 @@ const LAST_READ_TRIED_FOR: Duration = Duration::from_secs(86_400);
 /// Where a terminal status stands against its horizon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Horizon {
-    /// It is still looked at on its schedule, until this time; `None` for as long as it lasts.
-    Ahead(Option<Timestamp>),
+    /// It is still looked at on its schedule.
+    Ahead,
     /// One last read is due.
     LastRead,
     /// The last read was made, or was tried for long enough: FINAL.
@@ -30,11 +30,11 @@ pub fn horizon(
     now: Timestamp,
 ) -> Horizon {
     let Some(length) = length else {
-        return Horizon::Ahead(None);
+        return Horizon::Ahead;
     };
     let end = observed.plus(length);
     if now < end {
-        return Horizon::Ahead(Some(end));
+        return Horizon::Ahead;
     }
     let was_read = read.is_some_and(|read| read >= end);
     if was_read || now >= end.plus(LAST_READ_TRIED_FOR) {

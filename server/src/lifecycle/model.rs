@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    observation::{Graph, Standing},
+    observation::{Graph, Observation, Standing},
     purchase::{Amount, AmountRole, FailureReason, Reference, Revision, State},
 };
 

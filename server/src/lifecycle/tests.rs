@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    observation::{Graph, Standing},
+    observation::{Graph, Observation, Standing},
     purchase::{
         Amount, AmountRole, BuyerAction, Deposit, FailureReason, Reference, Revision, State,
     },
@@ -303,34 +303,6 @@ fn revisions_end_at_their_maximum_and_an_end_still_fits() {
 }
 
 #[test]
-fn older_answers_are_dropped() {
-    let with_clock = |seconds| {
-        let mut observation = mapped("PAID", State::Paid, Finality::Open);
-        observation.provider_change_time = Some(at(seconds));
-        observation
-    };
-    let heard = Heard {
-        newest_change: Some(at(10)),
-        answered: Some(at(20)),
-    };
-    assert!(
-        outdated(heard, &with_clock(9), at(30)),
-        "strictly older by the provider's clock"
-    );
-    assert!(
-        !outdated(heard, &with_clock(10), at(5)),
-        "an equal one applies"
-    );
-    let no_clock = mapped("PAID", State::Paid, Finality::Open);
-    assert!(
-        outdated(heard, &no_clock, at(19)),
-        "asked before the newest answer arrived"
-    );
-    assert!(!outdated(heard, &no_clock, at(20)));
-    assert!(!outdated(Heard::default(), &no_clock, at(0)));
-}
-
-#[test]
 fn a_terminal_status_is_final_after_its_horizon_and_one_last_read() {
     let mut status = waiting();
     status.finality = Finality::Terminal;
@@ -342,15 +314,12 @@ fn a_terminal_status_is_final_after_its_horizon_and_one_last_read() {
             "{read:?} {now}"
         );
     };
-    check(Some(10), 3599, Horizon::Ahead(Some(at(3600))));
+    check(Some(10), 3599, Horizon::Ahead);
     check(Some(3599), 3600, Horizon::LastRead);
     check(None, 3600 + 86_399, Horizon::LastRead);
     check(Some(3600), 3601, Horizon::Over);
     check(None, 3600 + 86_400, Horizon::Over);
-    assert_eq!(
-        horizon(at(0), None, None, at(9_999_999)),
-        Horizon::Ahead(None)
-    );
+    assert_eq!(horizon(at(0), None, None, at(9_999_999)), Horizon::Ahead);
     assert_eq!(
         made_final(&status, at(3601)).unwrap().cause,
         Cause::Deadline

@@ -65,6 +65,7 @@ impl Collector {
             open: self.rooms.tracker.open_purchases(&account.name),
             due: backlog.due,
             late: backlog.late,
+            held_back: self.rooms.tracker.held_back(&account.name),
             budget_used: (limit > 0).then(|| part(snapshot.requests_last_minute, limit)),
             breaker_open: snapshot.breaker_open,
             in_flight: snapshot.in_flight,

@@ -69,6 +69,8 @@ pub struct AccountPicture {
     pub due: usize,
     /// How late the first of them is.
     pub late: Duration,
+    /// Purchases of which an answer is held back.
+    pub held_back: usize,
     /// Requests of the last minute as a part of the limit; `None` where it is unlimited.
     pub budget_used: Option<f64>,
     /// Whether the breaker is open.
@@ -185,7 +187,7 @@ fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
     let requests = Family::<RequestLabels, Counter>::default();
     let unreadable = Family::<AccountLabels, Counter>::default();
     let health = Family::<HealthLabels, Gauge>::default();
-    let [open, due, breaker, in_flight] = [(); 4].map(|()| Gauges::default());
+    let [open, due, held_back, breaker, in_flight] = [(); 5].map(|()| Gauges::default());
     let (late, budget) = (Parts::default(), Parts::default());
     for account in accounts {
         let labels = &account.labels;
@@ -210,6 +212,9 @@ fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
         unreadable.get_or_create(labels).inc_by(account.unreadable);
         open.get_or_create(labels).set(count(account.open));
         due.get_or_create(labels).set(count(account.due));
+        held_back
+            .get_or_create(labels)
+            .set(count(account.held_back));
         late.get_or_create(labels).set(account.late.as_secs_f64());
         if let Some(used) = account.budget_used {
             budget.get_or_create(labels).set(used);
@@ -228,6 +233,9 @@ fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
     registry.register("due", "Purchases whose poll is due and not begun", due);
     let words = "How long the first of those that are due has been";
     registry.register_with_unit("late", words, Unit::Seconds, late);
+    let words =
+        "Purchases of which an answer is held back, since its stamp is older than a known one";
+    registry.register("held_back", words, held_back);
     let words = "Requests of the last minute, as a part of the limit";
     registry.register("budget_used_ratio", words, budget);
     registry.register("breaker_open", "Whether the breaker is open", breaker);
@@ -265,6 +273,7 @@ mod tests {
                 open: 3,
                 due: 2,
                 late: Duration::from_millis(1_500),
+                held_back: 1,
                 budget_used: Some(0.5),
                 breaker_open: true,
                 in_flight: 4,
@@ -289,6 +298,7 @@ mod tests {
             format!("tillwatch_open_purchases{{{of}}} 3"),
             format!("tillwatch_due{{{of}}} 2"),
             format!("tillwatch_late_seconds{{{of}}} 1.5"),
+            format!("tillwatch_held_back{{{of}}} 1"),
             format!("tillwatch_budget_used_ratio{{{of}}} 0.5"),
             format!("tillwatch_breaker_open{{{of}}} 1"),
             format!("tillwatch_requests_in_flight{{{of}}} 4"),

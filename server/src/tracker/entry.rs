@@ -3,12 +3,16 @@
 
 use std::time::Duration;
 
-use super::digest::told;
+use super::{
+    digest::told,
+    poll::{RETRY_BASE, RETRY_MAX, Times},
+};
 use crate::{
-    cadence::{Policy, hazard::Stayed},
+    cadence::{Policy, budget::backoff, hazard::Stayed},
     clock::Clock,
     journal::Record,
-    lifecycle::Heard,
+    lifecycle::{Heard, Source, Verdict},
+    observation::{Observation, Standing},
     purchase::{
         Finality, Freshness, Purchase, PurchaseId, Reference, Revision, State, Status, Timestamp,
     },
@@ -50,8 +54,6 @@ pub(super) struct Entry {
     /// A digest of the last applied observation: the same again is no news.
     pub(super) digest: u64,
     pub(super) failures: u32,
-    /// Answers in a row that did not know the reference, and since when.
-    pub(super) missing_since: Option<Timestamp>,
     pub(super) due: Timestamp,
     /// Whether a poll of it is due or under way, so that it is in no timer.
     pub(super) busy: bool,
@@ -61,8 +63,6 @@ pub(super) struct Entry {
     pub(super) stale_after: Duration,
     /// How long it is followed after its end; `None` for as long as it lasts.
     pub(super) horizon: Option<Duration>,
-    /// When that is over, once it is known.
-    pub(super) horizon_end: Option<Timestamp>,
     /// Polled no more, since nothing has changed for so long.
     pub(super) given_up: bool,
 }
@@ -84,13 +84,11 @@ impl Entry {
             read: None,
             digest: 0,
             failures: 0,
-            missing_since: None,
             due: now,
             busy: false,
             limits_of: Revision::default(),
             stale_after: STALE_EVERY,
             horizon: None,
-            horizon_end: None,
             given_up: false,
         };
         entry.learn(&purchase.status);
@@ -114,16 +112,53 @@ impl Entry {
             self.told = told;
             self.changed = status.observe_time;
         }
-        if status.provider_change_time > self.heard.newest_change {
-            self.heard.newest_change = status.provider_change_time;
+        // What is heard of afterwards is ordered by the answers themselves: a status that is
+        // committed for another reason can carry a stamp that was found to be wrong.
+        let known = self.heard.newest_change;
+        self.heard.newest_change = known.or(status.provider_change_time);
+    }
+
+    /// Takes a readable answer in, and says what becomes of it. Said before it is committed, so that
+    /// an older answer sees it from now on. Where the commit fails it is news again, since its digest
+    /// is not kept.
+    pub(super) fn hear(
+        &mut self,
+        observation: &Observation,
+        times: Times,
+        source: Source,
+    ) -> Verdict {
+        self.failures = 0;
+        let change = observation.provider_change_time;
+        let verdict = self.heard.hear(source, change, times.began, times.arrived);
+        if verdict == Verdict::Apply {
+            self.unmapped = observation.standing == Standing::Unmapped;
         }
+        verdict
+    }
+
+    /// When the purchase is asked again whatever its schedule, since an answer is held back.
+    pub(super) fn asked_again_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let at = self.heard.asked_again_at()?;
+        let wait = match self.failures {
+            0 => Duration::ZERO,
+            failures => backoff(RETRY_BASE, failures, RETRY_MAX),
+        };
+        Some(at.max(now.plus(wait)))
+    }
+
+    /// When it is followed no more, where it has ended and that is known.
+    pub(super) fn horizon_end(&self) -> Option<Timestamp> {
+        let is_known = self.finality != Finality::Open && self.limits_of == self.revision;
+        let horizon = self.horizon.filter(|_| is_known && !self.unmapped)?;
+        Some(self.changed.plus(horizon))
     }
 
     pub(super) fn freshness(&self) -> Freshness {
         Freshness {
-            last_answer_time: self.heard.answered,
+            last_answer_time: self.heard.arrived,
             next_poll_time: (!self.given_up).then_some(self.due),
             consecutive_failures: self.failures,
+            held_back_since_time: self.heard.held_back_since,
         }
     }
 
@@ -171,6 +206,8 @@ mod tests {
     fn an_entry_leaves_room_for_its_places_within_512_bytes() {
         // Map: 21 bytes at a load of at least 7/16. Of a sweep: 37 bytes at that load. Wheel and turns:
         // 24 + 16 + 8. Reference: 88.
-        assert!(size_of::<Option<Entry>>() <= 512 - 48 - 85 - 48 - REFERENCE_KEPT_MAX);
+        let size = size_of::<Option<Entry>>();
+        let room = 512 - 48 - 85 - 48 - REFERENCE_KEPT_MAX;
+        assert!(size <= room, "{size} of {room}");
     }
 }

@@ -63,6 +63,8 @@ struct State {
     hazards: Hazards,
     /// Turns taken, to give one in ten to what has ended.
     turns: u32,
+    /// Of how many purchases an answer is held back.
+    held_back: usize,
 }
 
 /// What of an account is due and has not begun.
@@ -201,9 +203,49 @@ impl Lane {
         state.open.remove(place);
         state.ended.remove(place);
         if let Some(entry) = state.entries.get_mut(place) {
-            *entry = None;
+            let held_back = entry
+                .take()
+                .is_some_and(|it| it.heard.held_back_since.is_some());
+            state.held_back -= usize::from(held_back);
             state.free.push(place);
         }
+    }
+
+    /// Takes an answer about a purchase in, if it is open here.
+    pub(super) fn hear<T>(
+        &self,
+        purchase: PurchaseId,
+        hear: impl FnOnce(&mut Entry) -> T,
+    ) -> Option<T> {
+        let mut state = lock(&self.state);
+        let (_, entry) = state.of(purchase)?;
+        let before = usize::from(entry.heard.held_back_since.is_some());
+        let heard = hear(entry);
+        let after = usize::from(entry.heard.held_back_since.is_some());
+        state.held_back = state.held_back + after - before;
+        Some(heard)
+    }
+
+    /// Of how many purchases an answer is held back.
+    pub(super) fn held_back(&self) -> usize {
+        lock(&self.state).held_back
+    }
+
+    /// Asks about a purchase at this time at the latest, also where it was given up.
+    pub(super) fn ask_by(&self, purchase: PurchaseId, at: Timestamp) {
+        let mut state = lock(&self.state);
+        let Some((place, entry)) = state.of(purchase) else {
+            return;
+        };
+        let was_given_up = std::mem::take(&mut entry.given_up);
+        // One that is being asked is armed at the end of that.
+        if entry.busy || (entry.due <= at && !was_given_up) {
+            return;
+        }
+        entry.due = at;
+        state.wheel.arm(place, at);
+        drop(state);
+        self.sooner.notify_one();
     }
 
     /// Learns from an answer what a purchase stayed in until now, and what it changed to.

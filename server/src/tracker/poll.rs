@@ -11,8 +11,8 @@ use super::{
 use crate::{
     account::{Admission, Class},
     journal::{AttemptChange, JournalError, Record, Write, Written},
-    lifecycle::{self, Horizon},
-    observation::{Answer, Observation, Standing, Trouble},
+    lifecycle::{self, Horizon, Source, Verdict},
+    observation::{Answer, Observation, Trouble},
     purchase::{Cause, Finality, PurchaseId, Reference, State, Timestamp, Transition},
     upstream::UpstreamError,
 };
@@ -20,7 +20,9 @@ use crate::{
 /// How long after its creation a purchase may be unknown to its provider.
 const MISSING_ALLOWED: Duration = Duration::from_secs(60);
 /// The wait after a poll without a readable answer; doubled while they come in a row.
-const RETRY_BASE: Duration = Duration::from_secs(1);
+pub(super) const RETRY_BASE: Duration = Duration::from_secs(1);
+/// The longest of these waits.
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(120);
 /// How often a step is decided anew when others commit in between.
 const DECISIONS_MAX: usize = 16;
 /// How often a last read is tried after the horizon. Ours.
@@ -34,6 +36,22 @@ pub(super) struct Asked {
     /// When the request began, and when its answer arrived.
     began: Timestamp,
     arrived: Timestamp,
+}
+
+impl Asked {
+    fn times(&self) -> Times {
+        Times {
+            began: self.began,
+            arrived: self.arrived,
+        }
+    }
+}
+
+/// When a request began, and when its answer arrived.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) began: Timestamp,
+    pub(super) arrived: Timestamp,
 }
 
 impl Inner {
@@ -75,7 +93,7 @@ impl Inner {
     ) -> Timestamp {
         let failed = match &asked.answer {
             Answer::Observed(observation) => self
-                .observed(lane, purchase, observation, asked.began, asked.arrived)
+                .observed(lane, purchase, observation, asked.times(), Source::Read)
                 .await
                 .is_err(),
             Answer::NotFound => self.not_found(lane, purchase, asked.began).await.is_err(),
@@ -105,59 +123,58 @@ impl Inner {
         let due = lane.with(purchase, |entry| {
             let stale_after = entry.stale_after;
             let mut due = entry.next_due(policy, stale_after, &self.clock);
-            if entry.horizon_end.is_some_and(|end| end <= now) {
+            if let Some(again) = entry.asked_again_at(now) {
+                due = due.min(again);
+            }
+            let end = entry.horizon_end();
+            if end.is_some_and(|end| end <= now) {
                 // The last read has failed, or was no answer about the purchase.
                 return due.min(now.plus(self.clock.jittered(LAST_READ_EVERY, 100)));
             }
-            if entry.failures == 0 {
+            if entry.failures == 0 && entry.heard.held_back_since.is_none() {
                 due = stretched(entry.created, entry.finality).map_or(due, |rare| due.max(rare));
             }
             if backs_off {
                 // Backoff with full jitter, never faster than the schedule allows.
                 let doubled = entry.failures.min(16).saturating_sub(1);
-                let longest =
-                    crate::cadence::budget::backoff(RETRY_BASE, doubled, Duration::from_secs(120));
+                let longest = crate::cadence::budget::backoff(RETRY_BASE, doubled, RETRY_MAX);
                 return due.max(now.plus(self.clock.up_to(longest)));
             }
-            due.min(entry.horizon_end.unwrap_or(due).max(now))
+            due.min(end.unwrap_or(due).max(now))
         });
         due.unwrap_or(now)
     }
 
-    /// A readable answer to a request that began and whose answer arrived at these times. Two about
-    /// one purchase may be applied at once: the newer one holds.
+    /// A readable answer to a request with these times. Two about one purchase may be applied at
+    /// once: the newer one holds.
     pub(super) async fn observed(
         &self,
         lane: &Lane,
         purchase: PurchaseId,
         observation: &Observation,
-        began: Timestamp,
-        arrived: Timestamp,
+        times: Times,
+        source: Source,
     ) -> Result<(), JournalError> {
         let now = self.clock.now();
         let seen = digest(observation);
-        let change = observation.provider_change_time;
-        self.stamped(lane, change);
-        let heard = lane.with(purchase, |entry| {
-            entry.failures = 0;
-            entry.missing_since = None;
-            if lifecycle::outdated(entry.heard, observation, began) {
-                return None;
-            }
-            // Said before it is committed, so that an older answer sees it from now on. Where the
-            // commit fails it is news again, since the digest below is not kept.
-            entry.heard.answered = entry.heard.answered.max(Some(arrived));
-            entry.heard.newest_change = entry.heard.newest_change.max(change);
-            entry.unmapped = observation.standing == Standing::Unmapped;
+        self.stamped(lane, observation.provider_change_time);
+        let heard = lane.hear(purchase, |entry| {
+            let verdict = entry.hear(observation, times, source);
             let is_open = entry.finality == Finality::Open;
             let stayed = is_open.then_some(entry.stayed);
-            Some((entry.heard, entry.digest != seen, stayed))
+            (verdict, entry.heard, entry.digest != seen, stayed)
         });
-        let Some(Some((heard, is_news, stayed))) = heard else {
+        let Some((verdict, heard, is_news, stayed)) = heard else {
             return Ok(());
         };
+        if let (Verdict::HoldBack, Some(at)) = (verdict, heard.asked_again_at()) {
+            lane.ask_by(purchase, at.max(now));
+        }
+        if verdict != Verdict::Apply {
+            return Ok(());
+        }
         // Another answer that was heard meanwhile is newer than this one.
-        let is_newest = |entry: &mut Entry| entry.heard == heard;
+        let is_newest = |entry: &mut Entry| entry.heard.applied() == heard.applied();
         let mut changed_to = None;
         if is_news {
             let graph = lane.account.provider.graph();
@@ -178,7 +195,7 @@ impl Inner {
             // One that was passed by a newer answer is not what was applied last.
             if is_newest(entry) {
                 entry.digest = seen;
-                entry.read = Some(began);
+                entry.read = Some(times.began);
             }
         });
         Ok(())
@@ -204,7 +221,6 @@ impl Inner {
             entry.failures = entry.failures.saturating_add(1);
             // What is heard next is news, whatever was heard before.
             entry.digest = 0;
-            entry.missing_since.get_or_insert(now);
             now.since(entry.created) >= MISSING_ALLOWED
         });
         if is_late != Some(true) {
@@ -235,14 +251,16 @@ impl Inner {
         }
         let limits = lane.with(purchase, |entry| {
             let horizon = entry.horizon.filter(|_| !entry.unmapped);
-            (entry.stale_after, horizon, entry.read, entry.unmapped)
+            // What may be news is waited for.
+            let waits = entry.unmapped || entry.heard.held_back_since.is_some();
+            (entry.stale_after, horizon, entry.read, waits)
         });
-        let Some((stale_after, horizon, read, unmapped)) = limits else {
+        let Some((stale_after, horizon, read, waits)) = limits else {
             return Ok(());
         };
         if finality == Finality::Open {
             let unchanged = now.since(changed);
-            if unchanged >= lane.account.policy.give_up_after && !unmapped {
+            if unchanged >= lane.account.policy.give_up_after && !waits {
                 lane.with(purchase, |entry| entry.given_up = true);
             } else if unchanged >= stale_after {
                 self.step(purchase, |record| {
@@ -257,16 +275,7 @@ impl Inner {
             return Ok(());
         };
         match lifecycle::horizon(since, horizon, read, now) {
-            Horizon::Ahead(end) => {
-                lane.with(purchase, |entry| entry.horizon_end = end);
-                Ok(())
-            }
-            Horizon::LastRead => {
-                lane.with(purchase, |entry| {
-                    entry.horizon_end.get_or_insert(now);
-                });
-                Ok(())
-            }
+            Horizon::Ahead | Horizon::LastRead => Ok(()),
             Horizon::Over => self
                 .step(purchase, |record| {
                     let status = &record.purchase.status;
@@ -293,7 +302,6 @@ impl Inner {
             entry.limits_of = status.revision;
             entry.stale_after = stale_after;
             entry.horizon = horizon;
-            entry.horizon_end = None;
         });
         Ok(())
     }
@@ -393,7 +401,7 @@ impl Inner {
             Answer::Observed(_) | Answer::NotFound => None,
         };
         if let Answer::Observed(observation) = &asked.answer {
-            self.observed(lane, purchase, observation, asked.began, asked.arrived)
+            self.observed(lane, purchase, observation, asked.times(), Source::Read)
                 .await?;
         } else {
             self.heard(lane, purchase, asked).await;

@@ -13,11 +13,12 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 
-use super::{Inner, lane::Lane, lock};
+use super::{Inner, lane::Lane, lock, poll::Times};
 use crate::{
     account::{Account, Accounts, Class},
     cadence::budget::backoff,
     journal::{JournalError, Write},
+    lifecycle::Source,
     observation::Trouble,
     provider::sweep::{Coverage, Page, Place, Row, Sweep, Wanted},
     purchase::{AccountName, Finality, Purchase, PurchaseId, State, Timestamp},
@@ -39,13 +40,6 @@ const PAGES_MAX: usize = 1_000;
 pub(super) struct Sweeper {
     account: Arc<Account>,
     known: Mutex<Known>,
-}
-
-/// When a page's request began, and when its answer arrived.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    began: Timestamp,
-    arrived: Timestamp,
 }
 
 /// Why a round ended early.
@@ -347,7 +341,6 @@ impl Inner {
         rows: Vec<Row>,
         times: Times,
     ) -> Result<usize, JournalError> {
-        let Times { began, arrived } = times;
         let ours: Vec<(PurchaseId, Row)> = {
             let known = lock(&sweeper.known);
             let mine = |row: Row| Some((known.find(&row.reference)?, row));
@@ -357,7 +350,7 @@ impl Inner {
         let applied = ours.into_iter().map(|(purchase, row)| async move {
             match row.said {
                 Ok(observation) => {
-                    self.observed(lane, purchase, &observation, began, arrived)
+                    self.observed(lane, purchase, &observation, times, Source::Row)
                         .await?;
                     self.passing_time(lane, purchase).await?;
                     if sweep.coverage() == Coverage::All {

@@ -26,6 +26,7 @@ use crate::{
     },
 };
 
+mod order;
 mod unmapped;
 
 type Reply = Result<Response, UpstreamError>;
