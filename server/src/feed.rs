@@ -135,7 +135,7 @@ impl Feed {
             if is_available {
                 self.0
                     .as_of_ms
-                    .store(self.0.clock.now().as_millis(), Ordering::Relaxed);
+                    .store(self.0.known_until().as_millis(), Ordering::Relaxed);
                 lost_since = None;
                 let _ = self.0.end(Some(End::JournalLost), 0);
             } else {
@@ -165,7 +165,7 @@ impl Feed {
     pub fn as_of(&self) -> Timestamp {
         let known = self.0.as_of_ms.load(Ordering::Relaxed);
         match self.0.available.load(Ordering::Relaxed) && *self.0.journal.available().borrow() {
-            true => self.0.clock.now(),
+            true => self.0.known_until(),
             false => Timestamp::from_millis(known).unwrap_or_default(),
         }
     }
@@ -240,6 +240,12 @@ impl Inner {
         for (_, wake) in lock(&self.everything).iter() {
             wake.0.wake();
         }
+    }
+
+    /// Up to when a journal that works is known: a commit under way is known of from its beginning
+    /// on only when it has ended.
+    fn known_until(&self) -> Timestamp {
+        self.clock.now().minus(self.journal.silent_for())
     }
 
     fn ending(&self) -> Option<End> {

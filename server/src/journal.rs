@@ -10,7 +10,7 @@ pub mod sqlite;
 #[cfg(test)]
 mod suite;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
@@ -279,7 +279,9 @@ pub type Observer = Arc<dyn Fn(&[Arc<Committed>]) + Send + Sync>;
 /// itself (a `Begin` without dense transitions or with the id of another purchase) fails. A commit
 /// that fails fails all writes of its group and none of them is done; [`Journal::available`] turns
 /// false before they are answered, and true with the next commit that works, for which the journal
-/// itself tries once a second.
+/// itself tries once a second. A commit that is under way for 5 s makes the journal unavailable too:
+/// its own writers wait for what becomes of it, later ones are refused at once, and nothing of theirs
+/// is done.
 ///
 /// All methods are cancel-safe: a write whose future is dropped may still be committed, a read has
 /// no effect.
@@ -372,8 +374,13 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// are recognised.
     fn epoch(&self) -> &str;
 
-    /// Whether the last commit or read worked, as a value that can be waited on.
+    /// Whether the last commit or read worked and none is silent, as a value that can be waited on.
     fn available(&self) -> tokio::sync::watch::Receiver<bool>;
+
+    /// How long the commit under way has been so; zero where none is.
+    fn silent_for(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Transactions committed since this journal was opened, for metrics; 0 where not counted.
     fn commits(&self) -> u64 {

@@ -254,9 +254,6 @@ async fn report(journal: Arc<dyn Journal>, readiness: Readiness) {
     let mut available = journal.available();
     loop {
         let is_available = *available.borrow_and_update();
-        if !is_available {
-            tracing::error!("the journal is unavailable");
-        }
         readiness.set_ready(is_available).await;
         if available.changed().await.is_err() {
             return;

@@ -180,6 +180,10 @@ impl Journal for Mortal {
         self.inner.available()
     }
 
+    fn silent_for(&self) -> Duration {
+        self.inner.silent_for()
+    }
+
     fn observe(&self, observer: Observer) {
         self.inner.observe(observer);
     }

@@ -140,6 +140,11 @@ async fn storm(world: &Arc<World>, mut process: Process) -> Process {
         match world.number(8) {
             0 | 1 => world.network.part(world.millis(45_000)),
             2 => world.network.cut(0.5),
+            3 if world.number(2) == 0 => {
+                world.journal.stall_writes(true);
+                tokio::time::sleep(world.millis(30_000)).await;
+                world.journal.stall_writes(false);
+            }
             3 => {
                 world.journal.fail_writes(true);
                 tokio::time::sleep(world.millis(15_000)).await;

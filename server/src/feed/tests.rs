@@ -342,6 +342,42 @@ async fn s6_streams_outlive_the_journal_by_a_minute() {
     assert_eq!(words(&mut again, 1).await, ["~1"], "work resumes by itself");
 }
 
+#[tokio::test(start_paused = true)]
+async fn s6_a_silent_disk_is_a_journal_that_is_away() {
+    let world = World::open();
+    let id = world.begin(1).await;
+    let mut watch = world.watch(id, Some(1), Until::Final).await;
+    assert_eq!(words(&mut watch, 1).await, ["~1"]);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    world.journal.stall_writes(true);
+    let (begun, began) = (world.clock.now(), Instant::now());
+    let put = || Write::Put {
+        key: "k".to_owned(),
+        value: "v".to_owned(),
+    };
+    let journal = Arc::clone(&world.journal);
+    let stalled = tokio::spawn(async move { journal.write(put()).await });
+    for seconds in [1, 3, 3, 20] {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        // It stands at the beginning of what the disk does not answer.
+        assert_eq!(world.feed.as_of(), begun, "{:?}", began.elapsed());
+    }
+    world.journal.write(put()).await.unwrap_err();
+    let end = loop {
+        match watch.next().await {
+            Some(Ok(Event::Heartbeat { .. })) => {}
+            other => break word(other),
+        }
+    };
+    assert_eq!(end, "JournalLost");
+    let lasted = began.elapsed().as_secs();
+    assert!((65..=67).contains(&lasted), "{lasted} s");
+    world.journal.stall_writes(false);
+    assert_eq!(stalled.await.unwrap().unwrap(), Written::Done);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.feed.as_of(), world.clock.now());
+}
+
 /// What a stream has read of the journal can be newer than what its channel has been told.
 #[tokio::test(start_paused = true)]
 async fn s6_a_stream_that_is_ahead_of_the_word_does_not_end_with_an_open_status() {

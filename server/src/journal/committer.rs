@@ -31,6 +31,8 @@ const GROUP_MAX: usize = 512;
 const QUEUE_MAX: usize = 4 * GROUP_MAX;
 /// How long after a failed commit the next attempt is made where no write comes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a commit may be under way until the disk counts as silent: a journal that is away.
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(5);
 
 /// What retention takes away.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +117,49 @@ impl Observers {
 /// Upper bounds of how long a commit took, in seconds.
 const COMMIT_BOUNDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
+/// When the commit under way began.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(Mutex<Option<Instant>>);
+
+impl UnderWay {
+    fn set(&self, begun: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+    }
+
+    /// For how long it has been; zero where none is.
+    pub(super) fn lasts(&self) -> Duration {
+        let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.map_or(Duration::ZERO, |begun| begun.elapsed())
+    }
+
+    /// Does what takes no time on a disk that works. Where it does, `silent` is told.
+    pub(super) async fn noticed<T>(
+        &self,
+        work: impl Future<Output = T>,
+        silent: impl FnOnce(),
+    ) -> T {
+        self.set(Some(Instant::now()));
+        let _ends = Ends(self);
+        let mut work = std::pin::pin!(work);
+        match tokio::time::timeout(SILENT_AFTER, &mut work).await {
+            Ok(done) => done,
+            Err(_) => {
+                silent();
+                work.await
+            }
+        }
+    }
+}
+
+/// Says that nothing is under way any more, also where nobody waits for it.
+struct Ends<'commit>(&'commit UnderWay);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
+
 /// What readers of a journal see of its commits.
 #[derive(Debug)]
 pub(super) struct Published {
@@ -122,6 +167,7 @@ pub(super) struct Published {
     commits: AtomicU64,
     commit_seconds: Histogram,
     available: watch::Sender<bool>,
+    pub(super) under_way: UnderWay,
     pub(super) observers: Observers,
 }
 
@@ -132,6 +178,7 @@ impl Published {
             commits: AtomicU64::new(0),
             commit_seconds: Histogram::new(COMMIT_BOUNDS),
             available: watch::Sender::new(true),
+            under_way: UnderWay::default(),
             observers: Observers::default(),
         }
     }
@@ -152,13 +199,17 @@ impl Published {
         self.available.subscribe()
     }
 
-    /// Wakes those who wait only where the value changes.
+    /// Wakes those who wait only where the value changes. What turns it false says why; the way back
+    /// is said here.
     pub(super) fn set_available(&self, available: bool) {
-        self.available.send_if_modified(|was| {
+        let has_changed = self.available.send_if_modified(|was| {
             let changes = *was != available;
             *was = available;
             changes
         });
+        if available && has_changed {
+            tracing::info!("the journal works again");
+        }
     }
 
     fn publish(&self, group: &Group) {
@@ -275,7 +326,7 @@ impl<S: Store> Worker<S> {
                 _ = health.changed() => {}
             }
         }
-        let closed = self.blocking(|store| {
+        let closed = blocking(self.store, |store| {
             store.close();
             Ok(())
         });
@@ -293,7 +344,9 @@ impl<S: Store> Worker<S> {
             waiters.push(job.answer);
         }
         let begun = Instant::now();
-        let committed = self.blocking(move |store| store.commit(changes)).await;
+        let store = Arc::clone(&self.store);
+        let work = blocking(store, move |store| store.commit(changes));
+        let committed = self.noticed(work).await;
         let took = begun.elapsed().as_secs_f64();
         self.published.commit_seconds.observe(took);
         match committed {
@@ -313,13 +366,37 @@ impl<S: Store> Worker<S> {
         }
     }
 
-    async fn probe(&self) {
-        match self.blocking(Store::probe).await {
-            Ok(()) => {
-                tracing::info!("the journal works again");
-                self.published.set_available(true);
-            }
+    async fn probe(&mut self) {
+        let work = blocking(Arc::clone(&self.store), Store::probe);
+        match self.noticed(work).await {
+            Ok(()) => self.published.set_available(true),
             Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Waits for the disk. Once that is silent the journal is away, and whoever wants to write is told
+    /// so instead of waiting as well.
+    async fn noticed<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let published = &self.published;
+        let turned = CancellationToken::new();
+        let silent = || {
+            tracing::error!(
+                seconds = SILENT_AFTER.as_secs(),
+                "a commit is under way and the disk does not answer"
+            );
+            published.set_available(false);
+            turned.cancel();
+        };
+        let mut work = std::pin::pin!(published.under_way.noticed(work, silent));
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                Some(job) = next(&mut self.jobs, &turned) => {
+                    let error = JournalError::unavailable("the disk does not answer");
+                    job.answer.send(Err(error)).ok();
+                }
+            }
         }
     }
 
@@ -327,195 +404,23 @@ impl<S: Store> Worker<S> {
         tracing::error!(%error, "a commit failed");
         self.published.set_available(false);
     }
+}
 
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut S) -> Result<T, JournalError> + Send + 'static,
-    ) -> Result<T, JournalError> {
-        let store = Arc::clone(&self.store);
-        let task = tokio::task::spawn_blocking(move || {
-            work(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
-        });
-        (task.await).unwrap_or_else(|error| Err(JournalError::unavailable(error)))
-    }
+/// The next job, once silence has turned jobs away; `None` where no more come.
+async fn next(jobs: &mut mpsc::Receiver<Job>, turned: &CancellationToken) -> Option<Job> {
+    turned.cancelled().await;
+    jobs.recv().await
+}
+
+async fn blocking<S: Store, T: Send + 'static>(
+    store: Arc<Mutex<S>>,
+    work: impl FnOnce(&mut S) -> Result<T, JournalError> + Send + 'static,
+) -> Result<T, JournalError> {
+    let task = tokio::task::spawn_blocking(move || {
+        work(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
+    });
+    (task.await).unwrap_or_else(|error| Err(JournalError::unavailable(error)))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc as blocking;
-
-    use tokio::time::Instant;
-
-    use super::*;
-
-    /// A store that waits for a sign before each commit and tells how large the group was.
-    struct Slow {
-        go: blocking::Receiver<Act>,
-        sizes: mpsc::UnboundedSender<usize>,
-    }
-
-    enum Act {
-        Succeed,
-        Fail,
-        Panic,
-    }
-
-    impl Store for Slow {
-        fn commit(&mut self, changes: Vec<Change>) -> Result<Group, JournalError> {
-            self.sizes.send(changes.len()).unwrap();
-            match self.go.recv().unwrap() {
-                Act::Succeed => Ok(Group {
-                    answers: (changes.iter())
-                        .map(|_| Ok(Answer::Written(Written::Done)))
-                        .collect(),
-                    committed: Vec::new(),
-                    head: Position(0),
-                    wrote: true,
-                }),
-                Act::Fail => Err(JournalError::unavailable("as told")),
-                Act::Panic => panic!("as told"),
-            }
-        }
-
-        fn probe(&mut self) -> Result<(), JournalError> {
-            self.sizes.send(0).unwrap();
-            match self.go.recv().unwrap() {
-                Act::Succeed => Ok(()),
-                Act::Fail | Act::Panic => Err(JournalError::unavailable("as told")),
-            }
-        }
-
-        fn close(&mut self) {}
-    }
-
-    struct Bench {
-        committer: Arc<Committer>,
-        go: blocking::Sender<Act>,
-        sizes: mpsc::UnboundedReceiver<usize>,
-    }
-
-    fn bench() -> Bench {
-        let (go, told) = blocking::channel();
-        let (tell, sizes) = mpsc::unbounded_channel();
-        let store = Slow {
-            go: told,
-            sizes: tell,
-        };
-        let published = Arc::new(Published::new(Position(0)));
-        Bench {
-            committer: Arc::new(Committer::start(store, published)),
-            go,
-            sizes,
-        }
-    }
-
-    impl Bench {
-        /// More signs than a test can use: a store that waits for one would hold up its end.
-        fn let_all_succeed(&self) {
-            for _ in 0..10_000 {
-                self.go.send(Act::Succeed).unwrap();
-            }
-        }
-
-        /// Starts so many writes and lets them get as far as they can.
-        async fn write(&self, count: usize) -> Vec<JoinHandle<Result<Written, JournalError>>> {
-            let put = || Write::Put {
-                key: String::new(),
-                value: String::new(),
-            };
-            let writers: Vec<_> = (0..count)
-                .map(|_| {
-                    let committer = Arc::clone(&self.committer);
-                    tokio::spawn(async move { committer.write(put()).await })
-                })
-                .collect();
-            for _ in 0..1_000 {
-                tokio::task::yield_now().await;
-            }
-            writers
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_arrives_during_a_commit_is_the_next_group() {
-        let mut bench = bench();
-        let first = bench.write(1).await;
-        assert_eq!(bench.sizes.recv().await, Some(1), "no wait when idle");
-        let others = bench.write(600).await;
-        bench.let_all_succeed();
-        assert_eq!(bench.sizes.recv().await, Some(512));
-        assert_eq!(bench.sizes.recv().await, Some(88));
-        for writer in first.into_iter().chain(others) {
-            assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
-        }
-        assert_eq!(bench.committer.published().commits(), 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_queue_is_bounded() {
-        let mut bench = bench();
-        let first = bench.write(1).await;
-        assert_eq!(bench.sizes.recv().await, Some(1));
-        let others = bench.write(QUEUE_MAX + 300).await;
-        let free = bench.committer.queue.capacity();
-        bench.let_all_succeed();
-        assert_eq!(free, 0, "300 wait outside");
-        for writer in first.into_iter().chain(others) {
-            assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failed_commit_is_followed_by_a_probe_each_second() {
-        let mut bench = bench();
-        let mut available = bench.committer.published().available();
-        let start = Instant::now();
-        for act in [Act::Fail, Act::Fail, Act::Fail, Act::Succeed] {
-            bench.go.send(act).unwrap();
-        }
-        let writers = bench.write(3).await;
-        for writer in writers {
-            let error = writer.await.unwrap().unwrap_err();
-            assert!(!*available.borrow(), "{error}");
-        }
-        available.wait_for(|available| *available).await.unwrap();
-        assert_eq!(start.elapsed().as_secs(), 3);
-        let mut sizes = Vec::new();
-        while let Ok(size) = bench.sizes.try_recv() {
-            sizes.push(size);
-        }
-        assert_eq!(sizes, [3, 0, 0, 0]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_write_that_succeeds_ends_the_fault_before_the_probe() {
-        let bench = bench();
-        let start = Instant::now();
-        for act in [Act::Panic, Act::Succeed] {
-            bench.go.send(act).unwrap();
-        }
-        for (is_ok, available) in [(false, false), (true, true)] {
-            for writer in bench.write(2).await {
-                assert_eq!(writer.await.unwrap().is_ok(), is_ok);
-            }
-            assert_eq!(*bench.committer.published().available().borrow(), available);
-        }
-        assert!(start.elapsed() < PROBE_INTERVAL);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn close_commits_what_has_arrived() {
-        let mut bench = bench();
-        let first = bench.write(1).await;
-        assert_eq!(bench.sizes.recv().await, Some(1));
-        let others = bench.write(10).await;
-        bench.let_all_succeed();
-        bench.committer.close().await;
-        for writer in first.into_iter().chain(others) {
-            assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
-        }
-        for writer in bench.write(1).await {
-            assert!(writer.await.unwrap().is_err());
-        }
-    }
-}
+mod tests;

@@ -11,10 +11,11 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::purchase::{
     AccountName, CallerName, PurchaseId, Reference, Revision, Timestamp, Transition,
@@ -23,7 +24,7 @@ use crate::purchase::{
 use super::{
     Committed, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, Write,
     Written,
-    committer::{Observers, Retirement},
+    committer::{Observers, Retirement, UnderWay},
 };
 use state::State;
 
@@ -32,15 +33,38 @@ pub struct MemoryJournal {
     epoch: Arc<str>,
     /// Shared with all other openings; guarded: each use is short and never awaits.
     state: Arc<Mutex<State>>,
-    /// Shared with all other openings: the fault is the disk's.
+    /// Shared with all other openings, as the next: the fault is the disk's.
     fails_writes: Arc<AtomicBool>,
+    silence: Arc<Silence>,
     /// Beside the state, so that observers, who are told under its lock, can ask for it.
     head: Arc<AtomicU64>,
     /// This opening's, as the rest below.
     observers: Observers,
     available: watch::Sender<bool>,
+    under_way: UnderWay,
     commits: AtomicU64,
     is_closed: AtomicBool,
+}
+
+/// A disk that does not answer. Those who wait go on in the order in which they came.
+#[derive(Debug, Default)]
+struct Silence {
+    is_on: AtomicBool,
+    ends: Notify,
+}
+
+impl Silence {
+    async fn ended(&self) {
+        loop {
+            let mut ends = std::pin::pin!(self.ends.notified());
+            // Listens before it looks, so that no end is missed.
+            ends.as_mut().enable();
+            if !self.is_on.load(Ordering::SeqCst) {
+                return;
+            }
+            ends.await;
+        }
+    }
 }
 
 impl fmt::Debug for MemoryJournal {
@@ -59,9 +83,11 @@ impl MemoryJournal {
             epoch: Arc::from(epoch),
             state: Arc::default(),
             fails_writes: Arc::default(),
+            silence: Arc::default(),
             head: Arc::default(),
             observers: Observers::default(),
             available: watch::Sender::new(true),
+            under_way: UnderWay::default(),
             commits: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
         }
@@ -73,6 +99,7 @@ impl MemoryJournal {
         Self {
             state: Arc::clone(&self.state),
             fails_writes: Arc::clone(&self.fails_writes),
+            silence: Arc::clone(&self.silence),
             head: Arc::clone(&self.head),
             ..Self::new(&self.epoch)
         }
@@ -87,6 +114,25 @@ impl MemoryJournal {
         if !fail {
             self.set_available(true);
         }
+    }
+
+    /// Makes every commit wait from now on, as on a disk that is silent, or lets all go on.
+    pub fn stall_writes(&self, stall: bool) {
+        self.silence.is_on.store(stall, Ordering::SeqCst);
+        self.silence.ends.notify_waiters();
+    }
+
+    /// Waits for a disk that is silent; refuses where it is known to be.
+    async fn answered(&self) -> Result<(), JournalError> {
+        if !self.silence.is_on.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if !*self.available.borrow() {
+            return Err(JournalError::unavailable("the disk does not answer"));
+        }
+        let silent = || self.set_available(false);
+        self.under_way.noticed(self.silence.ended(), silent).await;
+        Ok(())
     }
 
     fn set_available(&self, available: bool) {
@@ -138,6 +184,7 @@ impl Journal for MemoryJournal {
     async fn write(&self, write: Write) -> Result<Written, JournalError> {
         // Others get a turn on both sides of the commit, as they do where it takes time.
         tokio::task::yield_now().await;
+        self.answered().await?;
         let written = self.commit(|state, committed| state.write(write, committed));
         tokio::task::yield_now().await;
         written
@@ -226,6 +273,10 @@ impl Journal for MemoryJournal {
 
     fn available(&self) -> watch::Receiver<bool> {
         self.available.subscribe()
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.under_way.lasts()
     }
 
     fn commits(&self) -> u64 {

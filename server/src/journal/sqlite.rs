@@ -19,6 +19,7 @@ use std::{
     hash::Hash,
     path::Path,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -336,6 +337,10 @@ impl Journal for SqliteJournal {
 
     fn available(&self) -> watch::Receiver<bool> {
         self.committer.published().available()
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.committer.published().under_way.lasts()
     }
 
     fn commits(&self) -> u64 {

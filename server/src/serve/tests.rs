@@ -80,3 +80,50 @@ async fn c2_a_key_is_kept_for_400_days_and_its_purchase_for_as_long_as_configure
     );
     assert_eq!(key, Some(401), "400 days later it is there");
 }
+
+/// A house with nothing in it, over a journal.
+async fn empty(journal: Arc<dyn Journal>) -> House {
+    let parts = Parts {
+        clock: Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1),
+        journal,
+        keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),
+        accounts: Accounts::default(),
+        callers: Callers::default(),
+        limits: grpc::Limits {
+            streams: 1,
+            streams_per_caller: 1,
+            lists_per_caller: 1,
+            stream_age: None,
+        },
+        retention: DAY,
+    };
+    House::open(parts).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_disk_turns_readiness_until_it_answers() {
+    let journal = Arc::new(MemoryJournal::new("e"));
+    let house = empty(Arc::clone(&journal) as Arc<dyn Journal>).await;
+    let settles = Duration::from_millis(10);
+    tokio::time::sleep(settles).await;
+    assert!(house.readiness.is_ready().await);
+    journal.stall_writes(true);
+    let put = Write::Put {
+        key: "k".to_owned(),
+        value: "v".to_owned(),
+    };
+    let stalled = tokio::spawn({
+        let journal = Arc::clone(&journal);
+        async move { journal.write(put).await }
+    });
+    tokio::time::sleep(Duration::from_secs(5) - settles).await;
+    assert!(house.readiness.is_ready().await, "it may still answer");
+    tokio::time::sleep(2 * settles).await;
+    assert!(!house.readiness.is_ready().await);
+    assert!(house.figures.text().contains("journal_available 0"));
+    journal.stall_writes(false);
+    stalled.await.unwrap().unwrap();
+    tokio::time::sleep(settles).await;
+    assert!(house.readiness.is_ready().await);
+    assert!(house.figures.text().contains("journal_available 1"));
+}

@@ -106,6 +106,27 @@ async fn c1_nothing_is_sent_when_the_intent_cannot_be_committed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn c1_nothing_is_sent_while_the_disk_is_silent() {
+    for provider in PROVIDERS {
+        let world = World::open(provider).await;
+        world.journal.stall_writes(true);
+        let journal = Arc::clone(&world.journal);
+        let stalled = tokio::spawn(async move {
+            let (key, value) = ("k".to_owned(), "v".to_owned());
+            journal.write(Write::Put { key, value }).await
+        });
+        world.pass(seconds(6)).await;
+        let failed = world.create().await;
+        assert_eq!(failure(&failed), ("journal", false, None), "{provider}");
+        world.journal.stall_writes(false);
+        stalled.await.unwrap().unwrap();
+        world.pass(seconds(60)).await;
+        assert_eq!(world.wire.creates(), 0, "{provider}");
+        assert!(!world.create().await.unwrap().replayed, "a repeat is new");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn c5_of_an_order_only_fingerprints_and_recovery_facts_are_stored() {
     let recovery: [(&str, &[&str]); 5] = [
         ("phygitals", &[]),

@@ -116,6 +116,10 @@ impl Journal for Defective {
         self.0.available()
     }
 
+    fn silent_for(&self) -> Duration {
+        self.0.silent_for()
+    }
+
     fn observe(&self, observer: Observer) {
         self.0.observe(observer);
     }
