@@ -20,6 +20,8 @@ mod rules;
 pub mod sweep;
 #[cfg(test)]
 mod table_test;
+#[cfg(test)]
+mod unread_id_test;
 mod wire;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};

@@ -132,12 +132,18 @@ impl Provider for Carbon {
         let Some(Named::Carbon(named)) = &message.reference else {
             return Err(Rules::foreign("reference", NAME));
         };
-        reference(&named.order_id, &named.contact_id).ok_or_else(|| {
+        let order_id = rules::named_id(&named.order_id, rules::uuid);
+        let contact_id = rules::uuid(&named.contact_id);
+        let (Some(order_id), Some(contact_id)) = (&order_id, &contact_id) else {
             let mut rules = Rules::default();
-            rules.uuid("order_id", &named.order_id);
+            rules.hold("order_id", order_id.is_some(), rules::ID_RULE);
             rules.uuid("contact_id", &named.contact_id);
-            rules.into_violations()
-        })
+            return Err(rules.into_violations());
+        };
+        Ok(Reference::new([
+            ("order_id", order_id),
+            ("contact_id", contact_id),
+        ]))
     }
 
     fn recovery(&self, _: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {
@@ -253,7 +259,7 @@ fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, 
     let details = body
         .get("details")
         .ok_or_else(|| Trouble::unreadable("the answer has no details"))?;
-    let named = wire::text(details, "uuid").map(|id| id.to_ascii_lowercase());
+    let named = wire::text(details, "uuid").map(|id| rules::uuid(&id).unwrap_or(id));
     if named.is_some_and(|named| named != reference.part("order_id")) {
         return Err(Trouble::unreadable("the answer is about another order"));
     }

@@ -18,7 +18,8 @@ use tillwatch_proto::v1::{
 
 use super::{
     Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
-    rules::Rules, wire,
+    rules::{self, Rules},
+    wire,
 };
 use crate::{
     cadence::{Policy, Schedule},
@@ -173,11 +174,11 @@ impl Provider for Devdraft {
         let Some(Named::Devdraft(named)) = &message.reference else {
             return Err(Rules::foreign("reference", REGISTERED.name));
         };
-        if !is_transaction(&named.transaction_id) {
-            let rule = "is `txn_` with 1 to 64 letters and digits behind it";
-            return Err(vec![Violation::new(TRANSACTION, rule)]);
-        }
-        Ok(Reference::new([(TRANSACTION, &named.transaction_id)]))
+        let known = |id: &str| is_transaction(id).then(|| id.to_owned());
+        let Some(id) = rules::named_id(&named.transaction_id, known) else {
+            return Err(vec![Violation::new(TRANSACTION, rules::ID_RULE)]);
+        };
+        Ok(Reference::new([(TRANSACTION, &id)]))
     }
 
     fn recovery(&self, _order: &Order, _purchase: PurchaseId, key: uuid::Uuid) -> Recovery {

@@ -166,8 +166,8 @@ impl Provider for Inabit {
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         match &message.reference {
-            Some(Named::Inabit(named)) => reference(&named.purchase_id)
-                .ok_or_else(|| vec![Violation::new("purchase_id", "is a hyphenated UUID")]),
+            Some(Named::Inabit(named)) => named_reference(&named.purchase_id)
+                .ok_or_else(|| vec![Violation::new("purchase_id", rules::ID_RULE)]),
             _ => Err(Rules::foreign("reference", NAME)),
         }
     }
@@ -294,6 +294,13 @@ fn body(order: &InabitOrder, intent: &Intent<'_>) -> Value {
     body
 }
 
+/// A reference as callers and rows name it.
+fn named_reference(purchase_id: &str) -> Option<Reference> {
+    let id = rules::named_id(purchase_id, rules::uuid)?;
+    Some(Reference::new([("purchase_id", &id)]))
+}
+
+/// A reference as a create's answer has to name it.
 fn reference(purchase_id: &str) -> Option<Reference> {
     Some(Reference::new([(
         "purchase_id",
@@ -313,7 +320,10 @@ fn found(body: &Value) -> Result<(&[Value], Option<usize>), Trouble> {
 
 fn widget(reference: &Reference) -> BuyerAction {
     BuyerAction::Redirect(Redirect {
-        url: format!("{WIDGET_URL}{}", reference.part("purchase_id")),
+        url: format!(
+            "{WIDGET_URL}{}",
+            wire::query_value(reference.part("purchase_id"))
+        ),
         method: "GET".to_owned(),
         form_fields: BTreeMap::new(),
         expire_time: None,
@@ -356,7 +366,7 @@ fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, 
     let data = body
         .get("data")
         .ok_or_else(|| Trouble::unreadable("the answer has no data"))?;
-    let named = wire::text(data, "id").map(|id| id.to_ascii_lowercase());
+    let named = wire::text(data, "id").map(|id| rules::uuid(&id).unwrap_or(id));
     if named.is_some_and(|named| named != reference.part("purchase_id")) {
         return Err(Trouble::unreadable("the answer is about another purchase"));
     }

@@ -20,7 +20,7 @@ use tillwatch_proto::v1::{
 
 use super::{
     Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
-    rules::{Rules, TEXT_CHARACTERS_MAX},
+    rules::{self, Rules, TEXT_CHARACTERS_MAX},
     wire,
 };
 use crate::{
@@ -151,12 +151,18 @@ impl Provider for Phygitals {
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         match &message.reference {
-            Some(Named::Phygitals(named)) => reference(&named.session_id).ok_or_else(|| {
-                vec![Violation::new(
-                    "session_id",
-                    "is 1 to 8000 letters, digits and signs of \"._-~:=+@|\"",
-                )]
-            }),
+            Some(Named::Phygitals(named)) => {
+                let id = &named.session_id;
+                let known = |id: &str| reference(id).map(|_| id.to_owned());
+                let id = rules::named_id(id, known).ok_or_else(|| {
+                    let rule = format!(
+                        "is 1 to 8000 letters, digits and signs of \"._-~:=+@|\", or {}",
+                        rules::ID_RULE
+                    );
+                    vec![Violation::new("session_id", rule)]
+                })?;
+                Ok(Reference::new([("session_id", &id)]))
+            }
             _ => Err(Rules::foreign("reference", NAME)),
         }
     }

@@ -7,7 +7,7 @@
 use std::ops::RangeInclusive;
 
 use super::Violation;
-use crate::purchase::Decimal;
+use crate::purchase::{Decimal, UnreadId};
 
 /// The longest ordinary text of an order, in characters; ours.
 pub(super) const TEXT_CHARACTERS_MAX: usize = 255;
@@ -151,6 +151,15 @@ pub(super) fn uuid(text: &str) -> Option<String> {
     }
     let uuid = uuid::Uuid::try_parse(text).ok()?;
     Some(uuid.hyphenated().to_string())
+}
+
+/// What a caller's name for a purchase has to be: of the provider's own shape, as far as that is known,
+/// or what an accepted create's answer was kept by. The latter is the wider one.
+pub(super) const ID_RULE: &str = "is 1 to 200 visible ASCII characters without `/`, `?`, `#`, `%` and `\\`, other than `.` and `..`";
+
+/// A caller's name for a purchase: in the spelling of the provider's own shape, or as it is.
+pub(super) fn named_id(text: &str, known: impl FnOnce(&str) -> Option<String>) -> Option<String> {
+    known(text).or_else(|| UnreadId::has_shape(text).then(|| text.to_owned()))
 }
 
 /// Whether a text is an absolute web address without spaces or control characters.

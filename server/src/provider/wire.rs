@@ -24,6 +24,11 @@ pub(super) fn text(object: &Value, field: &str) -> Option<String> {
     }
 }
 
+/// A text as a value in a URL's query.
+pub(super) fn query_value(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
 /// A word that an answer cannot do without: as [`text`], yet unreadable where it is nested, so that
 /// a damaged word is never taken for a missing one.
 pub(super) fn word(object: &Value, field: &str) -> Result<Option<String>, Trouble> {

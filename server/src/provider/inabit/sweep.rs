@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::http::Method;
 use serde_json::{Value, json};
 
-use super::{Inabit, found, read_purchase, reference};
+use super::{Inabit, found, named_reference, read_purchase};
 use crate::{
     observation::Trouble,
     provider::{
@@ -93,7 +93,7 @@ fn offset(place: &Place) -> usize {
 }
 
 fn row(data: &Value) -> Option<Row> {
-    let reference = reference(&wire::text(data, "id")?)?;
+    let reference = named_reference(&wire::text(data, "id")?)?;
     let said = read_purchase(&reference, data).map(Box::new);
     Some(Row { reference, said })
 }

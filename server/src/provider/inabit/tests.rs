@@ -489,7 +489,7 @@ fn references_are_held_to_their_shape() {
         provider.reference(&message(&ID.to_uppercase())),
         Ok(reference)
     );
-    for bad in ["", "../x", "search", "0b7a1c9e11114222833300000000000001"] {
+    for bad in ["", "../x", "..", "a b", "0b7a1c9e/1111"] {
         let violations = provider.reference(&message(bad)).unwrap_err();
         assert_eq!(fixture::fields(&violations), ["purchase_id"], "{bad:?}");
     }
