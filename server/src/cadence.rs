@@ -39,13 +39,13 @@ pub struct Phase {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// There is no phase.
-    #[error("a schedule has at least one phase")]
+    #[error("a schedule must have at least one phase")]
     Empty,
     /// An interval is too short.
-    #[error("an interval is at least 100 ms")]
+    #[error("an interval must be at least 100 ms")]
     TooFast,
     /// Bounds must rise, and only the last phase has none.
-    #[error("the phases' `until` rise, and the last phase alone has none")]
+    #[error("the phases' `until` must rise, and the last phase alone must have none")]
     Order,
 }
 

@@ -7,6 +7,8 @@
 mod account;
 mod caller;
 mod duration;
+mod file;
+mod log_filter;
 mod server;
 mod tree;
 
@@ -15,6 +17,7 @@ pub use caller::{Accounts, Caller, SCOPES};
 pub use server::{Address, Limits, Listen, LogFormat, Store, Telemetry};
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
 };
@@ -79,39 +82,70 @@ impl Config {
         let mut tree = tree::parse(&file, &text, &problems);
         // A half-read file would only make more problems out of one.
         problems.check()?;
-        tree::overlay(&mut tree, environment, &problems);
+        let environment: BTreeMap<String, String> = environment.collect();
+        tree::overlay(&mut tree, &environment, &problems);
         let root = Section::root(tree, &problems);
-        let config = Self::read(registry, root, &problems);
+        let mut warnings = Vec::new();
+        warnings.extend(environment.iter().filter_map(ignored_proxy));
+        let config = Self::read(registry, path, root, warnings, &problems);
         problems.check()?;
         Ok(config)
     }
 
-    fn read(registry: &[Registered], mut root: Section<'_>, problems: &Problems) -> Self {
-        let mut warnings = Vec::new();
+    fn read(
+        registry: &[Registered],
+        file: Option<&Path>,
+        mut root: Section<'_>,
+        mut warnings: Vec<String>,
+        problems: &Problems,
+    ) -> Self {
         let listen = server::listen(root.section("listen"));
         let accounts = root.named("accounts");
         let known: Vec<String> = accounts.iter().map(|(name, _)| name.clone()).collect();
+        if accounts.is_empty() {
+            warnings.push("accounts: none is configured, so nothing can be bought".to_owned());
+        }
+        let mut reading = account::Reading {
+            registry,
+            file,
+            warnings: &mut warnings,
+        };
         let accounts = accounts
             .into_iter()
-            .filter_map(|(name, section)| account::read(registry, &name, section, &mut warnings))
+            .filter_map(|(name, section)| account::read(&mut reading, &name, section))
             .collect();
         let callers = root.named("callers");
         if callers.is_empty() {
-            problems.add(None, "callers", "at least one caller is needed");
+            let rule = match file {
+                Some(_) => "must have at least one caller",
+                None => "must have at least one caller; no file was read (--config FILE)",
+            };
+            problems.add(None, "callers", rule);
         }
         let callers = caller::read(callers, &known, &listen, &mut warnings);
+        let store = server::store(root.section("store"), &mut warnings);
+        let limits = server::limits(root.section("limits"));
+        let telemetry = server::telemetry(root.section("telemetry"), &mut warnings);
         let config = Self {
             listen,
-            store: server::store(root.section("store")),
+            store,
             callers,
             accounts,
-            limits: server::limits(root.section("limits")),
-            telemetry: server::telemetry(root.section("telemetry")),
+            limits,
+            telemetry,
             warnings,
         };
         root.finish();
         config
     }
+}
+
+/// What to say of a variable that sends other programs through a proxy, and not this one.
+fn ignored_proxy((variable, value): (&String, &String)) -> Option<String> {
+    let name = variable.to_ascii_uppercase();
+    let is_proxy = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].contains(&name.as_str());
+    (is_proxy && !value.is_empty())
+        .then(|| format!("{variable}: has no effect here; an account's `proxy` has"))
 }
 
 /// Settings that cannot be used.

@@ -1,6 +1,6 @@
 //! `[accounts.NAME]`: a provider's credentials, its origin, and how it is polled.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, time::Duration};
 
 use url::{Host, Url};
 
@@ -12,6 +12,7 @@ use crate::{
 };
 
 use super::{
+    file,
     server::TEN_YEARS,
     tree::{Section, Text},
 };
@@ -32,44 +33,74 @@ pub struct Account {
     pub allow_insecure: bool,
     /// Whether the origin may lie outside the public internet.
     pub allow_private_networks: bool,
+    /// The HTTP proxy that requests go through, as a URL: it can hold a password.
+    pub proxy: Option<Secret>,
     /// The provider's secrets by name; those that are optional may be missing.
     pub secrets: BTreeMap<String, Secret>,
     /// The provider's documented policy, with the account's own settings over it.
     pub policy: Policy,
 }
 
+/// What is read beside the section itself.
+pub(super) struct Reading<'a> {
+    pub(super) registry: &'a [Registered],
+    /// The settings' file.
+    pub(super) file: Option<&'a Path>,
+    pub(super) warnings: &'a mut Vec<String>,
+}
+
+impl Reading<'_> {
+    /// Warns of a file with secrets that others can read.
+    fn secret_in(&mut self, file: &Path, account: &str, key: &str) {
+        let what = format!("accounts.{account}.{key}: the file that holds it");
+        self.warnings.extend(file::exposed(file, &what));
+    }
+}
+
 /// Reads one account; `None` where it is refused.
 pub(super) fn read(
-    registry: &[Registered],
+    reading: &mut Reading<'_>,
     name: &str,
     mut section: Section<'_>,
-    warnings: &mut Vec<String>,
 ) -> Option<Account> {
     let Some(provider) = section.text("provider") else {
         section.refuse(None, "provider", "is required");
         return None;
     };
-    let Some(row) = registry.iter().find(|row| row.name == provider.text) else {
-        let names: Vec<&str> = registry.iter().map(|row| row.name).collect();
-        let rule = format!("is one of {}", names.join(", "));
+    let Some(row) = reading
+        .registry
+        .iter()
+        .find(|row| row.name == provider.text)
+    else {
+        let names: Vec<&str> = reading.registry.iter().map(|row| row.name).collect();
+        let rule = format!("must be one of {}", names.join(", "));
         section.refuse(provider.place.as_deref(), "provider", rule);
         return None;
     };
     let secrets: BTreeMap<String, Secret> = row
         .secrets
         .iter()
-        .filter_map(|name| Some(((*name).to_owned(), secret(&mut section, name)?)))
+        .filter_map(|key| {
+            let secret = secret(reading, name, &mut section, key)?;
+            Some(((*key).to_owned(), secret))
+        })
         .collect();
     let unread = section.is_refused();
     let allow_insecure = section.truth("allow_insecure", false);
     let allow_private_networks = section.truth("allow_private_networks", false);
+    let proxy = secret(reading, name, &mut section, "proxy");
+    if let Some(proxy) = &proxy
+        && let Err(rule) = check_proxy(proxy.expose(), allow_private_networks)
+    {
+        section.refuse(None, "proxy", rule);
+    }
     let base_url = base_url(&mut section, allow_insecure, allow_private_networks);
     let documented = (row.policy)();
     let policy = policy(section.section("polling"), &documented);
     if is_faster(&policy.schedule, &documented.schedule)
         || is_faster(&policy.after_terminal, &documented.after_terminal)
     {
-        warnings.push(format!(
+        reading.warnings.push(format!(
             "accounts.{name}.polling: faster than {}'s default schedule",
             row.name
         ));
@@ -84,6 +115,7 @@ pub(super) fn read(
         name: AccountName::new(name),
         provider: row.name,
         base_url: base_url?,
+        proxy,
         allow_insecure,
         allow_private_networks,
         secrets,
@@ -92,26 +124,36 @@ pub(super) fn read(
 }
 
 /// A secret that is given as itself or by the file that holds it.
-fn secret(section: &mut Section<'_>, key: &str) -> Option<Secret> {
+fn secret(
+    reading: &mut Reading<'_>,
+    account: &str,
+    section: &mut Section<'_>,
+    key: &str,
+) -> Option<Secret> {
     let file_key = format!("{key}_file");
     let inline = section.text(key);
     let Some(file) = section.text(&file_key) else {
-        return inline.map(|inline| Secret::new(inline.text));
+        let inline = inline?;
+        if let Some(settings) = reading.file.filter(|_| inline.is_in_file) {
+            reading.secret_in(settings, account, key);
+        }
+        return Some(Secret::new(inline.text));
     };
     let place = file.place.as_deref();
     if inline.is_some() {
-        let rule = format!("either `{key}` or `{file_key}`, not both");
+        let rule = format!("must be given as either `{key}` or `{file_key}`, not both");
         section.refuse(place, &file_key, rule);
         return None;
     }
     match std::fs::read_to_string(&file.text) {
         Ok(text) => {
+            reading.secret_in(Path::new(&file.text), account, &file_key);
             // Editors and `echo` end a file with a newline, which is no part of a secret.
             let text = text.strip_suffix('\n').unwrap_or(&text);
             Some(Secret::new(text.strip_suffix('\r').unwrap_or(text)))
         }
         Err(error) => {
-            let rule = format!("the file cannot be read: {error}");
+            let rule = format!("must be a file that can be read: {error}");
             section.refuse(place, &file_key, rule);
             None
         }
@@ -119,7 +161,7 @@ fn secret(section: &mut Section<'_>, key: &str) -> Option<Secret> {
 }
 
 fn base_url(section: &mut Section<'_>, insecure: bool, private: bool) -> Option<Url> {
-    let Some(Text { text, place }) = section.text("base_url") else {
+    let Some(Text { text, place, .. }) = section.text("base_url") else {
         section.refuse(None, "base_url", "is required");
         return None;
     };
@@ -133,30 +175,46 @@ fn base_url(section: &mut Section<'_>, insecure: bool, private: bool) -> Option<
 }
 
 fn checked_url(text: &str, insecure: bool, private: bool) -> Result<Url, &'static str> {
-    let url = Url::parse(text).map_err(|_| "is a URL such as https://api.example.com/v1")?;
+    let url = Url::parse(text).map_err(|_| "must be a URL such as https://api.example.com/v1")?;
     match url.scheme() {
         "https" => {}
         "http" if insecure => {}
-        "http" => return Err("is https, unless `allow_insecure` is set"),
-        _ => return Err("is an https URL"),
+        "http" => return Err("must be https, unless `allow_insecure` is set"),
+        _ => return Err("must be an https URL"),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("has no user and no password");
+        return Err("must have no user and no password");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("has no query and no fragment");
+        return Err("must have no query and no fragment");
     }
+    check_host(&url, private)?;
+    Ok(url)
+}
+
+fn check_host(url: &Url, private: bool) -> Result<(), &'static str> {
     let is_public = match url.host() {
-        None => return Err("has a host"),
+        None => return Err("must have a host"),
         // What a name stands for is judged at each connection; this one always stands for us.
         Some(Host::Domain(name)) => private || name.rsplit('.').next() != Some("localhost"),
         Some(Host::Ipv4(literal)) => address::allowed(IpAddr::V4(literal), private),
         Some(Host::Ipv6(literal)) => address::allowed(IpAddr::V6(literal), private),
     };
-    if !is_public {
-        return Err("is a public address, unless `allow_private_networks` is set");
+    match is_public {
+        true => Ok(()),
+        false => Err("must be a public address, unless `allow_private_networks` is set"),
     }
-    Ok(url)
+}
+
+/// A proxy as it may be written: its credentials, if any, stand in its URL.
+fn check_proxy(text: &str, private: bool) -> Result<(), &'static str> {
+    const RULE: &str = "must be a URL such as http://proxy.example.com:3128";
+    let url = Url::parse(text).map_err(|_| RULE)?;
+    let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
+    if url.scheme() != "http" || has_more {
+        return Err(RULE);
+    }
+    check_host(&url, private)
 }
 
 /// The documented policy with an account's own settings over it.
@@ -181,7 +239,7 @@ fn policy(mut section: Section<'_>, documented: &Policy) -> Policy {
         timeout: section
             .duration("timeout", Duration::from_millis(100)..=second * 600)
             .unwrap_or(documented.timeout),
-        sweep: section.truth("sweep", documented.sweep),
+        sweep: sweep(&mut section, documented.sweep),
         horizon: section
             .duration("horizon", Duration::ZERO..=TEN_YEARS)
             .or(documented.horizon),
@@ -196,6 +254,17 @@ fn policy(mut section: Section<'_>, documented: &Policy) -> Policy {
     };
     section.finish();
     policy
+}
+
+/// Whether lists are read; refused where the provider has none, since it would do nothing.
+fn sweep(section: &mut Section<'_>, documented: bool) -> bool {
+    let place = section.place("sweep");
+    let sweep = section.truth("sweep", documented);
+    if sweep && !documented {
+        let rule = "must be left out or false: the provider has no list that tells states";
+        section.refuse(place.as_deref(), "sweep", rule);
+    }
+    sweep
 }
 
 /// A schedule; `None` where it is missing or refused.

@@ -78,10 +78,10 @@ fn one(name: &str, section: &mut Section<'_>, known: &[String], taken: &mut Take
             .iter()
             .any(|key| section.place(key).is_some());
     if !has_proof {
-        section.refuse(None, "", "needs token_sha256, cert_san or anonymous");
+        section.refuse(None, "", "must have token_sha256, cert_san or anonymous");
     }
     if anonymous && std::mem::replace(&mut taken.anonymous, true) {
-        let rule = "only one caller can be anonymous";
+        let rule = "must be left out: only one caller can be anonymous";
         section.refuse(place.as_deref(), "anonymous", rule);
     }
     Caller {
@@ -102,7 +102,7 @@ fn listed(section: &mut Section<'_>, key: &str) -> Vec<Text> {
     let place = section.place(key);
     let texts = section.texts(key);
     if texts.as_ref().is_some_and(Vec::is_empty) {
-        section.refuse(place.as_deref(), key, "has at least one entry");
+        section.refuse(place.as_deref(), key, "must have at least one entry");
     }
     texts.unwrap_or_default()
 }
@@ -118,15 +118,15 @@ fn required(section: &mut Section<'_>, key: &str) -> Vec<Text> {
 fn tokens(section: &mut Section<'_>, taken: &mut Taken) -> Vec<[u8; 32]> {
     const KEY: &str = "token_sha256";
     let mut tokens = Vec::new();
-    for Text { text, place } in listed(section, KEY) {
+    for Text { text, place, .. } in listed(section, KEY) {
         let mut token = [0; 32];
         if hex::decode_to_slice(&text, &mut token).is_err() {
-            let rule = "each entry is a token's SHA-256 as 64 hexadecimal digits";
+            let rule = "each entry must be a token's SHA-256 as 64 hexadecimal digits";
             section.refuse(place.as_deref(), KEY, rule);
         } else if taken.tokens.insert(token) {
             tokens.push(token);
         } else {
-            let rule = "a token belongs to one caller and is named once";
+            let rule = "each entry must belong to one caller, and be named once";
             section.refuse(place.as_deref(), KEY, rule);
         }
     }
@@ -138,14 +138,14 @@ fn accounts(section: &mut Section<'_>, known: &[String]) -> Accounts {
     let listed = required(section, KEY);
     if listed.iter().any(|account| account.text == "*") {
         if listed.len() > 1 {
-            section.refuse(None, KEY, "\"*\" stands alone");
+            section.refuse(None, KEY, "\"*\" must stand alone");
         }
         return Accounts::All;
     }
     let mut accounts = BTreeSet::new();
-    for Text { text, place } in listed {
+    for Text { text, place, .. } in listed {
         if !known.contains(&text) {
-            let rule = format!("there is no account `{text}`");
+            let rule = "each entry must be the name of a configured account, or \"*\"";
             section.refuse(place.as_deref(), KEY, rule);
         }
         accounts.insert(AccountName::new(&text));
@@ -157,13 +157,13 @@ fn scopes(section: &mut Section<'_>) -> BTreeSet<&'static str> {
     const KEY: &str = "scopes";
     let words: BTreeMap<&str, &'static str> = SCOPES.iter().map(|word| (*word, *word)).collect();
     let mut scopes = BTreeSet::new();
-    for Text { text, place } in required(section, KEY) {
+    for Text { text, place, .. } in required(section, KEY) {
         match words.get(text.as_str()) {
             Some(word) => {
                 scopes.insert(*word);
             }
             None => {
-                let rule = format!("each entry is one of {}", SCOPES.join(", "));
+                let rule = format!("each entry must be one of {}", SCOPES.join(", "));
                 section.refuse(place.as_deref(), KEY, rule);
             }
         }
@@ -179,7 +179,7 @@ fn refuse_anonymous_abroad(section: &Section<'_>, listen: &Listen) {
         .flatten()
         .all(|address| address.is_local())
     {
-        let rule = "is allowed only where every listen address is loopback or a Unix socket";
+        let rule = "must be left out unless every listen address is loopback or a Unix socket";
         section.refuse(None, "anonymous", rule);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::tree::{Section, Text};
+use super::{
+    file, log_filter,
+    tree::{Section, Text},
+};
 
 /// The longest duration that any key takes.
 pub(super) const TEN_YEARS: Duration = Duration::from_secs(3_650 * 86_400);
@@ -67,7 +70,7 @@ pub struct Listen {
 pub(super) fn listen(mut section: Section<'_>) -> Listen {
     for key in ["tls_cert", "tls_key", "tls_client_ca"] {
         if let Some(text) = section.text(key) {
-            let rule = "this server's own TLS is not in this release; leave it out";
+            let rule = "must be left out: this server's own TLS is not in this release";
             section.refuse(text.place.as_deref(), key, rule);
         }
     }
@@ -97,8 +100,12 @@ pub(super) fn listen(mut section: Section<'_>) -> Listen {
 
 fn address(section: &Section<'_>, key: &str, text: &Text) -> Option<Address> {
     let address = Address::parse(&text.text);
+    if let Some(Address::Unix(path)) = &address {
+        file::check_folder(section, text.place.as_deref(), key, path);
+    }
     if address.is_none() {
-        section.refuse(text.place.as_deref(), key, "is host:port or unix:/path");
+        let rule = "must be host:port or unix:/path";
+        section.refuse(text.place.as_deref(), key, rule);
     }
     address
 }
@@ -114,21 +121,49 @@ pub struct Store {
     pub fingerprint_key_file: Option<PathBuf>,
 }
 
-pub(super) fn store(mut section: Section<'_>) -> Store {
-    let database = section.text("url").and_then(|url| {
+impl Store {
+    /// The file with the fingerprint keys, wherever it lies.
+    pub fn fingerprint_keys(&self) -> PathBuf {
+        let beside = || {
+            let mut name = self.database.clone().into_os_string();
+            name.push(".fingerprint-keys");
+            PathBuf::from(name)
+        };
+        self.fingerprint_key_file.clone().unwrap_or_else(beside)
+    }
+}
+
+pub(super) fn store(mut section: Section<'_>, warnings: &mut Vec<String>) -> Store {
+    let url = section.text("url");
+    let database = url.as_ref().and_then(|url| {
         sqlite_file(&url.text)
             .inspect_err(|rule| section.refuse(url.place.as_deref(), "url", *rule))
             .ok()
     });
+    let keys = section.text("fingerprint_key_file");
     let store = Store {
         database: database.unwrap_or_else(|| PathBuf::from("tillwatch.db")),
         retention: section
             .duration("retention", Duration::from_secs(1)..=TEN_YEARS)
             .unwrap_or(Duration::from_secs(90 * 86_400)),
-        fingerprint_key_file: section
-            .text("fingerprint_key_file")
-            .map(|text| PathBuf::from(text.text)),
+        fingerprint_key_file: keys.as_ref().map(|text| PathBuf::from(&text.text)),
     };
+    if let (Some(text), Some(path)) = (&keys, &store.fingerprint_key_file)
+        && !path.is_file()
+    {
+        let key = "fingerprint_key_file";
+        let place = text.place.as_deref();
+        file::check_folder(&section, place, key, path);
+        if !section.is_refused() {
+            section.refuse(place, key, "must be a file that exists");
+        }
+    }
+    let place = url.as_ref().and_then(|text| text.place.as_deref());
+    file::check_folder(&section, place, "url", &store.database);
+    warnings.extend(file::exposed(&store.database, "store.url: the journal"));
+    let keys = store.fingerprint_keys();
+    let what = "store.fingerprint_key_file: the file";
+    warnings.extend(file::exposed(&keys, what));
     section.finish();
     store
 }
@@ -136,13 +171,13 @@ pub(super) fn store(mut section: Section<'_>) -> Store {
 fn sqlite_file(url: &str) -> Result<PathBuf, &'static str> {
     let scheme = url.split(':').next().unwrap_or_default();
     if ["postgres", "postgresql"].contains(&scheme) {
-        return Err("PostgreSQL is not in this release; use sqlite:FILE");
+        return Err("must be sqlite:FILE: PostgreSQL is not in this release");
     }
-    let path = url.strip_prefix("sqlite:").ok_or("is sqlite:FILE")?;
+    let path = url.strip_prefix("sqlite:").ok_or("must be sqlite:FILE")?;
     let path = path.strip_prefix("//").unwrap_or(path);
     // `:memory:` would forget every purchase, and a parameter could loosen how commits are synced.
     if path.is_empty() || path.starts_with(':') || path.contains('?') {
-        return Err("is sqlite:FILE, a file without parameters");
+        return Err("must be sqlite:FILE, a file without parameters");
     }
     Ok(PathBuf::from(path))
 }
@@ -190,19 +225,22 @@ pub struct Telemetry {
     pub log_format: LogFormat,
 }
 
-pub(super) fn telemetry(mut section: Section<'_>) -> Telemetry {
+pub(super) fn telemetry(mut section: Section<'_>, warnings: &mut Vec<String>) -> Telemetry {
     if let Some(endpoint) = section.text("otlp_endpoint")
         && !endpoint.text.is_empty()
     {
-        let rule = "OTLP is not in this release; leave it empty";
+        let rule = "must be empty: OTLP is not in this release";
         section.refuse(endpoint.place.as_deref(), "otlp_endpoint", rule);
     }
     let mut log = "info".to_owned();
     if let Some(text) = section.text("log") {
-        let builder = tracing_subscriber::EnvFilter::builder();
-        if text.text.is_empty() || builder.parse(&text.text).is_err() {
-            let rule = "is a level such as info, or directives such as info,tower=warn";
+        if !log_filter::can_be_used(&text.text) {
+            let rule = "must be a level (off, error, warn, info, debug, trace), or directives with \
+                        targets of this program, such as info,tower=warn";
             section.refuse(text.place.as_deref(), "log", rule);
+        } else if log_filter::is_mute(&text.text) {
+            let mute = "lets no line of this server through, errors included";
+            warnings.push(format!("telemetry.log: {mute}"));
         }
         log = text.text;
     }
@@ -211,7 +249,7 @@ pub(super) fn telemetry(mut section: Section<'_>) -> Telemetry {
         match text.text.as_str() {
             "text" => {}
             "json" => log_format = LogFormat::Json,
-            _ => section.refuse(text.place.as_deref(), "log_format", "is text or json"),
+            _ => section.refuse(text.place.as_deref(), "log_format", "must be text or json"),
         }
     }
     section.finish();

@@ -34,6 +34,7 @@ token = "canary-secret"
 fn policy() -> Policy {
     Policy {
         requests_per_minute: 100,
+        sweep: false,
         ..Policy::common(Schedule::of(&[(300, 5)], 30_000))
     }
 }
@@ -97,7 +98,9 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.limits.lists_per_caller, 4);
     assert_eq!(config.telemetry.log, "info");
     assert_eq!(config.telemetry.log_format, LogFormat::Text);
-    assert!(config.accounts.is_empty() && config.warnings().is_empty());
+    assert!(config.accounts.is_empty());
+    let warning = "accounts: none is configured, so nothing can be bought";
+    assert_eq!(config.warnings(), [warning]);
     let caller = &config.callers[0];
     assert_eq!(hex::encode(caller.token_sha256[0]), TOKEN);
     assert_eq!(caller.accounts, Accounts::All);
@@ -106,8 +109,11 @@ fn defaults_are_the_documented_ones() {
 
 #[test]
 fn everything_that_can_be_set_is_read() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    let keys = keys.path().display();
     let text = format!(
         r#"{CALLER}{ACCOUNT}
+proxy = "http://canary:canary@10.0.0.7:3128"
 allow_insecure = true
 allow_private_networks = true
 [accounts.masumi-main.polling]
@@ -131,7 +137,7 @@ stream_age = "1h"
 [store]
 url = "sqlite:///var/lib/tillwatch.db"
 retention = "1d"
-fingerprint_key_file = "/run/keys"
+fingerprint_key_file = "{keys}"
 [limits]
 streams = 3
 streams_per_caller = 2
@@ -160,6 +166,8 @@ otlp_endpoint = ""
     let account = &config.accounts[0];
     assert_eq!(account.name, AccountName::new("masumi-main"));
     assert_eq!(account.secrets["token"].expose(), "canary-secret");
+    let proxy = account.proxy.as_ref().unwrap();
+    assert_eq!(proxy.expose(), "http://canary:canary@10.0.0.7:3128");
     let day = Duration::from_secs(86_400);
     let expected = Policy {
         schedule: Schedule::new(account.policy.schedule.phases().to_vec()).unwrap(),
@@ -213,7 +221,10 @@ fn a_file_that_cannot_be_read_is_named() {
         "/nonexistent/t.toml: cannot be read"
     );
     let error = Config::load(None, std::iter::empty()).unwrap_err();
-    assert_eq!(error.to_string(), "callers: at least one caller is needed");
+    assert_eq!(
+        error.to_string(),
+        "callers: must have at least one caller; no file was read (--config FILE)"
+    );
 }
 
 #[test]
@@ -239,6 +250,10 @@ fn the_environment_lies_over_the_file() {
             ),
             ("TILLWATCH_ACCOUNTS__ONE_MORE__TOKEN", "\"quoted\""),
             ("TILLWATCH_SERVICE_HOST", "10.0.0.1"),
+            ("TILLWATCH_STORE_SERVICE_HOST", "10.0.0.1"),
+            ("TILLWATCH_STORE_SERVICE_PORT_GRPC", "1"),
+            ("TILLWATCH_STORE_PORT_1_TCP", "tcp://10.0.0.1:1"),
+            ("TILLWATCH_SERVER", "10.0.0.1:1"),
             ("TILLWATCH_TOKEN_FILE", "/x"),
             ("PATH", "/bin"),
         ],
@@ -274,17 +289,36 @@ fn bad_variables_are_refused_by_name() {
         (
             &one,
             "TILLWATCH_LISTEN__THREADS",
-            "TILLWATCH_LISTEN__THREADS: listen.threads: is a whole",
+            "TILLWATCH_LISTEN__THREADS: listen.threads: must be a whole",
         ),
         (
             &one,
             "TILLWATCH_CALLERS__SHOP__SCOPES__X",
-            "leads into a value that is no section",
+            "must lead to a section",
         ),
+        (
+            &one,
+            "TILLWATCH_LISTEN_GRPC",
+            "TILLWATCH_LISTEN_GRPC: must have two",
+        ),
+        (
+            &one,
+            "tillwatch_limits_streams",
+            "must have two underscores",
+        ),
+        (&one, "TILLWATCH_LISTEN", "must have two underscores"),
+        (
+            &one,
+            "TILLWATCH_ACCOUNTS_MASUMI_MAIN_TOKEN",
+            "must have two",
+        ),
+        (&one, "TILLWATCH_LISTEN__", "must have two underscores"),
+        (&one, "TILLWATCH_ACCOUNTS_MASUMI_MAIN__TOKEN", "unknown key"),
+        (&one, "TILLWATCH__LISTEN__GRPC", "unknown key"),
         (
             &two,
             "TILLWATCH_ACCOUNTS__MASUMI_MAIN__TOKEN",
-            "fits more than one name",
+            "must fit one name, and fits more",
         ),
     ];
     for (text, variable, expected) in table {
@@ -305,12 +339,99 @@ fn a_secret_is_read_from_its_file_without_the_last_newline() {
     }
 }
 
+/// What is worth a look in settings that can be used.
+fn warned(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    let config = load(text, environment).unwrap();
+    config.warnings().to_vec()
+}
+
+#[test]
+fn a_proxy_of_the_environment_that_has_no_effect_is_told() {
+    let text = format!("{CALLER}{ACCOUNT}");
+    for variable in ["HTTP_PROXY", "https_proxy", "ALL_PROXY", "http_proxy"] {
+        let told = warned(&text, &[(variable, "http://canary:canary@10.0.0.7:3128")]);
+        assert_eq!(
+            told,
+            [format!(
+                "{variable}: has no effect here; an account's `proxy` has"
+            )]
+        );
+    }
+    assert_eq!(
+        warned(&text, &[("HTTP_PROXY", ""), ("NO_PROXY", "x")]),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_file_with_secrets_that_others_can_read_is_told() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let names = ["token", "proxy", "t.db", "t.db.fingerprint-keys", "t.toml"];
+    let (token, proxy, database) = (path("token"), path("proxy"), path("t.db"));
+    let text = format!(
+        "{CALLER}{ACCOUNT}[store]\nurl = \"sqlite:{}\"",
+        database.display()
+    );
+    let files = format!("token_file = {token:?}\nproxy_file = {proxy:?}");
+    let text = text.replace("token = \"canary-secret\"", &files);
+    let write = |mode| {
+        for name in names {
+            let content = match name {
+                "t.toml" => text.as_str(),
+                _ => "http://example.com:3128",
+            };
+            fs::write(path(name), content).unwrap();
+            fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let file = path("t.toml");
+        let loaded = Config::load_with(&registry(), Some(&file), std::iter::empty());
+        loaded.unwrap().warnings().to_vec()
+    };
+    assert_eq!(write(0o600), [""; 0]);
+    let told = write(0o644);
+    let expected = "can be read or written by others; its mode should be 0600";
+    let whose = [
+        "accounts.masumi-main.token_file: the file that holds it",
+        "accounts.masumi-main.proxy_file: the file that holds it",
+        "store.url: the journal",
+        "store.fingerprint_key_file: the file",
+    ];
+    assert_eq!(told, whose.map(|whose| format!("{whose} {expected}")));
+    // A secret in the settings makes them such a file.
+    let settings = path("t.toml");
+    fs::write(&settings, format!("{CALLER}{ACCOUNT}")).unwrap();
+    let load = |environment: &[(&str, &str)]| {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment = environment.iter().map(owned);
+        let loaded = Config::load_with(&registry(), Some(&settings), environment);
+        loaded.unwrap().warnings().to_vec()
+    };
+    let told = load(&[]);
+    let token = "accounts.masumi-main.token: the file that holds it";
+    assert_eq!(told, [format!("{token} {expected}")]);
+    let variable = ("TILLWATCH_ACCOUNTS__MASUMI_MAIN__TOKEN", "canary");
+    assert_eq!(load(&[variable]), [""; 0], "a variable holds it");
+}
+
+#[test]
+fn a_log_filter_that_lets_no_line_through_is_told() {
+    let text = format!("{CALLER}{ACCOUNT}[telemetry]\nlog = \"h2=debug\"");
+    let mute = "telemetry.log: lets no line of this server through, errors included";
+    assert_eq!(warned(&text, &[]), [mute]);
+}
+
 #[test]
 fn certificates_are_accepted_with_a_warning() {
     let text = "[callers.c]\ncert_san = [\"spiffe://x\"]\naccounts = [\"*\"]\nscopes = [\"read\"]";
     let config = load(text, &[]).unwrap();
     assert_eq!(config.callers[0].cert_san, ["spiffe://x"]);
-    assert!(config.warnings()[0].starts_with("callers.c.cert_san: has no effect"));
+    let told = config.warnings();
+    assert!(
+        told.iter()
+            .any(|one| one.starts_with("callers.c.cert_san: has no effect"))
+    );
 }
 
 /// What the registry of these tests builds; nobody asks it anything.

@@ -13,6 +13,15 @@ use super::{ConfigError, Problem, duration};
 const PREFIX: &str = "TILLWATCH_";
 /// What stands between the sections and the key in such a name.
 const SEPARATOR: &str = "__";
+/// The sections, as variables spell them.
+const SECTIONS: [&str; 6] = [
+    "LISTEN",
+    "STORE",
+    "CALLERS",
+    "ACCOUNTS",
+    "LIMITS",
+    "TELEMETRY",
+];
 /// Sections whose keys are names that the operator chose.
 const NAMING: [&str; 2] = ["callers", "accounts"];
 
@@ -115,21 +124,26 @@ fn of_value(value: DeValue<'_>, place: String, place_of: &dyn Fn(usize) -> Strin
 /// Lays `TILLWATCH_SECTION__KEY` variables over the file's values.
 pub(super) fn overlay(
     tree: &mut Node,
-    environment: impl Iterator<Item = (String, String)>,
+    environment: &BTreeMap<String, String>,
     problems: &Problems,
 ) {
     // Sorted, so that a whole table comes before its own keys and the outcome is always the same.
-    let sorted: BTreeMap<String, String> = environment.collect();
-    for (variable, text) in sorted {
+    for (variable, text) in environment {
         let name = variable.to_ascii_uppercase();
         let Some(path) = name.strip_prefix(PREFIX) else {
             continue;
         };
         let steps: Vec<String> = path.split(SEPARATOR).map(str::to_lowercase).collect();
-        if steps.len() < 2 || steps.iter().any(String::is_empty) {
+        if steps.len() < 2 && !is_misspelt(path) {
             continue;
         }
-        let value = match DeValue::parse(&text) {
+        if steps.len() < 2 || steps.iter().any(String::is_empty) {
+            let rule = "must have two underscores between the parts of its name, as in \
+                        TILLWATCH_LISTEN__GRPC";
+            problems.add(Some(variable), "", rule);
+            continue;
+        }
+        let value = match DeValue::parse(text) {
             Ok(value) => of_value(value.into_inner(), variable.clone(), &|_| variable.clone()),
             Err(_) => Node {
                 place: Some(variable.clone()),
@@ -138,13 +152,32 @@ pub(super) fn overlay(
             },
         };
         let node = Node {
-            raw: Some(text),
+            raw: Some(text.clone()),
             ..value
         };
         if let Err(rule) = put(tree, &steps, node) {
-            problems.add(Some(&variable), "", rule);
+            problems.add(Some(variable), "", rule);
         }
     }
+}
+
+/// Whether a name without `__` means a setting: it begins with a section, and is none of those by
+/// which an orchestrator announces a service that is called so.
+fn is_misspelt(path: &str) -> bool {
+    let is_announced = |rest: &str| {
+        ["PORT", "SERVICE_HOST"].contains(&rest)
+            || rest.starts_with("PORT_")
+            || rest.starts_with("SERVICE_PORT")
+    };
+    SECTIONS
+        .iter()
+        .any(|section| match path.strip_prefix(section) {
+            Some("") => true,
+            Some(rest) => rest
+                .strip_prefix('_')
+                .is_some_and(|rest| !is_announced(rest)),
+            None => false,
+        })
 }
 
 /// Puts a value where the steps lead, making sections on the way.
@@ -153,12 +186,12 @@ fn put(tree: &mut Node, steps: &[String], node: Node) -> Result<(), &'static str
     let mut section: Option<&str> = None;
     for (depth, step) in steps.iter().enumerate() {
         let Value::Table(entries) = &mut at.value else {
-            return Err("leads into a value that is no section");
+            return Err("must lead to a section, and leads into a value");
         };
         let mut fitting = entries.keys().filter(|key| normal(key) == *step);
         let is_chosen = section.is_some_and(|section| NAMING.contains(&section));
         let key = match (fitting.next().cloned(), fitting.next()) {
-            (Some(_), Some(_)) => return Err("fits more than one name"),
+            (Some(_), Some(_)) => return Err("must fit one name, and fits more"),
             (Some(key), None) => key,
             // A name that the file does not have: names are written with hyphens.
             (None, _) if is_chosen => step.replace('_', "-"),
@@ -198,6 +231,8 @@ pub(super) struct Section<'a> {
 pub(super) struct Text {
     pub(super) text: String,
     pub(super) place: Option<String>,
+    /// Whether it stands in the settings' file, not in a variable.
+    pub(super) is_in_file: bool,
 }
 
 impl<'a> Section<'a> {
@@ -239,7 +274,7 @@ impl<'a> Section<'a> {
         section.place.clone_from(&node.place);
         match node.value {
             Value::Table(entries) => section.entries = entries,
-            _ => self.refuse(node.place.as_deref(), key, "is a section"),
+            _ => self.refuse(node.place.as_deref(), key, "must be a section"),
         }
         section
     }
@@ -261,7 +296,8 @@ impl<'a> Section<'a> {
                 let section = naming.section_of(&name, node);
                 sections.push((name, section));
             } else {
-                let rule = "a name has 1 to 64 letters, digits, hyphens, underscores and dots";
+                let rule =
+                    "must be a name of 1 to 64 letters, digits, hyphens, underscores and dots";
                 naming.refuse(node.place.as_deref(), &name, rule);
             }
         }
@@ -272,7 +308,7 @@ impl<'a> Section<'a> {
     pub(super) fn sections(&mut self, key: &str) -> Option<Vec<Self>> {
         let node = self.entries.remove(key)?;
         let Value::List(items) = node.value else {
-            self.refuse(node.place.as_deref(), key, "is a list of tables");
+            self.refuse(node.place.as_deref(), key, "must be a list of tables");
             return None;
         };
         let sections = items.into_iter().map(|item| self.section_of(key, item));
@@ -288,16 +324,18 @@ impl<'a> Section<'a> {
     /// A text; `None` where it is missing.
     pub(super) fn text(&mut self, key: &str) -> Option<Text> {
         let node = self.entries.remove(key)?;
+        let is_in_file = node.raw.is_none();
         let text = match (node.value, node.raw) {
             (Value::Text(text), _) | (_, Some(text)) => text,
             _ => {
-                self.refuse(node.place.as_deref(), key, "is a text");
+                self.refuse(node.place.as_deref(), key, "must be a text");
                 return None;
             }
         };
         Some(Text {
             text,
             place: node.place,
+            is_in_file,
         })
     }
 
@@ -308,6 +346,7 @@ impl<'a> Section<'a> {
             Value::Text(text) => Some(Text {
                 text,
                 place: item.place,
+                is_in_file: item.raw.is_none(),
             }),
             _ => None,
         };
@@ -316,7 +355,7 @@ impl<'a> Section<'a> {
             _ => None,
         };
         if texts.is_none() {
-            self.refuse(node.place.as_deref(), key, "is a list of texts");
+            self.refuse(node.place.as_deref(), key, "must be a list of texts");
         }
         texts
     }
@@ -329,7 +368,7 @@ impl<'a> Section<'a> {
         if let Value::Truth(truth) = node.value {
             return truth;
         }
-        self.refuse(node.place.as_deref(), key, "is true or false");
+        self.refuse(node.place.as_deref(), key, "must be true or false");
         default
     }
 
@@ -345,7 +384,7 @@ impl<'a> Section<'a> {
             return number;
         }
         let (least, most) = range.into_inner();
-        let rule = format!("is a whole number from {least} to {most}");
+        let rule = format!("must be a whole number from {least} to {most}");
         self.refuse(node.place.as_deref(), key, rule);
         default
     }
@@ -356,16 +395,22 @@ impl<'a> Section<'a> {
         key: &str,
         range: RangeInclusive<Duration>,
     ) -> Option<Duration> {
-        let text = self.text(key)?;
-        let duration = duration::parse(&text.text).filter(|duration| range.contains(duration));
+        let node = self.entries.remove(key)?;
+        // A number without a unit is told of units, not of texts.
+        let text = match &node.value {
+            Value::Text(text) => Some(text),
+            _ => node.raw.as_ref(),
+        };
+        let duration = text.and_then(|text| duration::parse(text));
+        let duration = duration.filter(|duration| range.contains(duration));
         if duration.is_none() {
             let (least, most) = range.into_inner();
             let rule = format!(
-                "is a duration such as 100ms, 20s, 5m, 24h or 90d, from {} to {}",
+                "must be a duration such as 100ms, 20s, 5m, 24h or 90d, from {} to {}",
                 duration::show(least),
                 duration::show(most)
             );
-            self.refuse(text.place.as_deref(), key, rule);
+            self.refuse(node.place.as_deref(), key, rule);
         }
         duration
     }

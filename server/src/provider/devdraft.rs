@@ -95,6 +95,7 @@ pub const REGISTERED: Registered = Registered {
 fn policy() -> Policy {
     Policy {
         requests_per_minute: 100,
+        sweep: false,
         ..Policy::common(Schedule::of(&[(300, 5), (1_800, 30)], 120_000))
     }
 }

@@ -46,6 +46,7 @@ mod tests {
                 name: crate::purchase::AccountName::new(&format!("a{number}")),
                 provider: row.name,
                 base_url: "https://pay.example.com".parse().unwrap(),
+                proxy: None,
                 allow_insecure: false,
                 allow_private_networks: false,
                 secrets: Default::default(),

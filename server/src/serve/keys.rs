@@ -10,16 +10,7 @@ use crate::{clock::Clock, config::Config, fingerprint::Keyring, purchase::Secret
 
 /// The keys beside the database, made where there are none, or those that are configured.
 pub(super) fn keyring(config: &Config, clock: &Clock) -> Result<Keyring, StartError> {
-    let beside = || {
-        let mut name = config.store.database.clone().into_os_string();
-        name.push(".fingerprint-keys");
-        PathBuf::from(name)
-    };
-    let path = config
-        .store
-        .fingerprint_key_file
-        .clone()
-        .unwrap_or_else(beside);
+    let path = config.store.fingerprint_keys();
     let file = |source| StartError::File {
         path: path.clone(),
         source,

@@ -1,8 +1,8 @@
 //! The real way out: HTTP by reqwest, whose only user this is.
 //!
 //! Three clients per account behind one struct, since reqwest sets the use of connections per
-//! client. Nothing is repeated, redirected, decompressed or sent through a proxy here, and no
-//! error carries a URL or a header.
+//! client. Nothing is repeated, redirected or decompressed here, the environment's proxies are not
+//! looked at, and no error carries a URL or a header.
 
 use std::{
     error::Error as _,
@@ -16,10 +16,12 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Client, ClientBuilder, Url,
+    Client, ClientBuilder, Proxy, Url,
     dns::{Addrs, Name, Resolve, Resolving},
 };
 use url::Host;
+
+use crate::purchase::Secret;
 
 use super::{BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamError, address};
 
@@ -41,6 +43,9 @@ pub struct Settings {
     pub allow_insecure: bool,
     /// Whether the origin may lie outside the public internet.
     pub allow_private_networks: bool,
+    /// The HTTP proxy that all requests go through, as a URL with its credentials. It resolves the
+    /// origin's name, so that what is looked at here is where the proxy itself lies.
+    pub proxy: Option<Secret>,
     /// The longest that making a connection may take.
     pub connect_timeout: Duration,
     /// How long an idle connection is kept.
@@ -54,6 +59,7 @@ impl Settings {
             base_url,
             allow_insecure: false,
             allow_private_networks: false,
+            proxy: None,
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
         }
@@ -72,6 +78,9 @@ pub enum HttpError {
     /// The base URL names an address outside the public internet.
     #[error("the base URL names a private address")]
     Address,
+    /// The proxy is no plain `http://host:port`, or has an address outside the public internet.
+    #[error("the proxy cannot be used")]
+    Proxy,
     /// The client's TLS could not be set up; mostly, the machine has no root certificates.
     #[error("no HTTP client")]
     Client(#[source] reqwest::Error),
@@ -109,6 +118,14 @@ impl HttpUpstream {
     /// As [`HttpUpstream::new`], with names looked up by `look_up`.
     fn over(settings: Settings, look_up: LookUp) -> Result<Self, HttpError> {
         check_base_url(&settings)?;
+        let proxy = proxy(&settings)?;
+        let builder = |settings: &Settings, look_up: &LookUp| {
+            let builder = builder(settings, look_up);
+            match &proxy {
+                Some(proxy) => builder.proxy(proxy.clone()),
+                None => builder,
+            }
+        };
         // An error says that a provider is installed already, which is as good: ring is the only
         // one in this executable.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -260,17 +277,34 @@ fn check_base_url(settings: &Settings) -> Result<(), HttpError> {
     if has_user || url.query().is_some() || url.fragment().is_some() {
         return Err(HttpError::Shape);
     }
-    // reqwest asks its resolver for names alone, so a literal is judged here.
-    let literal: IpAddr = match url.host() {
-        None => return Err(HttpError::Shape),
-        Some(Host::Domain(_)) => return Ok(()),
-        Some(Host::Ipv4(literal)) => literal.into(),
-        Some(Host::Ipv6(literal)) => literal.into(),
-    };
-    if address::allowed(literal, settings.allow_private_networks) {
-        return Ok(());
+    match is_allowed(url, settings) {
+        None => Err(HttpError::Shape),
+        Some(true) => Ok(()),
+        Some(false) => Err(HttpError::Address),
     }
-    Err(HttpError::Address)
+}
+
+/// Whether requests may go to a URL's host; `None` where it has none. reqwest asks its resolver for
+/// names alone, so a literal is judged here.
+fn is_allowed(url: &Url, settings: &Settings) -> Option<bool> {
+    let literal: IpAddr = match url.host()? {
+        Host::Domain(_) => return Some(true),
+        Host::Ipv4(literal) => literal.into(),
+        Host::Ipv6(literal) => literal.into(),
+    };
+    Some(address::allowed(literal, settings.allow_private_networks))
+}
+
+fn proxy(settings: &Settings) -> Result<Option<Proxy>, HttpError> {
+    let Some(proxy) = &settings.proxy else {
+        return Ok(None);
+    };
+    let url: Url = proxy.expose().parse().map_err(|_| HttpError::Proxy)?;
+    if url.scheme() != "http" || is_allowed(&url, settings) != Some(true) {
+        return Err(HttpError::Proxy);
+    }
+    // The error would show the URL.
+    Proxy::all(url).map(Some).map_err(|_| HttpError::Proxy)
 }
 
 fn builder(settings: &Settings, look_up: &LookUp) -> ClientBuilder {

@@ -7,33 +7,45 @@ fn bad_settings_are_refused_with_their_place_and_rule() {
     let listen = |line: &str| format!("{CALLER}[listen]\n{line}");
     let store = |line: &str| format!("{CALLER}[store]\n{line}");
     let own_tls = "this server's own TLS is not in this release";
-    let a_duration = "is a duration such as 100ms, 20s, 5m, 24h or 90d, from";
+    let a_duration = "must be a duration such as 100ms, 20s, 5m, 24h or 90d, from";
     let table = [
-        (String::new(), "callers: at least one caller is needed"),
+        (String::new(), "callers: must have at least one caller"),
         (format!("{CALLER}\n[x"), "FILE:7: "),
         (
             format!("{CALLER}\n[lisen]\na = 1"),
             "FILE:7: lisen: unknown key",
         ),
         (listen("gprc = \"x\""), "FILE:7: listen.gprc: unknown key"),
-        (listen("grpc = 1"), "FILE:7: listen.grpc: is a text"),
+        (listen("grpc = 1"), "FILE:7: listen.grpc: must be a text"),
         (
             listen("grpc = \"x\""),
-            "listen.grpc: is host:port or unix:/path",
+            "listen.grpc: must be host:port or unix:/path",
         ),
-        (listen("grpc = \"unix:x\""), "is host:port or unix:/path"),
-        (listen("grpc = \"::1:80\""), "is host:port or unix:/path"),
-        (listen("ops = \"h:99999\""), "listen.ops: is host:port"),
+        (
+            listen("grpc = \"unix:x\""),
+            "must be host:port or unix:/path",
+        ),
+        (
+            listen("grpc = \"::1:80\""),
+            "must be host:port or unix:/path",
+        ),
+        (listen("ops = \"h:99999\""), "listen.ops: must be host:port"),
         (
             listen("reflection = 1"),
-            "listen.reflection: is true or false",
+            "listen.reflection: must be true or false",
         ),
         (
             listen("threads = -1"),
-            "listen.threads: is a whole number from 0 to 1024",
+            "listen.threads: must be a whole number from 0 to 1024",
         ),
-        (listen("threads = 1.5"), "is a whole number from 0 to 1024"),
-        (listen("drain = 20"), "FILE:7: listen.drain: is a text"),
+        (
+            listen("threads = 1.5"),
+            "must be a whole number from 0 to 1024",
+        ),
+        (
+            listen("drain = 20"),
+            "FILE:7: listen.drain: must be a duration such as 100ms, 20s",
+        ),
         (listen("drain = \"20\""), a_duration),
         (listen("drain = \"2h\""), "90d, from 0s to 1h"),
         (listen("tls_cert = \"x\""), own_tls),
@@ -41,26 +53,29 @@ fn bad_settings_are_refused_with_their_place_and_rule() {
         (listen("tls_client_ca = \"x\""), own_tls),
         (
             store("url = \"postgres://u:canary@h/d\""),
-            "FILE:7: store.url: PostgreSQL is not in this release",
+            "FILE:7: store.url: must be sqlite:FILE: PostgreSQL is not in this release",
         ),
-        (store("url = \"mysql:x\""), "store.url: is sqlite:FILE"),
-        (store("url = \"sqlite:\""), "is sqlite:FILE, a file"),
-        (store("url = \"sqlite::memory:\""), "is sqlite:FILE, a file"),
+        (store("url = \"mysql:x\""), "store.url: must be sqlite:FILE"),
+        (store("url = \"sqlite:\""), "must be sqlite:FILE, a file"),
+        (
+            store("url = \"sqlite::memory:\""),
+            "must be sqlite:FILE, a file",
+        ),
         (
             store("retention = \"0s\""),
-            "store.retention: is a duration",
+            "store.retention: must be a duration",
         ),
         (
             format!("{CALLER}[limits]\nstreams = 0"),
-            "limits.streams: is a whole number from 1",
+            "limits.streams: must be a whole number from 1",
         ),
         (
             format!("{CALLER}[telemetry]\nlog = \"a=b=c\""),
-            "telemetry.log: is a level",
+            "telemetry.log: must be a level",
         ),
         (
             format!("{CALLER}[telemetry]\nlog_format = \"xml\""),
-            "telemetry.log_format: is text or json",
+            "telemetry.log_format: must be text or json",
         ),
         (
             format!("{CALLER}[telemetry]\notlp_endpoint = \"http://x\""),
@@ -68,7 +83,7 @@ fn bad_settings_are_refused_with_their_place_and_rule() {
         ),
         (
             format!("telemetry = 1\n{CALLER}"),
-            "FILE:1: telemetry: is a section",
+            "FILE:1: telemetry: must be a section",
         ),
     ];
     check_all(&table);
@@ -84,20 +99,57 @@ fn check_all(table: &[(String, &str)]) {
 }
 
 #[test]
+fn files_without_a_folder_and_filters_that_silence_the_server_are_refused() {
+    let listen = |line: &str| format!("{CALLER}[listen]\n{line}");
+    let store = |line: &str| format!("{CALLER}[store]\n{line}");
+    let table = [
+        (
+            store("url = \"sqlite:/nonexistent/canary.db\""),
+            "FILE:7: store.url: must lie in a folder that exists",
+        ),
+        (
+            store("fingerprint_key_file = \"/nonexistent/canary\""),
+            "FILE:7: store.fingerprint_key_file: must lie in a folder that exists",
+        ),
+        (
+            store("fingerprint_key_file = \"/tmp/canary-that-is-not-there\""),
+            "FILE:7: store.fingerprint_key_file: must be a file that exists",
+        ),
+        (
+            listen("grpc = \"unix:/nonexistent/canary.sock\""),
+            "FILE:7: listen.grpc: must lie in a folder that exists",
+        ),
+        (
+            listen("ops = \"unix:/nonexistent/canary.sock\""),
+            "FILE:7: listen.ops: must lie in a folder that exists",
+        ),
+        (
+            format!("{CALLER}[telemetry]\nlog = \"warning\""),
+            "FILE:7: telemetry.log: must be a level (off, error, warn, info, debug, trace), or",
+        ),
+        (
+            format!("{CALLER}[telemetry]\nlog = \"tillwatch_serverr=debug\""),
+            "telemetry.log: must be a level",
+        ),
+    ];
+    check_all(&table);
+}
+
+#[test]
 fn bad_polling_is_refused_with_its_place_and_rule() {
     let polling = |line: &str| format!("{CALLER}{ACCOUNT}[accounts.masumi-main.polling]\n{line}");
     let table = [
         (
             polling("schedule = []"),
-            "FILE:12: accounts.masumi-main.polling.schedule: a schedule has at least one phase",
+            "FILE:12: accounts.masumi-main.polling.schedule: a schedule must have at least one phase",
         ),
         (
             polling("schedule = 5"),
-            "polling.schedule: is a list of tables",
+            "polling.schedule: must be a list of tables",
         ),
         (
             polling("schedule = [{ every = \"99ms\" }]"),
-            "an interval is at least 100 ms",
+            "an interval must be at least 100 ms",
         ),
         (
             polling("schedule = [{ until = \"5m\" }]"),
@@ -109,17 +161,21 @@ fn bad_polling_is_refused_with_its_place_and_rule() {
         ),
         (
             polling("after_terminal = [{ until = \"1m\", every = \"1s\" }]"),
-            "the last phase alone has none",
+            "the last phase alone must have none",
         ),
         (
             polling("requests_per_minute = -1"),
-            "requests_per_minute: is a whole number from 0",
+            "requests_per_minute: must be a whole number from 0",
         ),
         (
             polling("max_in_flight = 0"),
-            "max_in_flight: is a whole number from 1",
+            "max_in_flight: must be a whole number from 1",
         ),
-        (polling("timeout = \"1ms\""), "timeout: is a duration"),
+        (
+            polling("sweep = true"),
+            "polling.sweep: must be left out or false",
+        ),
+        (polling("timeout = \"1ms\""), "timeout: must be a duration"),
         (
             polling("long_poll = true"),
             "polling.long_poll: unknown key",
@@ -132,7 +188,11 @@ fn bad_polling_is_refused_with_its_place_and_rule() {
 fn bad_accounts_are_refused() {
     let account = |lines: &str| format!("{CALLER}[accounts.m]\nprovider = \"masumi\"\n{lines}");
     let url = |url: &str| account(&format!("token = \"canary\"\nbase_url = \"{url}\""));
-    let public = "is a public address, unless `allow_private_networks` is set";
+    let proxy = |url: &str| {
+        let rest = "token = \"canary\"\nbase_url = \"https://example.com\"";
+        account(&format!("{rest}\nproxy = \"{url}\""))
+    };
+    let public = "must be a public address, unless `allow_private_networks` is set";
     let table = [
         (
             format!("{CALLER}[accounts.m]\n"),
@@ -140,42 +200,66 @@ fn bad_accounts_are_refused() {
         ),
         (
             format!("{CALLER}[accounts.m]\nprovider = \"x\""),
-            "FILE:7: accounts.m.provider: is one of masumi",
+            "FILE:7: accounts.m.provider: must be one of masumi",
         ),
         (
             format!("{CALLER}[accounts.\"a b\"]\n"),
-            "accounts.a b: a name has 1 to 64",
+            "accounts.a b: must be a name of 1 to 64",
         ),
         (
             account("token = \"canary\""),
             "accounts.m.base_url: is required",
         ),
-        (url("x"), "FILE:9: accounts.m.base_url: is a URL"),
+        (url("x"), "FILE:9: accounts.m.base_url: must be a URL"),
         (
             url("http://example.com"),
-            "is https, unless `allow_insecure` is set",
+            "must be https, unless `allow_insecure` is set",
         ),
-        (url("ftp://example.com"), "is an https URL"),
+        (url("ftp://example.com"), "must be an https URL"),
         (
             url("https://canary@example.com"),
-            "has no user and no password",
+            "must have no user and no password",
         ),
-        (url("https://example.com?a"), "has no query and no fragment"),
-        (url("https://example.com#a"), "has no query and no fragment"),
+        (
+            url("https://example.com?a"),
+            "must have no query and no fragment",
+        ),
+        (
+            url("https://example.com#a"),
+            "must have no query and no fragment",
+        ),
         (url("https://127.0.0.1"), public),
         (url("https://[::ffff:10.0.0.1]"), public),
         (url("https://localhost:4010"), public),
+        (
+            proxy("x"),
+            "FILE:6: accounts.m.proxy: must be a URL such as",
+        ),
+        (
+            proxy("https://canary@h:1"),
+            "accounts.m.proxy: must be a URL",
+        ),
+        (
+            proxy("http://h:1/canary"),
+            "accounts.m.proxy: must be a URL",
+        ),
+        (
+            proxy("http://h:1?canary"),
+            "accounts.m.proxy: must be a URL",
+        ),
+        (proxy("http://canary:canary@10.0.0.7:3128"), public),
+        (proxy("http://localhost:3128"), public),
         (
             account("base_url = \"https://example.com\""),
             "FILE:6: accounts.m: `token` (or `token_file`) is required",
         ),
         (
             account("base_url = \"https://example.com\"\ntoken_file = \"/nonexistent\""),
-            "FILE:9: accounts.m.token_file: the file cannot be read",
+            "FILE:9: accounts.m.token_file: must be a file that can be read",
         ),
         (
             account("base_url = \"https://example.com\"\ntoken = \"canary\"\ntoken_file = \"x\""),
-            "either `token` or `token_file`, not both",
+            "must be given as either `token` or `token_file`, not both",
         ),
         (
             account("base_url = \"https://example.com\"\ntoken = \"canary\"\napi_key = \"canary\""),
@@ -189,30 +273,30 @@ fn bad_accounts_are_refused() {
 fn bad_callers_are_refused() {
     let caller = |lines: &str| format!("[callers.c]\n{lines}");
     let rest = "accounts = [\"*\"]\nscopes = [\"read\"]";
-    let abroad = "is allowed only where every listen address is loopback or a Unix socket";
+    let abroad = "must be left out unless every listen address is loopback or a Unix socket";
     let anonymous = format!("[callers.c]\nanonymous = true\n{rest}\n[listen]\n");
     let table = [
         (
             caller(rest),
-            "FILE:1: callers.c: needs token_sha256, cert_san or anonymous",
+            "FILE:1: callers.c: must have token_sha256, cert_san or anonymous",
         ),
         (
             caller(&format!("token_sha256 = []\n{rest}")),
-            "token_sha256: has at least one entry",
+            "token_sha256: must have at least one entry",
         ),
         (
             caller(&format!("token_sha256 = [\"canary\"]\n{rest}")),
-            "FILE:2: callers.c.token_sha256: each entry is",
+            "FILE:2: callers.c.token_sha256: each entry must be",
         ),
         (
             caller(&format!(
                 "token_sha256 = [\"{TOKEN}\", \"{TOKEN}\"]\n{rest}"
             )),
-            "belongs to one caller",
+            "must belong to one caller",
         ),
         (
             format!("{CALLER}[callers.c]\ntoken_sha256 = [\"{TOKEN}\"]\n{rest}"),
-            "belongs to one caller",
+            "must belong to one caller",
         ),
         (
             caller("anonymous = true\nscopes = [\"read\"]"),
@@ -224,19 +308,19 @@ fn bad_callers_are_refused() {
         ),
         (
             caller("anonymous = true\naccounts = [\"*\"]\nscopes = []"),
-            "scopes: has at least one entry",
+            "scopes: must have at least one entry",
         ),
         (
             caller("anonymous = true\naccounts = [\"*\"]\nscopes = [\"all\"]"),
-            "each entry is one of create, adopt, read, operate",
+            "each entry must be one of create, adopt, read, operate",
         ),
         (
-            caller("anonymous = true\naccounts = [\"x\"]\nscopes = [\"read\"]"),
-            "FILE:3: callers.c.accounts: there is no account `x`",
+            caller("anonymous = true\naccounts = [\"canary\"]\nscopes = [\"read\"]"),
+            "FILE:3: callers.c.accounts: each entry must be the name of a configured account",
         ),
         (
             caller("anonymous = true\naccounts = [\"*\", \"x\"]\nscopes = [\"read\"]"),
-            "\"*\" stands alone",
+            "\"*\" must stand alone",
         ),
         (format!("{anonymous}grpc = \"0.0.0.0:1\""), abroad),
         (format!("{anonymous}grpc = \"tillwatch:1\""), abroad),

@@ -17,6 +17,8 @@ use tokio::{
 
 use super::*;
 
+mod proxy;
+
 const TIMEOUT: Duration = Duration::from_secs(10);
 const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
