@@ -16,6 +16,39 @@ use crate::{
 };
 
 #[tokio::test]
+async fn a_new_key_has_no_blanks_around_it_and_a_stored_one_is_found_as_before() {
+    let house = House::still().await;
+    for key in [" order-1", "order-1 ", " "] {
+        let refused = house.refused("shop", request(key, "devdraft", Scenario::Paid));
+        let refused = refused.await;
+        assert_eq!(refused.reason, "INVALID_REQUEST", "{key:?}");
+        assert_eq!(refused.violations[0].field, "idempotency_key", "{key:?}");
+    }
+    assert_eq!(house.sandbox.created("devdraft"), 0);
+    // One of an older release.
+    let first = request("order-1", "devdraft", Scenario::Paid);
+    let id = house.create("shop", first).await.id;
+    let file = house.folder().join("tillwatch.db");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let sql = "UPDATE purchase SET key = 'order-1 '";
+    assert_eq!(database.execute(sql, []).unwrap(), 1);
+    let mut shop = house.stub("shop").await;
+    let again = shop.create_purchase(request("order-1 ", "devdraft", Scenario::Paid));
+    let again = again.await.unwrap().into_inner();
+    assert!(again.replayed);
+    assert_eq!(again.purchase.unwrap().id, id);
+    let get = tillwatch_proto::v1::GetStatusRequest {
+        key: Some(
+            tillwatch_proto::v1::get_status_request::Key::IdempotencyKey("order-1 ".to_owned()),
+        ),
+        ..Default::default()
+    };
+    let found = shop.get_status(get).await.unwrap().into_inner();
+    assert_eq!(found.purchase.unwrap().id, id);
+    assert_eq!(house.sandbox.created("devdraft"), 1);
+}
+
+#[tokio::test]
 async fn a_repeated_create_returns_the_first_purchase() {
     let house = House::still().await;
     let mut shop = house.stub("shop").await;

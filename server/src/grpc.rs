@@ -309,9 +309,10 @@ impl Service {
             Scope::Create
         };
         let call = self.call(&request, &[scope])?;
-        let (new, violations) = self.new_purchase(&call, request.into_inner()).await?;
+        let (new, mut violations) = self.new_purchase(&call, request.into_inner()).await?;
+        violations.extend(validate::new_key(&new.key).err());
         if !violations.is_empty() {
-            // What a provider takes changes with time; what a known key names does not.
+            // What a provider or this service takes changes with time; what a known key names does not.
             let known = self
                 .rooms
                 .journal

@@ -48,6 +48,15 @@ pub fn key(key: &str) -> Result<(), Violation> {
     Ok(())
 }
 
+/// A key that names nothing yet: one that was trimmed on one way and not on another would buy twice.
+pub fn new_key(key: &str) -> Result<(), Violation> {
+    if key.trim() == key {
+        return Ok(());
+    }
+    let rule = "must have no blanks before or after it";
+    Err(Violation::new("idempotency_key", rule))
+}
+
 /// The labels of a new purchase, or of a filter.
 pub fn labels(
     field: &str,
@@ -271,6 +280,20 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(key(&text).is_ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_key_has_no_blanks_around_it() {
+        for (text, expected) in [
+            ("a", true),
+            ("a b", true),
+            (" a", false),
+            ("a ", false),
+            (" ", false),
+        ] {
+            assert_eq!(new_key(text).is_ok(), expected, "{text:?}");
+            assert!(key(text).is_ok(), "{text:?} can be looked for");
         }
     }
 

@@ -3,16 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use tillwatch_proto::v1::create_purchase_request::Order;
+use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
-    CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER,
+    CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, SUBMIT_SLACK,
     commit::Settled,
     starting::Starter,
     telling::{Heard, Teller, telling},
 };
 use crate::{
     account::{Account, Admission, Class},
+    clock::Clock,
     failpoint::{self, Failpoint},
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
@@ -114,6 +116,29 @@ pub(super) struct Send {
     pub(super) first: bool,
     /// Whether this process repeats it by itself where its outcome is unclear.
     pub(super) repeats: bool,
+    /// When its commit was made up.
+    pub(super) begun: Begun,
+}
+
+/// When a send's own commit was made up, on both clocks: the longer time since then counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    wall: Timestamp,
+    at: Instant,
+}
+
+impl Begun {
+    pub(super) fn now(clock: &Clock) -> Self {
+        Self {
+            wall: clock.now(),
+            at: Instant::now(),
+        }
+    }
+
+    /// Whether so much of the time until `submit_until` has passed that the answer could come later.
+    fn is_late(self, clock: &Clock) -> bool {
+        self.at.elapsed().max(clock.now().since(self.wall)) > SUBMIT_SLACK
+    }
 }
 
 /// How a send ended.
@@ -125,6 +150,17 @@ pub(super) struct Sent {
 }
 
 impl Sent {
+    /// Nothing was sent, for this reason.
+    fn unsent(why: &str) -> Self {
+        Self {
+            submitted: Submitted::NotSent(Trouble::Unreachable {
+                sent: false,
+                why: why.to_owned(),
+            }),
+            status: None,
+        }
+    }
+
     /// Whether the provider may be at work on an earlier send of the same key still. Inferred: 409 is
     /// documented for another order under the key, which this service never sends.
     pub(super) fn is_not_yet(&self) -> bool {
@@ -206,6 +242,7 @@ impl Inner {
             request,
             first,
             repeats: true,
+            begun: Begun::now(&self.clock),
         };
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -305,9 +342,14 @@ impl Inner {
         unclear
     }
 
-    /// Makes the request and reads its answer.
+    /// Makes the request and reads its answer. Nothing is sent where its commit took so long that the
+    /// time of the send may pass before the answer.
     pub(super) async fn send(&self, send: &Send, admission: Admission) -> Sent {
         let account = &send.account;
+        if send.begun.is_late(&self.clock) {
+            tracing::warn!(purchase = %send.record.purchase.id, account = %account.name, "an order is not sent: its intent took too long to be kept");
+            return Sent::unsent("the intent took too long to be kept");
+        }
         let mut admission = admission.about(send.record.purchase.id);
         let answer = account.ask(&mut admission, send.request.clone()).await;
         let status = answer.as_ref().ok().map(|answer| answer.status);
@@ -320,10 +362,7 @@ impl Inner {
                         .read_submit(&send.order, intent, &answer, now)
                 })
             }
-            Err(UpstreamError::NotConnected(why)) => Submitted::NotSent(Trouble::Unreachable {
-                sent: false,
-                why: why.to_owned(),
-            }),
+            Err(UpstreamError::NotConnected(why)) => Sent::unsent(why).submitted,
             Err(error @ (UpstreamError::Lost(_) | UpstreamError::Unusable(_))) => {
                 Submitted::unclear(error.to_string())
             }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RETRY_AFTER,
-    attempt::{self, Send, Sent},
+    attempt::{self, Begun, Send, Sent},
 };
 use crate::{
     account::{Admission, Class},
@@ -48,8 +48,8 @@ impl Inner {
                 () = self.stopping.cancelled() => return,
                 next = self.repeat_begins(send, wait) => next,
             };
-            let (record, admission) = match next {
-                Next::Send(record, admission) => (record, admission),
+            let (record, admission, begun) = match next {
+                Next::Send(record, admission, begun) => (record, admission, begun),
                 Next::Skip => {
                     lost += 1;
                     continue;
@@ -63,6 +63,7 @@ impl Inner {
                 request: send.request.clone(),
                 first: false,
                 repeats: false,
+                begun,
             };
             let sent = self.send(&again, admission).await;
             let settles = match &sent.submitted {
@@ -110,6 +111,7 @@ impl Inner {
             // The provider may have forgotten the key by now.
             return Next::End;
         }
+        let begun = Begun::now(&self.clock);
         // Every send is preceded by its own commit.
         let begin = Write::ChangeAttempt {
             purchase: id,
@@ -122,7 +124,7 @@ impl Inner {
             },
         };
         match self.journal.write(begin).await {
-            Ok(Written::Done) => Next::Send(Box::new(record), admission),
+            Ok(Written::Done) => Next::Send(Box::new(record), admission, begun),
             _ => Next::Skip,
         }
     }
@@ -143,7 +145,7 @@ impl Inner {
 /// What comes of a wish to repeat.
 enum Next {
     /// It is recorded as begun, and may be sent.
-    Send(Box<Record>, Admission),
+    Send(Box<Record>, Admission, Begun),
     /// Not this time.
     Skip,
     /// Nothing is left to repeat.

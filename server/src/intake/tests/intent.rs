@@ -126,6 +126,69 @@ async fn c1_nothing_is_sent_while_the_disk_is_silent() {
     }
 }
 
+/// Creates while the disk is silent for this long.
+async fn create_on_a_slow_disk(world: &World, silence: Duration) -> Result<Created, CreateError> {
+    world.journal.stall_writes(true);
+    let speaks = async {
+        world.pass(silence).await;
+        world.journal.stall_writes(false);
+    };
+    let (created, ()) = tokio::join!(world.create(), speaks);
+    created
+}
+
+#[tokio::test(start_paused = true)]
+async fn c1_an_intent_that_took_over_5_s_to_be_kept_is_never_sent() {
+    for provider in PROVIDERS {
+        let world = World::open(provider).await;
+        let failed = create_on_a_slow_disk(&world, Duration::from_millis(5_100)).await;
+        let expected = ("unreachable", true, Some(seconds(1)));
+        assert_eq!(failure(&failed), expected, "{provider}");
+        world.pass(seconds(3_600)).await;
+        assert_eq!(world.wire.creates(), 0, "{provider}");
+        let wanted = ["PENDING", "PENDING!REPEAT_WANTED"];
+        assert_eq!(world.history().await, wanted, "{provider}");
+        assert_eq!(world.record().await.first_send_time, None, "{provider}");
+        // The same before the repeat.
+        let failed = create_on_a_slow_disk(&world, Duration::from_millis(5_100)).await;
+        assert_eq!(failure(&failed), expected, "{provider}");
+        assert_eq!(world.wire.creates(), 0, "{provider}");
+        let created = create_on_a_slow_disk(&world, Duration::from_millis(4_900)).await;
+        assert!(!created.unwrap().replayed, "{provider}: in time");
+        assert_eq!(world.wire.creates(), 1, "{provider}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_a_repeat_whose_commit_took_over_5_s_is_not_sent() {
+    let world = World::open("masumi").await;
+    world.wire.answer_creates([Reply::Lost]);
+    world.create().await.unwrap();
+    let failed = create_on_a_slow_disk(&world, seconds(6)).await;
+    assert_eq!(kind(&failed), "unreachable");
+    assert_eq!(world.wire.creates(), 1);
+    let word = "OUTCOME_UNKNOWN!OUTCOME_UNKNOWN";
+    assert_eq!(words(&world.status().await), word);
+    assert_eq!(world.record().await.attempt, None);
+
+    // Devdraft's own repeats: the first three commits take too long.
+    let world = World::open("devdraft").await;
+    world.wire.answer_creates([Reply::Lost]);
+    world.create().await.unwrap();
+    for _ in 0..3 {
+        world.journal.stall_writes(true);
+        world.pass(seconds(12)).await;
+        world.journal.stall_writes(false);
+        tokio::task::yield_now().await;
+    }
+    world.pass(seconds(60)).await;
+    assert_eq!(world.wire.creates(), 1);
+    assert_eq!(
+        words(&world.status().await),
+        "OUTCOME_UNKNOWN!REPEAT_WANTED"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn c5_of_an_order_only_fingerprints_and_recovery_facts_are_stored() {
     let recovery: [(&str, &[&str]); 5] = [
