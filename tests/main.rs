@@ -19,6 +19,7 @@ mod orders;
 mod process;
 
 mod adoption;
+mod backup;
 mod canary;
 mod command;
 mod consumers;

@@ -32,4 +32,4 @@ pub mod telemetry;
 pub mod tracker;
 pub mod upstream;
 
-pub use serve::{House, Parts, StartError, run, run_with};
+pub use serve::{House, Parts, StartError, back_up, run, run_with};

@@ -49,6 +49,13 @@ enum Action {
     Serve(Settings),
     /// Reads the settings, says what is wrong or worth a look, and exits.
     CheckConfig(Settings),
+    /// Copies the journal and its fingerprint keys into a directory, also while a server runs.
+    Backup {
+        #[command(flatten)]
+        settings: Settings,
+        /// Made where it is not there; no file in it is overwritten.
+        directory: PathBuf,
+    },
     /// Makes a token for a caller, and the SHA-256 that goes into the settings.
     Token,
 }
@@ -74,6 +81,8 @@ fn failpoint(name: &str) -> Result<Failpoint, &'static str> {
 enum Failure {
     #[error("bad configuration")]
     Config(#[source] ConfigError),
+    #[error("the backup failed")]
+    Backup(#[source] Box<dyn Error + Send + Sync>),
     #[error("could not start")]
     Start(#[source] Box<dyn Error + Send + Sync>),
 }
@@ -94,6 +103,10 @@ fn main() -> ExitCode {
             serve(settings.config.as_deref())
         }
         Action::CheckConfig(settings) => check_config(settings.config.as_deref()),
+        Action::Backup {
+            settings,
+            directory,
+        } => backup(settings.config.as_deref(), &directory),
         Action::Token => token(),
     };
     let Err(failure) = done else {
@@ -106,7 +119,7 @@ fn main() -> ExitCode {
     }
     match failure {
         Failure::Config(_) => ExitCode::from(EXIT_USAGE),
-        Failure::Start(_) => ExitCode::FAILURE,
+        Failure::Backup(_) | Failure::Start(_) => ExitCode::FAILURE,
     }
 }
 
@@ -127,6 +140,14 @@ fn check_config(file: Option<&Path>) -> Result<(), Failure> {
     }
     lines.push_str("the configuration can be used\n");
     print(&lines)
+}
+
+fn backup(file: Option<&Path>, directory: &Path) -> Result<(), Failure> {
+    let config = load(file)?;
+    let written = tillwatch_server::back_up(&config, directory)
+        .map_err(|error| Failure::Backup(error.into()))?;
+    let lines = written.map(|path| format!("{}\n", path.display()));
+    print(&lines.concat())
 }
 
 fn token() -> Result<(), Failure> {

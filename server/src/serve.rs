@@ -1,6 +1,7 @@
 //! The only place where the parts meet: they are opened from the inside out, served, and closed
 //! from the outside in.
 
+mod backup;
 mod files;
 mod front;
 mod keys;
@@ -35,6 +36,7 @@ use crate::{
         http::{HttpUpstream, Settings},
     },
 };
+pub use backup::back_up;
 use front::{Front, health_server};
 
 /// Open purchases read at once while recovering.

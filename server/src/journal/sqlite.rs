@@ -3,6 +3,7 @@
 //! A commit is fsynced (WAL, synchronous=FULL) before anyone hears of it; checkpoints run beside it
 //! on a connection of their own.
 
+mod backup;
 mod batch;
 mod change;
 mod checkpoint;
@@ -41,6 +42,7 @@ use super::{
     Written,
     committer::{Committer, Published, Retirement},
 };
+pub use backup::back_up;
 use batch::{Asked, Batch};
 use checkpoint::Log;
 use damage::Damage;

@@ -42,7 +42,7 @@ pub(super) fn keyring(config: &Config, clock: &Clock) -> Result<Keyring, StartEr
 }
 
 /// Writes a file that its owner alone can read, durably before it has its name.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
     let mut name = path.as_os_str().to_owned();
     name.push(".new");

@@ -109,6 +109,12 @@ fn create(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Makes a file that must not be there yet, for its owner alone.
+pub(super) fn create_new(path: &Path) -> std::io::Result<()> {
+    private(OpenOptions::new().write(true).create_new(true)).open(path)?;
+    Ok(())
+}
+
 #[cfg(unix)]
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600)

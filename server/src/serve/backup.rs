@@ -1,0 +1,82 @@
+//! `backup`: the journal and its fingerprint keys, of a server that runs or is stopped.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{StartError, keys};
+use crate::{
+    config::{self, Config},
+    journal::sqlite,
+    purchase::Secret,
+};
+
+/// Writes a copy of the journal and of its fingerprint keys into a directory, which is made where it
+/// is not there, both for their owner alone. A server can be started on them as they are. Returns the
+/// files. Blocks for as long as the disk needs.
+///
+/// # Errors
+/// See [`StartError`]; no file that was there is changed, and no half is left.
+pub fn back_up(config: &Config, directory: &Path) -> Result<[PathBuf; 2], StartError> {
+    let name = config.store.database.file_name().unwrap_or_default();
+    // A store of its own, whose keys lie where a server that is started on it looks for them.
+    let copy = config::Store {
+        database: directory.join(name),
+        fingerprint_key_file: None,
+        ..config.store.clone()
+    };
+    let (database, key_file) = (copy.database.clone(), copy.fingerprint_keys());
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|source| file(directory, source))?;
+    for path in [&database, &key_file] {
+        refuse_existing(path)?;
+    }
+    let whole = with_ending(&database, ".partial");
+    sqlite::back_up(&config.store.database, &whole)?;
+    // After the journal, which then names no key that is not among them.
+    let finished = keys(config, &key_file).and_then(|()| {
+        // It has its name only now, so that what has it is whole.
+        refuse_existing(&database)?;
+        fs::rename(&whole, &database).map_err(|source| file(&database, source))
+    });
+    if finished.is_err() {
+        fs::remove_file(&whole).ok();
+    }
+    finished?;
+    let synced = fs::File::open(directory).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| file(directory, source))?;
+    Ok([database, key_file])
+}
+
+fn keys(config: &Config, to: &Path) -> Result<(), StartError> {
+    let from = config.store.fingerprint_keys();
+    let text = fs::read_to_string(&from).map(Secret::new);
+    let text = text.map_err(|source| file(&from, source))?;
+    keys::write_private(to, text.expose()).map_err(|source| file(to, source))
+}
+
+fn refuse_existing(path: &Path) -> Result<(), StartError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Err(file(path, io::ErrorKind::AlreadyExists.into())),
+        Err(_) => Ok(()),
+    }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn file(path: &Path, source: io::Error) -> StartError {
+    StartError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
