@@ -12,7 +12,7 @@ pub use attempt::{accepted, not_created, refused, repeat_begins, repeat_wanted, 
 pub use deadline::{
     Horizon, account_missing, found_missing, horizon, made_final, never_sent, stale, stopped,
 };
-pub use merge::{differs, observed, same_but_stale};
+pub use merge::{differs, is_answered, observed, same_but_stale};
 pub use order::{HELD_BACK_FOR, Heard, Source, Verdict};
 
 use crate::purchase::{Attention, AttentionReason, Cause, Finality, Status, Timestamp, Transition};

@@ -4,6 +4,7 @@
 //! right to poll. One account's trouble never slows another's lane.
 
 mod digest;
+mod ended;
 mod entry;
 mod lane;
 mod poll;
@@ -20,11 +21,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     account::{Accounts, Refusal},
     clock::Clock,
-    journal::{AttemptChange, Journal, JournalError, Record, Write},
+    journal::{AttemptChange, Committed, Journal, JournalError, Record, Write},
     lifecycle,
     observation::Trouble,
-    purchase::{AccountName, Finality, Freshness, Purchase, PurchaseId},
+    purchase::{AccountName, Cause, Finality, Freshness, Purchase, PurchaseId, Reference},
 };
+use ended::Ended;
 pub use lane::Backlog;
 use lane::Lane;
 use sweep::Sweeper;
@@ -43,6 +45,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Ends lanes and held requests.
     stop: CancellationToken,
+    /// The last answers about what is followed no more.
+    ended: Mutex<Ended>,
     /// Counts who watches a purchase, where somebody has said how.
     watchers: OnceLock<CountWatchers>,
 }
@@ -53,6 +57,9 @@ pub type CountWatchers = Box<dyn Fn(PurchaseId) -> usize + Send + Sync>;
 /// Why a refresh has no fresh status to show.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RefreshError {
+    /// The account is not configured: nobody asks about its purchases.
+    #[error("the purchase's account is not configured any more")]
+    AccountMissing,
     /// The account may not be asked now.
     #[error("the account cannot be asked now")]
     Refused(Refusal),
@@ -98,13 +105,14 @@ impl Tracker {
             sweepers: Sweeper::of(accounts),
             tasks,
             stop,
+            ended: Mutex::default(),
             watchers: OnceLock::new(),
         });
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
             if let Some(inner) = observer.upgrade() {
                 for one in committed {
-                    inner.committed(&one.purchase);
+                    inner.committed(one);
                 }
             }
         }));
@@ -170,10 +178,16 @@ impl Tracker {
         let Some(lane) = lane else {
             return Freshness::default();
         };
-        let mut freshness = lane.freshness(purchase.id);
+        let now = self.0.clock.now();
+        let Some(mut freshness) = lane.freshness(purchase.id, now) else {
+            return Freshness {
+                last_answer_time: lock(&self.0.ended).answered(purchase.id),
+                ..Freshness::default()
+            };
+        };
         let round = self.0.next_round(lane, purchase.id);
         freshness.next_poll_time = match (freshness.next_poll_time, round) {
-            (Some(poll), Some(round)) => Some(poll.min(round)),
+            (Some(poll), Some(round)) => Some(poll.min(round.max(now))),
             (poll, _) => poll,
         };
         freshness
@@ -186,13 +200,13 @@ impl Tracker {
     /// # Errors
     /// See [`RefreshError`].
     pub async fn refresh(&self, purchase: &Purchase) -> Result<(), RefreshError> {
-        let Some(lane) = self.0.lanes.get(&purchase.account) else {
-            return Ok(());
-        };
         let status = &purchase.status;
         if status.finality == Finality::Final || status.reference.is_none() {
             return Ok(());
         }
+        let Some(lane) = self.0.lanes.get(&purchase.account) else {
+            return Err(RefreshError::AccountMissing);
+        };
         self.0.refresh(lane, purchase.id).await
     }
 
@@ -217,17 +231,36 @@ impl Tracker {
 }
 
 impl Inner {
-    /// A transition was committed, by whomever: its purchase is polled from now on, or no more.
-    fn committed(&self, purchase: &Purchase) {
+    /// A transition was committed, by whomever: its purchase is polled from now on, sooner, or no
+    /// more.
+    fn committed(&self, committed: &Committed) {
+        let purchase = &committed.purchase;
         let Some(lane) = self.lanes.get(&purchase.account) else {
             return;
         };
-        if purchase.status.finality == Finality::Final {
-            lane.remove(purchase.id);
-        } else if let Some(reference) = &purchase.status.reference {
-            lane.committed(purchase, reference, &self.clock);
+        let status = &purchase.status;
+        let answered = lifecycle::is_answered(status.state)
+            && matches!(committed.cause, Cause::Create | Cause::Poll);
+        if status.finality == Finality::Final {
+            let known = lane.remove(purchase.id);
+            let last = known.or_else(|| answered.then_some(status.observe_time));
+            if let Some(last) = last {
+                lock(&self.ended).remember(purchase.id, last);
+            }
+        } else if let Some(reference) = &status.reference {
+            self.follow(lane, purchase, reference, answered);
         }
         self.sweepable(lane, purchase);
+    }
+
+    /// Follows an open purchase with a reference from now on, or learns what is new of it: news bring
+    /// the schedule of the new state.
+    fn follow(&self, lane: &Lane, purchase: &Purchase, reference: &Reference, answered: bool) {
+        let Some(due) = lane.committed(purchase, reference, answered, &self.clock) else {
+            return;
+        };
+        let rare = self.stretched(lane, purchase.create_time, purchase.status.finality);
+        lane.ask_by(purchase.id, rare.map_or(due, |rare| due.max(rare)));
     }
 
     fn watchers(&self, purchase: PurchaseId) -> usize {

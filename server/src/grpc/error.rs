@@ -344,6 +344,7 @@ impl Failure {
                 };
                 Self::new(reason, text).after(wait.unwrap_or(RETRY_AFTER))
             }
+            RefreshError::AccountMissing => Self::new(Reason::AccountUnknown, text),
             RefreshError::Journal(_) => Self::new(Reason::JournalUnavailable, text),
             RefreshError::Draining => Self::new(Reason::Draining, text),
         };

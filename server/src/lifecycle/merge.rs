@@ -28,7 +28,7 @@ pub fn observed(
     let (state, finality) = match observation.standing {
         Standing::Mapped(state, finality) => (state, finality),
         // A first answer proves that the purchase exists, and no more.
-        Standing::Unmapped if is_unanswered(current.state) => (State::Created, Finality::Open),
+        Standing::Unmapped if !is_answered(current.state) => (State::Created, Finality::Open),
         Standing::Unmapped => (current.state, current.finality),
     };
     next.state = state;
@@ -38,7 +38,7 @@ pub fn observed(
     if !next.unmapped {
         next.failure = observation.failure.map(failure);
     }
-    if is_unanswered(current.state) {
+    if !is_answered(current.state) {
         // The provider has answered about a name that it knows.
         next.facts.remove(UNREAD_ID);
     }
@@ -85,9 +85,9 @@ pub fn observed(
     step(current, next, observation.cause.unwrap_or(cause), now)
 }
 
-/// Whether the provider has not answered about the purchase yet.
-fn is_unanswered(state: State) -> bool {
-    matches!(state, State::Pending | State::OutcomeUnknown)
+/// Whether the provider has answered about a purchase in this state.
+pub fn is_answered(state: State) -> bool {
+    !matches!(state, State::Pending | State::OutcomeUnknown)
 }
 
 /// The first reason for attention that holds after an observation.

@@ -102,13 +102,15 @@ impl Entry {
         entry
     }
 
-    /// Learns a newly committed status.
-    pub(super) fn learn(&mut self, status: &Status) {
+    /// Learns a newly committed status. Says whether it is news: more than this service's own word
+    /// that there are none.
+    pub(super) fn learn(&mut self, status: &Status) -> bool {
         self.finality = status.finality;
         self.unmapped = status.unmapped;
         self.revision = status.revision;
         let told = told(status);
-        if told != self.told {
+        let is_news = told != self.told;
+        if is_news {
             self.told = told;
             self.changed = status.observe_time;
         }
@@ -116,6 +118,7 @@ impl Entry {
         // committed for another reason can carry a stamp that was found to be wrong.
         let known = self.heard.newest_change;
         self.heard.newest_change = known.or(status.provider_change_time);
+        is_news
     }
 
     /// Takes a readable answer in, and says what becomes of it. Said before it is committed, so that

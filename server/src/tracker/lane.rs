@@ -1,5 +1,7 @@
 //! One account's open purchases, and whose turn it is.
 
+mod news;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, Weak},
@@ -23,13 +25,15 @@ use crate::{
     },
     clock::Clock,
     journal::Record,
-    purchase::{self, CallerName, Finality, Freshness, Purchase, PurchaseId, Reference, Timestamp},
+    purchase::{self, CallerName, Finality, Purchase, PurchaseId, Reference, Timestamp},
 };
 
 /// One account's lane.
 pub(super) struct Lane {
     pub(super) account: Arc<Account>,
     state: Mutex<State>,
+    /// Until when the account refuses polls, as far as was said.
+    waits: Mutex<Waits>,
     /// Told when something may be due sooner.
     sooner: Notify,
     /// Refreshes under way, by purchase: those that overlap take turns and share an answer.
@@ -65,6 +69,15 @@ struct State {
     turns: u32,
     /// Of how many purchases an answer is held back.
     held_back: usize,
+}
+
+/// When an account may be asked again, where it refuses.
+#[derive(Default)]
+struct Waits {
+    /// About what is open.
+    open: Option<Timestamp>,
+    /// About what has ended.
+    ended: Option<Timestamp>,
 }
 
 /// What of an account is due and has not begun.
@@ -138,6 +151,7 @@ impl Lane {
         Self {
             account,
             state: Mutex::default(),
+            waits: Mutex::default(),
             sooner: Notify::new(),
             refreshing: Mutex::default(),
         }
@@ -179,11 +193,6 @@ impl Lane {
         lock(&self.state).places.len()
     }
 
-    pub(super) fn freshness(&self, purchase: PurchaseId) -> Freshness {
-        self.with(purchase, |entry| entry.freshness())
-            .unwrap_or_default()
-    }
-
     /// Calls `with` with a purchase's entry, if it is open here.
     pub(super) fn with<T>(
         &self,
@@ -194,58 +203,17 @@ impl Lane {
         state.of(purchase).map(|(_, entry)| with(entry))
     }
 
-    pub(super) fn remove(&self, purchase: PurchaseId) {
+    /// Follows a purchase no more. Returns when its last answer arrived, if it was open here.
+    pub(super) fn remove(&self, purchase: PurchaseId) -> Option<Timestamp> {
         let mut state = lock(&self.state);
-        let Some(place) = state.places.remove(&bytes(purchase)) else {
-            return;
-        };
+        let place = state.places.remove(&bytes(purchase))?;
         state.wheel.cancel(place);
         state.open.remove(place);
         state.ended.remove(place);
-        if let Some(entry) = state.entries.get_mut(place) {
-            let held_back = entry
-                .take()
-                .is_some_and(|it| it.heard.held_back_since.is_some());
-            state.held_back -= usize::from(held_back);
-            state.free.push(place);
-        }
-    }
-
-    /// Takes an answer about a purchase in, if it is open here.
-    pub(super) fn hear<T>(
-        &self,
-        purchase: PurchaseId,
-        hear: impl FnOnce(&mut Entry) -> T,
-    ) -> Option<T> {
-        let mut state = lock(&self.state);
-        let (_, entry) = state.of(purchase)?;
-        let before = usize::from(entry.heard.held_back_since.is_some());
-        let heard = hear(entry);
-        let after = usize::from(entry.heard.held_back_since.is_some());
-        state.held_back = state.held_back + after - before;
-        Some(heard)
-    }
-
-    /// Of how many purchases an answer is held back.
-    pub(super) fn held_back(&self) -> usize {
-        lock(&self.state).held_back
-    }
-
-    /// Asks about a purchase at this time at the latest, also where it was given up.
-    pub(super) fn ask_by(&self, purchase: PurchaseId, at: Timestamp) {
-        let mut state = lock(&self.state);
-        let Some((place, entry)) = state.of(purchase) else {
-            return;
-        };
-        let was_given_up = std::mem::take(&mut entry.given_up);
-        // One that is being asked is armed at the end of that.
-        if entry.busy || (entry.due <= at && !was_given_up) {
-            return;
-        }
-        entry.due = at;
-        state.wheel.arm(place, at);
-        drop(state);
-        self.sooner.notify_one();
+        let entry = state.entries.get_mut(place)?.take()?;
+        state.held_back -= usize::from(entry.heard.held_back_since.is_some());
+        state.free.push(place);
+        entry.heard.arrived
     }
 
     /// Learns from an answer what a purchase stayed in until now, and what it changed to.
@@ -271,31 +239,37 @@ impl Lane {
         }
     }
 
-    /// A transition of an open purchase with a reference was committed.
-    pub(super) fn committed(&self, purchase: &Purchase, reference: &Reference, clock: &Clock) {
-        let known = self.with(purchase.id, |entry| {
-            entry.learn(&purchase.status);
-            entry.reference = kept(reference);
-            std::mem::take(&mut entry.given_up)
-        });
+    /// A transition of an open purchase with a reference was committed; `answered` says whether that
+    /// is an answer of the provider that was heard elsewhere. Returns when a purchase that is followed
+    /// already is asked at the latest, where these are news of it.
+    pub(super) fn committed(
+        &self,
+        purchase: &Purchase,
+        reference: &Reference,
+        answered: bool,
+        clock: &Clock,
+    ) -> Option<Timestamp> {
+        let (policy, stale_after) = (&self.account.policy, self.stale_after(&purchase.status));
         let now = clock.now();
-        match known {
-            Some(false) => return,
-            // Given up, it is in no timer: there are news, so it is followed again.
-            Some(true) => return self.rearm(purchase.id, now),
-            None => {}
+        let known = self.with(purchase.id, |entry| {
+            entry.reference = kept(reference);
+            let is_news = entry.learn(&purchase.status);
+            is_news.then(|| entry.next_due(policy, stale_after, clock))
+        });
+        if let Some(due) = known {
+            return due;
         }
         let mut entry = Entry::new(purchase, reference, now);
-        entry.due = entry.next_due(
-            &self.account.policy,
-            self.stale_after(&purchase.status),
-            clock,
-        );
+        if answered {
+            (entry.heard.answered, entry.heard.arrived) = (Some(now), Some(now));
+        }
+        entry.due = entry.next_due(policy, stale_after, clock);
         if purchase.status.state == crate::purchase::State::OutcomeUnknown {
             // Somebody has named it: what it is comes from the provider, at once.
             entry.due = now;
         }
         self.insert(entry, &purchase.caller);
+        None
     }
 
     pub(super) fn recover(&self, record: &Record, clock: &Clock) {
@@ -482,10 +456,12 @@ impl Inner {
                 Err(refusal) => {
                     refused.push(class);
                     let at = refusal.retry_at();
+                    lane.may_ask_at(class, Some(at));
                     retry_at = Some(retry_at.map_or(at, |known| known.min(at)));
                     continue;
                 }
             };
+            lane.may_ask_at(class, None);
             let watchers = |purchase| self.watchers(purchase);
             let Some(due) = lane.turn(class, &watchers, self.clock.now()) else {
                 continue;

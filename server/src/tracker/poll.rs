@@ -134,13 +134,15 @@ impl Inner {
             if entry.failures == 0 && entry.heard.held_back_since.is_none() {
                 due = stretched(entry.created, entry.finality).map_or(due, |rare| due.max(rare));
             }
+            // The last read is made in time, also where the one before it has failed.
+            due = due.min(end.unwrap_or(due).max(now));
             if backs_off {
                 // Backoff with full jitter, never faster than the schedule allows.
                 let doubled = entry.failures.min(16).saturating_sub(1);
                 let longest = crate::cadence::budget::backoff(RETRY_BASE, doubled, RETRY_MAX);
                 return due.max(now.plus(self.clock.up_to(longest)));
             }
-            due.min(end.unwrap_or(due).max(now))
+            due
         });
         due.unwrap_or(now)
     }
@@ -347,14 +349,7 @@ impl Inner {
         lane: &Arc<Lane>,
         purchase: PurchaseId,
     ) -> Result<(), RefreshError> {
-        let Some(reference) = lane.with(purchase, |entry| entry.reference.clone()) else {
-            return Ok(());
-        };
-        let reference = match reference {
-            Some(text) => Reference::from_canonical(&text),
-            None => self.reference(purchase).await,
-        };
-        let Some(reference) = reference else {
+        let Some(reference) = self.refreshable(lane, purchase).await? else {
             return Ok(());
         };
         if self.stop.is_cancelled() {
@@ -377,6 +372,29 @@ impl Inner {
         result
     }
 
+    /// The reference of a purchase that a caller wants to be told of; `None` where there is nothing to
+    /// ask any more. One that is not followed here yet is, from now on.
+    async fn refreshable(
+        &self,
+        lane: &Lane,
+        purchase: PurchaseId,
+    ) -> Result<Option<Reference>, JournalError> {
+        if let Some(Some(text)) = lane.with(purchase, |entry| entry.reference.clone()) {
+            return Ok(Reference::from_canonical(&text));
+        }
+        let Some(record) = self.record(purchase).await? else {
+            return Ok(None);
+        };
+        let status = &record.purchase.status;
+        let is_open = status.finality != Finality::Final;
+        let reference = status.reference.clone().filter(|_| is_open);
+        if reference.is_some() {
+            lane.recover(&record, &self.clock);
+            self.sweepable(lane, &record.purchase);
+        }
+        Ok(reference)
+    }
+
     async fn refresh_once(
         self: &Arc<Self>,
         lane: &Arc<Lane>,
@@ -387,7 +405,7 @@ impl Inner {
         let is_read = lane.with(purchase, |entry| {
             entry.read.is_some_and(|read| read >= asked_at)
         });
-        // A poll came first, or the purchase is FINAL by now.
+        // A poll came first, or the purchase has become FINAL while it waited for its turn.
         if is_read != Some(false) {
             return Ok(());
         }

@@ -26,6 +26,7 @@ use crate::{
     },
 };
 
+mod news;
 mod order;
 mod unmapped;
 
