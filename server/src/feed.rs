@@ -6,7 +6,9 @@
 //! what it has not sent yet.
 
 mod channel;
+mod followers;
 mod purchases;
+mod ring;
 mod wait;
 mod watch;
 mod wheel;
@@ -21,7 +23,6 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use slab::Slab;
 use tokio::time::Instant;
 
 use crate::{
@@ -30,8 +31,9 @@ use crate::{
     purchase::{PurchaseId, Revision, Timestamp},
 };
 use channel::Channels;
-use purchases::Ring;
+use followers::Followers;
 pub use purchases::{FeedEvent, WatchAll};
+use ring::Ring;
 pub use watch::{Event, Until, Watch};
 use wheel::Wheel;
 
@@ -76,7 +78,7 @@ struct Inner {
     /// Recent transitions of all purchases, in commit order.
     ring: Mutex<Ring>,
     /// Streams over many purchases.
-    everything: Mutex<Slab<Arc<Wake>>>,
+    followers: Followers,
     /// Open streams of both kinds, for metrics.
     streams: AtomicUsize,
     /// When which stream wants to be woken although nothing happens.
@@ -109,7 +111,7 @@ impl Feed {
             clock,
             channels: Channels::default(),
             streams: AtomicUsize::new(0),
-            everything: Mutex::default(),
+            followers: Followers::default(),
             wheel: Wheel::new(),
             ending: AtomicU8::new(0),
             as_of_ms: AtomicI64::new(now_ms),
@@ -237,9 +239,7 @@ impl Inner {
         for one in committed {
             self.channels.committed(one);
         }
-        for (_, wake) in lock(&self.everything).iter() {
-            wake.0.wake();
-        }
+        self.followers.committed(committed);
     }
 
     /// Up to when a journal that works is known: a commit under way is known of from its beginning
@@ -267,9 +267,7 @@ impl Inner {
 
     fn wake_all(&self) {
         self.channels.wake_all();
-        for (_, wake) in lock(&self.everything).iter() {
-            wake.0.wake();
-        }
+        self.followers.wake_all();
     }
 }
 

@@ -13,79 +13,12 @@ use futures_util::{Stream, future::BoxFuture};
 use tokio::time::Instant;
 
 use super::{End, Inner, Pace, Wake, lock};
-use crate::{
-    journal::{Committed, Filter, JournalError, Position},
-    purchase::{Purchase, Status},
-};
+use crate::journal::{Committed, Filter, JournalError, Position};
 
-/// Transitions that the ring keeps.
-const RING_MAX: usize = 8_192;
-/// Transitions looked at before others get their turn, and read from the journal at once.
-const LOOKED_AT_MAX: usize = 256;
+/// Transitions read from the journal at once.
+const READ_MAX: usize = 256;
 /// How long a stream waits before it asks a journal again that has failed.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-
-/// The newest transitions, dense by position.
-#[derive(Debug)]
-pub(super) struct Ring {
-    items: VecDeque<Arc<Committed>>,
-    /// Everything after this position is in the ring.
-    after: Position,
-}
-
-impl Ring {
-    pub(super) fn after(head: Position) -> Self {
-        Self {
-            items: VecDeque::new(),
-            after: head,
-        }
-    }
-
-    pub(super) fn extend(&mut self, committed: &[Arc<Committed>]) {
-        self.items
-            .extend(committed.iter().map(without_buyer_action));
-        while self.items.len() > RING_MAX {
-            if let Some(oldest) = self.items.pop_front() {
-                self.after = oldest.position;
-            }
-        }
-    }
-
-    /// What follows a position; `None` where the ring does not reach back so far.
-    fn following(&self, position: Position) -> Option<Vec<Arc<Committed>>> {
-        if position < self.after {
-            return None;
-        }
-        let first = self.items.partition_point(|one| one.position <= position);
-        Some(
-            self.items
-                .iter()
-                .skip(first)
-                .take(LOOKED_AT_MAX)
-                .cloned()
-                .collect(),
-        )
-    }
-}
-
-/// A transition as feeds tell it. What the journal wipes must not live on here.
-fn without_buyer_action(committed: &Arc<Committed>) -> Arc<Committed> {
-    let status = &committed.purchase.status;
-    if status.buyer_action.is_none() {
-        return Arc::clone(committed);
-    }
-    let status = Status {
-        buyer_action: None,
-        ..status.as_ref().clone()
-    };
-    Arc::new(Committed {
-        purchase: Purchase {
-            status: Arc::new(status),
-            ..committed.purchase.clone()
-        },
-        ..committed.as_ref().clone()
-    })
-}
 
 /// One message of a stream over many purchases.
 #[derive(Debug, Clone)]
@@ -131,7 +64,7 @@ impl fmt::Debug for WatchAll {
 impl WatchAll {
     pub(super) fn open(inner: &Arc<Inner>, filter: Filter, after: Position, pace: Pace) -> Self {
         let wake = Arc::new(Wake::default());
-        let place = lock(&inner.everything).insert(Arc::clone(&wake));
+        let place = inner.followers.join(filter.caller.as_ref(), &wake);
         inner
             .streams
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -178,18 +111,22 @@ impl WatchAll {
                 self.reaches = reaches;
                 continue;
             }
-            let following = lock(&self.inner.ring).following(self.position);
+            let caller = self.filter.caller.as_ref();
+            let following = lock(&self.inner.ring).following(caller, self.position);
             match following {
-                Some(next) if next.is_empty() => return Poll::Ready(None),
-                Some(next) => {
-                    self.reaches = next.last().map_or(self.position, |last| last.position);
+                Some((next, reaches)) => {
+                    self.reaches = reaches;
+                    if next.is_empty() {
+                        self.position = self.position.max(reaches);
+                        return Poll::Ready(None);
+                    }
                     self.looked_up = next.into();
                 }
                 None => {
                     let journal = Arc::clone(&self.inner.journal);
                     let (caller, position) = (self.filter.caller.clone(), self.position);
                     self.reading = Some(Box::pin(async move {
-                        journal.tail(caller.as_ref(), position, LOOKED_AT_MAX).await
+                        journal.tail(caller.as_ref(), position, READ_MAX).await
                     }));
                 }
             }
@@ -247,7 +184,8 @@ impl Stream for WatchAll {
 
 impl Drop for WatchAll {
     fn drop(&mut self) {
-        lock(&self.inner.everything).try_remove(self.place);
+        let caller = self.filter.caller.as_ref();
+        self.inner.followers.leave(caller, self.place);
         let streams = &self.inner.streams;
         streams.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
