@@ -17,6 +17,7 @@ mod executables;
 mod house;
 mod orders;
 mod process;
+mod raw;
 
 mod adoption;
 mod backup;
@@ -29,6 +30,7 @@ mod disk;
 mod drain;
 mod endings;
 mod kill_loop;
+mod port;
 mod probes;
 mod providers;
 mod readme;

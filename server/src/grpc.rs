@@ -5,6 +5,7 @@ mod deadline;
 pub mod error;
 #[doc(hidden)]
 pub mod fuzz;
+mod identify;
 mod lists;
 mod purchases;
 mod stream;
@@ -34,7 +35,9 @@ use convert::View;
 use deadline::Deadline;
 pub use deadline::{DeadlineLayer, WithDeadline};
 use error::{Failure, Reason};
+pub use identify::{beyond, ending, identify};
 use lists::Lists;
+pub use purchases::ANSWER_BYTES_MAX;
 use stream::StreamLimits;
 
 /// The longest request, in bytes; a longer one is answered by the transport.
@@ -68,6 +71,8 @@ pub struct Limits {
     pub streams_per_caller: u32,
     /// Lists of one caller at once.
     pub lists_per_caller: u32,
+    /// Open streams over many purchases, of one caller; they count as streams too.
+    pub feeds_per_caller: u32,
     /// The age at which a stream is ended, jittered; `None` for never.
     pub stream_age: Option<Duration>,
 }
@@ -77,6 +82,7 @@ pub struct Service {
     rooms: Rooms,
     limits: StreamLimits,
     lists: Lists,
+    feeds: StreamLimits,
     stream_age: Option<Duration>,
 }
 
@@ -98,30 +104,24 @@ impl Service {
     pub fn new(rooms: Rooms, limits: Limits) -> Self {
         let stream_age = limits.stream_age;
         let lists = Lists::new(limits.lists_per_caller);
+        let feeds = StreamLimits::of_feeds(limits.feeds_per_caller);
         let limits = StreamLimits::new(limits.streams, limits.streams_per_caller);
         Self {
             rooms,
             limits,
             lists,
+            feeds,
             stream_age,
         }
     }
 
     /// Who calls, with one of these scopes, and until when it waits.
     fn call<T>(&self, request: &Request<T>, scopes: &[Scope]) -> Result<Call, Failure> {
-        let header = request.metadata().get("authorization");
-        let header = match header.map(|value| value.to_str()) {
-            None => None,
-            Some(Ok(text)) => Some(text),
-            Some(Err(_)) => {
-                return Err(Failure::new(
-                    Reason::Unauthenticated,
-                    "the bearer token is not known",
-                ));
-            }
+        // Who was let in by its headers was asked there; a server without a door asks here.
+        let caller = match request.extensions().get::<Caller>() {
+            Some(caller) => caller.clone(),
+            None => identify::caller(&self.rooms.callers, request.metadata().as_ref())?,
         };
-        let caller = (self.rooms.callers.authenticate(header))
-            .map_err(|error| Failure::new(Reason::Unauthenticated, error.to_string()))?;
         if !scopes.iter().any(|scope| caller.may(*scope)) {
             let words: Vec<&str> = scopes.iter().map(|scope| scope.word()).collect();
             let text = format!("the caller lacks the scope `{}`", words.join("` or `"));
@@ -535,7 +535,8 @@ impl PurchaseService for Service {
         request: Request<message::WatchStatusRequest>,
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
         let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
-        within(call.deadline, self.watch(&call, request.into_inner())).await
+        let opened = within(call.deadline, self.watch(&call, request.into_inner())).await?;
+        Ok(opened.into_inner().response())
     }
 
     async fn watch_purchases(
@@ -543,7 +544,8 @@ impl PurchaseService for Service {
         request: Request<message::WatchPurchasesRequest>,
     ) -> Result<Response<Self::WatchPurchasesStream>, Status> {
         let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
-        within(call.deadline, self.watch_all(&call, request.into_inner())).await
+        let opened = within(call.deadline, self.watch_all(&call, request.into_inner())).await?;
+        Ok(opened.into_inner().response())
     }
 
     async fn list_purchases(

@@ -31,6 +31,8 @@ use tonic_health::{
 };
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::limits::Limit;
+
 /// The name that is SERVING for as long as the process answers at all.
 pub const LIVENESS: &str = "liveness";
 /// The names that tell readiness.
@@ -269,7 +271,10 @@ impl Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let permit = Arc::clone(&self.watches).try_acquire_owned();
-        let permit = permit.map_err(|_| too_many_watches())?;
+        let permit = permit.map_err(|_| {
+            Limit::HealthWatches.met();
+            too_many_watches()
+        })?;
         let states = self.states_of(request.into_inner().service).await?;
         Ok(Response::new(WatchStream {
             states,

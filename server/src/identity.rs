@@ -132,6 +132,11 @@ impl Callers {
         self
     }
 
+    /// Whether a caller is known by the lack of a header.
+    pub fn has_anonymous(&self) -> bool {
+        self.anonymous.is_some()
+    }
+
     /// Who shows this `authorization` header. A wrong token is nobody's, never the anonymous
     /// caller's.
     ///

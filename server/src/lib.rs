@@ -23,6 +23,7 @@ pub mod identity;
 pub mod intake;
 pub mod journal;
 pub mod lifecycle;
+pub mod limits;
 pub mod listener;
 pub mod observation;
 pub mod provider;

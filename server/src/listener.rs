@@ -1,14 +1,23 @@
 //! Sockets: binding, accepting, limiting and closing them, and the server's settings.
 //!
 //! tonic's own accept loop spins when files run out, waits for ever for silent peers and for open
-//! streams, and limits nothing; the pieces here are what it is given instead. Knows nothing of
-//! what is served.
+//! streams, and limits nothing; a [`Port`] is what serves instead. Whoever comes is judged by
+//! headers alone, and costs next to nothing before it has shown who it is. Knows nothing of what is
+//! served.
 
+mod body;
+mod connection;
 mod incoming;
 mod panic;
+mod peer;
+mod port;
+mod protocol;
 
+pub use connection::{EndsAt, RoomLayer, WithRoom};
 pub use incoming::{Guarded, Incoming};
 pub use panic::{CatchPanic, PanicLayer};
+pub use port::{Admission, Admit, CallCounts, Cause, Guest, Port, Refuse, Refused, Rules};
+pub use protocol::Trust;
 
 use std::{
     fmt, fs,
@@ -37,24 +46,36 @@ const FILES_RESERVED: u64 = 256;
 /// How long closing the last sockets may take once they are told to.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// tonic's server with limits on what a connection may cost.
+/// The windows of a stream and of a connection, in bytes. Requests are small, and a window is for
+/// what is received. That of a connection has to hold a burst on all of its streams: with 64 KiB,
+/// h2 0.4.20 ends a connection on which 600 small calls begin at once (measured; with 128 KiB and
+/// more it does not).
+const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
+/// How often a silent peer is pinged, and how long it has to answer: the only thing that frees the
+/// streams of one that has vanished.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// The longest list of headers.
+const HEADER_LIST_BYTES: u32 = 16 * 1024;
+/// Streams that a peer may reset before they are looked at.
+const PENDING_RESETS: usize = 20;
+/// Streams that this side may reset; without a limit one peer could take all memory
+/// (RUSTSEC-2024-0003).
+const LOCAL_RESETS: usize = 1_024;
+
+/// tonic's server with limits on what a connection may cost, for what no stranger reaches. What
+/// strangers reach is served by a [`Port`].
 ///
 /// No maximal age of connections: with a grace, tonic 0.14.9 cuts them without a GOAWAY.
 pub fn server() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        // Requests are small, and a window is for what is received. That of a connection has to
-        // hold a burst on all of its streams: with 64 KiB, h2 0.4.20 ends a connection on which
-        // 600 small calls begin at once (measured; with 128 KiB and more it does not).
-        .initial_stream_window_size(64 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        // The only thing that frees the streams of a peer that has vanished.
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .http2_max_header_list_size(16 * 1024)
-        .http2_max_pending_accept_reset_streams(Some(20))
-        // tonic's default is no limit at all (RUSTSEC-2024-0003).
-        .http2_max_local_error_reset_streams(Some(1_024))
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
         // Besides HTTP/1 health checks, lets a shutdown end connections that never sent a preface.
         .accept_http1(true)
 }

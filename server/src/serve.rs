@@ -2,6 +2,7 @@
 //! from the outside in.
 
 mod backup;
+mod door;
 mod files;
 mod front;
 mod keys;
@@ -92,9 +93,6 @@ pub enum StartError {
     /// The contract's descriptors are damaged, which a build cannot be.
     #[error("the contract's descriptors are damaged")]
     Descriptors,
-    /// A listener failed while serving.
-    #[error("serving failed")]
-    Serving(#[source] tonic::transport::Error),
 }
 
 /// What a house is built of: the outside world, as a configuration or a simulation gives it.
@@ -430,7 +428,7 @@ pub async fn run_with(
     let _operators = front.operate(ops, connections);
     let mut shutdown = std::pin::pin!(shutdown);
     let opened = tokio::select! {
-        served = &mut serving => return served.map_err(StartError::Serving),
+        () = &mut serving => return Ok(()),
         () = &mut shutdown => return Ok(()),
         opened = front.open(&config) => opened,
     };
@@ -441,7 +439,7 @@ pub async fn run_with(
     }
     bound(&grpc_at);
     tokio::select! {
-        served = &mut serving => return served.map_err(StartError::Serving),
+        () = &mut serving => return Ok(()),
         () = shutdown => {}
     }
     front.drain(house, serving, config.listen.drain).await;

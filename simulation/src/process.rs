@@ -54,6 +54,7 @@ impl Process {
                 streams: 10_000,
                 streams_per_caller: 10_000,
                 lists_per_caller: 10_000,
+                feeds_per_caller: 10_000,
                 stream_age: (number % 2 == 1).then_some(Duration::from_secs(600)),
             },
             retention: Duration::from_secs(90 * 86_400),

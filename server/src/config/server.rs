@@ -193,6 +193,8 @@ pub struct Limits {
     pub connections: u32,
     /// Lists of one caller at once.
     pub lists_per_caller: u32,
+    /// Open streams over many purchases, of one caller.
+    pub feeds_per_caller: u32,
 }
 
 pub(super) fn limits(mut section: Section<'_>) -> Limits {
@@ -202,6 +204,7 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
         streams_per_caller: section.count("streams_per_caller", 1..=MOST, 100_000),
         connections: section.count("connections", 1..=MOST, 20_000),
         lists_per_caller: section.count("lists_per_caller", 1..=MOST, 4),
+        feeds_per_caller: section.count("feeds_per_caller", 1..=MOST, 1_000),
     };
     section.finish();
     limits

@@ -96,6 +96,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.limits.streams_per_caller, 100_000);
     assert_eq!(config.limits.connections, 20_000);
     assert_eq!(config.limits.lists_per_caller, 4);
+    assert_eq!(config.limits.feeds_per_caller, 1_000);
     assert_eq!(config.telemetry.log, "info");
     assert_eq!(config.telemetry.log_format, LogFormat::Text);
     assert!(config.accounts.is_empty());
@@ -143,6 +144,7 @@ streams = 3
 streams_per_caller = 2
 connections = 1
 lists_per_caller = 1
+feeds_per_caller = 7
 [telemetry]
 log = "warn,tillwatch_server=debug"
 log_format = "json"
@@ -162,6 +164,7 @@ otlp_endpoint = ""
     );
     assert_eq!(config.limits.connections, 1);
     assert_eq!(config.limits.lists_per_caller, 1);
+    assert_eq!(config.limits.feeds_per_caller, 7);
     assert_eq!(config.telemetry.log_format, LogFormat::Json);
     let account = &config.accounts[0];
     assert_eq!(account.name, AccountName::new("masumi-main"));

@@ -25,6 +25,9 @@ use crate::{
 /// A page ends early where it would grow larger than this: 4 MiB is what clients of any language take
 /// by default, and a Masumi purchase alone can have 8,000 bytes of reference.
 const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// The longest that an answer becomes, in bytes: a page, the one purchase that it may exceed its
+/// limit by, and its tokens.
+pub const ANSWER_BYTES_MAX: usize = PAGE_BYTES_MAX + 128 * 1024;
 /// How much earlier than its maximum age a stream may be ended: a fifth of it.
 const AGE_JITTER: u32 = 5;
 
@@ -51,11 +54,8 @@ impl Service {
         let beat = validate::heartbeat(request.heartbeat_interval.as_ref()).map_err(invalid)?;
         let permit = self.limits.open(call.caller.name())?;
         let cursor = request.after_revision.map(Revision);
-        let opened = self
-            .rooms
-            .feed
-            .watch(id, cursor, until, self.pace(beat))
-            .await?;
+        let pace = self.pace(beat);
+        let opened = self.rooms.feed.watch(id, cursor, until, pace).await?;
         let Some((record, watch)) = opened else {
             return Err(Failure::not_found());
         };
@@ -98,6 +98,7 @@ impl Service {
             watch,
             converted,
             call.deadline,
+            pace.ends_at,
             permit,
             self.rooms.clock.clone(),
         ))
@@ -193,13 +194,15 @@ impl Service {
         let beat = validate::heartbeat(request.heartbeat_interval.as_ref()).map_err(invalid)?;
         let filter = Self::seen(&call.caller, validate::filter(request.filter.as_ref())?);
         let after = self.feed_start(&call.caller, &request).await?;
-        let permit = self.limits.open(call.caller.name())?;
+        let caller = call.caller.name();
+        let permit = (self.feeds.open(caller)?, self.limits.open(caller)?);
         let filter = Self::narrowed(&call.caller, filter).unwrap_or_else(|| Filter {
             // Nothing is admitted: no account has an empty name.
             accounts: vec![String::new()],
             ..Filter::default()
         });
-        let watch = self.rooms.feed.watch_all(filter, after, self.pace(beat));
+        let pace = self.pace(beat);
+        let watch = self.rooms.feed.watch_all(filter, after, pace);
         let rooms = self.rooms.clone();
         let caller = call.caller.clone();
         let shows_caller = caller.may(Scope::Operate);
@@ -233,6 +236,7 @@ impl Service {
             watch,
             converted,
             call.deadline,
+            pace.ends_at,
             permit,
             self.rooms.clock.clone(),
         ))

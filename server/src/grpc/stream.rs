@@ -13,10 +13,10 @@ use std::{
 
 use futures_util::Stream;
 use tokio::time::{Instant, Sleep};
-use tonic::Status;
+use tonic::{Response, Status};
 
 use super::error::{Failure, Reason};
-use crate::{clock::Clock, feed::End, purchase::CallerName};
+use crate::{clock::Clock, feed::End, limits::Limit, listener::EndsAt, purchase::CallerName};
 
 /// The time over which callers whose streams were ended are asked to come back.
 const RETURN_SPREAD: Duration = Duration::from_secs(5);
@@ -34,6 +34,8 @@ pub(super) struct StreamLimits(Arc<Open>);
 struct Open {
     most: u32,
     most_per_caller: u32,
+    /// What it is to meet the latter.
+    per_caller: Limit,
     /// Streams in all, and by caller.
     counts: Mutex<(u32, HashMap<CallerName, u32>)>,
 }
@@ -47,9 +49,19 @@ pub(super) struct Permit {
 
 impl StreamLimits {
     pub(super) fn new(most: u32, most_per_caller: u32) -> Self {
+        Self::of(most, most_per_caller, Limit::StreamsPerCaller)
+    }
+
+    /// Of streams over many purchases: each costs something at every commit that concerns it.
+    pub(super) fn of_feeds(most_per_caller: u32) -> Self {
+        Self::of(u32::MAX, most_per_caller, Limit::FeedsPerCaller)
+    }
+
+    fn of(most: u32, most_per_caller: u32, per_caller: Limit) -> Self {
         Self(Arc::new(Open {
             most,
             most_per_caller,
+            per_caller,
             counts: Mutex::default(),
         }))
     }
@@ -59,7 +71,12 @@ impl StreamLimits {
         let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, by_caller) = &mut *counts;
         let own = by_caller.entry(caller.clone()).or_default();
-        if *all >= self.0.most || *own >= self.0.most_per_caller {
+        let beyond = [
+            (*all >= self.0.most, Limit::Streams),
+            (*own >= self.0.most_per_caller, self.0.per_caller),
+        ];
+        if let Some((_, limit)) = beyond.into_iter().find(|(is_met, _)| *is_met) {
+            limit.met();
             return Err(Failure::new(Reason::LimitExceeded, "too many open streams"));
         }
         *all += 1;
@@ -90,7 +107,23 @@ impl Drop for Permit {
 }
 
 /// The stream of a response. Dropping it forgets its watcher.
-pub struct Responses<T>(Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>);
+pub struct Responses<T> {
+    messages: Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>,
+    /// When it has to have ended, whether it is read or not.
+    ends_at: Option<Instant>,
+}
+
+impl<T> Responses<T> {
+    /// The response of this stream.
+    pub(super) fn response(self) -> Response<Self> {
+        let ends_at = self.ends_at;
+        let mut response = Response::new(self);
+        if let Some(ends_at) = ends_at {
+            response.extensions_mut().insert(EndsAt(ends_at));
+        }
+        response
+    }
+}
 
 impl<T> fmt::Debug for Responses<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,44 +135,53 @@ impl<T> Stream for Responses<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(context)
+        self.messages.as_mut().poll_next(context)
     }
 }
 
-/// Events as messages, until they end or the deadline passes.
-pub(super) fn responses<S, E, T>(
+/// Events as messages, until they end or the deadline passes; `age_ends_at` is when the events end
+/// themselves of age.
+pub(super) fn responses<S, E, T, P>(
     events: S,
     convert: impl Fn(E) -> T + Send + Unpin + 'static,
     deadline: Option<Instant>,
-    permit: Permit,
+    age_ends_at: Option<Instant>,
+    permit: P,
     clock: Clock,
 ) -> Responses<T>
 where
+    P: Send + Unpin + 'static,
     S: Stream<Item = Result<E, End>> + Send + Unpin + 'static,
     T: 'static,
 {
+    let ends_at = deadline.into_iter().chain(age_ends_at).min();
     let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-    Responses(Box::pin(Converted {
-        events,
-        convert,
-        deadline,
-        clock,
-        _permit: permit,
-        ended: false,
-    }))
+    Responses {
+        messages: Box::pin(Converted {
+            events,
+            convert,
+            deadline,
+            clock,
+            _permit: permit,
+            ended: false,
+        }),
+        ends_at,
+    }
 }
 
-struct Converted<S, C> {
+struct Converted<S, C, P> {
     events: S,
     convert: C,
     deadline: Option<Pin<Box<Sleep>>>,
     clock: Clock,
-    _permit: Permit,
+    /// What is given back when it ends.
+    _permit: P,
     ended: bool,
 }
 
-impl<S, C, E, T> Stream for Converted<S, C>
+impl<S, C, P, E, T> Stream for Converted<S, C, P>
 where
+    P: Unpin,
     S: Stream<Item = Result<E, End>> + Unpin,
     C: Fn(E) -> T + Unpin,
 {
@@ -207,7 +249,7 @@ mod tests {
         let shop = CallerName::new("shop");
         let permit = limits.open(&shop).unwrap();
         let clock = Clock::system();
-        let mut stream = responses(Defective(0), |event| event, None, permit, clock);
+        let mut stream = responses(Defective(0), |event| event, None, None, permit, clock);
         assert_eq!(stream.next().await.unwrap().unwrap(), 1);
         let status = stream.next().await.unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::Internal);

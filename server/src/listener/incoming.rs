@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::Stream;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -21,12 +22,16 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::{PREFACE_TIMEOUT, Socket};
+use super::{PREFACE_TIMEOUT, Socket, peer::Peer, port::Port};
+use crate::limits::Limit;
 
 /// How long accepting rests when the system has no file or no memory for a connection.
 const REST: Duration = Duration::from_millis(100);
 /// The shortest time between two warnings about that.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+/// After how much silence the system asks whether a peer is still there, and how often then.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The length of HTTP/2's connection preface (RFC 9113, 3.4); no HTTP/1.1 request is shorter.
 const PREFACE_BYTES: usize = 24;
 
@@ -37,6 +42,8 @@ pub struct Incoming {
     permits: PollSemaphore,
     /// Taken before accepting, so that what is too much waits in the system's queue.
     permit: Option<OwnedSemaphorePermit>,
+    /// Whether it is known that there is no permit for the next connection.
+    is_full: bool,
     close: CancellationToken,
     rest: Option<Pin<Box<Sleep>>>,
     warned: Option<Instant>,
@@ -54,6 +61,7 @@ impl Incoming {
             socket,
             permits: PollSemaphore::new(permits),
             permit: None,
+            is_full: false,
             close,
             rest: None,
             warned: None,
@@ -65,6 +73,10 @@ impl Incoming {
             Socket::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, _)| {
                 // A status is small and is awaited; where this fails the connection is gone.
                 let _ = stream.set_nodelay(true);
+                let probes = TcpKeepalive::new()
+                    .with_time(KEEPALIVE_TIME)
+                    .with_interval(KEEPALIVE_INTERVAL);
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&probes);
                 Connection::Tcp(stream)
             }),
             Socket::Unix(listener, _) => listener
@@ -93,7 +105,15 @@ impl Stream for Incoming {
                 self.rest = None;
             }
             if self.permit.is_none() {
-                self.permit = ready!(self.permits.poll_acquire(context));
+                let Poll::Ready(permit) = self.permits.poll_acquire(context) else {
+                    if !self.is_full {
+                        self.is_full = true;
+                        Limit::Connections.met();
+                    }
+                    return Poll::Pending;
+                };
+                self.permit = permit;
+                self.is_full = false;
             }
             match ready!(self.poll_accept(context)) {
                 Ok(stream) => {
@@ -135,6 +155,8 @@ pub struct Guarded {
     /// Until enough has been read.
     preface: Option<Preface>,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Counts what is read, where strangers are held to it.
+    peer: Option<Peer>,
     /// Given back when the connection ends.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -164,8 +186,19 @@ impl Guarded {
                 bytes_read: 0,
             }),
             close: Box::pin(close.cancelled_owned()),
+            peer: None,
             _permit: permit,
         }
+    }
+
+    /// Whether it came over TCP.
+    pub(super) fn is_tcp(&self) -> bool {
+        matches!(self.stream, Connection::Tcp(_))
+    }
+
+    /// Holds it to what a stranger may send.
+    pub(super) fn watch(&mut self, peer: Peer) {
+        self.peer = Some(peer);
     }
 
     /// An error where the connection has to end; asked whenever it would wait, which is where an
@@ -220,8 +253,15 @@ impl AsyncRead for Guarded {
             Connection::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Connection::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
         };
+        let read = buffer.filled().len() - before;
+        if let Some(peer) = &self.peer
+            && read > 0
+            && !Port::read(peer, read)
+        {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if let Some(preface) = &mut self.preface {
-            preface.bytes_read += buffer.filled().len() - before;
+            preface.bytes_read += read;
             if preface.bytes_read >= PREFACE_BYTES {
                 self.preface = None;
             }

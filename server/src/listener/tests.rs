@@ -17,6 +17,8 @@ use tonic::{body::Body, transport::server::Connected as _};
 
 use super::*;
 
+mod port;
+
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 const HEAD_START: &[u8] = b"HTTP/1.1 200 OK";
 

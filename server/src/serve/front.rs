@@ -2,19 +2,23 @@
 
 use std::{
     future::Future,
+    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tillwatch_proto::{
     FILE_DESCRIPTOR_SET, health::health_server::HealthServer,
     v1::purchase_service_server::PurchaseServiceServer,
 };
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tower::ServiceBuilder;
 
 use super::{
-    House, Parts, StartError, callers, http, keys::keyring, late::Late, metrics::Collector,
+    House, Parts, StartError, callers, door, http, keys::keyring, late::Late, metrics::Collector,
     open_accounts,
 };
 use crate::{
@@ -23,7 +27,7 @@ use crate::{
     grpc,
     health::{self, HealthService, Readiness},
     journal::{Journal, sqlite::SqliteJournal},
-    listener::{self, Listener, PanicLayer},
+    listener::{self, Listener, PanicLayer, Port, RoomLayer},
 };
 
 /// What of a drain's time is kept for closing sockets and the journal, at most.
@@ -35,6 +39,8 @@ pub(super) struct Front {
     health: Arc<HealthService>,
     purchases: Late<PurchaseServiceServer<grpc::Service>>,
     figures: Arc<OnceLock<Collector>>,
+    /// Where callers come in, once that is open.
+    port: Arc<OnceLock<Port>>,
     /// Ends the servers.
     stop: CancellationToken,
     /// Closes what connections are left.
@@ -48,23 +54,21 @@ impl Front {
             health: Arc::new(health),
             purchases: Late::new(),
             figures: Arc::default(),
+            port: Arc::default(),
             stop: CancellationToken::new(),
             close: CancellationToken::new(),
         }
     }
 
-    /// The service's own listener.
+    /// The service's own listener. What is returned ends once told to stop, and all have left.
     pub(super) fn serve(
         &self,
         config: &Config,
         grpc: Listener,
         connections: u32,
-    ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, StartError> {
-        let mut router = listener::server()
-            .layer(PanicLayer)
-            .layer(grpc::DeadlineLayer)
-            .add_service(self.purchases.clone())
-            .add_service(health_server(&self.health));
+    ) -> Result<impl Future<Output = ()> + use<>, StartError> {
+        let mut routes =
+            Routes::new(self.purchases.clone()).add_service(health_server(&self.health));
         if config.listen.reflection {
             let builder = || {
                 tonic_reflection::server::Builder::configure()
@@ -73,12 +77,22 @@ impl Front {
                     .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             };
             let (v1, v1alpha) = (builder().build_v1(), builder().build_v1alpha());
-            router = router
-                .add_service(v1.map_err(|_| StartError::Descriptors)?)
-                .add_service(v1alpha.map_err(|_| StartError::Descriptors)?);
+            let v1 = v1.map_err(|_| StartError::Descriptors)?;
+            let v1alpha = v1alpha.map_err(|_| StartError::Descriptors)?;
+            routes = routes
+                .add_service(v1.max_decoding_message_size(door::OPEN_MESSAGE_BYTES_MAX))
+                .add_service(v1alpha.max_decoding_message_size(door::OPEN_MESSAGE_BYTES_MAX));
         }
+        let service = ServiceBuilder::new()
+            .layer(PanicLayer)
+            .layer(grpc::DeadlineLayer)
+            .layer(RoomLayer)
+            .service(routes.prepare());
+        let callers = callers(&config.callers);
+        let port = Port::new(door::rules(callers, Clock::system(), connections));
+        let port = self.port.get_or_init(|| port).clone();
         let incoming = grpc.incoming(connections, self.close.clone());
-        Ok(router.serve_with_incoming_shutdown(incoming, self.stop.clone().cancelled_owned()))
+        Ok(port.serve(incoming, service, self.stop.clone()))
     }
 
     /// The operators' listener. It ends with what is returned.
@@ -86,9 +100,9 @@ impl Front {
         let mut operators = JoinSet::new();
         let Some(ops) = ops else { return operators };
         let incoming = ops.incoming(connections, self.close.clone());
-        let figures = Arc::clone(&self.figures);
+        let (figures, port) = (Arc::clone(&self.figures), Arc::clone(&self.port));
         let page = Arc::new(move || {
-            let text = figures.get().map(Collector::text);
+            let text = figures.get().map(|figures| figures.text(port.get()));
             // A house that is not open has no figures; the format wants its end all the same.
             let text = text.unwrap_or_else(|| "# EOF\n".to_owned());
             (crate::telemetry::metrics::CONTENT_TYPE, text)
@@ -123,6 +137,7 @@ impl Front {
                 streams: config.limits.streams,
                 streams_per_caller: config.limits.streams_per_caller,
                 lists_per_caller: config.limits.lists_per_caller,
+                feeds_per_caller: config.limits.feeds_per_caller,
                 stream_age: config.listen.stream_age,
             },
             retention: config.store.retention,
@@ -134,13 +149,24 @@ impl Front {
         Ok(house)
     }
 
-    /// Ends everything in order, within `drain`.
+    /// Ends everything in order, within `drain`. Who comes meanwhile is answered until the house is
+    /// drained: its callers are told to go elsewhere, and a probe that it is alive.
     pub(super) async fn drain(&self, house: House, serving: impl Future, drain: Duration) {
         let end = Instant::now() + drain;
         // What closing takes is a part of the time that a drain may take.
         let waits_until = end - (drain / 10).min(CLOSING);
+        let mut serving = pin!(serving.fuse());
         // Readiness turns first, streams end, and what has been sent to a provider is heard.
-        let drained = tokio::time::timeout_at(waits_until, house.drain()).await;
+        let drained = {
+            let mut drained = pin!(tokio::time::timeout_at(waits_until, house.drain()));
+            loop {
+                tokio::select! {
+                    biased;
+                    drained = &mut drained => break drained,
+                    _ = &mut serving => {}
+                }
+            }
+        };
         if drained.is_err() {
             tracing::warn!("requests to providers were still under way when the drain ended");
         }
@@ -159,14 +185,12 @@ impl Front {
 
 /// The health service over what is known of a house.
 pub(super) fn health_server(health: &Arc<HealthService>) -> HealthServer<HealthService> {
-    HealthServer::from_arc(Arc::clone(health)).max_decoding_message_size(grpc::REQUEST_BYTES_MAX)
+    HealthServer::from_arc(Arc::clone(health))
+        .max_decoding_message_size(door::OPEN_MESSAGE_BYTES_MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
-    use futures_util::FutureExt as _;
     use tillwatch_proto::{
         health::{
             HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::{
     account::{Account, Health},
     grpc::Rooms,
+    limits::Limit,
+    listener::Port,
     telemetry::metrics::{
         self, AccountLabels, AccountPicture, Picture, TransitionLabels, Transitions,
     },
@@ -35,7 +37,7 @@ impl Collector {
     }
 
     /// All figures as text.
-    pub(super) fn text(&self) -> String {
+    pub(super) fn text(&self, port: Option<&Port>) -> String {
         let rooms = &self.rooms;
         let figures = rooms.journal.figures();
         let picture = Picture {
@@ -44,6 +46,9 @@ impl Collector {
             journal_available: *rooms.journal.available().borrow(),
             transitions: self.transitions.clone(),
             commits: rooms.journal.commit_seconds(),
+            connections: port.map_or(0, Port::connections),
+            calls: port.map(Port::calls).unwrap_or_default(),
+            limits: Limit::ALL.map(|limit| (limit.name(), limit.times())).into(),
             log_bytes: figures.log_bytes,
             log_is_pinned: figures.log_is_pinned,
             unreadable_rows: figures.unreadable_rows,
@@ -126,6 +131,7 @@ mod tests {
                 streams: 1,
                 streams_per_caller: 1,
                 lists_per_caller: 1,
+                feeds_per_caller: 1,
                 stream_age: None,
             },
             retention: Duration::from_secs(60),
@@ -133,7 +139,7 @@ mod tests {
         .await
         .unwrap();
         let figures = house.figures.clone();
-        let page = Arc::new(move || (metrics::CONTENT_TYPE, figures.text()));
+        let page = Arc::new(move || (metrics::CONTENT_TYPE, figures.text(None)));
         let router = health::operations(&house.readiness, house.health(), page).into_axum_router();
         let request = http::Request::get("/metrics").body(axum::body::Body::empty());
         let answer = router.oneshot(request.unwrap()).await.unwrap();

@@ -93,6 +93,7 @@ async fn empty(journal: Arc<dyn Journal>) -> House {
             streams: 1,
             streams_per_caller: 1,
             lists_per_caller: 1,
+            feeds_per_caller: 10,
             stream_age: None,
         },
         retention: DAY,
@@ -120,10 +121,10 @@ async fn a_silent_disk_turns_readiness_until_it_answers() {
     assert!(house.readiness.is_ready().await, "it may still answer");
     tokio::time::sleep(2 * settles).await;
     assert!(!house.readiness.is_ready().await);
-    assert!(house.figures.text().contains("journal_available 0"));
+    assert!(house.figures.text(None).contains("journal_available 0"));
     journal.stall_writes(false);
     stalled.await.unwrap().unwrap();
     tokio::time::sleep(settles).await;
     assert!(house.readiness.is_ready().await);
-    assert!(house.figures.text().contains("journal_available 1"));
+    assert!(house.figures.text(None).contains("journal_available 1"));
 }

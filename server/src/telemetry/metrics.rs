@@ -99,12 +99,29 @@ pub struct Picture {
     pub transitions: Transitions,
     /// How long commits took, where that is measured.
     pub commits: Option<Histogram>,
+    /// Connections to the service's own port.
+    pub connections: usize,
+    /// How often calls ended, by method and code.
+    pub calls: Vec<(&'static str, &'static str, u64)>,
+    /// How often limits were met, by their names.
+    pub limits: Vec<(&'static str, u64)>,
     /// The size of the write-ahead log in use.
     pub log_bytes: u64,
     /// Whether a reader keeps the log from being emptied.
     pub log_is_pinned: bool,
     /// Rows met that cannot be read.
     pub unreadable_rows: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
 }
 
 type Gauges = Family<AccountLabels, Gauge>;
@@ -122,6 +139,7 @@ pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
     let streams = Gauge::<i64>::default();
     streams.set(count(picture.streams));
     registry.register("streams", "Open streams", streams);
+    port(&mut registry, picture);
     let journal = Gauge::<i64>::default();
     journal.set(i64::from(picture.journal_available));
     registry.register(
@@ -243,6 +261,28 @@ fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
     registry.register("account_health", "1 at the account's health", health);
 }
 
+/// What comes in: connections, calls, and the limits that they met.
+fn port(registry: &mut Registry, picture: &Picture) {
+    let connections = Gauge::<i64>::default();
+    connections.set(count(picture.connections));
+    registry.register(
+        "connections",
+        "Connections to the service's port",
+        connections,
+    );
+    let calls = Family::<CallLabels, Counter>::default();
+    for (method, code, times) in &picture.calls {
+        let labels = CallLabels { method, code };
+        calls.get_or_create(&labels).inc_by(*times);
+    }
+    registry.register("calls", "Calls that have ended, by how they ended", calls);
+    let limits = Family::<LimitLabels, Counter>::default();
+    for (limit, times) in &picture.limits {
+        limits.get_or_create(&LimitLabels { limit }).inc_by(*times);
+    }
+    registry.register("limits_met", "How often each limit was met", limits);
+}
+
 fn count(of: usize) -> i64 {
     i64::try_from(of).unwrap_or(i64::MAX)
 }
@@ -284,6 +324,9 @@ mod tests {
             journal_available: true,
             transitions,
             commits: Some(Histogram::new([0.1])),
+            connections: 5,
+            calls: vec![("GetStatus", "UNAUTHENTICATED", 6)],
+            limits: vec![("connections", 8)],
             log_bytes: 4_096,
             log_is_pinned: true,
             unreadable_rows: 5,
@@ -309,6 +352,9 @@ mod tests {
             "tillwatch_transitions_total{account=\"shop\",state=\"PAID\"} 1".to_owned(),
             "tillwatch_commit_seconds_count 0".to_owned(),
             "tillwatch_streams 9".to_owned(),
+            "tillwatch_connections 5".to_owned(),
+            "tillwatch_calls_total{method=\"GetStatus\",code=\"UNAUTHENTICATED\"} 6".to_owned(),
+            "tillwatch_limits_met_total{limit=\"connections\"} 8".to_owned(),
             "tillwatch_journal_available 1".to_owned(),
             "tillwatch_journal_log_bytes 4096".to_owned(),
             "tillwatch_journal_log_pinned 1".to_owned(),

@@ -163,6 +163,7 @@ async fn served() -> (House, Channel) {
             streams: 3,
             streams_per_caller: 3,
             lists_per_caller: 4,
+            feeds_per_caller: 3,
             stream_age: None,
         },
         retention: DAY,

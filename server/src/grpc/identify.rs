@@ -1,0 +1,63 @@
+//! Who calls, by the headers of a call alone; and what those are told whom a port turns away.
+
+use http::HeaderMap;
+use tonic::Status;
+
+use super::{
+    error::{Failure, Reason},
+    stream,
+};
+use crate::{
+    clock::Clock,
+    identity::{Caller, Callers},
+    limits::Limit,
+};
+
+pub(super) fn caller(callers: &Callers, headers: &HeaderMap) -> Result<Caller, Failure> {
+    let header = headers.get("authorization");
+    let header = match header.map(|value| value.to_str()) {
+        None => None,
+        Some(Ok(text)) => Some(text),
+        Some(Err(_)) => {
+            let text = "the bearer token is not known";
+            return Err(Failure::new(Reason::Unauthenticated, text));
+        }
+    };
+    (callers.authenticate(header))
+        .map_err(|error| Failure::new(Reason::Unauthenticated, error.to_string()))
+}
+
+/// Who makes a call with these headers.
+///
+/// # Errors
+/// UNAUTHENTICATED: nobody who is known.
+pub fn identify(callers: &Callers, headers: &HeaderMap) -> Result<Caller, Status> {
+    caller(callers, headers).map_err(Status::from)
+}
+
+/// What a call is told that meets a limit of its port.
+pub fn beyond(limit: Limit) -> Status {
+    let (reason, text) = match limit {
+        Limit::RequestTime => (
+            Reason::DeadlineExceeded,
+            "the request took too long to arrive",
+        ),
+        Limit::RequestBytes => (
+            Reason::LimitExceeded,
+            "too many bytes of unfinished requests",
+        ),
+        Limit::HealthWatches => (
+            Reason::LimitExceeded,
+            "too many health watches on this connection",
+        ),
+        Limit::ReflectionStreams => (Reason::LimitExceeded, "too many streams of reflection"),
+        _ => (Reason::LimitExceeded, "too many open calls"),
+    };
+    Failure::new(reason, text).into()
+}
+
+/// What a call is told that has not begun when the server ends.
+pub fn ending(clock: &Clock) -> Status {
+    let failure = Failure::new(Reason::Draining, "the server is draining");
+    failure.after(stream::return_spread(clock)).into()
+}

@@ -1,0 +1,151 @@
+//! Limits that are met: each is counted every time, and told in the log at most once in ten
+//! seconds, so that neither a slow leak nor a flood goes unseen or fills the disk.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::time::{Duration, Instant};
+
+/// The shortest time between two lines about one limit.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// What there is only so much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Connections of a listener.
+    Connections,
+    /// How long, and for how many bytes, a connection may be open without showing who it is.
+    Strangers,
+    /// Bytes of requests that have not arrived whole.
+    RequestBytes,
+    /// How long a request may take to arrive.
+    RequestTime,
+    /// Bytes of answers that are not read yet.
+    AnswerBytes,
+    /// How long an answer may wait for its reader.
+    AnswerTime,
+    /// Calls that need no token.
+    OpenCalls,
+    /// Watches of health.
+    HealthWatches,
+    /// Streams of reflection.
+    ReflectionStreams,
+    /// Streams and waits, of all callers.
+    Streams,
+    /// Streams and waits of one caller.
+    StreamsPerCaller,
+    /// Streams over many purchases, of one caller.
+    FeedsPerCaller,
+}
+
+impl Limit {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; 12] = [
+        Self::Connections,
+        Self::Strangers,
+        Self::RequestBytes,
+        Self::RequestTime,
+        Self::AnswerBytes,
+        Self::AnswerTime,
+        Self::OpenCalls,
+        Self::HealthWatches,
+        Self::ReflectionStreams,
+        Self::Streams,
+        Self::StreamsPerCaller,
+        Self::FeedsPerCaller,
+    ];
+
+    /// Its name in metrics and log lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Strangers => "strangers",
+            Self::RequestBytes => "request_bytes",
+            Self::RequestTime => "request_time",
+            Self::AnswerBytes => "answer_bytes",
+            Self::AnswerTime => "answer_time",
+            Self::OpenCalls => "open_calls",
+            Self::HealthWatches => "health_watches",
+            Self::ReflectionStreams => "reflection_streams",
+            Self::Streams => "streams",
+            Self::StreamsPerCaller => "streams_per_caller",
+            Self::FeedsPerCaller => "feeds_per_caller",
+        }
+    }
+
+    /// Counts that it was met.
+    pub fn met(self) {
+        let Some(times) = self.record().met(Instant::now()) else {
+            return;
+        };
+        tracing::warn!(limit = self.name(), times, "a limit was met");
+    }
+
+    /// How often it was met since the process began.
+    pub fn times(self) -> u64 {
+        self.record().times.load(Ordering::Relaxed)
+    }
+
+    fn record(self) -> &'static Record {
+        static RECORDS: [Record; Limit::ALL.len()] = [const { Record::new() }; Limit::ALL.len()];
+        let place = Self::ALL.iter().position(|one| *one == self);
+        place
+            .and_then(|place| RECORDS.get(place))
+            .unwrap_or(&RECORDS[0])
+    }
+}
+
+/// How often one limit was met, and when that was told.
+#[derive(Debug)]
+struct Record {
+    times: AtomicU64,
+    told: Mutex<Option<Instant>>,
+}
+
+impl Record {
+    const fn new() -> Self {
+        Self {
+            times: AtomicU64::new(0),
+            told: Mutex::new(None),
+        }
+    }
+
+    /// Counts one more, and returns the sum where it has to be told.
+    fn met(&self, now: Instant) -> Option<u64> {
+        let times = self.times.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY);
+        if is_due {
+            *told = Some(now);
+        }
+        is_due.then_some(times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_counted_each_time_and_told_once_in_ten_seconds() {
+        let record = Record::new();
+        let began = Instant::now();
+        let told: Vec<_> = [0, 1, 9_999, 10_000, 10_001, 20_000]
+            .map(|millis| record.met(began + Duration::from_millis(millis)))
+            .into_iter()
+            .flatten()
+            .collect();
+        assert_eq!(told, [1, 4, 6]);
+    }
+
+    #[test]
+    fn each_limit_has_a_name_and_a_count_of_its_own() {
+        let names: std::collections::BTreeSet<_> = Limit::ALL.map(Limit::name).into();
+        assert_eq!(names.len(), Limit::ALL.len());
+        let before = Limit::ReflectionStreams.times();
+        Limit::ReflectionStreams.met();
+        assert_eq!(Limit::ReflectionStreams.times(), before + 1);
+    }
+}

@@ -1,0 +1,321 @@
+//! Serving a port: accepted connections, each with a door that decides by headers who comes in.
+//!
+//! hyper itself is driven here, and not tonic's transport: each call's task has to be known, since
+//! nothing else can reset a stream whose reader has stopped (hyper asks a body for nothing until
+//! there is room), and a connection has to be told to end while others go on.
+
+use std::{
+    convert::Infallible,
+    future::{Future, ready},
+    pin::{Pin, pin},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, future::Either};
+use http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming as Received;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::{Layer, Service, ServiceExt as _};
+
+use super::{
+    HEADER_LIST_BYTES, Incoming, KEEPALIVE, LOCAL_RESETS, PENDING_RESETS, STREAMS_PER_CONNECTION,
+    WINDOWS,
+    body::{Arriving, Leaving, code, word},
+    incoming::Guarded,
+    peer::Peer,
+    port::{Admission, Cause, Open, Port, Room},
+    protocol,
+};
+
+/// How long a connection that is ended has to go.
+const GOING: Duration = Duration::from_secs(5);
+/// What hyper keeps of a stream's answer beyond its window.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// When an answer's stream has to have ended, as an extension of the answer: then its call is cut
+/// off although its reader has stopped.
+#[derive(Debug, Clone, Copy)]
+pub struct EndsAt(pub Instant);
+
+/// What of a call a service inside the door may need.
+#[derive(Clone)]
+struct Called {
+    port: Port,
+    peer: Peer,
+    admission: Admission,
+}
+
+/// Gives each call's future a task, and remembers it with the call.
+#[derive(Clone)]
+struct Tasks(Peer);
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        // hyper makes a call's future and has it executed in one go, connection by connection.
+        let call = self.0.begun();
+        let task = tokio::spawn(future);
+        if let Some(call) = call {
+            call.sent_by(task.abort_handle());
+        }
+    }
+}
+
+/// The door of one connection.
+#[derive(Clone)]
+struct Door<S> {
+    port: Port,
+    peer: Peer,
+    inner: S,
+}
+
+type Answer = Response<Body>;
+
+impl<S> hyper::service::Service<Request<Received>> for Door<S>
+where
+    S: Service<Request<Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Either<
+        std::future::Ready<Result<Answer, Infallible>>,
+        Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>,
+    >;
+
+    fn call(&self, request: Request<Received>) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        let rules = self.port.rules();
+        if let Err(refusal) = protocol::check(&head, rules.trust, self.peer.is_tcp()) {
+            self.port.ended("none", refusal.code());
+            if head.version != http::Version::HTTP_2 {
+                // Whoever speaks another protocol has nothing to stay for.
+                self.peer.end();
+            }
+            return Either::Left(ready(Ok(plain(&refusal))));
+        }
+        let admission = match (rules.admit)(&mut head) {
+            Ok(admission) => admission,
+            Err(refused) => {
+                self.port.ended(refused.method, word(refused.status.code()));
+                return Either::Left(ready(Ok(refused.status.into_http())));
+            }
+        };
+        let open = match self.port.open(&self.peer, &admission) {
+            Ok(open) => open,
+            Err(limit) => {
+                limit.met();
+                let status = (rules.refuse)(Cause::Limit(limit));
+                self.port.ended(admission.method, word(status.code()));
+                return Either::Left(ready(Ok(status.into_http())));
+            }
+        };
+        let body = Body::new(Arriving::new(body, &open, admission.clone()));
+        head.extensions.insert(Called {
+            port: self.port.clone(),
+            peer: self.peer.clone(),
+            admission,
+        });
+        let answered = self.inner.clone().oneshot(Request::from_parts(head, body));
+        Either::Right(Box::pin(async move {
+            let Ok(answer) = answered.await;
+            Ok(leaving(answer, open))
+        }))
+    }
+}
+
+/// An answer that holds its call's place for as long as it is sent.
+fn leaving(answer: Answer, mut open: Open) -> Answer {
+    let (mut head, body) = answer.into_parts();
+    open.code = code(&head.headers);
+    if let Some(EndsAt(at)) = head.extensions.remove() {
+        open.call.ends_at(open.port.at(at));
+    }
+    let room = head.extensions.remove::<Given>();
+    let room = room.and_then(|given| given.take());
+    Response::from_parts(head, Body::new(Leaving::new(body, open, room)))
+}
+
+/// An answer to what is no gRPC call.
+fn plain(refusal: &protocol::Refusal) -> Answer {
+    let mut answer = Response::new(Body::new(http_body_util::Full::from(refusal.text)));
+    *answer.status_mut() = refusal.status;
+    let headers = answer.headers_mut();
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, text);
+    if refusal.status == http::StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
+    answer
+}
+
+/// The room of a large answer, on its way from [`WithRoom`] to the answer's body.
+#[derive(Debug, Clone)]
+struct Given(std::sync::Arc<std::sync::Mutex<Option<Room>>>);
+
+impl Given {
+    fn take(&self) -> Option<Room> {
+        let mut room = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        room.take()
+    }
+}
+
+/// Lets a call with a large answer wait until there is room for it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RoomLayer;
+
+impl<S> Layer<S> for RoomLayer {
+    type Service = WithRoom<S>;
+
+    fn layer(&self, inner: S) -> WithRoom<S> {
+        WithRoom(inner)
+    }
+}
+
+/// A service whose large answers have room.
+#[derive(Debug, Clone)]
+pub struct WithRoom<S>(S);
+
+impl<S> Service<Request<Body>> for WithRoom<S>
+where
+    S: Service<Request<Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Answer;
+    type Error = Infallible;
+    type Future =
+        Either<S::Future, Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>>;
+
+    fn poll_ready(
+        &mut self,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let called = request.extensions().get::<Called>();
+        let Some(called) = called
+            .filter(|called| called.admission.answer_bytes > 0)
+            .cloned()
+        else {
+            return Either::Left(self.0.call(request));
+        };
+        let inner = self.0.clone();
+        Either::Right(Box::pin(async move {
+            let Called {
+                port,
+                peer,
+                admission,
+            } = called;
+            let room = port
+                .room(&peer, &admission.caller, admission.answer_bytes)
+                .await;
+            let Ok(mut answer) = inner.oneshot(request).await;
+            let given = Given(std::sync::Arc::new(std::sync::Mutex::new(room)));
+            answer.extensions_mut().insert(given);
+            Ok(answer)
+        }))
+    }
+}
+
+impl Port {
+    /// Serves what comes to a listener, until `stop`; then lets what is open end by itself.
+    pub async fn serve<S>(self, mut incoming: Incoming, service: S, stop: CancellationToken)
+    where
+        S: Service<Request<Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let mut connections = JoinSet::new();
+        let mut swept = pin!(self.sweep(&stop));
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = &mut swept => {}
+                Some(_) = connections.join_next() => {}
+                Some(Ok(accepted)) = incoming.next() => {
+                    let door = service.clone();
+                    connections.spawn(self.clone().connection(accepted, door, stop.clone()));
+                }
+            }
+        }
+        // Nobody is left in the system's queue without an answer.
+        drop(incoming);
+        loop {
+            tokio::select! {
+                biased;
+                ended = connections.join_next() => if ended.is_none() { return },
+                () = &mut swept => {}
+            }
+        }
+    }
+
+    async fn connection<S>(self, mut accepted: Guarded, inner: S, stop: CancellationToken)
+    where
+        S: Service<Request<Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let peer = Peer::new(accepted.is_tcp(), self.at(Instant::now()));
+        accepted.watch(peer.clone());
+        let _joined = self.join(peer.clone());
+        let builder = builder(&peer);
+        let port = self.clone();
+        let ended = peer.ended().clone();
+        let door = Door { port, peer, inner };
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(accepted), door));
+        tokio::select! {
+            biased;
+            // How a connection fails is its peer's affair.
+            _ = &mut serving => return,
+            () = ended.cancelled() => {}
+            () = stop.cancelled() => {}
+        }
+        serving.as_mut().graceful_shutdown();
+        tokio::select! {
+            biased;
+            _ = &mut serving => return,
+            () = ended.cancelled() => {}
+        }
+        let _ = tokio::time::timeout(GOING, serving).await;
+    }
+}
+
+/// hyper's server with limits on what a connection may cost.
+fn builder(peer: &Peer) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(Tasks(peer.clone()));
+    let (stream_window, connection_window) = WINDOWS;
+    let (interval, timeout) = KEEPALIVE;
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .adaptive_window(false)
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(connection_window)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .keep_alive_interval(interval)
+        .keep_alive_timeout(timeout)
+        .max_header_list_size(HEADER_LIST_BYTES)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .max_send_buf_size(SEND_BUFFER);
+    // What is not HTTP/2 is told so, once.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(super::PREFACE_TIMEOUT)
+        .keep_alive(false);
+    builder
+}

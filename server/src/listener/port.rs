@@ -1,0 +1,480 @@
+//! What all connections of one port share: who is let in, the places and bytes that there are, and
+//! the sweep that holds every call and every connection to its time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use slab::Slab;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{
+    STREAMS_PER_CONNECTION,
+    peer::{Call, Look, Peer, Places},
+    protocol::Trust,
+};
+use crate::limits::Limit;
+
+/// How often calls and connections are held to their times.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// As above, once the server is about to end.
+const SWEEP_EVERY_AT_THE_END: Duration = Duration::from_millis(50);
+/// Connections looked at before others get their turn.
+const SWEPT_AT_ONCE: usize = 256;
+/// How long a request may take to arrive.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long an answer may wait for its reader.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// What an answer has to be read beyond its own end, such as the caller's deadline.
+const END_GRACE: Duration = Duration::from_secs(2);
+/// How long a connection may be open without an authenticated call: with the time that closing
+/// takes, less than a minute.
+const STRANGER_TIME: Duration = Duration::from_secs(45);
+/// How long one health check keeps a connection.
+const CHECK_KEEPS: Duration = Duration::from_secs(60);
+/// What a stranger may send at once.
+const STRANGER_BYTES: u64 = 1024 * 1024;
+/// What a stranger may send between two sweeps, for as long as it likes.
+const STRANGER_BYTES_PER_SWEEP: u64 = 32 * 1024;
+/// Bytes of unfinished requests: of one connection, one caller, and all.
+const REQUEST_BYTES: [usize; 3] = [4 << 20, 16 << 20, 64 << 20];
+/// As above, of what needs no token.
+const OPEN_REQUEST_BYTES: [usize; 3] = [256 << 10, 4 << 20, 64 << 20];
+/// KiB of unread answers of one connection, one caller, and all. Only large answers ask for room.
+pub(super) const ANSWER_KIB_PER_CONNECTION: usize = 16 << 10;
+const ANSWER_KIB_PER_CALLER: usize = 32 << 10;
+const ANSWER_KIB: usize = 256 << 10;
+/// Calls that need no token, on one connection: checks of health, watches of it, streams of
+/// reflection, and calls of what is not served.
+const CHECKS: u32 = 100;
+const WATCHES: u32 = 16;
+const REFLECTIONS: u32 = 4;
+const OTHERS: u32 = 100;
+/// Streams of reflection on all connections.
+const ALL_REFLECTIONS: u32 = 256;
+/// Of the connections, the part that health checks alone may keep open.
+const KEPT_PART: u32 = 4;
+
+/// Who makes a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guest {
+    /// An authenticated caller.
+    Caller,
+    /// Somebody who asks for health once.
+    Check,
+    /// Somebody who watches health.
+    Watch,
+    /// Somebody who asks what is served.
+    Reflection,
+    /// Somebody who asks for what is not served.
+    Other,
+}
+
+impl Guest {
+    pub(super) const COUNT: usize = 5;
+
+    pub(super) fn place(self) -> usize {
+        match self {
+            Self::Caller => 0,
+            Self::Check => 1,
+            Self::Watch => 2,
+            Self::Reflection => 3,
+            Self::Other => 4,
+        }
+    }
+
+    /// How many a connection may have open, and the limit that this is.
+    fn most(self) -> (u32, Limit) {
+        match self {
+            Self::Caller => (STREAMS_PER_CONNECTION, Limit::OpenCalls),
+            Self::Check => (CHECKS, Limit::OpenCalls),
+            Self::Watch => (WATCHES, Limit::HealthWatches),
+            Self::Reflection => (REFLECTIONS, Limit::ReflectionStreams),
+            Self::Other => (OTHERS, Limit::OpenCalls),
+        }
+    }
+}
+
+/// What a call is, as its headers tell.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// Whose it is.
+    pub guest: Guest,
+    /// The caller's name; empty where it needs none.
+    pub caller: Arc<str>,
+    /// The method's name, of a fixed set, for the figures.
+    pub method: &'static str,
+    /// The longest that the request may be, in bytes.
+    pub request_bytes: usize,
+    /// The room that the answer may need while it is unread, in bytes; 0 for a small one.
+    pub answer_bytes: usize,
+}
+
+/// A call that is not let in: its method's name, and what it is told.
+#[derive(Debug)]
+pub struct Refused {
+    /// As in [`Admission`].
+    pub method: &'static str,
+    /// What it is told.
+    pub status: Status,
+}
+
+/// Decides about a call by its headers, before a byte of its body is read.
+pub type Admit =
+    Arc<dyn Fn(&mut http::request::Parts) -> Result<Admission, Box<Refused>> + Send + Sync>;
+
+/// Why this side ends a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It meets a limit.
+    Limit(Limit),
+    /// The server is about to end.
+    Ending,
+}
+
+/// Makes the status of a call that this side ends.
+pub type Refuse = Arc<dyn Fn(Cause) -> Status + Send + Sync>;
+
+/// How a port treats who comes.
+#[derive(Clone)]
+pub struct Rules {
+    /// Whom it trusts without a token.
+    pub trust: Trust,
+    /// Who is let in.
+    pub admit: Admit,
+    /// What they are told whose calls this side ends.
+    pub refuse: Refuse,
+    /// How many connections there may be.
+    pub connections: u32,
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Rules").finish_non_exhaustive()
+    }
+}
+
+/// How often a method's calls ended with a code.
+pub type CallCounts = Vec<(&'static str, &'static str, u64)>;
+
+/// One port. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Port(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    rules: Rules,
+    began: Instant,
+    /// Milliseconds since `began`, at the last sweep.
+    now: AtomicU64,
+    peers: Mutex<Slab<Peer>>,
+    connections: AtomicUsize,
+    kept: Places,
+    reflections: Places,
+    answers: Arc<Semaphore>,
+    /// Room for the unread answers of each caller, in KiB; callers are few and configured.
+    answers_by_caller: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
+    request_bytes: Mutex<RequestBytes>,
+    calls: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+}
+
+#[derive(Debug, Default)]
+struct RequestBytes {
+    all: usize,
+    by_caller: HashMap<Arc<str>, usize>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The room that a large answer has; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Room([OwnedSemaphorePermit; 3]);
+
+impl Room {
+    /// Gives back what an answer of so many bytes does not need.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        let needed = bytes.div_ceil(1024);
+        for permit in &mut self.0 {
+            let surplus = permit.num_permits().saturating_sub(needed);
+            drop(permit.split(surplus));
+        }
+    }
+}
+
+impl Port {
+    /// A port under these rules, to which nobody has come yet.
+    pub fn new(rules: Rules) -> Self {
+        let kept = Places::new((rules.connections / KEPT_PART).max(1));
+        Self(Arc::new(Shared {
+            rules,
+            began: Instant::now(),
+            now: AtomicU64::new(0),
+            peers: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            kept,
+            reflections: Places::new(ALL_REFLECTIONS),
+            answers: Arc::new(Semaphore::new(ANSWER_KIB)),
+            answers_by_caller: Mutex::default(),
+            request_bytes: Mutex::default(),
+            calls: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.0.rules
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.0.connections.load(Ordering::Relaxed)
+    }
+
+    /// How calls ended, by method and code.
+    pub fn calls(&self) -> CallCounts {
+        let calls = lock(&self.0.calls);
+        calls
+            .iter()
+            .map(|((method, code), count)| (*method, *code, *count))
+            .collect()
+    }
+
+    /// Counts a call that has ended.
+    pub(super) fn ended(&self, method: &'static str, code: &'static str) {
+        *lock(&self.0.calls).entry((method, code)).or_default() += 1;
+    }
+
+    /// The time of the last sweep, in milliseconds: near enough for waits of many seconds.
+    pub(super) fn now(&self) -> u64 {
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    /// An instant in the port's milliseconds.
+    pub(super) fn at(&self, instant: Instant) -> u64 {
+        millis(instant.saturating_duration_since(self.0.began))
+    }
+
+    pub(super) fn join(&self, peer: Peer) -> Joined {
+        self.0.connections.fetch_add(1, Ordering::Relaxed);
+        let number = lock(&self.0.peers).insert(peer.clone());
+        let port = self.clone();
+        Joined { port, peer, number }
+    }
+
+    /// Begins a call, where there is a place for it.
+    pub(super) fn open(&self, peer: &Peer, admission: &Admission) -> Result<Open, Limit> {
+        let guest = admission.guest;
+        let (most, limit) = guest.most();
+        if guest == Guest::Reflection && !self.0.reflections.take() {
+            return Err(limit);
+        }
+        let Some((call, number)) = peer.open(guest, most, self.now()) else {
+            if guest == Guest::Reflection {
+                self.0.reflections.give_back();
+            }
+            return Err(limit);
+        };
+        Ok(Open {
+            port: self.clone(),
+            peer: peer.clone(),
+            call,
+            number,
+            method: admission.method,
+            code: None,
+        })
+    }
+
+    /// Waits for room for an answer of so many bytes.
+    ///
+    /// # Cancel safety
+    /// What it has of the room is given back.
+    pub(super) async fn room(&self, peer: &Peer, caller: &Arc<str>, bytes: usize) -> Option<Room> {
+        let own = {
+            let mut by_caller = lock(&self.0.answers_by_caller);
+            let fresh = || Arc::new(Semaphore::new(ANSWER_KIB_PER_CALLER));
+            Arc::clone(by_caller.entry(Arc::clone(caller)).or_insert_with(fresh))
+        };
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let take = async |room: &Arc<Semaphore>| {
+            let room = Arc::clone(room);
+            if let Ok(permit) = Arc::clone(&room).try_acquire_many_owned(kib) {
+                return Some(permit);
+            }
+            Limit::AnswerBytes.met();
+            // Never closed, and never asked for more than there is.
+            room.acquire_many_owned(kib).await.ok()
+        };
+        let on_connection = take(peer.answers()).await?;
+        let of_caller = take(&own).await?;
+        let of_all = take(&self.0.answers).await?;
+        Some(Room([on_connection, of_caller, of_all]))
+    }
+
+    /// Takes room for more bytes of a request that has not arrived whole.
+    pub(super) fn take_bytes(&self, peer: &Peer, admission: &Admission, bytes: usize) -> bool {
+        let [connection, caller, all] = match admission.guest {
+            Guest::Caller => REQUEST_BYTES,
+            _ => OPEN_REQUEST_BYTES,
+        };
+        let mut taken = lock(&self.0.request_bytes);
+        let on_connection = peer.request_bytes().load(Ordering::Relaxed) + bytes;
+        let own = taken.by_caller.get(&admission.caller).copied().unwrap_or(0) + bytes;
+        if on_connection > connection || own > caller || taken.all + bytes > all {
+            return false;
+        }
+        peer.request_bytes().store(on_connection, Ordering::Relaxed);
+        taken.by_caller.insert(Arc::clone(&admission.caller), own);
+        taken.all += bytes;
+        true
+    }
+
+    /// Gives back what [`Port::take_bytes`] has taken.
+    pub(super) fn give_bytes(&self, peer: &Peer, caller: &Arc<str>, bytes: usize) {
+        let mut taken = lock(&self.0.request_bytes);
+        peer.request_bytes().fetch_sub(bytes, Ordering::Relaxed);
+        taken.all = taken.all.saturating_sub(bytes);
+        if let Some(own) = taken.by_caller.get_mut(caller) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                taken.by_caller.remove(caller);
+            }
+        }
+    }
+
+    /// Counts bytes that a connection has sent. False where a stranger has sent too many.
+    pub(super) fn read(peer: &Peer, bytes: usize) -> bool {
+        let is_fine = peer.read(bytes) <= STRANGER_BYTES;
+        if !is_fine {
+            Limit::Strangers.met();
+        }
+        is_fine
+    }
+
+    /// Holds calls and connections to their times, for ever.
+    pub(super) async fn sweep(&self, stop: &CancellationToken) {
+        loop {
+            match stop.is_cancelled() {
+                true => tokio::time::sleep(SWEEP_EVERY_AT_THE_END).await,
+                false => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(SWEEP_EVERY) => {}
+                },
+            }
+            let is_stopped = stop.is_cancelled();
+            let now = self.at(Instant::now());
+            self.0.now.store(now, Ordering::Relaxed);
+            let peers: Vec<Peer> = lock(&self.0.peers)
+                .iter()
+                .map(|(_, peer)| peer.clone())
+                .collect();
+            for some in peers.chunks(SWEPT_AT_ONCE) {
+                for peer in some {
+                    peer.each(|call| look(call, now, is_stopped));
+                    self.hold(peer, now);
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Ends a connection that has not shown who it is in time, unless health checks keep it and
+    /// there is a place for that.
+    fn hold(&self, peer: &Peer, now: u64) {
+        if peer.is_known() {
+            if peer.is_kept() {
+                peer.keep(false);
+                self.0.kept.give_back();
+            }
+            return;
+        }
+        peer.forgive(STRANGER_BYTES_PER_SWEEP);
+        if now.saturating_sub(peer.accepted_at()) < millis(STRANGER_TIME) {
+            return;
+        }
+        let is_checked =
+            (peer.checked_at(now)).is_some_and(|at| now.saturating_sub(at) < millis(CHECK_KEEPS));
+        if is_checked && (peer.is_kept() || self.0.kept.take()) {
+            peer.keep(true);
+            return;
+        }
+        if !peer.ended().is_cancelled() {
+            Limit::Strangers.met();
+            peer.end();
+        }
+    }
+}
+
+fn look(call: &Call, now: u64, is_stopped: bool) {
+    if is_stopped {
+        call.stop();
+    }
+    let times = [REQUEST_TIME, ANSWER_TIME, END_GRACE].map(millis);
+    let [request, answer, grace] = match call.guest {
+        Guest::Reflection => [millis(ANSWER_TIME), times[1], times[2]],
+        _ => times,
+    };
+    match call.look(now, request, answer, grace) {
+        Look::Fine => {}
+        Look::Late => Limit::RequestTime.met(),
+        Look::Unread => Limit::AnswerTime.met(),
+    }
+}
+
+/// A connection's place in the port; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Joined {
+    port: Port,
+    peer: Peer,
+    number: usize,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        lock(&self.port.0.peers).try_remove(self.number);
+        self.port.0.connections.fetch_sub(1, Ordering::Relaxed);
+        if self.peer.is_kept() {
+            self.port.0.kept.give_back();
+        }
+    }
+}
+
+/// A call under way; counted when dropped.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) port: Port,
+    pub(super) peer: Peer,
+    pub(super) call: Arc<Call>,
+    number: usize,
+    method: &'static str,
+    /// How it ended, once that is known.
+    pub(super) code: Option<&'static str>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.peer.close(self.number, self.call.guest);
+        if self.call.guest == Guest::Reflection {
+            self.port.0.reflections.give_back();
+        }
+        // Who hangs up, or is cut off, has had no other code.
+        self.port
+            .ended(self.method, self.code.unwrap_or("CANCELLED"));
+    }
+}

@@ -1,0 +1,286 @@
+//! The service's own port against peers that mean harm, or that nobody has taught: by hand over
+//! HTTP/2, and from a browser's point of view.
+
+use std::time::Duration;
+
+use tillwatch_proto::v1::{
+    GetStatusRequest, ListAccountsRequest, WatchStatusRequest, get_status_request::Key,
+};
+use tillwatch_sandbox::Scenario;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::Instant,
+};
+
+use crate::{
+    house::{House, Settings, token},
+    orders::request,
+    process::{until, within},
+    raw::{RawPeer, framed, path},
+};
+
+/// What a server's process holds in memory, in KiB.
+fn memory_kib(house: &House) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", house.server.id())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Half-sent requests of 262,000 bytes each, on each of `peers` as many as it takes.
+async fn half_sent(peers: &[RawPeer], path: &str, token: Option<&str>) {
+    let mut first = vec![0];
+    first.extend(262_000_u32.to_be_bytes());
+    let part = vec![7; 16_000];
+    for peer in peers {
+        for number in 0..1_000_u32 {
+            let stream = 2 * number + 1;
+            if !peer.begin(stream, path, token, &[]).await
+                || !peer.body(stream, &first, false).await
+            {
+                break;
+            }
+            for _ in 0..4 {
+                peer.body(stream, &part, false).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn d4_half_sent_requests_without_a_token_cost_next_to_nothing() {
+    let house = House::still().await;
+    let before = memory_kib(&house);
+    let paths = [
+        path("GetStatus"),
+        "/grpc.health.v1.Health/Check".to_owned(),
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo".to_owned(),
+        "/some.Other/Method".to_owned(),
+    ];
+    for path in paths {
+        let mut peers = Vec::new();
+        for _ in 0..4 {
+            peers.push(RawPeer::connect(&house.server.grpc, 65_535).await);
+        }
+        half_sent(&peers, &path, None).await;
+        let more = memory_kib(&house).saturating_sub(before);
+        assert!(more < 32 * 1024, "{more} KiB more for {path}");
+        // Everybody else is served.
+        house
+            .stub("shop")
+            .await
+            .list_accounts(ListAccountsRequest {})
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn d4_half_sent_requests_of_a_caller_are_bounded_too() {
+    let house = House::still().await;
+    let before = memory_kib(&house);
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        peers.push(RawPeer::connect(&house.server.grpc, 65_535).await);
+    }
+    half_sent(&peers, &path("GetStatus"), Some(&token("shop"))).await;
+    let more = memory_kib(&house).saturating_sub(before);
+    assert!(more < 64 * 1024, "{more} KiB more");
+}
+
+/// What the port answers to text over HTTP/1.
+async fn answered(house: &House, text: &str) -> String {
+    let mut peer = TcpStream::connect(&house.server.grpc).await.unwrap();
+    peer.write_all(text.as_bytes()).await.unwrap();
+    let mut told = Vec::new();
+    // A reset is as closed as an end.
+    let _ = within("the end of a connection", peer.read_to_end(&mut told)).await;
+    String::from_utf8_lossy(&told).into_owned()
+}
+
+#[tokio::test]
+async fn http_1_gets_404_at_the_services_port_and_nothing_else() {
+    let house = House::still().await;
+    let create = path("CreatePurchase");
+    for text in [
+        "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        "GET / HTTP/1.0\r\n\r\n".to_owned(),
+        format!(
+            "POST {create} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/grpc\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0"
+        ),
+        // Half a body, and half a chunk.
+        format!("POST {create} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n0"),
+        format!("POST {create} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n0"),
+    ] {
+        let told = answered(&house, &text).await;
+        assert!(
+            told.starts_with("HTTP/1.1 404 ") || told.starts_with("HTTP/1.0 404 "),
+            "{text}: {told}"
+        );
+    }
+}
+
+/// The HTTP status of a call over HTTP/2.
+async fn status(house: &House, method: &str, headers: &[(&str, &str)]) -> u16 {
+    let stream = TcpStream::connect(&house.server.grpc).await.unwrap();
+    let connected = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    );
+    let (mut sender, connection) = connected.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let host = headers.iter().find(|(name, _)| *name == ":authority");
+    let host = host.map_or("localhost", |(_, host)| host);
+    let mut request = http::Request::builder()
+        .method(method)
+        .uri(format!("http://{host}{}", path("ListAccounts")))
+        .header("te", "trailers");
+    for (name, value) in headers.iter().filter(|(name, _)| !name.starts_with(':')) {
+        request = request.header(*name, *value);
+    }
+    let body = http_body_util::Full::new(bytes::Bytes::from(framed(&ListAccountsRequest {})));
+    let answer = within(
+        "an answer",
+        sender.send_request(request.body(body).unwrap()),
+    )
+    .await;
+    connection.abort();
+    answer.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn what_is_no_grpc_reaches_no_handler() {
+    let house = House::still().await;
+    let bearer = format!("Bearer {}", token("shop"));
+    let of = |kind| [("content-type", kind), ("authorization", bearer.as_str())];
+    for (method, kind, expected) in [
+        ("POST", "application/grpc", 200),
+        ("POST", "application/grpc+proto", 200),
+        ("POST", "application/grpc-web+proto", 415),
+        ("POST", "application/json", 415),
+        ("POST", "text/plain", 415),
+        ("GET", "application/grpc", 405),
+        ("OPTIONS", "text/plain", 405),
+    ] {
+        assert_eq!(
+            status(&house, method, &of(kind)).await,
+            expected,
+            "{method} {kind}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_web_page_gets_nothing_of_a_server_with_an_anonymous_caller() {
+    let more = "\n[callers.local]\nanonymous = true\naccounts = [\"*\"]\nscopes = [\"read\", \"create\"]\n";
+    let house = House::start(Settings {
+        more: more.to_owned(),
+        ..Settings::default()
+    })
+    .await;
+    let grpc = ("content-type", "application/grpc");
+    for (header, expected) in [
+        ((":authority", "localhost"), 200),
+        ((":authority", "127.0.0.1:50051"), 200),
+        ((":authority", "[::1]:1"), 200),
+        ((":authority", "rebound.evil.example"), 403),
+        (("host", "rebound.evil.example"), 403),
+        (("origin", "https://evil.example"), 403),
+        (("origin", "http://localhost"), 403),
+    ] {
+        assert_eq!(
+            status(&house, "POST", &[grpc, header]).await,
+            expected,
+            "{header:?}"
+        );
+    }
+    let told = answered(&house, &format!(
+        "POST {} HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0",
+        path("ListPurchases")
+    )).await;
+    assert!(told.starts_with("HTTP/1.1 404 "), "{told}");
+}
+
+#[tokio::test]
+async fn s6_a_stream_that_nobody_reads_gives_its_place_back_at_its_deadline() {
+    let house = House::start(Settings {
+        more: "\n[limits]\nstreams_per_caller = 1\n".to_owned(),
+        ..Settings::default()
+    })
+    .await;
+    let id = house
+        .create("shop", request("key", "carbon", Scenario::Stuck))
+        .await
+        .id;
+    let watch = framed(&WatchStatusRequest {
+        purchase_id: id.clone(),
+        ..WatchStatusRequest::default()
+    });
+    let peer = RawPeer::connect(&house.server.grpc, 0).await;
+    let deadline = [("grpc-timeout", "2S")];
+    peer.call(1, &path("WatchStatus"), &token("shop"), &deadline, &watch)
+        .await;
+    until("the stream is open", || {
+        peer.heard().headers.contains_key(&1)
+    })
+    .await;
+    let began = Instant::now();
+    until("it is ended", || peer.heard().ended.contains_key(&1)).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(!peer.heard().is_closed, "others on the connection go on");
+    let other = RawPeer::connect(&house.server.grpc, 65_535).await;
+    other
+        .call(1, &path("WatchStatus"), &token("shop"), &[], &watch)
+        .await;
+    until("another stream says something", || {
+        other.heard().data.get(&1).is_some_and(|bytes| *bytes > 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_waiting_call_is_told_of_the_drain_and_a_new_connection_is_answered_during_it() {
+    let house = House::still().await;
+    let id = house
+        .create("shop", request("key", "carbon", Scenario::Stuck))
+        .await
+        .id;
+    let waits = framed(&GetStatusRequest {
+        key: Some(Key::PurchaseId(id)),
+        after_revision: Some(100),
+        max_wait: Some(prost_types::Duration {
+            seconds: 60,
+            nanos: 0,
+        }),
+    });
+    let peer = RawPeer::connect(&house.server.grpc, 65_535).await;
+    peer.call(1, &path("GetStatus"), &token("shop"), &[], &waits)
+        .await;
+    let reflects = RawPeer::connect(&house.server.grpc, 65_535).await;
+    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    assert!(reflects.begin(1, reflection, None, &[]).await);
+    until("reflection is open", || {
+        reflects.heard().headers.contains_key(&1)
+    })
+    .await;
+    let began = Instant::now();
+    let mut house = house;
+    house.server.signal("TERM").await;
+    until("the wait is over", || peer.heard().ended.contains_key(&1)).await;
+    let status = house.server.exit().await;
+    assert!(status.success());
+    // An idle drain: neither the stream of reflection nor the wait has held it up.
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+}
