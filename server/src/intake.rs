@@ -465,15 +465,7 @@ impl Inner {
         recovery: BTreeMap<String, String>,
     ) -> Result<Record, CreateError> {
         let provider = &new.account.provider;
-        let key_id = self.keyring.current().to_owned();
-        let fields = (self.keyring)
-            .fingerprints(
-                &key_id,
-                new.account.name.as_str(),
-                &new.order,
-                provider.decimal_fields(),
-            )
-            .ok_or(CreateError::FingerprintKeyGone)?;
+        let fingerprints = self.fingerprints(new)?;
         Ok(Record {
             purchase: Purchase {
                 id,
@@ -485,13 +477,27 @@ impl Inner {
                 create_time: now,
                 status: Arc::new(status.clone()),
             },
-            fingerprints: Fingerprints { key_id, fields },
+            fingerprints,
             recovery,
             attempt: None,
             first_send_time: None,
             change_time: now,
             resolution_note: None,
         })
+    }
+
+    /// The fingerprints of an order, by the key that is used now.
+    fn fingerprints(&self, new: &NewPurchase) -> Result<Fingerprints, CreateError> {
+        let key_id = self.keyring.current().to_owned();
+        let fields = (self.keyring)
+            .fingerprints(
+                &key_id,
+                new.account.name.as_str(),
+                &new.order,
+                new.account.provider.decimal_fields(),
+            )
+            .ok_or(CreateError::FingerprintKeyGone)?;
+        Ok(Fingerprints { key_id, fields })
     }
 
     /// Until when a send that begins now may take.

@@ -62,6 +62,21 @@ pub struct Record {
     pub resolution_note: Option<String>,
 }
 
+/// A further key of a purchase: its caller has named the same reference under another key again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// Whose key it is: the purchase's caller.
+    pub caller: CallerName,
+    /// The key.
+    pub key: Arc<str>,
+    /// What it names.
+    pub purchase: PurchaseId,
+    /// Of what came with it.
+    pub fingerprints: Fingerprints,
+    /// When it was bound. It is kept as long from then on as a purchase's own key from its creation on.
+    pub bind_time: Timestamp,
+}
+
 /// What is left of a purchase whose retention has passed: enough to answer a repeat of its key.
 ///
 /// Its status has no buyer action.
@@ -79,6 +94,9 @@ pub enum Write {
         /// Its transitions.
         transitions: Vec<Transition>,
     },
+    /// One more key for a purchase that is there, no remnant. It must be new for its caller, remnants
+    /// included. From then on it is found as the purchase's own key is, with its own fingerprints.
+    Bind(Box<Binding>),
     /// One more transition, of a purchase that is not FINAL.
     ///
     /// Where it leaves the state, the buyer actions of all revisions before it are wiped.
@@ -143,7 +161,7 @@ pub enum AttemptChange {
 pub enum Written {
     /// It is durable.
     Done,
-    /// A `Begin` met its key: this is the record that has it.
+    /// A `Begin` or `Bind` met its key: this is the record that has it.
     KeyTaken(Box<Record>),
     /// A `Begin` or `Append` met its reference at another purchase of the same account.
     ReferenceTaken(PurchaseId),
@@ -293,7 +311,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// The record of a purchase; `None` for a remnant.
     async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError>;
 
-    /// The record that has this key, or what retention has left of it.
+    /// The record that has this key as its own or a further one, or what retention has left of it; with
+    /// the fingerprints that came with the key.
     async fn record_by_key(
         &self,
         caller: &CallerName,
@@ -349,7 +368,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
     async fn get(&self, key: &str) -> Result<Option<String>, JournalError>;
 
     /// Makes remnants of purchases that have been FINAL since before `finals_before`, and deletes
-    /// remnants of purchases created before `remnants_before`; at most `limit` of each, the oldest
+    /// remnants of purchases whose keys, further ones included, are all from before `remnants_before`; at
+    /// most `limit` of each, the oldest
     /// first. Returns how many in all. Neither is an event: no position, no observer.
     async fn retire(
         &self,

@@ -7,7 +7,7 @@ use tillwatch_proto::v1::ProviderReference;
 use super::{CreateError, Created, Inner, NewPurchase, RETRY_AFTER};
 use crate::{
     account::Class,
-    journal::{Write, Written},
+    journal::{Binding, Write, Written},
     lifecycle,
     observation::{Answer, Observation, Trouble},
     purchase::{Cause, PurchaseId, Reference, Status, Transition},
@@ -39,8 +39,9 @@ impl Inner {
         self.track(new, &observation).await
     }
 
+    /// The reference is tracked. Its caller gets the purchase back, and the key names it from then on.
     async fn adopted_before(
-        &self,
+        self: &Arc<Self>,
         new: &NewPurchase,
         known: PurchaseId,
     ) -> Result<Created, CreateError> {
@@ -49,10 +50,24 @@ impl Inner {
         if record.purchase.caller != new.caller {
             return Err(CreateError::ReferenceTaken);
         }
-        Ok(Created {
-            purchase: record.purchase,
-            replayed: true,
-        })
+        let binding = Binding {
+            caller: new.caller.clone(),
+            key: Arc::from(new.key.as_str()),
+            purchase: known,
+            fingerprints: self.fingerprints(new)?,
+            bind_time: self.clock.now(),
+        };
+        match self.journal.write(Write::Bind(Box::new(binding))).await? {
+            Written::Done => Ok(Created {
+                purchase: record.purchase,
+                replayed: true,
+            }),
+            Written::KeyTaken(other) => self.again(*other, new).await,
+            // Retention has taken the purchase in between.
+            Written::Stale(_) | Written::ReferenceTaken(_) => {
+                Err(CreateError::Journal { purchase: None })
+            }
+        }
     }
 
     async fn first_read(

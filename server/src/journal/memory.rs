@@ -199,7 +199,7 @@ impl Journal for MemoryJournal {
         caller: &CallerName,
         key: &str,
     ) -> Result<Option<Record>, JournalError> {
-        self.read(|state| state.record_by_key(caller, key).cloned())
+        self.read(|state| state.record_by_key(caller, key))
     }
 
     async fn purchase_by_reference(

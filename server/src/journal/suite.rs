@@ -3,6 +3,7 @@
 //! What only a file can do stands in `file`, what a file has to bear in `strain`; random histories in
 //! `model`.
 
+mod bound;
 mod file;
 mod guards;
 mod health;
@@ -83,6 +84,8 @@ macro_rules! behaviours {
 }
 
 behaviours! {
+    bound::a_further_key_names_the_purchase_with_its_own_fingerprints,
+    bound::a_further_key_and_its_purchase_live_as_long_as_a_key_from_its_binding_on,
     guards::a_purchase_that_was_begun_is_read_back_whole,
     guards::an_adopted_purchase_begins_with_two_transitions,
     guards::a_key_is_taken_once_per_caller,

@@ -58,6 +58,60 @@ async fn an_adoption_reads_once_and_commits_two_revisions_together() {
     }
 }
 
+/// A second key of a purchase that is tracked already, 300 days after the first.
+#[tokio::test(start_paused = true)]
+async fn c2_a_second_key_for_a_tracked_reference_names_its_purchase_for_400_days() {
+    const DAY: u64 = 86_400;
+    let retire = async |world: &World| {
+        let now = world.clock.now();
+        let (finals, remnants) = (now.minus(seconds(90 * DAY)), now.minus(seconds(400 * DAY)));
+        world.journal.retire(finals, remnants, 10).await.unwrap()
+    };
+    let by_key = async |world: &World, key: &str| {
+        let caller = CallerName::new("shop");
+        let record = world.journal.record_by_key(&caller, key).await.unwrap();
+        record.map(|record| record.purchase.id)
+    };
+    for provider in PROVIDERS {
+        let world = World::open(provider).await;
+        world.wire.answer_reads([orders::shown(provider)]);
+        let first = world.adopt_as("shop", "first").await.unwrap().purchase;
+        world.pass(seconds(300 * DAY)).await;
+        for _ in 0..2 {
+            let second = world.adopt_as("shop", "second").await.unwrap();
+            assert!(second.replayed, "{provider}");
+            assert_eq!(second.purchase.id, first.id, "{provider}");
+        }
+        assert_eq!(by_key(&world, "second").await, Some(first.id), "{provider}");
+        // Another order under the second key is another order.
+        let other = world.order_of("shop", "second", orders::order(provider));
+        let reused = world.intake.create(other).await;
+        let Err(CreateError::KeyReused { purchase, .. }) = reused else {
+            panic!("{provider}: {reused:?}");
+        };
+        assert_eq!(purchase, first.id, "{provider}");
+        assert_eq!(world.wire.creates(), 0, "{provider}");
+
+        let newest = world.journal.record(first.id).await.unwrap().unwrap();
+        let revision = newest.purchase.status.revision;
+        let stop = Resolution::StopTracking("done".to_owned());
+        let stopped = world.intake.resolve(first.id, revision, stop).await;
+        stopped.unwrap();
+        let world = world.killed().await;
+        world.pass(seconds(91 * DAY)).await;
+        assert_eq!(retire(&world).await, 1, "{provider}: a remnant");
+        // 401 days after the first key.
+        world.pass(seconds(10 * DAY)).await;
+        assert_eq!(retire(&world).await, 0, "{provider}");
+        let late = world.adopt_as("shop", "second").await.unwrap();
+        assert!(late.replayed, "{provider}");
+        assert_eq!(late.purchase.id, first.id, "{provider}");
+        world.pass(seconds(300 * DAY)).await;
+        assert_eq!(retire(&world).await, 1, "{provider}");
+        assert_eq!(by_key(&world, "second").await, None, "{provider}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_adoption_without_a_readable_answer_writes_nothing_and_its_key_may_be_used_again() {
     for provider in PROVIDERS {

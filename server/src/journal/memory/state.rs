@@ -7,8 +7,8 @@ use std::{
 
 use crate::{
     journal::{
-        AttemptChange, Committed, FLOOR_KEY, Filter, JournalError, LOOKED_AT_MAX, Listed, Place,
-        Position, Record, Write, Written, committer::Retirement, rules,
+        AttemptChange, Binding, Committed, FLOOR_KEY, Filter, JournalError, LOOKED_AT_MAX, Listed,
+        Place, Position, Record, Write, Written, committer::Retirement, rules,
     },
     purchase::{
         AccountName, CallerName, Finality, PurchaseId, Reference, Revision, Timestamp, Transition,
@@ -30,6 +30,8 @@ pub(super) struct State {
     head: u64,
     purchases: BTreeMap<PurchaseId, Kept>,
     by_key: BTreeMap<(CallerName, Arc<str>), PurchaseId>,
+    /// Further keys.
+    bound: BTreeMap<(CallerName, Arc<str>), Binding>,
     /// Of purchases that are no remnants, as the next three.
     by_reference: BTreeMap<(AccountName, Reference), PurchaseId>,
     by_time: BTreeSet<(Timestamp, PurchaseId)>,
@@ -53,6 +55,7 @@ impl State {
                 record,
                 transitions,
             } => self.begin(*record, transitions, committed),
+            Write::Bind(binding) => Ok(self.bind(*binding)),
             Write::Append {
                 purchase,
                 transition,
@@ -88,7 +91,7 @@ impl State {
         let last = rules::last_status(id, &transitions)?.clone();
         let purchase = &record.purchase;
         if let Some(taken) = self.record_by_key(&purchase.caller, &purchase.idempotency_key) {
-            return Ok(Written::KeyTaken(Box::new(taken.clone())));
+            return Ok(Written::KeyTaken(Box::new(taken)));
         }
         if self.purchases.contains_key(&id) {
             return Err(rules::malformed(id, "it exists with another key"));
@@ -122,6 +125,18 @@ impl State {
             kept.record.change_time = change_time;
         }
         Ok(Written::Done)
+    }
+
+    fn bind(&mut self, binding: Binding) -> Written {
+        if let Some(taken) = self.record_by_key(&binding.caller, &binding.key) {
+            return Written::KeyTaken(Box::new(taken));
+        }
+        if self.record(binding.purchase).is_none() {
+            return Written::Stale(None);
+        }
+        let key = (binding.caller.clone(), Arc::clone(&binding.key));
+        self.bound.insert(key, binding);
+        Written::Done
     }
 
     fn append(
@@ -231,9 +246,17 @@ impl State {
         (!kept.is_remnant).then_some(&kept.record)
     }
 
-    pub(super) fn record_by_key(&self, caller: &CallerName, key: &str) -> Option<&Record> {
-        let id = self.by_key.get(&(caller.clone(), Arc::from(key)))?;
-        self.purchases.get(id).map(|kept| &kept.record)
+    pub(super) fn record_by_key(&self, caller: &CallerName, key: &str) -> Option<Record> {
+        let key = (caller.clone(), Arc::from(key));
+        if let Some(id) = self.by_key.get(&key) {
+            return self.purchases.get(id).map(|kept| kept.record.clone());
+        }
+        let binding = self.bound.get(&key)?;
+        let kept = self.purchases.get(&binding.purchase)?;
+        Some(Record {
+            fingerprints: binding.fingerprints.clone(),
+            ..kept.record.clone()
+        })
     }
 
     pub(super) fn purchase_by_reference(
@@ -335,6 +358,11 @@ impl State {
             .filter(|kept| kept.is_remnant)
             .map(|kept| (kept.record.purchase.create_time, kept.record.purchase.id))
             .filter(|(create_time, _)| *create_time < retirement.remnants_before)
+            .filter(|(_, id)| {
+                let is_kept = |bound: &&Binding| bound.bind_time >= retirement.remnants_before;
+                let mut bound = self.bound.values().filter(|bound| bound.purchase == *id);
+                !bound.any(|bound| is_kept(&bound))
+            })
             .collect();
         remnants.sort_unstable();
         remnants.truncate(retirement.limit);
@@ -343,6 +371,7 @@ impl State {
                 let purchase = kept.record.purchase;
                 self.by_key
                     .remove(&(purchase.caller, purchase.idempotency_key));
+                self.bound.retain(|_, bound| bound.purchase != *id);
             }
         }
         let mut finals: Vec<_> = (self.purchases.values())

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use rusqlite::{OptionalExtension as _, Result};
 
 use crate::{
-    journal::{AttemptChange, Committed, Position, Record, Written, committer::Retirement, rules},
+    journal::{
+        AttemptChange, Binding, Committed, Fingerprints, Position, Record, Written,
+        committer::Retirement, rules,
+    },
     purchase::{
         AttentionReason, Finality, Purchase, PurchaseId, Revision, State, Status, Timestamp,
         Transition,
@@ -73,9 +76,6 @@ impl Batch<'_> {
         reference: Option<String>,
     ) -> Result<()> {
         let purchase = &record.purchase;
-        let fingerprints: BTreeMap<&str, String> = (record.fingerprints.fields.iter())
-            .map(|(name, mac)| (name.as_str(), hex::encode(mac)))
-            .collect();
         self.connection
             .prepare_cached(
                 "INSERT INTO purchase (id, account, provider, caller, key, labels, create_time,
@@ -101,7 +101,7 @@ impl Batch<'_> {
                 record.change_time.as_millis(),
                 final_time(last),
                 record.fingerprints.key_id,
-                json(&fingerprints)?,
+                macs(&record.fingerprints)?,
                 json(&record.recovery)?,
                 (record.attempt).map(|attempt| attempt.submit_until.as_millis()),
                 record.first_send_time.map(Timestamp::as_millis),
@@ -115,6 +115,32 @@ impl Batch<'_> {
         for (key, value) in &*purchase.labels {
             label.execute((caller, key, value, create_time, id_bytes(purchase.id)))?;
         }
+        Ok(())
+    }
+
+    pub(super) fn bind(&self, binding: &Binding) -> Applied<()> {
+        let caller = binding.caller.as_str();
+        let (connection, damage) = (self.connection, self.damage);
+        if let Some(taken) = read::record_by_key(connection, damage, caller, &binding.key)? {
+            return Err(Refusal::Guarded(Written::KeyTaken(Box::new(taken))));
+        }
+        if read::record(connection, damage, binding.purchase)?.is_none() {
+            return Err(Refusal::Guarded(Written::Stale(None)));
+        }
+        self.connection
+            .prepare_cached(
+                "INSERT INTO bound_key
+                     (caller, key, purchase, fingerprint_key, fingerprints, bind_time)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(rusqlite::params![
+                caller,
+                binding.key,
+                id_bytes(binding.purchase),
+                binding.fingerprints.key_id,
+                macs(&binding.fingerprints)?,
+                binding.bind_time.as_millis(),
+            ])?;
         Ok(())
     }
 
@@ -308,11 +334,14 @@ impl Batch<'_> {
         // The oldest remnants go first, so that none is made and deleted by one call.
         let remnants = self.ids(
             "SELECT id FROM purchase WHERE remnant IS NOT NULL AND create_time < ?1
+                 AND NOT EXISTS (SELECT 1 FROM bound_key
+                     WHERE bound_key.purchase = purchase.id AND bind_time >= ?1)
              ORDER BY create_time, id LIMIT ?2",
             retirement.remnants_before,
             retirement.limit,
         )?;
         for id in &remnants {
+            self.execute_for("DELETE FROM bound_key WHERE purchase = ?1", *id)?;
             self.execute_for("DELETE FROM purchase WHERE id = ?1", *id)?;
         }
         let finals = self.ids(
@@ -371,6 +400,14 @@ impl Batch<'_> {
 
 fn final_time(status: &Status) -> Option<i64> {
     (status.finality == Finality::Final).then(|| status.observe_time.as_millis())
+}
+
+/// Fingerprints as a column holds them.
+fn macs(fingerprints: &Fingerprints) -> Result<String> {
+    let fields: BTreeMap<&str, String> = (fingerprints.fields.iter())
+        .map(|(name, mac)| (name.as_str(), hex::encode(mac)))
+        .collect();
+    json(&fields)
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String> {

@@ -53,6 +53,9 @@ macro_rules! tail_query {
 }
 
 const RECORD: &str = record_query!("WHERE p.id = ?1 AND p.remnant IS NULL");
+const RECORD_OR_REMNANT: &str = record_query!("WHERE p.id = ?1");
+const BOUND_KEY: &str = "SELECT purchase, fingerprint_key, fingerprints FROM bound_key
+     WHERE caller = ?1 AND key = ?2";
 const RECORD_BY_KEY: &str = record_query!("WHERE p.caller = ?1 AND p.key = ?2");
 const OPEN_RECORDS: &str =
     record_query!("WHERE p.id >= ?1 AND p.finality <> 'FINAL' ORDER BY p.id");
@@ -97,10 +100,31 @@ pub(super) fn record_by_key(
     caller: &str,
     key: &str,
 ) -> Result<Option<Record>> {
-    connection
+    let own = connection
         .prepare_cached(RECORD_BY_KEY)?
         .query_row([caller, key], |row| damage.of_row(row, read_record))
-        .optional()
+        .optional()?;
+    if own.is_some() {
+        return Ok(own);
+    }
+    let bound = connection
+        .prepare_cached(BOUND_KEY)?
+        .query_row([caller, key], |row| {
+            let id: [u8; 16] = row.get(0)?;
+            damage.of_row(row, |row| Ok((id, fingerprints(row, 1)?)))
+        })
+        .optional()?;
+    let Some((id, fingerprints)) = bound else {
+        return Ok(None);
+    };
+    let record = connection
+        .prepare_cached(RECORD_OR_REMNANT)?
+        .query_row([id], |row| damage.of_row(row, read_record))
+        .optional()?;
+    Ok(record.map(|record| Record {
+        fingerprints,
+        ..record
+    }))
 }
 
 pub(super) fn purchase_by_reference(
@@ -233,26 +257,32 @@ pub(super) fn purchase(row: &Row<'_>, status: Status) -> Result<Purchase> {
 fn read_record(row: &Row<'_>) -> Result<Record> {
     let mut status: Status = json(row, 7)?;
     status.buyer_action = optional_json(row, 8)?;
-    let fields: BTreeMap<String, String> = json(row, 10)?;
-    let fields = (fields.into_iter())
-        .map(|(name, text)| {
-            let mut mac = [0; 32];
-            hex::decode_to_slice(text, &mut mac).map_err(|error| unreadable(10, error))?;
-            Ok((name, mac))
-        })
-        .collect::<Result<_>>()?;
     let submit_until = optional_timestamp(row, 12)?;
     Ok(Record {
         purchase: purchase(row, status)?,
-        fingerprints: Fingerprints {
-            key_id: row.get(9)?,
-            fields,
-        },
+        fingerprints: fingerprints(row, 9)?,
         recovery: json(row, 11)?,
         attempt: submit_until.map(|submit_until| Attempt { submit_until }),
         first_send_time: optional_timestamp(row, 13)?,
         change_time: timestamp(row, 14)?,
         resolution_note: row.get(15)?,
+    })
+}
+
+/// The fingerprints in two columns: the key's name, and the fields'.
+fn fingerprints(row: &Row<'_>, index: usize) -> Result<Fingerprints> {
+    let fields: BTreeMap<String, String> = json(row, index + 1)?;
+    let fields = (fields.into_iter())
+        .map(|(name, text)| {
+            let mut mac = [0; 32];
+            let decoded = hex::decode_to_slice(text, &mut mac);
+            decoded.map_err(|error| unreadable(index + 1, error))?;
+            Ok((name, mac))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Fingerprints {
+        key_id: row.get(index)?,
+        fields,
     })
 }
 

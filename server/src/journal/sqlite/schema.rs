@@ -12,6 +12,7 @@ pub(super) const APPLICATION_ID: i64 = 0x5449_4C4C;
 const MIGRATIONS: &[&str] = &[
     include_str!("0001_journal.sql"),
     include_str!("0002_lists.sql"),
+    include_str!("0003_bound_keys.sql"),
 ];
 
 /// Up to this size the whole file is checked when it is opened: about a second's reading.
@@ -72,6 +73,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
         "SELECT count(*) FROM (SELECT * FROM buyer_action LIMIT 1)",
         "SELECT count(*) FROM (SELECT * FROM purchase_label LIMIT 1)",
         "SELECT count(*) FROM (SELECT * FROM kept_text LIMIT 1)",
+        "SELECT count(*) FROM (SELECT * FROM bound_key LIMIT 1)",
     ] {
         (connection.query_row(sql, [], |row| row.get::<_, i64>(0))).map_err(unusable)?;
     }

@@ -247,6 +247,7 @@ impl Batch<'_> {
                 record,
                 transitions,
             } => self.begin(&record, transitions),
+            Write::Bind(binding) => self.bind(&binding),
             Write::Append {
                 purchase,
                 transition,

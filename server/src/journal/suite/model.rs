@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    Subject, memory, sqlite,
+    Subject,
+    bound::binding,
+    memory, sqlite,
     values::{
         append_write, at, attention, begin_write, caller, following, id, record, redirect,
         reference, step, tracker_of,
@@ -28,6 +30,11 @@ enum Act {
         number: u64,
         key: u64,
         reference: Option<u8>,
+    },
+    Bind {
+        number: u64,
+        key: u64,
+        millis: u64,
     },
     Append {
         number: u64,
@@ -67,6 +74,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         key,
         reference,
     });
+    let bind = (number(), number(), number()).prop_map(|(number, key, millis)| Act::Bind {
+        number,
+        key,
+        millis,
+    });
     let facts = (0..3_usize, 0..8_usize, name(), any::<bool>(), any::<bool>());
     let guards = (prop_oneof![4 => Just(0_u32), 1 => 1..3_u32], 0..4_u8);
     let append = (number(), facts, guards).prop_map(
@@ -97,7 +109,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         },
     );
     vec(
-        prop_oneof![3 => begin, 10 => append, 1 => attempt, 1 => wipe, 1 => put, 1 => retire],
+        prop_oneof![3 => begin, 1 => bind, 10 => append, 1 => attempt, 1 => wipe, 1 => put, 1 => retire],
         1..60,
     )
 }
@@ -120,6 +132,14 @@ async fn write_of(model: &dyn Journal, act: &Act) -> Option<Write> {
             status.reference = name.map(|name| reference(&name.to_string()));
             one.purchase.status = status.into();
             Some(begin_write(one))
+        }
+        Act::Bind {
+            number,
+            key,
+            millis,
+        } => {
+            let binding = binding(number, &format!("key-{key}"), millis);
+            Some(Write::Bind(Box::new(binding)))
         }
         Act::Append {
             number,
