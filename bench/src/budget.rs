@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use tillwatch_server::{
-    account::{Accounts, Arrivals, BudgetStore},
+    account::{Accounts, Arrivals, BudgetStore, Kept},
     clock::Clock,
     feed::{Event, Feed, Pace, Until},
     journal::{Journal, Write, memory::MemoryJournal},
@@ -78,12 +78,14 @@ impl Seen {
 
 /// Keeps budgets over the deaths of processes.
 #[derive(Default)]
-struct Kept(Mutex<Option<Arrivals>>);
+struct Store(Mutex<Option<Arrivals>>);
 
 #[async_trait::async_trait]
-impl BudgetStore for Kept {
-    async fn load(&self, _: &AccountName) -> Option<Arrivals> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl BudgetStore for Store {
+    async fn load(&self, _: &AccountName) -> Option<Kept> {
+        let arrivals = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let as_of = arrivals.requests.max(arrivals.creates);
+        Some(Kept { arrivals, as_of })
     }
 
     async fn save(&self, _: &AccountName, arrivals: Arrivals) -> bool {
@@ -172,7 +174,7 @@ async fn lives(span: Duration, watchers_each: u32, length: Duration, seen: &Shar
         };
         let _ = journal.write(begin).await;
     }
-    let store = Arc::new(Kept::default());
+    let store = Arc::new(Store::default());
     while start.elapsed() < span {
         let rest = span.saturating_sub(start.elapsed());
         life(
@@ -192,7 +194,7 @@ async fn lives(span: Duration, watchers_each: u32, length: Duration, seen: &Shar
 /// One process, from its start to its sudden death.
 async fn life(
     journal: Arc<MemoryJournal>,
-    store: &Arc<Kept>,
+    store: &Arc<Store>,
     clock: &Clock,
     seen: &Shared,
     watchers_each: u32,

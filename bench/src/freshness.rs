@@ -17,7 +17,7 @@ use tillwatch_server::{
         turns::Turns,
         wheel::Wheel,
     },
-    purchase::Timestamp,
+    purchase::Moment,
 };
 
 /// Open purchases.
@@ -87,13 +87,13 @@ impl Delays {
 
 /// One purchase, as the provider has it.
 struct Truth {
-    created: Timestamp,
+    created: Moment,
     /// When it changes.
-    changes: [Timestamp; CHANGES],
+    changes: [Moment; CHANGES],
 }
 
 impl Truth {
-    fn draw(random: &mut StdRng, created: Timestamp, abandoned: bool) -> Self {
+    fn draw(random: &mut StdRng, created: Moment, abandoned: bool) -> Self {
         let mut lognormal = |median_s: f64, sigma: f64| {
             let radius = (-2.0 * uniform(random).ln()).sqrt();
             let normal = radius * (std::f64::consts::TAU * uniform(random)).cos();
@@ -107,7 +107,7 @@ impl Truth {
             at = at.plus(Duration::from_secs_f64(stay_s));
             at
         });
-        let never = Timestamp::from_millis(i64::MAX / 1_000_000).unwrap_or_default();
+        let never = Moment::from_millis(i64::MAX / 1_000_000);
         Self {
             created,
             changes: if abandoned { [never; CHANGES] } else { changes },
@@ -115,7 +115,7 @@ impl Truth {
     }
 
     /// How many changes have happened.
-    fn state(&self, now: Timestamp) -> usize {
+    fn state(&self, now: Moment) -> usize {
         self.changes.iter().filter(|change| **change <= now).count()
     }
 }
@@ -129,9 +129,9 @@ struct Poller {
     /// How many changes it has seen.
     seen: usize,
     stayed: Stayed,
-    last: Timestamp,
+    last: Moment,
     /// From when it may poll.
-    due: Timestamp,
+    due: Moment,
 }
 
 struct Run {
@@ -147,7 +147,7 @@ struct Run {
 
 /// Runs one setting under one chooser.
 pub fn run(chooser: Chooser, setting: Setting) -> Delays {
-    let start = Timestamp::from_millis(1_800_000_000_000).unwrap_or_default();
+    let start = Moment::from_millis(1_800_000_000_000);
     let counted = start.plus(setting.warm_up);
     let end = counted.plus(setting.measured);
     let mut run = Run::new(chooser, setting, start);
@@ -171,7 +171,7 @@ pub fn run(chooser: Chooser, setting: Setting) -> Delays {
 }
 
 impl Run {
-    fn new(chooser: Chooser, setting: Setting, start: Timestamp) -> Self {
+    fn new(chooser: Chooser, setting: Setting, start: Moment) -> Self {
         let mut random = StdRng::seed_from_u64(setting.seed);
         let truths: Vec<Truth> = (0..PURCHASES)
             .map(|place| Truth::draw(&mut random, start, place < setting.abandoned))
@@ -199,7 +199,7 @@ impl Run {
     }
 
     /// The poller whose turn it is.
-    fn choose(&mut self, now: Timestamp) -> Option<u32> {
+    fn choose(&mut self, now: Moment) -> Option<u32> {
         if self.chooser == Chooser::Service {
             let turns = &mut self.turns;
             self.wheel.take(now, |place| turns.push(place, 0));
@@ -235,7 +235,7 @@ impl Run {
         self.truths.get(place % PURCHASES as usize)
     }
 
-    fn poll(&mut self, place: u32, now: Timestamp, counted: Timestamp, delays: &mut Delays) {
+    fn poll(&mut self, place: u32, now: Moment, counted: Moment, delays: &mut Delays) {
         let index = place as usize;
         let Some(truth) = self.truths.get(index % PURCHASES as usize) else {
             return;
@@ -274,7 +274,7 @@ impl Run {
     }
 
     /// A poller has seen the end; once all of the purchase's have, a new one takes its place.
-    fn end(&mut self, index: usize, now: Timestamp) {
+    fn end(&mut self, index: usize, now: Moment) {
         let purchase = index % PURCHASES as usize;
         let of_it = || (purchase..).step_by(PURCHASES as usize);
         let count = self.pollers.len() / PURCHASES as usize;
@@ -298,7 +298,7 @@ impl Run {
 }
 
 impl Poller {
-    fn new(now: Timestamp) -> Self {
+    fn new(now: Moment) -> Self {
         Self {
             seen: 0,
             stayed: Stayed::new(0, now),

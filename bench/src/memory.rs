@@ -4,14 +4,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tillwatch_server::{
-    account::{Account, Accounts, Arrivals, BudgetStore},
+    account::{Account, Accounts, Arrivals, BudgetStore, Kept},
     cadence::{turns::Turns, wheel::Wheel},
     clock::Clock,
     journal::{Fingerprints, Record, memory::MemoryJournal},
     provider,
     purchase::{
-        AccountName, CallerName, Purchase, PurchaseId, Reference, Revision, Secret, State, Status,
-        Timestamp,
+        AccountName, CallerName, Moment, Purchase, PurchaseId, Reference, Revision, Secret, State,
+        Status, Timestamp,
     },
     tracker::Tracker,
     upstream::{Upstream, UpstreamError, scripted::Scripted},
@@ -27,7 +27,7 @@ pub struct NoBudgets;
 
 #[async_trait::async_trait]
 impl BudgetStore for NoBudgets {
-    async fn load(&self, _: &AccountName) -> Option<Arrivals> {
+    async fn load(&self, _: &AccountName) -> Option<Kept> {
         None
     }
 
@@ -151,7 +151,7 @@ fn in_tracker(
 
 /// Bytes per place in wheel and turns: all armed, and then all due.
 fn in_timers(places: u32) -> (f64, f64) {
-    let now = Timestamp::from_millis(1_800_000_000_000).unwrap_or_default();
+    let now = Moment::from_millis(1_800_000_000_000);
     let before = held_bytes();
     let per_place = |bytes: i64| (bytes - before) as f64 / f64::from(places);
     let (mut wheel, mut turns) = (Wheel::default(), Turns::default());

@@ -10,7 +10,7 @@ use tillwatch_server::{
         turns::Turns,
         wheel::Wheel,
     },
-    purchase::Timestamp,
+    purchase::Moment,
 };
 
 use crate::table::{Spread, Table};
@@ -29,7 +29,7 @@ struct Costs {
 
 fn round(places: u32, seed: u64) -> Costs {
     let mut random = StdRng::seed_from_u64(seed);
-    let now = Timestamp::from_millis(1_800_000_000_000).unwrap_or_default();
+    let now = Moment::from_millis(1_800_000_000_000);
     // Up to an hour ahead, as most intervals are.
     let ahead: Vec<Duration> = (0..places)
         .map(|_| Duration::from_millis(random.random_range(1..3_600_000)))
@@ -78,7 +78,7 @@ fn round(places: u32, seed: u64) -> Costs {
 }
 
 /// Nanoseconds to choose one, with 512 of a caller compared by what asking is worth.
-fn choose(turns: &mut Turns, now: Timestamp) -> f64 {
+fn choose(turns: &mut Turns, now: Moment) -> f64 {
     const CHOICES: u32 = 500;
     let mut hazards = Hazards::default();
     for stay in 1..200_u32 {

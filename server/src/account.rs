@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     observation::Trouble,
     provider::Provider,
-    purchase::{AccountName, PurchaseId, Timestamp},
+    purchase::{AccountName, Moment, PurchaseId},
     upstream::{Request, Response, Upstream, UpstreamError},
 };
 use class::Denied;
@@ -36,7 +36,7 @@ pub use live::{Health, Snapshot};
 #[async_trait]
 pub trait BudgetStore: Send + Sync {
     /// The arrival times that were kept.
-    async fn load(&self, account: &AccountName) -> Option<Arrivals>;
+    async fn load(&self, account: &AccountName) -> Option<Kept>;
 
     /// Keeps arrival times durably; `false` where that failed.
     async fn save(&self, account: &AccountName, arrivals: Arrivals) -> bool;
@@ -46,9 +46,34 @@ pub trait BudgetStore: Send + Sync {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Arrivals {
     /// Of requests of all kinds.
-    pub requests: Timestamp,
+    pub requests: Moment,
     /// Of creates.
-    pub creates: Timestamp,
+    pub creates: Moment,
+}
+
+/// Arrival times as a store has kept them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The arrival times.
+    pub arrivals: Arrivals,
+    /// When they held: each lay no further ahead of this than its pace reaches. One that seems to was
+    /// kept by a clock that was ahead, and is replaced.
+    pub as_of: Moment,
+}
+
+impl Kept {
+    /// Of an earlier run of the machine, whose moments mean nothing now: spent as far as they can have
+    /// been when this one began.
+    pub fn before_this_boot() -> Self {
+        let latest = Moment::from_millis(i64::MAX);
+        Self {
+            arrivals: Arrivals {
+                requests: latest,
+                creates: latest,
+            },
+            as_of: Moment::default(),
+        }
+    }
 }
 
 /// One configured account.
@@ -105,8 +130,8 @@ impl Account {
         store: Arc<dyn BudgetStore>,
     ) -> Arc<Self> {
         let mut live = Live::new(&policy);
-        if let Some(arrivals) = store.load(&name).await {
-            live.resume(arrivals);
+        if let Some(kept) = store.load(&name).await {
+            live.resume(kept);
         }
         let live = Mutex::new(live);
         let (eased, recovered) = (Notify::new(), Notify::new());
@@ -136,7 +161,7 @@ impl Account {
     pub async fn admit(
         self: &Arc<Self>,
         class: Class,
-        deadline: Timestamp,
+        deadline: Moment,
     ) -> Result<Admission, Refusal> {
         let _waiting = Waiting::new(self, class);
         loop {
@@ -150,7 +175,7 @@ impl Account {
             }
             let wait = refusal
                 .retry_at()
-                .since(self.clock.now())
+                .since(self.clock.moment())
                 .max(Duration::from_millis(1));
             tokio::select! {
                 // The same seed is the same run.
@@ -158,7 +183,7 @@ impl Account {
                 () = tokio::time::sleep(wait) => {}
                 () = eased => {}
             }
-            if self.clock.now() > deadline {
+            if self.clock.moment() > deadline {
                 return Err(self.refused(class, refusal));
             }
         }
@@ -176,7 +201,7 @@ impl Account {
     pub async fn try_admit(self: &Arc<Self>, class: Class) -> Result<Admission, Refusal> {
         let held = class.is_held(&self.policy);
         loop {
-            let admitted = self.lock().admit(class, held, self.clock.now());
+            let admitted = self.lock().admit(class, held, self.clock.moment());
             match admitted {
                 Ok(subject) => {
                     return Ok(Admission {
@@ -191,10 +216,10 @@ impl Account {
                 Err(Denied::Unkept) => {}
             }
             let _saving = self.saving.lock().await;
-            let wanted = self.lock().to_keep(class, self.clock.now());
+            let wanted = self.lock().to_keep(class, self.clock.moment());
             let Some(arrivals) = wanted else { continue };
             if !self.store.save(&self.name, arrivals).await {
-                let retry_at = self.clock.now().plus(Duration::from_secs(1));
+                let retry_at = self.clock.moment().plus(Duration::from_secs(1));
                 return Err(Refusal::BudgetUnkept { retry_at });
             }
             self.lock().kept(arrivals);
@@ -211,7 +236,7 @@ impl Account {
         request: Request,
     ) -> Result<Response, UpstreamError> {
         let result = self.upstream.send(request, self.policy.timeout).await;
-        let now = self.clock.now();
+        let now = self.clock.both();
         let jitter = |longest| self.clock.up_to(longest);
         let mut live = self.lock();
         let (class, subject) = (admission.class, admission.subject);
@@ -219,7 +244,7 @@ impl Account {
         let was_blocked = live.is_blocked();
         match &result {
             Ok(response) => live.answered(class, subject, response, now, jitter),
-            Err(error) => live.failed(subject, error, now, jitter),
+            Err(error) => live.failed(subject, error, now.moment, jitter),
         }
         let is_recovered = was_blocked && !live.is_blocked();
         drop(live);
@@ -233,7 +258,7 @@ impl Account {
 
     /// Learns what an answer to a request of this class meant, where its status alone does not say.
     pub fn learn(&self, class: Class, trouble: &Trouble) {
-        self.lock().learn(class, trouble, self.clock.now());
+        self.lock().learn(class, trouble, self.clock.moment());
     }
 
     /// Waits until requests but creates are no longer held back by trouble. For one waiter.
@@ -252,13 +277,13 @@ impl Account {
     }
 
     /// How much longer the provider's pause lasts; zero where there is none.
-    pub fn paused_for(&self, now: Timestamp) -> Duration {
+    pub fn paused_for(&self, now: Moment) -> Duration {
         self.lock().paused_for(now)
     }
 
     /// What an operator sees of it.
     pub fn snapshot(&self) -> Snapshot {
-        self.lock().snapshot(self.clock.now())
+        self.lock().snapshot(self.clock.moment())
     }
 
     fn lock(&self) -> MutexGuard<'_, Live> {

@@ -1,31 +1,70 @@
 //! Injected time and ids: everything that is not the same in each run comes from here.
+//!
+//! Time has two faces. The wall's is stored and shown, and somebody can set it; the monotonic one
+//! orders and measures, and nobody can.
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rustix::time::{ClockId, clock_gettime};
 
-use crate::purchase::{PurchaseId, Timestamp};
+use crate::purchase::{Moment, PurchaseId, Timestamp};
 
-/// Where the time of day comes from.
-#[derive(Debug, Clone, Copy)]
+/// Goes on while the machine is suspended, so that a stored moment can be compared after a restart of
+/// the process.
+#[cfg(target_os = "linux")]
+const MONOTONIC: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const MONOTONIC: ClockId = ClockId::Monotonic;
+/// Where Linux names the machine's present run.
+const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
+/// How long a simulated machine has been up when its clock is made: ten days, in milliseconds.
+const SIMULATED_UPTIME_MS: i64 = 864_000_000;
+
+/// The time on both faces, read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The time of day.
+    pub wall: Timestamp,
+    /// The monotonic clock.
+    pub moment: Moment,
+}
+
+/// Where the time comes from.
+#[derive(Debug, Clone)]
 enum Source {
-    /// The machine's clock.
+    /// The machine's clocks.
     System,
-    /// A fixed start and tokio's clock, which simulations pause and advance.
-    Virtual {
-        start: Timestamp,
-        since: tokio::time::Instant,
-    },
+    /// Tokio's clock, which simulations pause and advance.
+    Virtual(Arc<Simulated>),
+}
+
+/// A simulated machine's clocks. Clones of a clock share them.
+#[derive(Debug)]
+struct Simulated {
+    start: Timestamp,
+    since: tokio::time::Instant,
+    /// How far the wall's face has been set from where it would be, in milliseconds.
+    stepped_ms: AtomicI64,
+    /// When the machine was last started, in milliseconds from `since`.
+    booted_ms: AtomicI64,
+    /// How often it was.
+    boots: AtomicU64,
 }
 
 /// Time of day, random numbers and ids. Cheap to clone; clones share one stream of numbers.
 #[derive(Clone)]
 pub struct Clock {
     source: Source,
+    /// The machine's present run, where the source is the machine.
+    boot: Option<Arc<str>>,
     /// Guarded: numbers are drawn from many tasks, each draw is a few nanoseconds.
     random: Arc<Mutex<StdRng>>,
 }
@@ -39,36 +78,136 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// How long the machine is up.
+fn uptime() -> Moment {
+    let time = clock_gettime(MONOTONIC);
+    Moment::from_millis(
+        time.tv_sec
+            .saturating_mul(1_000)
+            .saturating_add(time.tv_nsec.div_euclid(1_000_000)),
+    )
+}
+
+impl Simulated {
+    fn both(&self) -> Now {
+        let elapsed = self.since.elapsed();
+        let wall = self.start.plus(elapsed);
+        let stepped_ms = self.stepped_ms.load(Ordering::SeqCst);
+        let stepped = Duration::from_millis(stepped_ms.unsigned_abs());
+        Now {
+            wall: match stepped_ms < 0 {
+                true => wall.minus(stepped),
+                false => wall.plus(stepped),
+            },
+            moment: Moment::from_millis(-self.booted_ms.load(Ordering::SeqCst)).plus(elapsed),
+        }
+    }
+}
+
 impl Clock {
-    /// The machine's clock and its entropy.
+    /// The machine's clocks and its entropy.
     pub fn system() -> Self {
+        let boot = std::fs::read_to_string(BOOT_ID_FILE).ok();
+        let boot = boot
+            .map(|id| id.trim().to_owned())
+            .filter(|id| !id.is_empty());
         Self {
             source: Source::System,
+            boot: boot.map(Arc::from),
             random: Arc::new(Mutex::new(rand::make_rng())),
         }
     }
 
-    /// A clock that begins at `start` and follows tokio's, with numbers from `seed`.
+    /// A clock whose wall begins at `start` and follows tokio's, with numbers from `seed`.
     pub fn simulated(start: Timestamp, seed: u64) -> Self {
         Self {
-            source: Source::Virtual {
+            source: Source::Virtual(Arc::new(Simulated {
                 start,
                 since: tokio::time::Instant::now(),
-            },
+                stepped_ms: AtomicI64::new(0),
+                booted_ms: AtomicI64::new(-SIMULATED_UPTIME_MS),
+                boots: AtomicU64::new(1),
+            })),
+            boot: None,
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
         }
     }
 
-    /// The time of day.
+    /// The time of day: for what is stored and shown, and for nothing that waits.
     pub fn now(&self) -> Timestamp {
-        match self.source {
+        self.both().wall
+    }
+
+    /// The monotonic clock.
+    pub fn moment(&self) -> Moment {
+        match &self.source {
+            Source::System => uptime(),
+            Source::Virtual(simulated) => simulated.both().moment,
+        }
+    }
+
+    /// Both faces.
+    pub fn both(&self) -> Now {
+        match &self.source {
             Source::System => {
                 let since_epoch = SystemTime::now()
                     .duration_since(UNIX_EPOCH)
                     .unwrap_or_default();
-                Timestamp::default().plus(since_epoch)
+                Now {
+                    wall: Timestamp::default().plus(since_epoch),
+                    moment: self.moment(),
+                }
             }
-            Source::Virtual { start, since } => start.plus(since.elapsed()),
+            Source::Virtual(simulated) => simulated.both(),
+        }
+    }
+
+    /// The moment at which it was, or will be, this time of day, if the wall's face is right now.
+    pub fn moment_of(&self, time: Timestamp) -> Moment {
+        let Now { wall, moment } = self.both();
+        if time >= wall {
+            moment.plus(time.since(wall))
+        } else {
+            moment.minus(wall.since(time))
+        }
+    }
+
+    /// The time of day at a moment, if the wall's face is right now.
+    pub fn wall_of(&self, moment: Moment) -> Timestamp {
+        let now = self.both();
+        if moment >= now.moment {
+            now.wall.plus(moment.since(now.moment))
+        } else {
+            now.wall.minus(now.moment.since(moment))
+        }
+    }
+
+    /// The name of the machine's present run, within which a stored moment keeps its meaning; `None`
+    /// where the machine does not tell.
+    pub fn boot(&self) -> Option<Arc<str>> {
+        match &self.source {
+            Source::System => self.boot.clone(),
+            Source::Virtual(simulated) => {
+                let boots = simulated.boots.load(Ordering::SeqCst);
+                Some(Arc::from(format!("simulated-{boots}")))
+            }
+        }
+    }
+
+    /// Sets a simulated wall's face forward or back; the machine's own stays as it is.
+    pub fn step_wall(&self, millis: i64) {
+        if let Source::Virtual(simulated) = &self.source {
+            simulated.stepped_ms.fetch_add(millis, Ordering::SeqCst);
+        }
+    }
+
+    /// Starts a simulated machine again: its monotonic clock begins anew, so no process may be left.
+    pub fn reboot(&self) {
+        if let Source::Virtual(simulated) = &self.source {
+            let elapsed = simulated.since.elapsed().as_millis();
+            let booted_ms = i64::try_from(elapsed).unwrap_or(i64::MAX);
+            simulated.booted_ms.store(booted_ms, Ordering::SeqCst);
+            simulated.boots.fetch_add(1, Ordering::SeqCst);
         }
     }
 

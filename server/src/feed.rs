@@ -147,7 +147,7 @@ impl Feed {
                     self.0.wake_all();
                 }
             }
-            self.0.channels.forget(self.0.clock.now());
+            self.0.channels.forget(self.0.clock.moment());
             self.0.wheel.tick(Instant::now());
         }
     }
@@ -237,7 +237,7 @@ impl Inner {
     fn committed(&self, committed: &[Arc<Committed>]) {
         lock(&self.ring).extend(committed);
         for one in committed {
-            self.channels.committed(one);
+            self.channels.committed(one, &self.clock);
         }
         self.followers.committed(committed);
     }

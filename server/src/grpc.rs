@@ -293,7 +293,7 @@ impl Service {
             account,
             labels,
             order: Arc::new(order),
-            deadline: left.map(|left| now.plus(left)),
+            deadline: left.map(|left| self.rooms.clock.moment().plus(left)),
         };
         Ok((new, violations))
     }
@@ -395,8 +395,9 @@ impl Service {
                 LookUpError::Draining => RefreshError::Draining,
             }),
         };
-        refreshed
-            .map_err(|error| self.spread(Failure::of_refresh(error, id, self.rooms.clock.now())))?;
+        refreshed.map_err(|error| {
+            self.spread(Failure::of_refresh(error, id, self.rooms.clock.moment()))
+        })?;
         let record = self.record(&call.caller, id).await?;
         Ok(message::RefreshStatusResponse {
             purchase: Some(convert::purchase(&record.purchase, self.view(&call.caller))),

@@ -35,7 +35,7 @@ use crate::{
     fingerprint::Keyring,
     journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write},
     purchase::{
-        AccountName, CallerName, Cause, Purchase, PurchaseId, Status, Timestamp, Transition,
+        AccountName, CallerName, Cause, Moment, Purchase, PurchaseId, Status, Timestamp, Transition,
     },
 };
 use attempt::{Ended, Ending};
@@ -67,7 +67,7 @@ pub struct NewPurchase {
     /// What to buy, or what exists.
     pub order: Arc<Order>,
     /// Until when the caller waits; `None` for as long as it takes.
-    pub deadline: Option<Timestamp>,
+    pub deadline: Option<Moment>,
 }
 
 /// A create that succeeded.
@@ -159,7 +159,7 @@ impl From<JournalError> for CreateError {
 
 impl CreateError {
     /// What a refusal of the account means to a caller.
-    fn refused(refusal: Refusal, purchase: Option<PurchaseId>, now: Timestamp) -> Self {
+    fn refused(refusal: Refusal, purchase: Option<PurchaseId>, now: Moment) -> Self {
         let retry_after = refusal
             .retry_at()
             .since(now)
@@ -263,7 +263,7 @@ impl Intake {
         let Some(deadline) = deadline else {
             return created.await;
         };
-        let left = deadline.since(self.0.clock.now());
+        let left = deadline.since(self.0.clock.moment());
         match tokio::time::timeout(left, created).await {
             Ok(result) => result,
             Err(_) => Err(CreateError::DeadlineExceeded),
@@ -409,7 +409,7 @@ impl Inner {
         let deadline = self.admission_deadline(new);
         match new.account.admit(Class::Create, deadline).await {
             Ok(admission) => Ok((admission, under_way)),
-            Err(refusal) => Err(CreateError::refused(refusal, purchase, self.clock.now())),
+            Err(refusal) => Err(CreateError::refused(refusal, purchase, self.clock.moment())),
         }
     }
 
@@ -421,8 +421,8 @@ impl Inner {
     }
 
     /// Until when admission may be waited for.
-    fn admission_deadline(&self, new: &NewPurchase) -> Timestamp {
-        let longest = self.clock.now().plus(ADMISSION_WAIT);
+    fn admission_deadline(&self, new: &NewPurchase) -> Moment {
+        let longest = self.clock.moment().plus(ADMISSION_WAIT);
         new.deadline
             .map_or(longest, |deadline| deadline.min(longest))
     }

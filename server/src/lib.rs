@@ -33,4 +33,4 @@ pub mod telemetry;
 pub mod tracker;
 pub mod upstream;
 
-pub use serve::{House, Parts, StartError, back_up, run, run_with};
+pub use serve::{House, JournalBudgets, Parts, StartError, back_up, run, run_with};

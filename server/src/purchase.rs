@@ -4,12 +4,14 @@
 
 mod decimal;
 mod id;
+mod moment;
 mod status;
 mod time;
 mod unread_id;
 
 pub use decimal::{Decimal, DecimalError};
 pub use id::{AccountName, CallerName, IdError, PurchaseId, Revision};
+pub use moment::Moment;
 pub use status::{
     Amount, AmountOutcome, AmountRole, Attention, AttentionReason, BuyerAction, Cause, Deposit,
     Failure, FailureReason, Finality, Item, Redirect, State, Status, Transition,

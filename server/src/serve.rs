@@ -2,6 +2,7 @@
 //! from the outside in.
 
 mod backup;
+mod budgets;
 mod door;
 mod files;
 mod front;
@@ -11,14 +12,13 @@ mod metrics;
 
 use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use tillwatch_proto::{
     health::health_server::HealthServer, v1::purchase_service_server::PurchaseServiceServer,
 };
 use tokio::task::JoinSet;
 
 use crate::{
-    account::{Account, Accounts, Arrivals, BudgetStore},
+    account::{Account, Accounts, BudgetStore},
     clock::Clock,
     config::{self, Config},
     feed::Feed,
@@ -27,10 +27,10 @@ use crate::{
     health::{self, HealthService, Readiness},
     identity::{Caller, Callers, Grant, Scope},
     intake::Intake,
-    journal::{Journal, JournalError, Write},
+    journal::{Journal, JournalError},
     listener::{self, Listener},
     provider,
-    purchase::{AccountName, Timestamp},
+    purchase::AccountName,
     tracker::Tracker,
     upstream::{
         Upstream,
@@ -38,6 +38,7 @@ use crate::{
     },
 };
 pub use backup::back_up;
+pub use budgets::JournalBudgets;
 use front::{Front, health_server};
 
 /// Open purchases read at once while recovering.
@@ -280,38 +281,6 @@ async fn retire(journal: Arc<dyn Journal>, clock: Clock, retention: Duration) {
     }
 }
 
-/// Keeps accounts' budgets in the journal.
-struct JournalBudgets(Arc<dyn Journal>);
-
-impl JournalBudgets {
-    fn key(account: &AccountName) -> String {
-        format!("budget/{account}")
-    }
-}
-
-#[async_trait]
-impl BudgetStore for JournalBudgets {
-    async fn load(&self, account: &AccountName) -> Option<Arrivals> {
-        let kept = self.0.get(&Self::key(account)).await.ok()??;
-        let (requests, creates) = kept.split_once(' ')?;
-        let time = |text: &str| Timestamp::from_millis_text(text).ok();
-        Some(Arrivals {
-            requests: time(requests)?,
-            creates: time(creates)?,
-        })
-    }
-
-    async fn save(&self, account: &AccountName, arrivals: Arrivals) -> bool {
-        let (requests, creates) = (arrivals.requests.as_millis(), arrivals.creates.as_millis());
-        let value = format!("{requests} {creates}");
-        let put = Write::Put {
-            key: Self::key(account),
-            value,
-        };
-        self.0.write(put).await.is_ok()
-    }
-}
-
 /// Opens accounts over their upstreams, with the budgets that the journal has kept.
 ///
 /// # Errors
@@ -322,7 +291,7 @@ pub async fn open_accounts(
     clock: &Clock,
     upstream: impl Fn(&config::Account) -> Result<Arc<dyn Upstream>, String>,
 ) -> Result<Accounts, StartError> {
-    let store: Arc<dyn BudgetStore> = Arc::new(JournalBudgets(Arc::clone(journal)));
+    let store: Arc<dyn BudgetStore> = Arc::new(JournalBudgets::new(journal, clock));
     let mut opened = Vec::new();
     for account in configured {
         let name = account.name.clone();

@@ -179,13 +179,14 @@ impl Tracker {
             return Freshness::default();
         };
         let now = self.0.clock.now();
-        let Some(mut freshness) = lane.freshness(purchase.id, now) else {
+        let Some(mut freshness) = lane.freshness(purchase.id, &self.0.clock) else {
             return Freshness {
                 last_answer_time: lock(&self.0.ended).answered(purchase.id),
                 ..Freshness::default()
             };
         };
         let round = self.0.next_round(lane, purchase.id);
+        let round = round.map(|round| self.0.clock.wall_of(round));
         freshness.next_poll_time = match (freshness.next_poll_time, round) {
             (Some(poll), Some(round)) => Some(poll.min(round.max(now))),
             (poll, _) => poll,
@@ -212,7 +213,7 @@ impl Tracker {
 
     /// What of an account is due and has not begun.
     pub fn backlog(&self, account: &AccountName) -> Backlog {
-        let now = self.0.clock.now();
+        let now = self.0.clock.moment();
         let lane = self.0.lanes.get(account);
         lane.map_or_else(Backlog::default, |lane| lane.backlog(now))
     }
@@ -242,7 +243,9 @@ impl Inner {
         let answered = lifecycle::is_answered(status.state)
             && matches!(committed.cause, Cause::Create | Cause::Poll);
         if status.finality == Finality::Final {
-            let known = lane.remove(purchase.id);
+            let known = lane
+                .remove(purchase.id)
+                .map(|last| self.clock.wall_of(last));
             let last = known.or_else(|| answered.then_some(status.observe_time));
             if let Some(last) = last {
                 lock(&self.ended).remember(purchase.id, last);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tillwatch_server::{
-    House, Parts,
+    House, JournalBudgets, Parts,
     account::{Account, Accounts},
     cadence::Schedule,
     fingerprint::Keyring,
@@ -20,7 +20,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::{
     World,
-    store::{Budgets, Life, Mortal},
+    store::{Life, Mortal},
     words::PROVIDERS,
 };
 
@@ -115,7 +115,7 @@ async fn accounts(world: &World, journal: &Arc<dyn Journal>, life: &Life) -> Acc
         let upstream = Scripted::new(move |request| {
             Arc::clone(&providers).answer(name, request, life.clone())
         });
-        let budgets = Arc::new(Budgets(Arc::clone(journal)));
+        let budgets = Arc::new(JournalBudgets::new(journal, &world.clock));
         let account = Account::open(
             AccountName::new(name),
             (row.build)(&secrets).unwrap(),

@@ -12,7 +12,6 @@ use std::{
 use async_trait::async_trait;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tillwatch_server::{
-    account::{Arrivals, BudgetStore},
     journal::{
         Committed, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, Write,
         Written, memory::MemoryJournal,
@@ -190,29 +189,5 @@ impl Journal for Mortal {
 
     async fn close(&self) {
         self.inner.close().await;
-    }
-}
-
-/// Keeps accounts' budgets in the store, as the service itself does.
-pub struct Budgets(pub Arc<dyn Journal>);
-
-#[async_trait]
-impl BudgetStore for Budgets {
-    async fn load(&self, account: &AccountName) -> Option<Arrivals> {
-        let kept = self.0.get(&format!("budget/{account}")).await.ok()??;
-        let (requests, creates) = kept.split_once(' ')?;
-        Some(Arrivals {
-            requests: Timestamp::from_millis_text(requests).ok()?,
-            creates: Timestamp::from_millis_text(creates).ok()?,
-        })
-    }
-
-    async fn save(&self, account: &AccountName, arrivals: Arrivals) -> bool {
-        let (requests, creates) = (arrivals.requests.as_millis(), arrivals.creates.as_millis());
-        let put = Write::Put {
-            key: format!("budget/{account}"),
-            value: format!("{requests} {creates}"),
-        };
-        self.0.write(put).await.is_ok()
     }
 }

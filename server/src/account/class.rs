@@ -1,6 +1,6 @@
 //! What a request is for, and why it may not be made now.
 
-use crate::{cadence::Policy, purchase::Timestamp};
+use crate::{cadence::Policy, purchase::Moment};
 
 /// What a request is for. Creates go first; the others share what is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,33 +53,33 @@ pub enum Refusal {
     /// The budget is spent, or the provider asked for a pause.
     Throttled {
         /// When to try again.
-        retry_at: Timestamp,
+        retry_at: Moment,
     },
     /// As many requests are in flight as may be.
     Busy {
         /// When to look again, if no answer comes before.
-        retry_at: Timestamp,
+        retry_at: Moment,
     },
     /// The breaker is open.
     Unreachable {
         /// When to try again.
-        retry_at: Timestamp,
+        retry_at: Moment,
     },
     /// The credentials are refused.
     Unauthorized {
         /// When to try again.
-        retry_at: Timestamp,
+        retry_at: Moment,
     },
     /// The store could not keep what would be spent.
     BudgetUnkept {
         /// When to try again.
-        retry_at: Timestamp,
+        retry_at: Moment,
     },
 }
 
 impl Refusal {
     /// When to try again.
-    pub fn retry_at(self) -> Timestamp {
+    pub fn retry_at(self) -> Moment {
         match self {
             Self::Throttled { retry_at }
             | Self::Busy { retry_at }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    Arrivals, Figures, Outcome,
+    Arrivals, Figures, Kept, Outcome,
     class::{Class, Denied, Refusal},
 };
 use crate::{
@@ -12,8 +12,9 @@ use crate::{
         adaptive::Adaptive,
         budget::{Blame, Breaker, Gate, Pace, backoff},
     },
+    clock::Now,
     observation::Trouble,
-    purchase::Timestamp,
+    purchase::Moment,
     upstream::{Response, UpstreamError, rate_headers, retry_after},
 };
 
@@ -91,7 +92,7 @@ pub(super) struct Live {
     /// Creates that wait for a slot.
     creates_waiting: u32,
     /// Until when polls leave the budget to a create that was refused for lack of it.
-    create_awaited: Option<Timestamp>,
+    create_awaited: Option<Moment>,
     /// Sweeps that wait for a slot.
     sweeps_waiting: u32,
     in_flight: u32,
@@ -102,29 +103,29 @@ pub(super) struct Live {
     /// Numbers for requests that are about nothing else that has one.
     subjects: u64,
     /// The provider asked for a pause until then.
-    paused_until: Option<Timestamp>,
+    paused_until: Option<Moment>,
     /// What the provider's rate headers have left is spread over their window.
     steered: Option<Steered>,
     /// 429s in a row.
     throttles: u32,
     /// Reads are refused their credentials; the next probe is at this time.
-    unauthorized_until: Option<Timestamp>,
+    unauthorized_until: Option<Moment>,
     /// When a create was refused them. It can have other ones than reads (Inabit), or ask for more
     /// rights or another network (Masumi), so it is told and holds no read up.
-    create_refused: Option<Timestamp>,
+    create_refused: Option<Moment>,
     /// The words of the last failure.
     trouble: String,
     /// When the requests of the last minute were made.
-    recent: VecDeque<Timestamp>,
+    recent: VecDeque<Moment>,
     figures: Figures,
 }
 
 /// A window of the provider's with little left.
 #[derive(Debug, Clone, Copy)]
 struct Steered {
-    until: Timestamp,
+    until: Moment,
     /// Before which no request but a create is made.
-    next: Timestamp,
+    next: Moment,
     every: Duration,
 }
 
@@ -160,10 +161,12 @@ impl Live {
         }
     }
 
-    pub(super) fn resume(&mut self, arrivals: Arrivals) {
-        self.requests.resume(arrivals.requests);
-        self.creates.resume(arrivals.creates);
-        self.kept = arrivals;
+    pub(super) fn resume(&mut self, kept: Kept) {
+        let Kept { arrivals, as_of } = kept;
+        self.kept = Arrivals {
+            requests: self.requests.resume(arrivals.requests, as_of),
+            creates: self.creates.resume(arrivals.creates, as_of),
+        };
     }
 
     /// The count of those of a class that wait, where others make way for it.
@@ -177,12 +180,7 @@ impl Live {
 
     /// Takes one request's share of everything, or says why not.
     /// Returns a number for what it is about.
-    pub(super) fn admit(
-        &mut self,
-        class: Class,
-        held: bool,
-        now: Timestamp,
-    ) -> Result<u64, Denied> {
+    pub(super) fn admit(&mut self, class: Class, held: bool, now: Moment) -> Result<u64, Denied> {
         self.recover(now);
         if let Some(retry_at) = self.paused_until.filter(|until| now < *until) {
             return Err(Denied::Refused(Refusal::Throttled { retry_at }));
@@ -231,20 +229,21 @@ impl Live {
     }
 
     /// Lets a pace that was slowed down rise again in its time.
-    fn recover(&mut self, now: Timestamp) {
+    fn recover(&mut self, now: Moment) {
         if self.limit.is_slowed() {
             self.slow(now);
         }
     }
 
     /// Sets all paces by the limit that holds now.
-    fn slow(&mut self, now: Timestamp) {
+    fn slow(&mut self, now: Moment) {
         let limit = self.limit.limit(now);
-        self.requests.set_limit(limit, 1);
-        self.look_ups.set_limit(limit, LOOK_UPS_PART);
-        self.after_terminal.set_limit(limit, AFTER_TERMINAL_PART);
-        self.refreshes.set_limit(limit, REFRESHES_PART);
-        self.sweeps.set_limit(limit, SWEEPS_PART);
+        self.requests.set_limit(limit, 1, now);
+        self.look_ups.set_limit(limit, LOOK_UPS_PART, now);
+        self.after_terminal
+            .set_limit(limit, AFTER_TERMINAL_PART, now);
+        self.refreshes.set_limit(limit, REFRESHES_PART, now);
+        self.sweeps.set_limit(limit, SWEEPS_PART, now);
     }
 
     /// Whether requests but creates are held back, and not by the budget.
@@ -253,7 +252,7 @@ impl Live {
     }
 
     /// Whether one more request may be in flight. Creates may use the last eighth alone.
-    fn room(&self, class: Class, held: bool, now: Timestamp) -> Result<(), Denied> {
+    fn room(&self, class: Class, held: bool, now: Moment) -> Result<(), Denied> {
         let full = if held {
             self.held >= self.held_max
         } else if class.is_first() {
@@ -269,7 +268,7 @@ impl Live {
         Ok(())
     }
 
-    fn earliest(&self, class: Class, now: Timestamp) -> Timestamp {
+    fn earliest(&self, class: Class, now: Moment) -> Moment {
         // Half of the burst is for creates alone, so that one goes at once after any polling.
         let part = if class.is_first() { 1000 } else { 500 };
         let mut requests = self.requests.earliest(now, part);
@@ -304,7 +303,7 @@ impl Live {
         }
     }
 
-    fn is_unkept(&self, class: Class, now: Timestamp) -> bool {
+    fn is_unkept(&self, class: Class, now: Moment) -> bool {
         let requests =
             !self.requests.is_unlimited() && self.requests.arrival_after(now) > self.kept.requests;
         let creates = class == Class::Create
@@ -315,7 +314,7 @@ impl Live {
 
     /// The arrival times to keep before a request of this class is made; `None` where what is kept
     /// covers it.
-    pub(super) fn to_keep(&self, class: Class, now: Timestamp) -> Option<Arrivals> {
+    pub(super) fn to_keep(&self, class: Class, now: Moment) -> Option<Arrivals> {
         if !self.is_unkept(class, now) {
             return None;
         }
@@ -347,7 +346,7 @@ impl Live {
         self.kept.creates = self.kept.creates.max(arrivals.creates);
     }
 
-    fn take(&mut self, class: Class, held: bool, now: Timestamp) {
+    fn take(&mut self, class: Class, held: bool, now: Moment) {
         self.requests.take(now);
         if class.is_first() {
             self.create_awaited = None;
@@ -372,7 +371,7 @@ impl Live {
     }
 
     /// Drops what is older than a minute from the count of recent requests.
-    fn forget(&mut self, now: Timestamp) {
+    fn forget(&mut self, now: Moment) {
         let minute_ago = now.minus(Duration::from_secs(60));
         while self.recent.front().is_some_and(|time| *time <= minute_ago) {
             self.recent.pop_front();
@@ -402,10 +401,11 @@ impl Live {
         class: Class,
         subject: u64,
         response: &Response,
-        now: Timestamp,
+        at: Now,
         jitter: impl FnOnce(Duration) -> Duration,
     ) {
-        self.steer(response, now);
+        self.steer(response, at);
+        let now = at.moment;
         // Counted by the status alone, so that it counts whatever the request was for.
         match (response.status, class) {
             // One damaged row fails a whole page (recorded of Masumi) while single reads work.
@@ -417,7 +417,7 @@ impl Live {
         let is_accepted = response.status < 500 && !matches!(response.status, 401 | 403 | 429);
         if is_accepted && !class.is_first() {
             self.unauthorized_until = None;
-            let is_old = |at: &Timestamp| now.since(*at) >= UNAUTHORIZED_PROBE;
+            let is_old = |at: &Moment| now.since(*at) >= UNAUTHORIZED_PROBE;
             self.create_refused = self.create_refused.filter(|at| !is_old(at));
         } else if is_accepted {
             (self.unauthorized_until, self.create_refused) = (None, None);
@@ -428,26 +428,27 @@ impl Live {
     }
 
     /// Follows what an answer's headers say about the requests to come.
-    fn steer(&mut self, response: &Response, now: Timestamp) {
+    fn steer(&mut self, response: &Response, at: Now) {
+        let now = at.moment;
         if response.status == 503
-            && let Some(wait) = retry_after::of(&response.headers, now)
+            && let Some(wait) = retry_after::of(&response.headers, at.wall)
         {
             self.pause(now.plus(wait));
         }
-        let Some(left) = rate_headers::left(&response.headers, now) else {
+        let Some(left) = rate_headers::left(&response.headers, at.wall) else {
             return;
         };
         // Of the requests under way, perhaps none is counted yet; this one is.
         let others = (self.in_flight + self.held).saturating_sub(1);
         let spare = left.requests.saturating_sub(others).max(1);
-        let every = (left.until.since(now) / spare).min(STEERED_MAX);
+        let (every, until) = ((left.ahead / spare).min(STEERED_MAX), now.plus(left.ahead));
         self.steered = Some(Steered {
-            until: left.until,
-            next: now.plus(every).min(left.until),
+            until,
+            next: now.plus(every).min(until),
             every,
         });
         if left.requests == 0 {
-            self.pause(left.until);
+            self.pause(until);
         }
     }
 
@@ -456,7 +457,7 @@ impl Live {
         &mut self,
         subject: u64,
         error: &UpstreamError,
-        now: Timestamp,
+        now: Moment,
         jitter: impl FnOnce(Duration) -> Duration,
     ) {
         self.trouble = error.to_string();
@@ -469,7 +470,7 @@ impl Live {
     }
 
     /// What the provider's file made of an answer. Failures were counted when it arrived.
-    pub(super) fn learn(&mut self, class: Class, trouble: &Trouble, now: Timestamp) {
+    pub(super) fn learn(&mut self, class: Class, trouble: &Trouble, now: Moment) {
         match trouble {
             Trouble::Throttled { retry_after } => {
                 // One that names no wait, or none at all, leaves it to this service to find one.
@@ -507,16 +508,16 @@ impl Live {
         }
     }
 
-    pub(super) fn paused_for(&self, now: Timestamp) -> Duration {
+    pub(super) fn paused_for(&self, now: Moment) -> Duration {
         self.paused_until
             .map_or(Duration::ZERO, |until| until.since(now))
     }
 
-    fn pause(&mut self, until: Timestamp) {
+    fn pause(&mut self, until: Moment) {
         self.paused_until = Some(self.paused_until.map_or(until, |known| known.max(until)));
     }
 
-    pub(super) fn snapshot(&mut self, now: Timestamp) -> Snapshot {
+    pub(super) fn snapshot(&mut self, now: Moment) -> Snapshot {
         self.forget(now);
         self.recover(now);
         let paused = self.paused_until.is_some_and(|until| now < until);

@@ -7,16 +7,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 use crate::{
     cadence::Schedule,
+    purchase::Timestamp,
     upstream::scripted::{Scripted, json_response},
 };
 
 #[derive(Default)]
-struct Kept(Mutex<Option<Arrivals>>, AtomicU32);
+struct Store(Mutex<Option<Arrivals>>, AtomicU32);
 
 #[async_trait]
-impl BudgetStore for Kept {
-    async fn load(&self, _: &AccountName) -> Option<Arrivals> {
-        *self.0.lock().unwrap()
+impl BudgetStore for Store {
+    async fn load(&self, _: &AccountName) -> Option<Kept> {
+        let arrivals = (*self.0.lock().unwrap())?;
+        let as_of = arrivals.requests.max(arrivals.creates);
+        Some(Kept { arrivals, as_of })
     }
 
     async fn save(&self, _: &AccountName, arrivals: Arrivals) -> bool {
@@ -33,7 +36,7 @@ fn policy(requests_per_minute: u32) -> Policy {
     }
 }
 
-async fn open(policy: Policy, status: u16, store: &Arc<Kept>) -> Arc<Account> {
+async fn open(policy: Policy, status: u16, store: &Arc<Store>) -> Arc<Account> {
     let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
     open_at(policy, status, store, &clock).await
 }
@@ -44,7 +47,7 @@ fn devdraft() -> Arc<dyn Provider> {
     (registered.build)(&registered.secrets.iter().map(secret).collect()).unwrap()
 }
 
-async fn open_at(policy: Policy, status: u16, store: &Arc<Kept>, clock: &Clock) -> Arc<Account> {
+async fn open_at(policy: Policy, status: u16, store: &Arc<Store>, clock: &Clock) -> Arc<Account> {
     let provider = devdraft();
     let answer = move |_| async move { Ok(json_response(status, &serde_json::json!({}))) };
     let clock = clock.clone();
@@ -66,14 +69,14 @@ fn request() -> Request {
 }
 
 async fn forever(account: &Arc<Account>, class: Class) -> Admission {
-    let deadline = account.clock.now().plus(Duration::from_secs(86_400));
+    let deadline = account.clock.moment().plus(Duration::from_secs(86_400));
     account.admit(class, deadline).await.unwrap()
 }
 
 /// Promise P2, for one process and its restarts.
 #[tokio::test(start_paused = true)]
 async fn no_account_exceeds_its_requests_per_minute_over_restarts() {
-    let store = Arc::new(Kept::default());
+    let store = Arc::new(Store::default());
     let start = tokio::time::Instant::now();
     let mut sent = Vec::new();
     while start.elapsed() < Duration::from_secs(180) {
@@ -111,7 +114,7 @@ async fn no_account_exceeds_its_requests_per_minute_in_crash_loops() {
     for seed in 0..6 {
         let mut random = StdRng::seed_from_u64(seed);
         let limit = [1, 7, 20, 100, 100, 600][usize::try_from(seed).unwrap()];
-        let store = Arc::new(Kept::default());
+        let store = Arc::new(Store::default());
         let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
         let mut sent = Vec::new();
         while clock.now().as_millis() < 1_800_000_000_000 + 900_000 {
@@ -119,7 +122,11 @@ async fn no_account_exceeds_its_requests_per_minute_in_crash_loops() {
             for _ in 0..random.random_range(0..limit * 2) {
                 let class = CLASSES[random.random_range(0..CLASSES.len())];
                 let wait = Duration::from_millis(random.random_range(0..8_000));
-                if account.admit(class, clock.now().plus(wait)).await.is_ok() {
+                if account
+                    .admit(class, clock.moment().plus(wait))
+                    .await
+                    .is_ok()
+                {
                     sent.push(clock.now().as_millis());
                 }
             }
@@ -186,14 +193,14 @@ async fn a_create_does_not_wait_for_polls() {
         }
     });
     tokio::time::sleep(Duration::from_secs(120)).await;
-    let deadline = account.clock.now().plus(Duration::from_secs(2));
+    let deadline = account.clock.moment().plus(Duration::from_secs(2));
     assert!(account.admit(Class::Create, deadline).await.is_ok());
     polls.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_block_of_budget_is_one_write() {
-    let store = Arc::new(Kept::default());
+    let store = Arc::new(Store::default());
     let account = open(policy(6_000), 200, &store).await;
     let start = tokio::time::Instant::now();
     for _ in 0..1_000 {
@@ -212,7 +219,7 @@ async fn a_throttle_pauses_the_whole_account_for_as_long_as_it_says() {
     let retry_after = Some(Duration::from_secs(45));
     account.learn(Class::Poll, &Trouble::Throttled { retry_after });
     let refusal = account.try_admit(Class::Create).await.unwrap_err();
-    let retry_at = account.clock.now().plus(Duration::from_secs(45));
+    let retry_at = account.clock.moment().plus(Duration::from_secs(45));
     assert_eq!(refusal, Refusal::Throttled { retry_at });
     assert_eq!(account.snapshot().health, Health::Degraded);
     tokio::time::sleep(Duration::from_secs(45)).await;
@@ -266,7 +273,7 @@ async fn a_create_that_probes_and_fails_does_not_keep_the_breaker_to_itself() {
     let mut probes = 0;
     for _ in 0..40 {
         // A create's answer is judged elsewhere: nothing more is learned of it here.
-        let deadline = account.clock.now().plus(Duration::from_secs(90));
+        let deadline = account.clock.moment().plus(Duration::from_secs(90));
         let mut admission = account.admit(Class::Create, deadline).await.unwrap();
         account.ask(&mut admission, request()).await.unwrap();
         probes += 1;

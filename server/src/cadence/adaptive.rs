@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::purchase::Timestamp;
+use crate::purchase::Moment;
 
 /// Answers to requests that were under way together count once.
 const CUT_EVERY: Duration = Duration::from_secs(10);
@@ -33,8 +33,8 @@ struct Slowed {
     limit: u32,
     /// The pace at which it is over.
     full: u32,
-    cut: Timestamp,
-    raised: Timestamp,
+    cut: Moment,
+    raised: Moment,
 }
 
 impl Adaptive {
@@ -48,7 +48,7 @@ impl Adaptive {
 
     /// The provider throttled and did not say for how long; `last_minute` requests were made in the
     /// last minute.
-    pub fn throttled(&mut self, last_minute: u32, now: Timestamp) {
+    pub fn throttled(&mut self, last_minute: u32, now: Moment) {
         let known = self.slowed.as_ref();
         if known.is_some_and(|slowed| now.since(slowed.cut) < CUT_EVERY) {
             return;
@@ -72,7 +72,7 @@ impl Adaptive {
     }
 
     /// The limit at `now`; 0 is unlimited.
-    pub fn limit(&mut self, now: Timestamp) -> u32 {
+    pub fn limit(&mut self, now: Moment) -> u32 {
         if let Some(slowed) = &mut self.slowed {
             while now.since(slowed.raised) >= RAISE_EVERY && slowed.limit < slowed.full {
                 slowed.raised = slowed.raised.plus(RAISE_EVERY);
@@ -98,8 +98,8 @@ impl Adaptive {
 mod tests {
     use super::*;
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_millis(1_800_000_000_000 + seconds * 1_000).unwrap()
+    fn at(seconds: i64) -> Moment {
+        Moment::from_millis(1_800_000_000_000 + seconds * 1_000)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::purchase::Timestamp;
+use crate::purchase::Moment;
 
 /// A pace: at most so many requests a minute, evenly spread but for a small burst.
 ///
@@ -16,7 +16,7 @@ pub struct Pace {
     interval_us: i64,
     /// How far the arrival time may lie ahead, in microseconds.
     tolerance_us: i64,
-    /// The theoretical arrival time of the next request, in microseconds since the epoch.
+    /// The theoretical arrival time of the next request, in microseconds of the monotonic clock.
     arrival_us: i64,
 }
 
@@ -24,8 +24,7 @@ pub struct Pace {
 const PACED_MINUTE_US: i64 = 60_000_000 * 10 / 9;
 /// The least limit at which a burst of two leaves a request to spare in any minute.
 const BURST_OF_TWO_FROM: i64 = 25;
-/// How far beyond its own reach an arrival time may lie: what a store keeps ahead. Further ahead it
-/// was kept by a clock that has been set back since.
+/// How far beyond its own reach an arrival time may lie: what a store keeps ahead.
 const AHEAD_MAX_US: i64 = 6_000_000;
 
 impl Pace {
@@ -62,60 +61,59 @@ impl Pace {
 
     /// When the next request may be made: `now` or later. `thousandths` of the burst are open to
     /// it; the rest is kept for others.
-    pub fn earliest(&self, now: Timestamp, thousandths: i64) -> Timestamp {
+    pub fn earliest(&self, now: Moment, thousandths: i64) -> Moment {
         let tolerance = self.tolerance_us / 1000 * thousandths;
-        let earliest_us = self.arrival(now).saturating_sub(tolerance);
+        let earliest_us = self.arrival_us.saturating_sub(tolerance);
         // Rounded up: a request is never early.
         let earliest_ms = earliest_us.saturating_add(999).div_euclid(1000);
-        Timestamp::from_millis(earliest_ms).map_or(now, |earliest| earliest.max(now))
+        Moment::from_millis(earliest_ms).max(now)
     }
 
     /// Counts one request made now.
-    pub fn take(&mut self, now: Timestamp) {
+    pub fn take(&mut self, now: Moment) {
         if !self.is_unlimited() {
             self.arrival_us = self.after(now);
         }
     }
 
     /// The arrival time after one more request.
-    fn after(&self, now: Timestamp) -> i64 {
-        self.arrival(now)
+    fn after(&self, now: Moment) -> i64 {
+        self.arrival_us
             .max(now.as_millis().saturating_mul(1000))
             .saturating_add(self.interval_us)
     }
 
-    /// The arrival time, as far ahead as it can be by this clock.
-    fn arrival(&self, now: Timestamp) -> i64 {
+    /// The furthest ahead of `now` that the arrival time can lie.
+    fn reach(&self, now: Moment) -> i64 {
         let reach_us = self.tolerance_us + self.interval_us + AHEAD_MAX_US;
-        let farthest_us = now
-            .as_millis()
+        now.as_millis()
             .saturating_mul(1000)
-            .saturating_add(reach_us);
-        self.arrival_us.min(farthest_us)
+            .saturating_add(reach_us)
     }
 
     /// The arrival time after one more request, rounded up to the millisecond, as a store keeps it.
-    pub fn arrival_after(&self, now: Timestamp) -> Timestamp {
-        let arrival_ms = self.after(now).saturating_add(999).div_euclid(1000);
-        Timestamp::from_millis(arrival_ms).unwrap_or(now)
+    pub fn arrival_after(&self, now: Moment) -> Moment {
+        Moment::from_millis(self.after(now).saturating_add(999).div_euclid(1000))
     }
 
-    /// Goes on from an arrival time that a store kept.
-    pub fn resume(&mut self, arrival: Timestamp) {
+    /// Goes on from an arrival time that a store kept, and returns it. One that lay beyond the reach of
+    /// this pace at `as_of` was kept by a clock that was ahead: it is replaced, once and for all.
+    pub fn resume(&mut self, arrival: Moment, as_of: Moment) -> Moment {
+        let kept_us = arrival
+            .as_millis()
+            .saturating_mul(1000)
+            .min(self.reach(as_of));
         if !self.is_unlimited() {
-            self.arrival_us = self
-                .arrival_us
-                .max(arrival.as_millis().saturating_mul(1000));
+            self.arrival_us = self.arrival_us.max(kept_us);
         }
+        Moment::from_millis(kept_us.div_euclid(1000))
     }
 
-    /// The same pace at a `part`-th of another limit: the arrival time stays.
-    pub fn set_limit(&mut self, per_minute: u32, part: u32) {
+    /// The same pace at a `part`-th of another limit: the arrival time stays, within its reach.
+    pub fn set_limit(&mut self, per_minute: u32, part: u32, now: Moment) {
         let arrival_us = self.arrival_us;
-        *self = Self {
-            arrival_us,
-            ..Self::share(per_minute, part)
-        };
+        *self = Self::share(per_minute, part);
+        self.arrival_us = arrival_us.min(self.reach(now));
     }
 }
 
@@ -142,7 +140,7 @@ pub struct Breaker {
     failures: u32,
     /// Who has failed in a row: each subject once, each lost connection for itself.
     witnesses: [Option<Blame>; WITNESSES_TO_OPEN],
-    open_until: Option<Timestamp>,
+    open_until: Option<Moment>,
     /// How often it has been opened in a row.
     pauses: u32,
     /// Whether the one probe of the half-open state is under way.
@@ -157,12 +155,12 @@ pub enum Gate {
     /// Go on, as the one probe.
     Probe,
     /// Not before this time.
-    Open(Timestamp),
+    Open(Moment),
 }
 
 impl Breaker {
     /// What it says to a request at `now`.
-    pub fn gate(&self, now: Timestamp) -> Gate {
+    pub fn gate(&self, now: Moment) -> Gate {
         match self.open_until {
             None => Gate::Closed,
             Some(until) if now < until => Gate::Open(until),
@@ -187,12 +185,7 @@ impl Breaker {
     }
 
     /// The provider did not answer. `jitter` draws a duration between zero and its argument.
-    pub fn failed(
-        &mut self,
-        blame: Blame,
-        now: Timestamp,
-        jitter: impl FnOnce(Duration) -> Duration,
-    ) {
+    pub fn failed(&mut self, blame: Blame, now: Moment, jitter: impl FnOnce(Duration) -> Duration) {
         self.failures = self.failures.saturating_add(1);
         self.probing = false;
         let is_new = blame == Blame::Provider || !self.witnesses.contains(&Some(blame));
@@ -228,8 +221,8 @@ pub fn backoff(base: Duration, times: u32, longest: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    fn at_ms(millis: i64) -> Timestamp {
-        Timestamp::from_millis(1_800_000_000_000 + millis).unwrap()
+    fn at_ms(millis: i64) -> Moment {
+        Moment::from_millis(1_800_000_000_000 + millis)
     }
 
     /// All times at which a greedy caller may send, within `span_ms`.
@@ -275,7 +268,7 @@ mod tests {
         }
         let kept = first.arrival_after(at_ms(0));
         let mut second = Pace::new(100);
-        second.resume(kept);
+        second.resume(kept, at_ms(0));
         assert!(second.earliest(at_ms(0), 1000) > at_ms(0));
     }
 
@@ -357,10 +350,10 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_does_not_stop_an_account() {
         let mut pace = Pace::new(100);
-        pace.take(at_ms(86_400_000));
+        pace.resume(at_ms(86_400_000), at_ms(0));
         assert!(pace.earliest(at_ms(0), 1000) < at_ms(10_000), "a day back");
         let mut resumed = Pace::new(100);
-        resumed.resume(at_ms(86_400_000));
+        resumed.resume(at_ms(86_400_000), at_ms(0));
         assert!(resumed.earliest(at_ms(0), 1000) < at_ms(10_000));
     }
 

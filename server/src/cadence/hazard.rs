@@ -11,7 +11,7 @@
 //! While there is little evidence a state's hazard is the account's, the same at every age. Then
 //! what was asked longest ago is worth the most, which is taking turns within the schedule.
 
-use crate::purchase::Timestamp;
+use crate::purchase::Moment;
 
 /// Buckets of age: below 1 s, 2 s, 4 s … and everything from 3 days on.
 const BUCKETS: usize = 20;
@@ -41,14 +41,14 @@ const CHAIN: usize = 3;
 pub struct Stayed {
     state: u8,
     /// When it is thought to have entered it.
-    entered: Timestamp,
+    entered: Moment,
     /// When it was last looked at.
-    looked: Timestamp,
+    looked: Moment,
 }
 
 impl Stayed {
     /// One that entered a state (by its number) and was last looked at now.
-    pub fn new(state: u8, now: Timestamp) -> Self {
+    pub fn new(state: u8, now: Moment) -> Self {
         Self {
             state,
             entered: now,
@@ -62,7 +62,7 @@ impl Stayed {
     }
 
     /// From the last look until `now`.
-    pub fn span(&self, now: Timestamp) -> Span {
+    pub fn span(&self, now: Moment) -> Span {
         Span {
             from_s: self.looked.since(self.entered).as_secs_f64(),
             to_s: now.since(self.entered).as_secs_f64(),
@@ -70,12 +70,12 @@ impl Stayed {
     }
 
     /// A look found it as it was.
-    pub fn unchanged(&mut self, now: Timestamp) {
+    pub fn unchanged(&mut self, now: Moment) {
         self.looked = self.looked.max(now);
     }
 
     /// A look found it in another state, or changed within it: it entered that between the looks.
-    pub fn changed(&mut self, state: u8, now: Timestamp) {
+    pub fn changed(&mut self, state: u8, now: Moment) {
         self.state = state;
         self.entered = self.looked.plus(now.since(self.looked) / 2);
         self.looked = now.max(self.entered);

@@ -7,7 +7,7 @@
 //! and a bitmap per level finds the next slot that is not empty.
 
 use super::shelf::Shelf;
-use crate::purchase::Timestamp;
+use crate::purchase::Moment;
 
 /// The width of a tick, in milliseconds: how much later than wanted a place may be due.
 pub const TICK_MS: i64 = 16;
@@ -70,7 +70,7 @@ impl Default for Wheel {
 
 impl Wheel {
     /// Arms a place; one that is armed already is due at the new time alone.
-    pub fn arm(&mut self, place: u32, due: Timestamp) {
+    pub fn arm(&mut self, place: u32, due: Moment) {
         self.cancel(place);
         self.nodes.reach(place, IDLE);
         // Rounded up: nothing is early.
@@ -108,7 +108,7 @@ impl Wheel {
     }
 
     /// Disarms every place that is due by `now`, and hands it over.
-    pub fn take(&mut self, now: Timestamp, mut due: impl FnMut(u32)) {
+    pub fn take(&mut self, now: Moment, mut due: impl FnMut(u32)) {
         let now = u64::try_from(now.as_millis().div_euclid(TICK_MS)).unwrap_or(0);
         loop {
             self.drain(DUE, |_, place| due(place));
@@ -128,14 +128,14 @@ impl Wheel {
     }
 
     /// When to take again: at the time of the next place that is due, or before.
-    pub fn next(&self) -> Option<Timestamp> {
+    pub fn next(&self) -> Option<Moment> {
         let tick = if self.head(DUE) == NONE {
             self.next_slot()?.1
         } else {
             self.elapsed
         };
         let millis = i64::try_from(tick).ok()?.checked_mul(TICK_MS)?;
-        Timestamp::from_millis(millis).ok()
+        Some(Moment::from_millis(millis))
     }
 
     /// Hands over all places of a list, which are disarmed when they are.
@@ -220,11 +220,11 @@ mod tests {
 
     use super::*;
 
-    fn at(millis: i64) -> Timestamp {
-        Timestamp::from_millis(1_800_000_000_000 + millis).unwrap()
+    fn at(millis: i64) -> Moment {
+        Moment::from_millis(1_800_000_000_000 + millis)
     }
 
-    fn taken(wheel: &mut Wheel, now: Timestamp) -> Vec<u32> {
+    fn taken(wheel: &mut Wheel, now: Moment) -> Vec<u32> {
         let mut places = Vec::new();
         wheel.take(now, |place| places.push(place));
         places.sort_unstable();

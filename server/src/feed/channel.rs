@@ -10,8 +10,9 @@ use slab::Slab;
 
 use super::{Wake, lock};
 use crate::{
+    clock::Clock,
     journal::{Committed, Record},
-    purchase::{BuyerAction, Finality, PurchaseId, Revision, Timestamp, Transition},
+    purchase::{BuyerAction, Finality, Moment, PurchaseId, Revision, Transition},
 };
 
 /// Transitions that a channel keeps; a watcher further behind reads the journal.
@@ -24,7 +25,7 @@ const PARTS: usize = 16;
 pub(super) struct Channels {
     parts: [Mutex<HashMap<PurchaseId, Arc<Channel>>>; PARTS],
     /// Those whose tails hold a buyer action, by the time at which it must be forgotten.
-    expiring: Mutex<BTreeMap<Timestamp, Vec<Weak<Channel>>>>,
+    expiring: Mutex<BTreeMap<Moment, Vec<Weak<Channel>>>>,
 }
 
 /// One watched purchase.
@@ -85,7 +86,7 @@ impl Channels {
         }
     }
 
-    pub(super) fn committed(&self, committed: &Arc<Committed>) {
+    pub(super) fn committed(&self, committed: &Arc<Committed>, clock: &Clock) {
         let channel = lock(self.part(committed.purchase.id))
             .get(&committed.purchase.id)
             .cloned();
@@ -94,13 +95,13 @@ impl Channels {
         let action = committed.purchase.status.buyer_action.as_ref();
         if let Some(time) = action.and_then(BuyerAction::expire_time) {
             let mut expiring = lock(&self.expiring);
-            let at_that_time = expiring.entry(time).or_default();
+            let at_that_time = expiring.entry(clock.moment_of(time)).or_default();
             at_that_time.push(Arc::downgrade(&channel));
         }
     }
 
     /// Forgets the buyer actions whose time has passed: the journal wipes them without a word.
-    pub(super) fn forget(&self, now: Timestamp) {
+    pub(super) fn forget(&self, now: Moment) {
         let mut expiring = lock(&self.expiring);
         while let Some(earliest) = expiring.first_entry() {
             if *earliest.key() > now {

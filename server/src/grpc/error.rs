@@ -11,7 +11,7 @@ use crate::{
     intake::{CreateError, ResolveError},
     observation::Trouble,
     provider::Violation,
-    purchase::{PurchaseId, Revision, Timestamp},
+    purchase::{Moment, PurchaseId, Revision},
     tracker::RefreshError,
 };
 
@@ -316,7 +316,7 @@ impl From<ResolveError> for Failure {
 
 impl Failure {
     /// What a refresh's failure means.
-    pub fn of_refresh(error: RefreshError, purchase: PurchaseId, now: Timestamp) -> Self {
+    pub fn of_refresh(error: RefreshError, purchase: PurchaseId, now: Moment) -> Self {
         let text = error.to_string();
         let failure = match error {
             RefreshError::Refused(refusal) => {

@@ -79,7 +79,7 @@ impl Inner {
         let mut admission = (account
             .admit(Class::Adopt, self.admission_deadline(new))
             .await)
-            .map_err(|refusal| CreateError::refused(refusal, None, self.clock.now()))?;
+            .map_err(|refusal| CreateError::refused(refusal, None, self.clock.moment()))?;
         let request = account.provider.status_request(reference);
         let answer = match account.ask(&mut admission, request).await {
             Ok(answer) => account

@@ -100,7 +100,7 @@ impl Drop for UnderWay {
             Place::Repeating => drop(inner.repeating().remove(&purchase)),
         }
         if self.unclear || std::thread::panicking() {
-            inner.deadlines.at(inner.clock.now(), purchase);
+            inner.deadlines.at(inner.clock.moment(), purchase);
         }
     }
 }
@@ -529,7 +529,7 @@ impl Inner {
             Submitted::NotSent(trouble) => Ended::Failed(match trouble {
                 Trouble::Throttled { retry_after } => {
                     let retry_after = retry_after.unwrap_or_else(|| {
-                        let snapshot = send.account.paused_for(self.clock.now());
+                        let snapshot = send.account.paused_for(self.clock.moment());
                         snapshot.max(RETRY_AFTER)
                     });
                     CreateError::Throttled {

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::purchase::{PurchaseId, Timestamp};
+use crate::purchase::{Moment, PurchaseId};
 
 /// Purchases by the time at which to look at them; one entry each.
 #[derive(Debug, Default)]
@@ -24,8 +24,8 @@ pub(super) struct Deadlines {
 
 #[derive(Debug, Default)]
 struct State {
-    by_time: BTreeMap<(Timestamp, PurchaseId), ()>,
-    by_purchase: BTreeMap<PurchaseId, Timestamp>,
+    by_time: BTreeMap<(Moment, PurchaseId), ()>,
+    by_purchase: BTreeMap<PurchaseId, Moment>,
 }
 
 impl Deadlines {
@@ -34,7 +34,7 @@ impl Deadlines {
     }
 
     /// Looks at a purchase at this time, or at an earlier one that is set already.
-    pub(super) fn at(&self, time: Timestamp, purchase: PurchaseId) {
+    pub(super) fn at(&self, time: Moment, purchase: PurchaseId) {
         let mut state = self.lock();
         if let Some(known) = state.by_purchase.get(&purchase).copied() {
             if known <= time {
@@ -49,7 +49,7 @@ impl Deadlines {
     }
 
     /// Takes a purchase whose time has passed, or says when the next one's will.
-    pub(super) fn take(&self, now: Timestamp) -> Result<PurchaseId, Option<Timestamp>> {
+    pub(super) fn take(&self, now: Moment) -> Result<PurchaseId, Option<Moment>> {
         let mut state = self.lock();
         let first = state.by_time.first_key_value().map(|(key, ())| *key);
         match first {

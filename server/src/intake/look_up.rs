@@ -8,11 +8,12 @@ use std::{
 use super::{ADMISSION_WAIT, Inner, commit::Settled};
 use crate::{
     account::{Account, Admission, Class, Refusal},
+    clock::Now,
     journal::{AttemptChange, JournalError, Record},
     lifecycle,
     observation::{Answer, Observation, Trouble},
     provider::Unclear,
-    purchase::{AccountName, Cause, PurchaseId, State, Status, Timestamp},
+    purchase::{AccountName, Cause, Moment, PurchaseId, State, Status},
 };
 
 /// Look-ups of one account under way at once, those that wait for its budget included: fewer than
@@ -64,9 +65,9 @@ impl Inner {
         &self,
         account: &Arc<Account>,
         record: &Record,
-    ) -> Result<Option<Timestamp>, JournalError> {
-        let now = self.clock.now();
-        let age = now.since(record.purchase.status.observe_time);
+    ) -> Result<Option<Moment>, JournalError> {
+        let Now { wall, moment: now } = self.clock.both();
+        let age = wall.since(record.purchase.status.observe_time);
         if age >= account.policy.give_up_after {
             return Ok(None);
         }
@@ -83,7 +84,9 @@ impl Inner {
         {
             None => Ok(None),
             Some(Answer::Observed(observation)) => self.found(account, record, &observation).await,
-            Some(Answer::NotFound | Answer::Trouble(_)) => Ok(Some(self.clock.now().plus(every))),
+            Some(Answer::NotFound | Answer::Trouble(_)) => {
+                Ok(Some(self.clock.moment().plus(every)))
+            }
         }
     }
 
@@ -107,7 +110,7 @@ impl Inner {
         if self.stopping.is_cancelled() {
             return Err(LookUpError::Draining);
         }
-        let deadline = self.clock.now().plus(ADMISSION_WAIT);
+        let deadline = self.clock.moment().plus(ADMISSION_WAIT);
         let admission = account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(LookUpError::Refused)?;
         match self
@@ -160,7 +163,7 @@ impl Inner {
         account: &Account,
         record: &Record,
         observation: &Observation,
-    ) -> Result<Option<Timestamp>, JournalError> {
+    ) -> Result<Option<Moment>, JournalError> {
         let now = self.clock.now();
         let graph = account.provider.graph();
         let decide = |record: &Record| {
@@ -177,7 +180,7 @@ impl Inner {
         match settled {
             Settled::Stepped(_) | Settled::Unchanged(_) => Ok(None),
             // Tracked by another purchase: it is not adopted twice, and a person has to look.
-            Settled::ReferenceTaken(_) => Ok(Some(now.plus(TAKEN_AGAIN))),
+            Settled::ReferenceTaken(_) => Ok(Some(self.clock.moment().plus(TAKEN_AGAIN))),
         }
     }
 }

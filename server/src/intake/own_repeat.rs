@@ -93,7 +93,7 @@ impl Inner {
     /// Waits for the time and the right to repeat, and commits that a repeat begins.
     async fn repeat_begins(&self, send: &Send, wait: Duration) -> Next {
         tokio::time::sleep(wait).await;
-        let deadline = self.clock.now().plus(REPEAT_ADMISSION);
+        let deadline = self.clock.moment().plus(REPEAT_ADMISSION);
         let Ok(admission) = send.account.admit(Class::Create, deadline).await else {
             return Next::Skip;
         };

@@ -6,10 +6,11 @@ use std::{sync::Arc, time::Duration};
 use super::{Inner, RETRY_AFTER, SUBMIT_SLACK, look_up::Looking, resolve::Deciding};
 use crate::{
     account::Account,
+    clock::Now,
     journal::{AttemptChange, JournalError, Record, Write},
     lifecycle,
     provider::Unclear,
-    purchase::{AttentionReason, Cause, Purchase, PurchaseId, State, Timestamp},
+    purchase::{AttentionReason, Cause, Moment, Purchase, PurchaseId, State, Timestamp},
 };
 
 /// Settlements under way at once.
@@ -20,7 +21,7 @@ const AFTER_PANIC: Duration = Duration::from_secs(60);
 /// What to do about a purchase now.
 enum Due {
     /// Nothing, for ever or until this time.
-    Nothing(Option<Timestamp>),
+    Nothing(Option<Moment>),
     /// Its attempt outlived its time.
     Unclear,
     /// It waited a day for a repeat.
@@ -37,7 +38,7 @@ impl Inner {
         let status = &purchase.status;
         let action = status.buyer_action.as_ref();
         if let Some(time) = action.and_then(crate::purchase::BuyerAction::expire_time) {
-            self.deadlines.at(time, purchase.id);
+            self.deadlines.at(self.clock.moment_of(time), purchase.id);
         }
         if status.is_terminal() || status.reference.is_some() {
             return;
@@ -50,9 +51,11 @@ impl Inner {
             status.state,
             attention.and_then(|attention| attention.deadline_time),
         ) {
-            (_, Some(deadline)) => deadline,
-            (State::Pending, None) => self.clock.now().plus(account.policy.timeout + SUBMIT_SLACK),
-            (_, None) => self.clock.now(),
+            (_, Some(deadline)) => self.clock.moment_of(deadline),
+            (State::Pending, None) => {
+                (self.clock.moment()).plus(account.policy.timeout + SUBMIT_SLACK)
+            }
+            (_, None) => self.clock.moment(),
         };
         self.deadlines.at(time, purchase.id);
     }
@@ -61,7 +64,7 @@ impl Inner {
     pub(super) fn recovered(&self, record: &Record) {
         let status = &record.purchase.status;
         if record.attempt.is_some() || status.buyer_action.is_some() {
-            self.deadlines.at(self.clock.now(), record.purchase.id);
+            self.deadlines.at(self.clock.moment(), record.purchase.id);
         }
         self.consider(&record.purchase);
     }
@@ -69,7 +72,7 @@ impl Inner {
     pub(super) async fn settle_forever(self: &Arc<Self>) {
         let permits = Arc::new(tokio::sync::Semaphore::new(SETTLING_MAX));
         while !self.deadlines.is_closed() {
-            let now = self.clock.now();
+            let now = self.clock.moment();
             let next = match self.deadlines.take(now) {
                 Ok(purchase) => {
                     let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
@@ -83,7 +86,7 @@ impl Inner {
                         let inner = &settling.inner;
                         let again = match inner.settle(purchase).await {
                             Ok(again) => again,
-                            Err(_) => Some(inner.clock.now().plus(RETRY_AFTER)),
+                            Err(_) => Some(inner.clock.moment().plus(RETRY_AFTER)),
                         };
                         if let Some(time) = again {
                             inner.deadlines.at(time, purchase);
@@ -108,7 +111,7 @@ impl Inner {
     async fn settle(
         self: &Arc<Self>,
         purchase: PurchaseId,
-    ) -> Result<Option<Timestamp>, JournalError> {
+    ) -> Result<Option<Moment>, JournalError> {
         let Some(record) = self.journal.record(purchase).await? else {
             return Ok(None);
         };
@@ -116,7 +119,7 @@ impl Inner {
         let Some(account) = self.accounts.get(&record.purchase.account).cloned() else {
             return Ok(forgets);
         };
-        let now = self.clock.now();
+        let Now { wall: now, moment } = self.clock.both();
         match self.due(&account, &record, now) {
             Due::Nothing(until) => Ok(until.or(forgets)),
             Due::Unclear => {
@@ -138,7 +141,7 @@ impl Inner {
             }
             Due::LookUp => {
                 let Some(_looking) = Looking::new(self, &account.name) else {
-                    return Ok(Some(now.plus(RETRY_AFTER)));
+                    return Ok(Some(moment.plus(RETRY_AFTER)));
                 };
                 tokio::select! {
                     // The same seed is the same run.
@@ -158,7 +161,7 @@ impl Inner {
         }
         let id = record.purchase.id;
         if self.attempts().contains_key(&id) || self.repeating().contains(&id) {
-            return Due::Nothing(Some(now.plus(SUBMIT_SLACK)));
+            return Due::Nothing(Some(self.clock.moment().plus(SUBMIT_SLACK)));
         }
         let deadline = status
             .attention
@@ -172,18 +175,18 @@ impl Inner {
         match (status.state, deadline) {
             // A repeat that was recorded as begun without a revision may have been sent.
             (State::Pending, Some(_)) if wanted && record.attempt.is_some() => match still_sent {
-                Some(until) => Due::Nothing(Some(until)),
+                Some(until) => Due::Nothing(Some(self.clock.moment_of(until))),
                 None => Due::Unclear,
             },
             (State::Pending | State::OutcomeUnknown, Some(deadline))
                 if wanted && now < deadline =>
             {
-                Due::Nothing(Some(deadline))
+                Due::Nothing(Some(self.clock.moment_of(deadline)))
             }
             (State::Pending, Some(_)) if wanted => Due::NeverSent,
             (State::OutcomeUnknown, Some(_)) if wanted => Due::TooLateToRepeat,
             (State::Pending | State::OutcomeUnknown, _) if still_sent.is_some() => {
-                Due::Nothing(still_sent)
+                Due::Nothing(still_sent.map(|until| self.clock.moment_of(until)))
             }
             (State::Pending, _) => Due::Unclear,
             (State::OutcomeUnknown, _) => match account.provider.unclear() {
@@ -203,19 +206,19 @@ impl Inner {
     }
 
     /// Ends what was never sent. A repeat can begin without a revision, so none may begin meanwhile.
-    async fn never_sent(&self, record: &Record) -> Result<Option<Timestamp>, JournalError> {
-        let (purchase, now) = (record.purchase.id, self.clock.now());
+    async fn never_sent(&self, record: &Record) -> Result<Option<Moment>, JournalError> {
+        let (purchase, Now { wall, moment }) = (record.purchase.id, self.clock.both());
         let Some(_deciding) = Deciding::new(self, purchase) else {
-            return Ok(Some(now.plus(SUBMIT_SLACK)));
+            return Ok(Some(moment.plus(SUBMIT_SLACK)));
         };
         let Some(newest) = self.journal.record(purchase).await? else {
             return Ok(None);
         };
         if newest.attempt.is_some() || newest.purchase != record.purchase {
-            return Ok(Some(now));
+            return Ok(Some(moment));
         }
         self.step(&newest, |record| {
-            lifecycle::never_sent(&record.purchase.status, now)
+            lifecycle::never_sent(&record.purchase.status, wall)
         })
         .await
     }
@@ -225,7 +228,7 @@ impl Inner {
         &self,
         record: &Record,
         decide: impl Fn(&Record) -> Option<crate::purchase::Transition> + Send + Sync,
-    ) -> Result<Option<Timestamp>, JournalError> {
+    ) -> Result<Option<Moment>, JournalError> {
         let before = record.purchase.status.revision;
         // A late answer may have come in between: then this deadline has nothing to say.
         let decide = |newer: &Record| {
@@ -241,17 +244,14 @@ impl Inner {
     }
 
     /// Wipes a buyer action whose time has passed, or says when it will.
-    async fn forget_buyer_action(
-        &self,
-        record: &Record,
-    ) -> Result<Option<Timestamp>, JournalError> {
+    async fn forget_buyer_action(&self, record: &Record) -> Result<Option<Moment>, JournalError> {
         let status = &record.purchase.status;
         let action = status.buyer_action.as_ref();
         let Some(time) = action.and_then(crate::purchase::BuyerAction::expire_time) else {
             return Ok(None);
         };
         if self.clock.now() < time {
-            return Ok(Some(time));
+            return Ok(Some(self.clock.moment_of(time)));
         }
         let wipe = Write::WipeBuyerActions {
             purchase: record.purchase.id,
@@ -272,7 +272,7 @@ struct Settling {
 impl Drop for Settling {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let time = self.inner.clock.now().plus(AFTER_PANIC);
+            let time = self.inner.clock.moment().plus(AFTER_PANIC);
             self.inner.deadlines.at(time, self.purchase);
         }
     }

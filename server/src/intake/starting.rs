@@ -87,7 +87,7 @@ impl Inner {
             account: new.account.name.clone(),
         };
         starting.insert(key.clone(), entry);
-        let patient = self.clock.now().plus(ADMISSION_WAIT);
+        let patient = self.clock.moment().plus(ADMISSION_WAIT);
         Ok(Starter {
             inner: Arc::clone(self),
             key,

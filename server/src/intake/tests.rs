@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    account::{Arrivals, BudgetStore},
+    account::{Arrivals, BudgetStore, Kept},
     cadence::Policy,
     journal::memory::MemoryJournal,
     provider::{self, Registered},
@@ -168,8 +168,10 @@ struct Budgets(Mutex<BTreeMap<AccountName, Arrivals>>);
 
 #[async_trait]
 impl BudgetStore for Budgets {
-    async fn load(&self, account: &AccountName) -> Option<Arrivals> {
-        self.0.lock().unwrap().get(account).copied()
+    async fn load(&self, account: &AccountName) -> Option<Kept> {
+        let arrivals = self.0.lock().unwrap().get(account).copied()?;
+        let as_of = arrivals.requests.max(arrivals.creates);
+        Some(Kept { arrivals, as_of })
     }
 
     async fn save(&self, account: &AccountName, arrivals: Arrivals) -> bool {
@@ -340,7 +342,7 @@ impl World {
 
     /// Spends the account's budget for creates.
     async fn exhaust(&self) {
-        let soon = || self.clock.now().plus(Duration::from_millis(10));
+        let soon = || self.clock.moment().plus(Duration::from_millis(10));
         while let Ok(admission) = self.account.admit(Class::Create, soon()).await {
             admission.ends();
         }
@@ -357,7 +359,7 @@ impl World {
                     assert!(answer.is_err());
                 }
                 Err(refusal) => {
-                    let left = refusal.retry_at().since(self.clock.now());
+                    let left = refusal.retry_at().since(self.clock.moment());
                     if left > time {
                         return;
                     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{attempt, attention, step};
 use crate::purchase::{
-    AttentionReason, Cause, FailureReason, Finality, Status, Timestamp, Transition,
+    AttentionReason, Cause, FailureReason, Finality, Moment, Status, Timestamp, Transition,
 };
 
 /// How long a last read is tried after the horizon before the end is declared without it.
@@ -24,10 +24,10 @@ pub enum Horizon {
 /// Where a status stands that was observed to be terminal at `observed`. `read` is when the last
 /// readable answer's request began.
 pub fn horizon(
-    observed: Timestamp,
+    observed: Moment,
     length: Option<Duration>,
-    read: Option<Timestamp>,
-    now: Timestamp,
+    read: Option<Moment>,
+    now: Moment,
 ) -> Horizon {
     let Some(length) = length else {
         return Horizon::Ahead;

@@ -7,7 +7,7 @@
 
 use std::{cmp::Ordering, time::Duration};
 
-use crate::purchase::{Timestamp as Moment, Timestamp};
+use crate::purchase::{Moment, Timestamp};
 
 /// How long single reads have to go on carrying an older stamp until one of them is applied: a copy
 /// that lags has caught up by then. Ours.

@@ -16,6 +16,10 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000 + seconds * 1000).unwrap()
 }
 
+fn moment(seconds: i64) -> crate::purchase::Moment {
+    crate::purchase::Moment::from_millis(seconds * 1000)
+}
+
 fn waiting() -> Status {
     let mut observation = mapped("WAITING", State::AwaitingPayment, Finality::Open);
     observation.reference = Some(Reference::new([("id", "1")]));
@@ -309,7 +313,7 @@ fn a_terminal_status_is_final_after_its_horizon_and_one_last_read() {
     let hour = Some(Duration::from_secs(3600));
     let check = |read: Option<i64>, now, expected| {
         assert_eq!(
-            horizon(at(0), hour, read.map(at), at(now)),
+            horizon(moment(0), hour, read.map(moment), moment(now)),
             expected,
             "{read:?} {now}"
         );
@@ -319,7 +323,10 @@ fn a_terminal_status_is_final_after_its_horizon_and_one_last_read() {
     check(None, 3600 + 86_399, Horizon::LastRead);
     check(Some(3600), 3601, Horizon::Over);
     check(None, 3600 + 86_400, Horizon::Over);
-    assert_eq!(horizon(at(0), None, None, at(9_999_999)), Horizon::Ahead);
+    assert_eq!(
+        horizon(moment(0), None, None, moment(9_999_999)),
+        Horizon::Ahead
+    );
     assert_eq!(
         made_final(&status, at(3601)).unwrap().cause,
         Cause::Deadline

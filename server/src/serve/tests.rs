@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    journal::{Fingerprints, Record, memory::MemoryJournal},
+    journal::{Fingerprints, Record, Write, memory::MemoryJournal},
     purchase::{
-        CallerName, Cause, Finality, Purchase, PurchaseId, Revision, State, Status, Transition,
+        CallerName, Cause, Finality, Purchase, PurchaseId, Revision, State, Status, Timestamp,
+        Transition,
     },
 };
 

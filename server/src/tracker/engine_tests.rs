@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    account::{Account, Arrivals, BudgetStore},
+    account::{Account, Arrivals, BudgetStore, Kept},
     cadence::{Policy, Schedule},
     journal::{Fingerprints, memory::MemoryJournal},
     purchase::{CallerName, Reference, Revision, Secret, State, Status, Timestamp},
@@ -25,7 +25,7 @@ struct Unlimited;
 
 #[async_trait::async_trait]
 impl BudgetStore for Unlimited {
-    async fn load(&self, _: &AccountName) -> Option<Arrivals> {
+    async fn load(&self, _: &AccountName) -> Option<Kept> {
         None
     }
 

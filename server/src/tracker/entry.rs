@@ -14,7 +14,8 @@ use crate::{
     lifecycle::{Heard, Source, Verdict},
     observation::{Observation, Standing},
     purchase::{
-        Finality, Freshness, Purchase, PurchaseId, Reference, Revision, State, Status, Timestamp,
+        Finality, Freshness, Moment, Purchase, PurchaseId, Reference, Revision, State, Status,
+        Timestamp,
     },
 };
 
@@ -37,10 +38,13 @@ pub(super) struct Entry {
     pub(super) caller: u32,
     /// What is known of its stay in its state.
     pub(super) stayed: Stayed,
-    pub(super) created: Timestamp,
+    /// When it was created, as it is shown and as a provider's lists are read by.
+    pub(super) create_time: Timestamp,
+    /// The same moment, which ages count from.
+    pub(super) created: Moment,
     /// When the newest revision was observed that is news: more than this service's own word that
     /// there are none. Staleness and the horizon count from it.
-    pub(super) changed: Timestamp,
+    pub(super) changed: Moment,
     /// A digest of the newest status without what is this service's own word.
     told: u64,
     /// The newest revision.
@@ -50,11 +54,11 @@ pub(super) struct Entry {
     pub(super) unmapped: bool,
     pub(super) heard: Heard,
     /// When the request of the last readable answer began.
-    pub(super) read: Option<Timestamp>,
+    pub(super) read: Option<Moment>,
     /// A digest of the last applied observation: the same again is no news.
     pub(super) digest: u64,
     pub(super) failures: u32,
-    pub(super) due: Timestamp,
+    pub(super) due: Moment,
     /// Whether a poll of it is due or under way, so that it is in no timer.
     pub(super) busy: bool,
     /// The revision that the next three belong to.
@@ -68,13 +72,15 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(purchase: &Purchase, reference: &Reference, now: Timestamp) -> Self {
+    pub(super) fn new(purchase: &Purchase, reference: &Reference, clock: &Clock) -> Self {
+        let now = clock.moment();
         let mut entry = Self {
             id: purchase.id,
             reference: kept(reference),
             caller: 0,
             stayed: Stayed::new(number(purchase.status.state), now),
-            created: purchase.create_time,
+            create_time: purchase.create_time,
+            created: past(purchase.create_time, clock),
             changed: now,
             told: 0,
             revision: Revision::default(),
@@ -91,20 +97,21 @@ impl Entry {
             horizon: None,
             given_up: false,
         };
-        entry.learn(&purchase.status);
+        entry.learn(&purchase.status, clock);
         entry
     }
 
-    pub(super) fn recovered(record: &Record, reference: &Reference) -> Self {
-        let now = record.purchase.status.observe_time;
-        let mut entry = Self::new(&record.purchase, reference, now);
-        entry.changed = record.change_time;
+    pub(super) fn recovered(record: &Record, reference: &Reference, clock: &Clock) -> Self {
+        let mut entry = Self::new(&record.purchase, reference, clock);
+        let status = &record.purchase.status;
+        entry.stayed = Stayed::new(number(status.state), past(status.observe_time, clock));
+        entry.changed = past(record.change_time, clock);
         entry
     }
 
     /// Learns a newly committed status. Says whether it is news: more than this service's own word
     /// that there are none.
-    pub(super) fn learn(&mut self, status: &Status) -> bool {
+    pub(super) fn learn(&mut self, status: &Status, clock: &Clock) -> bool {
         self.finality = status.finality;
         self.unmapped = status.unmapped;
         self.revision = status.revision;
@@ -112,7 +119,7 @@ impl Entry {
         let is_news = told != self.told;
         if is_news {
             self.told = told;
-            self.changed = status.observe_time;
+            self.changed = past(status.observe_time, clock);
         }
         // What is heard of afterwards is ordered by the answers themselves: a status that is
         // committed for another reason can carry a stamp that was found to be wrong.
@@ -140,7 +147,7 @@ impl Entry {
     }
 
     /// When the purchase is asked again whatever its schedule, since an answer is held back.
-    pub(super) fn asked_again_at(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn asked_again_at(&self, now: Moment) -> Option<Moment> {
         let at = self.heard.asked_again_at()?;
         let wait = match self.failures {
             0 => Duration::ZERO,
@@ -150,29 +157,25 @@ impl Entry {
     }
 
     /// When it is followed no more, where it has ended and that is known.
-    pub(super) fn horizon_end(&self) -> Option<Timestamp> {
+    pub(super) fn horizon_end(&self) -> Option<Moment> {
         let is_known = self.finality != Finality::Open && self.limits_of == self.revision;
         let horizon = self.horizon.filter(|_| is_known && !self.unmapped)?;
         Some(self.changed.plus(horizon))
     }
 
-    pub(super) fn freshness(&self) -> Freshness {
+    /// How fresh it is, but for when it is asked next, which its lane knows.
+    pub(super) fn freshness(&self, clock: &Clock) -> Freshness {
         Freshness {
-            last_answer_time: self.heard.arrived,
-            next_poll_time: (!self.given_up).then_some(self.due),
+            last_answer_time: self.heard.arrived.map(|arrived| clock.wall_of(arrived)),
+            next_poll_time: None,
             consecutive_failures: self.failures,
-            held_back_since_time: self.heard.held_back_since,
+            held_back_since_time: self.heard.held_back_since.map(|since| clock.wall_of(since)),
         }
     }
 
     /// The time of the next poll after one that ended now.
-    pub(super) fn next_due(
-        &self,
-        policy: &Policy,
-        stale_after: Duration,
-        clock: &Clock,
-    ) -> Timestamp {
-        let now = clock.now();
+    pub(super) fn next_due(&self, policy: &Policy, stale_after: Duration, clock: &Clock) -> Moment {
+        let now = clock.moment();
         if self.finality != Finality::Open {
             let every = policy.after_terminal.every(now.since(self.changed));
             return now.plus(clock.jittered(every, 100));
@@ -188,6 +191,11 @@ impl Entry {
         }
         now.plus(clock.jittered(every, 100))
     }
+}
+
+/// The moment of a stored time. What was stored by a clock that was ahead has just happened.
+fn past(time: Timestamp, clock: &Clock) -> Moment {
+    clock.moment_of(time).min(clock.moment())
 }
 
 /// A reference as it is kept in memory, where it is.

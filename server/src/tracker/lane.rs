@@ -25,7 +25,7 @@ use crate::{
     },
     clock::Clock,
     journal::Record,
-    purchase::{self, CallerName, Finality, Purchase, PurchaseId, Reference, Timestamp},
+    purchase::{self, CallerName, Finality, Moment, Purchase, PurchaseId, Reference},
 };
 
 /// One account's lane.
@@ -75,9 +75,9 @@ struct State {
 #[derive(Default)]
 struct Waits {
     /// About what is open.
-    open: Option<Timestamp>,
+    open: Option<Moment>,
     /// About what has ended.
-    ended: Option<Timestamp>,
+    ended: Option<Moment>,
 }
 
 /// What of an account is due and has not begun.
@@ -91,7 +91,7 @@ pub struct Backlog {
 
 /// How the last of several refreshes that overlap went, for those who were waiting when it began.
 pub(super) struct Refreshed {
-    pub(super) began: Timestamp,
+    pub(super) began: Moment,
     pub(super) result: Result<(), RefreshError>,
 }
 
@@ -105,7 +105,7 @@ struct Due {
     id: PurchaseId,
     reference: Option<Box<str>>,
     /// Since when it has been due.
-    since: Timestamp,
+    since: Moment,
 }
 
 /// Of so many turns, one goes to what has ended, where both are due.
@@ -120,11 +120,11 @@ const REFERENCE_RETRY: Duration = Duration::from_secs(1);
 struct Taken {
     lane: Arc<Lane>,
     purchase: PurchaseId,
-    again: Timestamp,
+    again: Moment,
 }
 
 impl Taken {
-    fn again_at(mut self, due: Timestamp) {
+    fn again_at(mut self, due: Moment) {
         self.again = due;
     }
 }
@@ -176,7 +176,7 @@ impl Lane {
     }
 
     /// What is due and has not begun.
-    pub(super) fn backlog(&self, now: Timestamp) -> Backlog {
+    pub(super) fn backlog(&self, now: Moment) -> Backlog {
         let state = lock(&self.state);
         let first = |turns: &Turns| {
             let entry = state.entries.get(turns.longest_due()?)?.as_ref()?;
@@ -204,7 +204,7 @@ impl Lane {
     }
 
     /// Follows a purchase no more. Returns when its last answer arrived, if it was open here.
-    pub(super) fn remove(&self, purchase: PurchaseId) -> Option<Timestamp> {
+    pub(super) fn remove(&self, purchase: PurchaseId) -> Option<Moment> {
         let mut state = lock(&self.state);
         let place = state.places.remove(&bytes(purchase))?;
         state.wheel.cancel(place);
@@ -222,7 +222,7 @@ impl Lane {
         purchase: PurchaseId,
         before: Stayed,
         changed_to: Option<purchase::State>,
-        now: Timestamp,
+        now: Moment,
     ) {
         let mut state = lock(&self.state);
         let changed_to = changed_to.map(number);
@@ -248,18 +248,18 @@ impl Lane {
         reference: &Reference,
         answered: bool,
         clock: &Clock,
-    ) -> Option<Timestamp> {
+    ) -> Option<Moment> {
         let (policy, stale_after) = (&self.account.policy, self.stale_after(&purchase.status));
-        let now = clock.now();
+        let now = clock.moment();
         let known = self.with(purchase.id, |entry| {
             entry.reference = kept(reference);
-            let is_news = entry.learn(&purchase.status);
+            let is_news = entry.learn(&purchase.status, clock);
             is_news.then(|| entry.next_due(policy, stale_after, clock))
         });
         if let Some(due) = known {
             return due;
         }
-        let mut entry = Entry::new(purchase, reference, now);
+        let mut entry = Entry::new(purchase, reference, clock);
         if answered {
             (entry.heard.answered, entry.heard.arrived) = (Some(now), Some(now));
         }
@@ -280,20 +280,20 @@ impl Lane {
         if status.finality == Finality::Final {
             return;
         }
-        let mut entry = Entry::recovered(record, reference);
+        let mut entry = Entry::recovered(record, reference, clock);
         let every = match entry.finality {
             Finality::Open => self
                 .account
                 .policy
                 .schedule
-                .every(clock.now().since(entry.created)),
+                .every(clock.moment().since(entry.created)),
             Finality::Terminal | Finality::Final => self
                 .account
                 .policy
                 .after_terminal
-                .every(clock.now().since(entry.changed)),
+                .every(clock.moment().since(entry.changed)),
         };
-        entry.due = clock.now().plus(clock.up_to(every));
+        entry.due = clock.moment().plus(clock.up_to(every));
         self.insert(entry, &record.purchase.caller);
     }
 
@@ -330,7 +330,7 @@ impl Lane {
     }
 
     /// Lets an entry be polled again at its new time.
-    pub(super) fn rearm(&self, purchase: PurchaseId, due: Timestamp) {
+    pub(super) fn rearm(&self, purchase: PurchaseId, due: Moment) {
         let mut state = lock(&self.state);
         let Some((place, entry)) = state.of(purchase) else {
             return;
@@ -348,7 +348,7 @@ impl Lane {
     }
 
     /// Lets what has fallen due take turns. Returns when the next will.
-    fn collect(&self, now: Timestamp) -> Option<Timestamp> {
+    fn collect(&self, now: Moment) -> Option<Moment> {
         let mut state = lock(&self.state);
         let State {
             entries,
@@ -390,7 +390,7 @@ impl Lane {
         &self,
         class: Class,
         watchers: &dyn Fn(PurchaseId) -> usize,
-        now: Timestamp,
+        now: Moment,
     ) -> Option<Due> {
         let mut state = lock(&self.state);
         state.turns = state.turns.wrapping_add(1);
@@ -425,12 +425,12 @@ impl Inner {
     /// Polls what is due in one lane, until the tracker stops.
     pub(super) async fn drive(self: &Arc<Self>, lane: &Arc<Lane>) {
         while !self.stop.is_cancelled() {
-            let now = self.clock.now();
+            let now = self.clock.moment();
             let due = lane.collect(now);
             let refused = self.spend(lane).await;
             let next = [due, refused].into_iter().flatten().min();
             let wait = next.map_or(Duration::from_secs(3_600), |next| {
-                next.since(self.clock.now())
+                next.since(self.clock.moment())
             });
             tokio::select! {
                 // The same seed is the same run.
@@ -444,9 +444,9 @@ impl Inner {
     }
 
     /// Polls all that is due and may be. Returns when to try again, where some may not.
-    async fn spend(self: &Arc<Self>, lane: &Arc<Lane>) -> Option<Timestamp> {
+    async fn spend(self: &Arc<Self>, lane: &Arc<Lane>) -> Option<Moment> {
         let mut refused = Vec::new();
-        let mut retry_at: Option<Timestamp> = None;
+        let mut retry_at: Option<Moment> = None;
         while let Some(class) = lane.class(&refused) {
             if self.stop.is_cancelled() {
                 return None;
@@ -463,17 +463,17 @@ impl Inner {
             };
             lane.may_ask_at(class, None);
             let watchers = |purchase| self.watchers(purchase);
-            let Some(due) = lane.turn(class, &watchers, self.clock.now()) else {
+            let Some(due) = lane.turn(class, &watchers, self.clock.moment()) else {
                 continue;
             };
-            let late = self.clock.now().since(due.since);
+            let late = self.clock.moment().since(due.since);
             lane.account.began_late(late);
             let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
             let admission = admission.about(due.id);
             let taken = Taken {
                 lane: Arc::clone(lane),
                 purchase: due.id,
-                again: self.clock.now().plus(LOST_RETRY),
+                again: self.clock.moment().plus(LOST_RETRY),
             };
             self.tasks.spawn(async move {
                 let stop = inner.stop.clone();
@@ -494,7 +494,7 @@ impl Inner {
                     asked = asked => match asked {
                         Some(asked) => inner.heard(&polled, id, asked).await,
                         // The journal is away, and with it the reference.
-                        None => inner.clock.now().plus(REFERENCE_RETRY),
+                        None => inner.clock.moment().plus(REFERENCE_RETRY),
                     },
                     () = stop.cancelled() => return,
                 };

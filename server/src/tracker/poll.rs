@@ -10,10 +10,11 @@ use super::{
 };
 use crate::{
     account::{Admission, Class},
+    clock::Now,
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle::{self, Horizon, Source, Verdict},
     observation::{Answer, Observation, Trouble},
-    purchase::{Cause, Finality, PurchaseId, Reference, State, Timestamp, Transition},
+    purchase::{Cause, Finality, Moment, PurchaseId, Reference, State, Transition},
     upstream::UpstreamError,
 };
 
@@ -34,8 +35,8 @@ const REFRESH_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Asked {
     answer: Answer,
     /// When the request began, and when its answer arrived.
-    began: Timestamp,
-    arrived: Timestamp,
+    began: Moment,
+    arrived: Moment,
 }
 
 impl Asked {
@@ -50,22 +51,22 @@ impl Asked {
 /// When a request began, and when its answer arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
-    pub(super) began: Timestamp,
-    pub(super) arrived: Timestamp,
+    pub(super) began: Moment,
+    pub(super) arrived: Moment,
 }
 
 impl Inner {
     /// Asks the provider about one purchase.
     pub(super) async fn ask(&self, lane: &Lane, turn: &Turn, mut admission: Admission) -> Asked {
         let account = &lane.account;
-        let began = self.clock.now();
+        let began = self.clock.moment();
         let request = account.provider.status_request(&turn.reference);
         let answer = account.ask(&mut admission, request).await;
-        let arrived = self.clock.now();
+        let arrived = self.clock.moment();
         let answer = match answer {
             Ok(answer) => account
                 .provider
-                .read_status(&turn.reference, &answer, arrived),
+                .read_status(&turn.reference, &answer, self.clock.now()),
             Err(error @ UpstreamError::Unusable(_)) => {
                 Answer::Trouble(Trouble::unreadable(error.to_string()))
             }
@@ -90,7 +91,7 @@ impl Inner {
         lane: &Arc<Lane>,
         purchase: PurchaseId,
         asked: Asked,
-    ) -> Timestamp {
+    ) -> Moment {
         let failed = match &asked.answer {
             Answer::Observed(observation) => self
                 .observed(lane, purchase, observation, asked.times(), Source::Read)
@@ -106,20 +107,20 @@ impl Inner {
         };
         if failed {
             // The journal is away: the same news is heard again when it is back.
-            return self.clock.now().plus(RETRY_BASE);
+            return self.clock.moment().plus(RETRY_BASE);
         }
         // An account that is throttled or refused waits as a whole; what cannot be read is polled on.
         let backs_off = matches!(asked.answer, Answer::Trouble(Trouble::Unreachable { .. }));
         match self.passing_time(lane, purchase).await {
             Ok(()) => self.next_due(lane, purchase, backs_off),
-            Err(_) => self.clock.now().plus(RETRY_BASE),
+            Err(_) => self.clock.moment().plus(RETRY_BASE),
         }
     }
 
-    fn next_due(&self, lane: &Lane, purchase: PurchaseId, backs_off: bool) -> Timestamp {
-        let now = self.clock.now();
+    fn next_due(&self, lane: &Lane, purchase: PurchaseId, backs_off: bool) -> Moment {
+        let now = self.clock.moment();
         let policy = &lane.account.policy;
-        let stretched = |created, finality| self.stretched(lane, created, finality);
+        let stretched = |create_time, finality| self.stretched(lane, create_time, finality);
         let due = lane.with(purchase, |entry| {
             let stale_after = entry.stale_after;
             let mut due = entry.next_due(policy, stale_after, &self.clock);
@@ -132,7 +133,8 @@ impl Inner {
                 return due.min(now.plus(self.clock.jittered(LAST_READ_EVERY, 100)));
             }
             if entry.failures == 0 && entry.heard.held_back_since.is_none() {
-                due = stretched(entry.created, entry.finality).map_or(due, |rare| due.max(rare));
+                due =
+                    stretched(entry.create_time, entry.finality).map_or(due, |rare| due.max(rare));
             }
             // The last read is made in time, also where the one before it has failed.
             due = due.min(end.unwrap_or(due).max(now));
@@ -157,7 +159,7 @@ impl Inner {
         times: Times,
         source: Source,
     ) -> Result<(), JournalError> {
-        let now = self.clock.now();
+        let Now { wall, moment: now } = self.clock.both();
         let seen = digest(observation);
         self.stamped(lane, observation.provider_change_time);
         let heard = lane.hear(purchase, |entry| {
@@ -186,7 +188,7 @@ impl Inner {
                         return None;
                     }
                     let status = &record.purchase.status;
-                    lifecycle::observed(status, observation, graph, Cause::Poll, now)
+                    lifecycle::observed(status, observation, graph, Cause::Poll, wall)
                 })
                 .await?;
         }
@@ -208,9 +210,9 @@ impl Inner {
         &self,
         lane: &Lane,
         purchase: PurchaseId,
-        began: Timestamp,
+        began: Moment,
     ) -> Result<(), JournalError> {
-        let now = self.clock.now();
+        let Now { wall, moment: now } = self.clock.both();
         let is_late = lane.with(purchase, |entry| {
             if entry
                 .heard
@@ -229,7 +231,7 @@ impl Inner {
             return Ok(());
         }
         self.step(purchase, |record| {
-            lifecycle::found_missing(&record.purchase.status, now)
+            lifecycle::found_missing(&record.purchase.status, wall)
         })
         .await
         .map(drop)
@@ -241,7 +243,7 @@ impl Inner {
         lane: &Lane,
         purchase: PurchaseId,
     ) -> Result<(), JournalError> {
-        let now = self.clock.now();
+        let Now { wall, moment: now } = self.clock.both();
         let Some((finality, changed, fresh)) = lane.with(purchase, |entry| {
             let fresh = entry.limits_of == entry.revision;
             (entry.finality, entry.changed, fresh)
@@ -266,7 +268,7 @@ impl Inner {
                 lane.with(purchase, |entry| entry.given_up = true);
             } else if unchanged >= stale_after {
                 self.step(purchase, |record| {
-                    lifecycle::stale(&record.purchase.status, now)
+                    lifecycle::stale(&record.purchase.status, wall)
                 })
                 .await?;
             }
@@ -283,7 +285,7 @@ impl Inner {
                     let status = &record.purchase.status;
                     let is_terminal = status.finality == Finality::Terminal;
                     (is_terminal && status.revision == revision)
-                        .then(|| lifecycle::made_final(status, now))
+                        .then(|| lifecycle::made_final(status, wall))
                         .flatten()
                 })
                 .await
@@ -355,7 +357,7 @@ impl Inner {
         if self.stop.is_cancelled() {
             return Err(RefreshError::Draining);
         }
-        let asked_at = self.clock.now();
+        let asked_at = self.clock.moment();
         let mut turn_of_others = lane.refreshing(purchase).await;
         // Whoever was here before has asked after this call came: its answer serves, good or bad.
         if let Some(before) = &*turn_of_others
@@ -363,7 +365,7 @@ impl Inner {
         {
             return before.result.clone();
         }
-        let began = self.clock.now();
+        let began = self.clock.moment();
         let result = self.refresh_once(lane, purchase, reference, asked_at).await;
         *turn_of_others = Some(Refreshed {
             began,
@@ -400,7 +402,7 @@ impl Inner {
         lane: &Arc<Lane>,
         purchase: PurchaseId,
         reference: Reference,
-        asked_at: Timestamp,
+        asked_at: Moment,
     ) -> Result<(), RefreshError> {
         let is_read = lane.with(purchase, |entry| {
             entry.read.is_some_and(|read| read >= asked_at)
@@ -409,7 +411,7 @@ impl Inner {
         if is_read != Some(false) {
             return Ok(());
         }
-        let deadline = self.clock.now().plus(REFRESH_WAIT);
+        let deadline = self.clock.moment().plus(REFRESH_WAIT);
         let admission = lane.account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(RefreshError::Refused)?.about(purchase);
         let turn = Turn { reference };

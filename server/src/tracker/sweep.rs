@@ -17,11 +17,12 @@ use super::{Inner, lane::Lane, lock, poll::Times};
 use crate::{
     account::{Account, Accounts, Class},
     cadence::budget::backoff,
+    clock::Now,
     journal::{JournalError, Write},
     lifecycle::Source,
     observation::Trouble,
     provider::sweep::{Coverage, Page, Place, Row, Sweep, Wanted},
-    purchase::{AccountName, Finality, Purchase, PurchaseId, State, Timestamp},
+    purchase::{AccountName, Finality, Moment, Purchase, PurchaseId, State, Timestamp},
 };
 use known::{Known, Worth};
 
@@ -85,7 +86,7 @@ impl Sweeper {
     }
 
     /// When a purchase's news are next looked for by a round.
-    pub(super) fn next_round(&self, created: Timestamp, finality: Finality) -> Option<Timestamp> {
+    pub(super) fn next_round(&self, created: Timestamp, finality: Finality) -> Option<Moment> {
         let known = lock(&self.known);
         known.singly_every(created, finality)?;
         known.next_round
@@ -123,7 +124,10 @@ impl Inner {
             return;
         }
         if let Some(every) = sweeper.singly_every(purchase.create_time, status.finality) {
-            lane.rearm(purchase.id, self.clock.now().plus(self.clock.up_to(every)));
+            lane.rearm(
+                purchase.id,
+                self.clock.moment().plus(self.clock.up_to(every)),
+            );
         }
     }
 
@@ -133,10 +137,10 @@ impl Inner {
         lane: &Lane,
         created: Timestamp,
         finality: Finality,
-    ) -> Option<Timestamp> {
+    ) -> Option<Moment> {
         let sweeper = self.sweepers.get(&lane.account.name)?;
         let every = sweeper.singly_every(created, finality)?;
-        Some(self.clock.now().plus(self.clock.jittered(every, 100)))
+        Some(self.clock.moment().plus(self.clock.jittered(every, 100)))
     }
 
     /// Sweeps one account's lists, until the tracker stops.
@@ -145,16 +149,16 @@ impl Inner {
             return;
         };
         let interval = lane.account.policy.schedule.first();
-        let mut first = Some(self.clock.now().plus(self.clock.up_to(interval)));
+        let mut first = Some(self.clock.moment().plus(self.clock.up_to(interval)));
         // When each list is next read: one that fails holds no other up.
-        let mut next: BTreeMap<String, Timestamp> = BTreeMap::new();
+        let mut next: BTreeMap<String, Moment> = BTreeMap::new();
         loop {
-            let regular = self.clock.now().plus(self.clock.jittered(interval, 100));
+            let regular = self.clock.moment().plus(self.clock.jittered(interval, 100));
             let at = first.take().or_else(|| next.values().min().copied());
             let at = at.unwrap_or(regular);
             lock(&sweeper.known).next_round = Some(at);
             tokio::select! {
-                () = tokio::time::sleep(at.since(self.clock.now())) => {}
+                () = tokio::time::sleep(at.since(self.clock.moment())) => {}
                 () = self.stop.cancelled() => return,
             }
             let lists = lock(&sweeper.known).lists();
@@ -162,7 +166,7 @@ impl Inner {
                 self.unstretch(lane, sweeper, None);
             }
             next.retain(|list, _| lists.contains(list));
-            let now = self.clock.now();
+            let now = self.clock.moment();
             let due = lists
                 .into_iter()
                 .filter(|list| next.get(list).is_none_or(|next| *next <= now));
@@ -172,7 +176,7 @@ impl Inner {
             });
             for (list, wait) in futures_util::future::join_all(rounds).await {
                 let wait = wait.unwrap_or_else(|| self.clock.jittered(interval, 100));
-                next.insert(list, self.clock.now().plus(wait));
+                next.insert(list, self.clock.moment().plus(wait));
             }
         }
     }
@@ -219,13 +223,16 @@ impl Inner {
         if sweep.coverage() == Coverage::Changes {
             self.resume(sweeper, list).await?;
         }
-        let began = self.clock.now();
+        let Now {
+            wall,
+            moment: began,
+        } = self.clock.both();
         let (mut place, left_out) = {
             let mut known = lock(&sweeper.known);
             let oldest = known.oldest();
             let narrowed = (oldest > known.since).then_some(oldest).flatten();
             known.since = oldest;
-            (known.start(sweep, list, began), narrowed)
+            (known.start(sweep, list, wall), narrowed)
         };
         if sweep.coverage() == Coverage::All && left_out.is_some() {
             self.unstretch(lane, sweeper, left_out);
@@ -292,7 +299,7 @@ impl Inner {
     ) -> Result<(Page, Times), Cut> {
         let account = &lane.account;
         let mut admission = loop {
-            let deadline = self.clock.now().plus(ADMISSION);
+            let deadline = self.clock.moment().plus(ADMISSION);
             let admitted = tokio::select! {
                 admitted = account.admit(Class::Sweep, deadline) => admitted,
                 () = self.stop.cancelled() => return Err(Cut::Stopped),
@@ -301,7 +308,7 @@ impl Inner {
                 Ok(admission) => break admission,
                 Err(refusal) => refusal,
             };
-            let wait = refusal.retry_at().since(self.clock.now());
+            let wait = refusal.retry_at().since(self.clock.moment());
             tokio::select! {
                 () = tokio::time::sleep(wait.max(RETRY_BASE)) => {}
                 () = self.stop.cancelled() => return Err(Cut::Stopped),
@@ -309,7 +316,7 @@ impl Inner {
         };
         let rows = lock(&sweeper.known).rows(list);
         let wanted = Wanted { list, place, rows };
-        let began = self.clock.now();
+        let began = self.clock.moment();
         let answered = tokio::select! {
             answered = account.ask(&mut admission, sweep.request(wanted)) => answered,
             () = self.stop.cancelled() => return Err(Cut::Stopped),
@@ -317,8 +324,8 @@ impl Inner {
         drop(admission);
         // The account has learned already that there was no answer.
         let answer = answered.map_err(|_| Cut::Failed)?;
-        let arrived = self.clock.now();
-        match sweep.read(wanted, &answer, arrived) {
+        let arrived = self.clock.moment();
+        match sweep.read(wanted, &answer, self.clock.now()) {
             Ok(page) => Ok((page, Times { began, arrived })),
             Err(trouble) => {
                 account.learn(Class::Sweep, &trouble);
@@ -375,12 +382,12 @@ impl Inner {
     /// A purchase's single read waits, since a page has shown all of it.
     fn shown(&self, lane: &Lane, sweeper: &Sweeper, purchase: PurchaseId) {
         let idle = lane.with(purchase, |entry| {
-            (!entry.busy).then_some((entry.created, entry.finality))
+            (!entry.busy).then_some((entry.create_time, entry.finality))
         });
-        if let Some(Some((created, finality))) = idle
-            && let Some(every) = sweeper.singly_every(created, finality)
+        if let Some(Some((create_time, finality))) = idle
+            && let Some(every) = sweeper.singly_every(create_time, finality)
         {
-            let due = self.clock.now().plus(self.clock.jittered(every, 100));
+            let due = self.clock.moment().plus(self.clock.jittered(every, 100));
             lane.rearm(purchase, due);
         }
     }
@@ -389,7 +396,7 @@ impl Inner {
     fn soon(&self, lane: &Lane, purchase: PurchaseId) {
         let idle = lane.with(purchase, |entry| !entry.busy && !entry.given_up);
         if idle == Some(true) {
-            lane.rearm(purchase, self.clock.now());
+            lane.rearm(purchase, self.clock.moment());
         }
     }
 
@@ -398,7 +405,7 @@ impl Inner {
         &self,
         lane: &Lane,
         sweeper: &Sweeper,
-        began: Timestamp,
+        began: Moment,
         seen: usize,
     ) -> Result<(), Cut> {
         let expected = lock(&sweeper.known).expected();
@@ -430,7 +437,7 @@ impl Inner {
         };
         let policy = &lane.account.policy;
         for purchase in purchases {
-            let now = self.clock.now();
+            let now = self.clock.moment();
             let earlier = lane.with(purchase, |entry| {
                 let every = match entry.finality {
                     Finality::Open => policy.schedule.every(now.since(entry.created)),
@@ -454,10 +461,11 @@ impl Inner {
     }
 
     /// When a round next looks for a purchase's news, where one does.
-    pub(super) fn next_round(&self, lane: &Lane, purchase: PurchaseId) -> Option<Timestamp> {
+    pub(super) fn next_round(&self, lane: &Lane, purchase: PurchaseId) -> Option<Moment> {
         let sweeper = self.sweepers.get(&lane.account.name)?;
-        let (created, finality) = lane.with(purchase, |entry| (entry.created, entry.finality))?;
-        sweeper.next_round(created, finality)
+        let member = lane.with(purchase, |entry| (entry.create_time, entry.finality));
+        let (create_time, finality) = member?;
+        sweeper.next_round(create_time, finality)
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    account::{Account, Arrivals, BudgetStore},
+    account::{Account, Arrivals, BudgetStore, Kept},
     cadence::Policy,
     journal::{Fingerprints, memory::MemoryJournal},
     provider,
@@ -36,7 +36,7 @@ struct NoStore;
 
 #[async_trait]
 impl BudgetStore for NoStore {
-    async fn load(&self, _: &AccountName) -> Option<Arrivals> {
+    async fn load(&self, _: &AccountName) -> Option<Kept> {
         None
     }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    account::{Account, Arrivals, BudgetStore, Class, Health},
+    account::{Account, Arrivals, BudgetStore, Class, Health, Kept},
     cadence::{Policy, Schedule},
     journal::{Record, memory::MemoryJournal},
     provider::registered,
@@ -25,7 +25,7 @@ struct Unkept;
 
 #[async_trait]
 impl BudgetStore for Unkept {
-    async fn load(&self, _: &AccountName) -> Option<Arrivals> {
+    async fn load(&self, _: &AccountName) -> Option<Kept> {
         None
     }
 

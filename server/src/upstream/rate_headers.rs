@@ -18,8 +18,8 @@ const SECONDS_MOST: i64 = 100_000_000_000;
 pub struct Left {
     /// How many requests.
     pub requests: u32,
-    /// Until when.
-    pub until: Timestamp,
+    /// For how much longer.
+    pub ahead: Duration,
 }
 
 /// What is left, where the headers say both: `X-RateLimit-Remaining`, and `X-RateLimit-Reset` in
@@ -45,10 +45,7 @@ pub fn left(headers: &HeaderMap, now: Timestamp) -> Option<Left> {
         millis => millis.checked_sub(sent_ms.unwrap_or(now.as_millis()))?,
     };
     let ahead = Duration::from_millis(u64::try_from(ahead_ms).ok()?).min(PAUSE_MAX);
-    (!ahead.is_zero()).then(|| Left {
-        requests,
-        until: now.plus(ahead),
-    })
+    (!ahead.is_zero()).then_some(Left { requests, ahead })
 }
 
 #[cfg(test)]
@@ -64,7 +61,7 @@ mod tests {
                 map.append(*name, value.parse().unwrap());
             }
             let left = left(&map, now);
-            let left = left.map(|left| (left.requests, left.until.since(now).as_secs()));
+            let left = left.map(|left| (left.requests, left.ahead.as_secs()));
             assert_eq!(left, expected, "{headers:?}");
         };
         let table = [

@@ -13,7 +13,7 @@ async fn saying(policy: Policy) -> (Arc<Account>, Arc<Mutex<Reply>>) {
         async move { reply }
     });
     let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
-    let store: Arc<dyn BudgetStore> = Arc::<Kept>::default();
+    let store: Arc<dyn BudgetStore> = Arc::<Store>::default();
     let (name, upstream) = (AccountName::new("a"), Arc::new(upstream));
     let account = Account::open(name, devdraft(), policy, upstream, clock, store);
     (account.await, reply)
@@ -114,7 +114,7 @@ async fn an_account_that_is_unavailable_for_a_while_is_left_alone_for_it() {
     let (account, said) = saying(policy(0)).await;
     *said.lock().unwrap() = says(503, &[("retry-after", "120")]);
     asked(&account, Class::Poll, 1).await;
-    let retry_at = account.clock.now().plus(Duration::from_secs(120));
+    let retry_at = account.clock.moment().plus(Duration::from_secs(120));
     let refusal = account.try_admit(Class::Create).await.unwrap_err();
     assert_eq!(refusal, Refusal::Throttled { retry_at });
 }
@@ -205,9 +205,9 @@ async fn at_any_limit_a_create_that_comes_back_when_it_was_told_to_goes_before_p
         });
         tokio::time::sleep(Duration::from_secs(300)).await;
         for _ in 0..5 {
-            let soon = || account.clock.now().plus(Duration::from_secs(2));
+            let soon = || account.clock.moment().plus(Duration::from_secs(2));
             if let Err(refusal) = account.admit(Class::Create, soon()).await {
-                let wait = refusal.retry_at().since(account.clock.now());
+                let wait = refusal.retry_at().since(account.clock.moment());
                 assert!(wait < Duration::from_secs(70), "{limit}: {wait:?}");
                 // A little later, as it takes over a network.
                 tokio::time::sleep(wait + Duration::from_millis(300)).await;

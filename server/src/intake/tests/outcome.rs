@@ -242,7 +242,7 @@ async fn c3_admission_is_never_waited_for_beyond_the_callers_deadline() {
     world.exhaust().await;
     let began = world.clock.now();
     let mut hurried = world.order();
-    hurried.deadline = Some(began.plus(Duration::from_millis(100)));
+    hurried.deadline = Some(world.clock.moment().plus(Duration::from_millis(100)));
     let failed = world.intake.create(hurried).await;
     assert_eq!(kind(&failed), "throttled");
     assert!(world.clock.now().since(began) <= Duration::from_millis(100));

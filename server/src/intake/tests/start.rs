@@ -17,7 +17,7 @@ async fn c2_who_waits_is_not_failed_by_another_calls_shorter_deadline() {
     let in_flight = world.account.try_admit(Class::Create).await.unwrap();
     let began = world.clock.now();
     let mut hurried = world.order();
-    hurried.deadline = Some(began.plus(Duration::from_millis(700)));
+    hurried.deadline = Some(world.clock.moment().plus(Duration::from_millis(700)));
     let ends = async {
         world.pass(Duration::from_millis(1_200)).await;
         in_flight.ends();

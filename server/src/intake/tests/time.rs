@@ -184,7 +184,7 @@ async fn c1_a_deadline_ends_the_call_and_not_the_attempt() {
         let world = World::open(provider).await;
         *world.wire.pause.lock().unwrap() = seconds(10);
         let mut hurried = world.order();
-        hurried.deadline = Some(world.clock.now().plus(seconds(3)));
+        hurried.deadline = Some(world.clock.moment().plus(seconds(3)));
         let began = world.clock.now();
         let failed = world.intake.create(hurried).await;
         assert_eq!(kind(&failed), "deadline", "{provider}");

@@ -6,7 +6,7 @@ use super::*;
 use Verdict::{Apply, Drop, HoldBack};
 
 fn at(seconds: i64) -> Moment {
-    Moment::from_millis(1_000_000 + seconds * 1_000).unwrap_or_default()
+    Moment::from_millis(1_000_000 + seconds * 1_000)
 }
 
 fn stamp(seconds: i64) -> Timestamp {

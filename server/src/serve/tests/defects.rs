@@ -13,11 +13,11 @@ use tonic_types::StatusExt as _;
 use super::*;
 use crate::{
     journal::{
-        AttemptChange, Committed, Filter, Listed, Observer, Place, Position, Written,
+        AttemptChange, Committed, Filter, Listed, Observer, Place, Position, Write, Written,
         memory::MemoryJournal,
     },
     listener::PanicLayer,
-    purchase::Reference,
+    purchase::{Reference, Timestamp},
 };
 
 /// The purchase whose record is a defect, and the one whose transitions are.

@@ -2,7 +2,8 @@
 
 use super::{Class, Finality, Lane, PurchaseId, lock};
 use crate::{
-    purchase::{Freshness, Timestamp},
+    clock::Clock,
+    purchase::{Freshness, Moment},
     tracker::entry::Entry,
 };
 
@@ -28,7 +29,7 @@ impl Lane {
     }
 
     /// Asks about a purchase at this time at the latest, also where it was given up.
-    pub(in crate::tracker) fn ask_by(&self, purchase: PurchaseId, at: Timestamp) {
+    pub(in crate::tracker) fn ask_by(&self, purchase: PurchaseId, at: Moment) {
         let mut state = lock(&self.state);
         let Some((place, entry)) = state.of(purchase) else {
             return;
@@ -45,7 +46,7 @@ impl Lane {
     }
 
     /// An account's class of polls may be asked at this time; `None`: now.
-    pub(super) fn may_ask_at(&self, class: Class, at: Option<Timestamp>) {
+    pub(super) fn may_ask_at(&self, class: Class, at: Option<Moment>) {
         let mut waits = lock(&self.waits);
         match class {
             Class::AfterTerminal => waits.ended = at,
@@ -53,22 +54,24 @@ impl Lane {
         }
     }
 
-    /// How fresh a purchase's status is, if it is open here. Its next poll lies ahead of `now`: where
-    /// the account waits, when it may be asked.
+    /// How fresh a purchase's status is, if it is open here. Its next poll lies ahead: where the
+    /// account waits, when it may be asked.
     pub(in crate::tracker) fn freshness(
         &self,
         purchase: PurchaseId,
-        now: Timestamp,
+        clock: &Clock,
     ) -> Option<Freshness> {
-        let (mut freshness, finality) =
-            self.with(purchase, |entry| (entry.freshness(), entry.finality))?;
+        let (mut freshness, due, finality) = self.with(purchase, |entry| {
+            let due = (!entry.given_up).then_some(entry.due);
+            (entry.freshness(clock), due, entry.finality)
+        })?;
         let waits = lock(&self.waits);
         let wait = match finality {
             Finality::Open => waits.open,
             Finality::Terminal | Finality::Final => waits.ended,
         };
-        let next = freshness.next_poll_time;
-        freshness.next_poll_time = next.map(|next| next.max(now).max(wait.unwrap_or(next)));
+        let next = due.map(|due| due.max(clock.moment()).max(wait.unwrap_or(due)));
+        freshness.next_poll_time = next.map(|next| clock.wall_of(next));
         Some(freshness)
     }
 }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     provider::sweep::{Bounds, Coverage, Place, ROWS_MAX, Sweep},
-    purchase::{Finality, Purchase, PurchaseId, Reference, Timestamp},
+    purchase::{Finality, Moment, Purchase, PurchaseId, Reference, Timestamp},
 };
 
 /// Pages of one list that fail in a row before purchases are read singly again.
@@ -103,7 +103,7 @@ pub(super) struct Known {
     /// Purchases created before are not looked for in the list.
     pub(super) since: Option<Timestamp>,
     /// When the next round begins.
-    pub(super) next_round: Option<Timestamp>,
+    pub(super) next_round: Option<Moment>,
 }
 
 impl Known {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    account::{Arrivals, BudgetStore},
+    account::{Arrivals, BudgetStore, Kept},
     clock::Clock,
     journal::{Journal, Record, Written, memory::MemoryJournal},
     provider::registered,
@@ -23,7 +23,7 @@ struct Unkept;
 
 #[async_trait]
 impl BudgetStore for Unkept {
-    async fn load(&self, _: &AccountName) -> Option<Arrivals> {
+    async fn load(&self, _: &AccountName) -> Option<Kept> {
         None
     }
 
