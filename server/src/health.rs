@@ -8,7 +8,10 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -33,7 +36,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::limits::Limit;
 
-/// The name that is SERVING for as long as the process answers at all.
+/// The name that is SERVING while the process answers and its own loops go on: waiting for a disk or
+/// a provider is going on.
 pub const LIVENESS: &str = "liveness";
 /// The names that tell readiness.
 const READINESS: [&str; 2] = ["", PURCHASE_SERVICE];
@@ -55,6 +59,8 @@ pub struct Readiness {
     reporter: HealthReporter,
     /// Held while states change, so that a late `set_ready` cannot undo a drain.
     phase: Arc<Mutex<Phase>>,
+    /// Whether the process's own loops go on.
+    alive: Arc<AtomicBool>,
     closed: CancellationToken,
 }
 
@@ -75,6 +81,22 @@ impl Readiness {
         self.closed.cancel();
     }
 
+    /// Says whether the process's own loops go on. Returns whether that is news.
+    pub async fn set_alive(&self, alive: bool) -> bool {
+        let is_news = self.alive.swap(alive, Ordering::Relaxed) != alive;
+        if is_news {
+            self.reporter
+                .set_service_status(LIVENESS, status(alive))
+                .await;
+        }
+        is_news
+    }
+
+    /// Whether the process's own loops go on.
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
+    }
+
     /// Whether requests are welcome.
     pub async fn is_ready(&self) -> bool {
         *self.phase.lock().await == Phase::Ready
@@ -91,14 +113,16 @@ impl Readiness {
     }
 
     async fn report(&self, ready: bool) {
-        let status = if ready {
-            tonic_health::ServingStatus::Serving
-        } else {
-            tonic_health::ServingStatus::NotServing
-        };
         for name in READINESS {
-            self.reporter.set_service_status(name, status).await;
+            self.reporter.set_service_status(name, status(ready)).await;
         }
+    }
+}
+
+fn status(is_well: bool) -> tonic_health::ServingStatus {
+    match is_well {
+        true => tonic_health::ServingStatus::Serving,
+        false => tonic_health::ServingStatus::NotServing,
     }
 }
 
@@ -120,6 +144,7 @@ pub async fn health() -> (Readiness, HealthService) {
     let readiness = Readiness {
         reporter: HealthReporter::new(),
         phase: Arc::new(Mutex::new(Phase::NotReady)),
+        alive: Arc::new(AtomicBool::new(true)),
         closed: CancellationToken::new(),
     };
     readiness.report(false).await;
@@ -149,6 +174,13 @@ pub fn operations(
         std::future::ready(([kind], text))
     };
     let readiness = readiness.clone();
+    let living = readiness.clone();
+    let alive = move || {
+        std::future::ready(match living.is_alive() {
+            true => (StatusCode::OK, "alive\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "not alive\n"),
+        })
+    };
     let ready = move || {
         let readiness = readiness.clone();
         async move {
@@ -161,7 +193,7 @@ pub fn operations(
     Routes::from(
         Routes::new(health)
             .into_axum_router()
-            .route("/healthz", axum::routing::get(|| async { "alive\n" }))
+            .route("/healthz", axum::routing::get(alive))
             .route("/metrics", axum::routing::get(metrics))
             .route("/readyz", axum::routing::get(ready))
             .fallback(nothing),
@@ -348,6 +380,19 @@ mod tests {
         }
         let unknown = health.check(request("else")).await.unwrap_err();
         assert_eq!(unknown.code(), Code::NotFound);
+    }
+
+    #[tokio::test]
+    async fn liveness_says_whether_the_loops_go_on_and_tells_changes_alone() {
+        let (readiness, health) = health().await;
+        let mut watch = watch(&health, LIVENESS).await;
+        assert_eq!(next(&mut watch).await, Some(SERVING));
+        assert!(!readiness.set_alive(true).await && is_silent(&mut watch));
+        assert!(readiness.set_alive(false).await && !readiness.is_alive());
+        assert_eq!(next(&mut watch).await, Some(NOT_SERVING));
+        assert_eq!(check(&health, "").await, NOT_SERVING, "which is its own");
+        assert!(readiness.set_alive(true).await);
+        assert_eq!(next(&mut watch).await, Some(SERVING));
     }
 
     #[tokio::test]

@@ -281,6 +281,8 @@ pub struct Figures {
     pub log_is_pinned: bool,
     /// How often a row was met that cannot be read.
     pub unreadable_rows: u64,
+    /// How often the task that commits was begun again after a defect.
+    pub restarts: u64,
 }
 
 /// The key of the text by which [`Journal::retire`] keeps the newest position it has taken.
@@ -368,9 +370,10 @@ pub trait Journal: fmt::Debug + Send + Sync {
     async fn get(&self, key: &str) -> Result<Option<String>, JournalError>;
 
     /// Makes remnants of purchases that have been FINAL since before `finals_before`, and deletes
-    /// remnants of purchases whose keys, further ones included, are all from before `remnants_before`; at
-    /// most `limit` of each, the oldest
-    /// first. Returns how many in all. Neither is an event: no position, no observer.
+    /// remnants of purchases whose keys, further ones included, are all from before `remnants_before`;
+    /// the oldest first, until about `limit` rows are gone: a purchase counts one and one more for each
+    /// of its revisions, a remnant one. Returns how many rows; 0 where nothing is left to do. Neither is
+    /// an event: no position, no observer.
     async fn retire(
         &self,
         finals_before: Timestamp,

@@ -8,6 +8,7 @@ mod files;
 mod front;
 mod keys;
 mod late;
+mod loops;
 mod metrics;
 
 use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, t
 use tillwatch_proto::{
     health::health_server::HealthServer, v1::purchase_service_server::PurchaseServiceServer,
 };
-use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::{
     account::{Account, Accounts, BudgetStore},
@@ -40,13 +41,16 @@ use crate::{
 pub use backup::back_up;
 pub use budgets::JournalBudgets;
 use front::{Front, health_server};
+use loops::Loops;
 
 /// Open purchases read at once while recovering.
 const RECOVERED_AT_ONCE: usize = 1_000;
 /// How often retention is looked after.
 const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
-/// Purchases retired at once.
-const RETIRED_AT_ONCE: usize = 1_000;
+/// How long retention may hold commits up: a batch takes about so long, and as long a pause follows.
+const RETIREMENT_LASTS: Duration = Duration::from_millis(10);
+/// Rows that retention takes in its first batch, and the most and the fewest in any other.
+const RETIRED_ROWS: (usize, usize, usize) = (100, 1_000, 10);
 /// How long a key is remembered at the least (promise C2).
 const REMNANTS_KEPT: Duration = Duration::from_secs(400 * 86_400);
 
@@ -125,8 +129,8 @@ pub struct House {
     pub readiness: Readiness,
     health: Arc<HealthService>,
     figures: metrics::Collector,
-    /// Loops that run until the drain; aborted when the house is dropped.
-    work: JoinSet<()>,
+    /// What runs until the drain; aborted when the house is dropped.
+    work: Loops,
 }
 
 impl House {
@@ -168,21 +172,23 @@ impl House {
             keyring,
         );
         recover(journal.as_ref(), &tracker, &intake).await?;
-        let mut work = JoinSet::new();
-        work.spawn({
-            let feed = feed.clone();
-            async move { feed.run().await }
+        let mut work = Loops::default();
+        work.begin("feed", feed.clone(), |feed| async move { feed.run().await });
+        work.begin("tracker", tracker.clone(), |tracker| async move {
+            tracker.run().await;
         });
-        work.spawn({
-            let tracker = tracker.clone();
-            async move { tracker.run().await }
+        work.begin("intake", intake.clone(), |intake| async move {
+            intake.run().await;
         });
-        work.spawn({
-            let intake = intake.clone();
-            async move { intake.run().await }
+        let reported = (Arc::clone(&journal), readiness.clone());
+        work.begin("readiness", reported, |(journal, readiness)| {
+            report(journal, readiness)
         });
-        work.spawn(report(Arc::clone(&journal), readiness.clone()));
-        work.spawn(retire(Arc::clone(&journal), clock.clone(), retention));
+        let retired = (Arc::clone(&journal), clock.clone());
+        work.begin("retention", retired, move |(journal, clock)| {
+            retire(journal, clock, retention)
+        });
+        work.tell(readiness.clone());
         let rooms = grpc::Rooms {
             journal,
             feed,
@@ -193,7 +199,7 @@ impl House {
             clock,
         };
         Ok(Self {
-            figures: metrics::Collector::new(rooms.clone()),
+            figures: metrics::Collector::new(rooms.clone(), work.restarts()),
             rooms,
             limits,
             readiness,
@@ -215,6 +221,7 @@ impl House {
 
     /// Ends the streams, then waits for submits and polls whose answers must be kept.
     pub async fn drain(&self) {
+        self.work.drain();
         self.readiness.drain().await;
         self.rooms.feed.drain();
         self.readiness.close();
@@ -264,21 +271,37 @@ async fn report(journal: Arc<dyn Journal>, readiness: Readiness) {
 
 /// Makes room: purchases are kept for as long as configured after FINAL, their keys for 400 days.
 async fn retire(journal: Arc<dyn Journal>, clock: Clock, retention: Duration) {
+    let (mut rows, _, _) = RETIRED_ROWS;
     loop {
         let now = clock.now();
         let (finals, remnants) = (
             now.minus(retention),
             now.minus(REMNANTS_KEPT.max(retention)),
         );
-        match journal.retire(finals, remnants, RETIRED_AT_ONCE).await {
-            Ok(retired) if retired >= RETIRED_AT_ONCE => tokio::task::yield_now().await,
-            Ok(_) => tokio::time::sleep(RETENTION_EVERY).await,
+        let begun = Instant::now();
+        let retired = journal.retire(finals, remnants, rows).await;
+        let took = begun.elapsed();
+        match retired {
+            Ok(0) => tokio::time::sleep(RETENTION_EVERY).await,
+            Ok(_) => {
+                rows = next_rows(rows, took);
+                tokio::time::sleep(took.max(RETIREMENT_LASTS)).await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "retention has to wait");
                 tokio::time::sleep(RETENTION_EVERY).await;
             }
         }
     }
+}
+
+/// Rows of the next batch of retention, after one that took so long.
+fn next_rows(rows: usize, took: Duration) -> usize {
+    let (_, most, fewest) = RETIRED_ROWS;
+    let wanted = RETIREMENT_LASTS.as_micros();
+    let rows = u128::try_from(rows).unwrap_or(u128::MAX);
+    let fitting = rows.saturating_mul(wanted) / took.as_micros().max(1);
+    usize::try_from(fitting).map_or(most, |fitting| fitting.clamp(fewest, most))
 }
 
 /// Opens accounts over their upstreams, with the budgets that the journal has kept.

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -39,6 +40,7 @@ pub(super) const SILENT_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Retirement {
     pub(super) finals_before: Timestamp,
     pub(super) remnants_before: Timestamp,
+    /// Rows, as [`super::Journal::retire`] counts them.
     pub(super) limit: usize,
 }
 
@@ -165,6 +167,7 @@ impl Drop for Ends<'_> {
 pub(super) struct Published {
     head: AtomicU64,
     commits: AtomicU64,
+    restarts: AtomicU64,
     commit_seconds: Histogram,
     available: watch::Sender<bool>,
     pub(super) under_way: UnderWay,
@@ -176,6 +179,7 @@ impl Published {
         Self {
             head: AtomicU64::new(head.0),
             commits: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
             commit_seconds: Histogram::new(COMMIT_BOUNDS),
             available: watch::Sender::new(true),
             under_way: UnderWay::default(),
@@ -189,6 +193,11 @@ impl Published {
 
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    /// How often the task that commits was begun again after a defect.
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
     }
 
     pub(super) fn commit_seconds(&self) -> Histogram {
@@ -310,6 +319,21 @@ struct Worker<S> {
 
 impl<S: Store> Worker<S> {
     async fn run(mut self) {
+        // What it was at is refused to its writers, who see that they were let go.
+        while AssertUnwindSafe(self.serve()).catch_unwind().await.is_err() {
+            self.published.restarts.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("the journal's loop panicked and begins again");
+            tokio::time::sleep(PROBE_INTERVAL).await;
+        }
+        let closed = blocking(self.store, |store| {
+            store.close();
+            Ok(())
+        });
+        closed.await.ok();
+    }
+
+    /// Commits what comes, until the queue is closed and empty.
+    async fn serve(&mut self) {
         let mut health = self.published.available();
         loop {
             let is_down = !*health.borrow_and_update();
@@ -319,18 +343,13 @@ impl<S: Store> Worker<S> {
                 () = self.closing.cancelled(), if !is_closing => self.jobs.close(),
                 job = self.jobs.recv() => match job {
                     Some(first) => self.commit_with_others(first).await,
-                    None => break,
+                    None => return,
                 },
                 () = tokio::time::sleep(PROBE_INTERVAL), if is_down => self.probe().await,
                 // Nothing follows from the error: the sender is held by this task.
                 _ = health.changed() => {}
             }
         }
-        let closed = blocking(self.store, |store| {
-            store.close();
-            Ok(())
-        });
-        closed.await.ok();
     }
 
     async fn commit_with_others(&mut self, first: Job) {

@@ -358,6 +358,7 @@ impl Journal for SqliteJournal {
             log_bytes: self.log.bytes.load(Ordering::Relaxed),
             log_is_pinned: self.log.is_pinned.load(Ordering::Relaxed),
             unreadable_rows: self.damage.times(),
+            restarts: self.committer.published().restarts(),
         }
     }
 

@@ -114,6 +114,7 @@ behaviours! {
     reads::a_page_looks_at_a_bounded_number_and_says_where_to_go_on,
     reads::open_records_are_read_in_pages_without_finals,
     reads::a_final_purchase_becomes_a_remnant,
+    reads::retention_is_bounded_by_rows,
     reads::a_remnant_keeps_its_key_and_frees_its_reference,
     reads::remnants_end_with_their_time,
     reads::positions_are_not_given_again_after_retirement,

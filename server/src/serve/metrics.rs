@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::loops::Restarts;
 use crate::{
     account::{Account, Health},
     grpc::Rooms,
@@ -17,11 +18,12 @@ use crate::{
 pub(super) struct Collector {
     rooms: Rooms,
     transitions: Transitions,
+    restarts: Restarts,
 }
 
 impl Collector {
     /// Counts what is committed from now on.
-    pub(super) fn new(rooms: Rooms) -> Self {
+    pub(super) fn new(rooms: Rooms, restarts: Restarts) -> Self {
         let transitions = Transitions::default();
         let counted = transitions.clone();
         rooms.journal.observe(Arc::new(move |committed| {
@@ -33,7 +35,11 @@ impl Collector {
                 counted.get_or_create(&labels).inc();
             }
         }));
-        Self { rooms, transitions }
+        Self {
+            rooms,
+            transitions,
+            restarts,
+        }
     }
 
     /// All figures as text.
@@ -52,6 +58,9 @@ impl Collector {
             log_bytes: figures.log_bytes,
             log_is_pinned: figures.log_is_pinned,
             unreadable_rows: figures.unreadable_rows,
+            restarts: (self.restarts.of_each())
+                .chain([("journal", figures.restarts)])
+                .collect(),
         };
         metrics::render(&picture).unwrap_or_default()
     }

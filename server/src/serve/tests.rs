@@ -17,6 +17,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// A purchase whose only revision has this status.
 async fn begun(journal: &dyn Journal, id: u128, status: Status) -> PurchaseId {
+    begun_as(journal, id, "key", status).await
+}
+
+async fn begun_as(journal: &dyn Journal, id: u128, key: &str, status: Status) -> PurchaseId {
     let (id, now) = (PurchaseId::from_u128(id), status.observe_time);
     let record = Record {
         purchase: Purchase {
@@ -24,7 +28,7 @@ async fn begun(journal: &dyn Journal, id: u128, status: Status) -> PurchaseId {
             account: AccountName::new("main"),
             provider: "carbon".into(),
             caller: CallerName::new("shop"),
-            idempotency_key: "key".into(),
+            idempotency_key: key.into(),
             labels: Arc::default(),
             create_time: now,
             status: Arc::new(status.clone()),
@@ -59,12 +63,12 @@ async fn c2_a_key_is_kept_for_400_days_and_its_purchase_for_as_long_as_configure
         ..Status::pending(clock.now())
     };
     let id = begun(&*journal, 1, finished).await;
-    let mut work = JoinSet::new();
+    let mut work = tokio::task::JoinSet::new();
     work.spawn(retire(Arc::clone(&journal), clock, 90 * DAY));
     let begun = tokio::time::Instant::now();
     let mut ends = (None, None);
     for day in 0..=402_u32 {
-        tokio::time::sleep_until(begun + DAY * day + Duration::from_secs(1)).await;
+        tokio::time::sleep_until(begun + DAY * day).await;
         let purchase = journal.record(id).await.unwrap();
         let key = journal.record_by_key(&CallerName::new("shop"), "key").await;
         let key = key.unwrap();
@@ -128,4 +132,53 @@ async fn a_silent_disk_turns_readiness_until_it_answers() {
     tokio::time::sleep(settles).await;
     assert!(house.readiness.is_ready().await);
     assert!(house.figures.text(None).contains("journal_available 1"));
+}
+
+#[test]
+fn a_batch_of_retention_takes_about_as_long_as_commits_may_be_held_up() {
+    let check = |rows, took_ms, expected| {
+        let next = next_rows(rows, Duration::from_millis(took_ms));
+        assert_eq!(next, expected, "{rows} rows took {took_ms} ms");
+    };
+    check(100, 10, 100);
+    check(100, 5, 200);
+    check(100, 40, 25);
+    check(100, 0, 1_000);
+    check(100, 60_000, 10);
+    check(10, 1, 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_leaves_commits_as_much_time_as_it_takes() {
+    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let memory = Arc::new(MemoryJournal::new("e"));
+    for number in 1..=300_u128 {
+        let status = Status {
+            state: State::Canceled,
+            finality: Finality::Final,
+            ..Status::pending(clock.now())
+        };
+        begun_as(&*memory, number, &number.to_string(), status).await;
+    }
+    let (began, mut retired_at) = (Instant::now(), Vec::new());
+    tokio::time::sleep(DAY).await;
+    let journal: Arc<dyn Journal> = Arc::clone(&memory) as _;
+    let mut work = tokio::task::JoinSet::new();
+    work.spawn(retire(journal, clock.clone(), Duration::from_secs(1)));
+    let mut left = 300;
+    while left > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let now = memory
+            .list(&crate::journal::Filter::default(), None, 1_000)
+            .await;
+        let now = now.unwrap().purchases.len();
+        if now < left {
+            retired_at.push((began.elapsed(), left - now));
+        }
+        left = now;
+    }
+    assert!(retired_at.len() > 1, "{retired_at:?}");
+    for pair in retired_at.windows(2) {
+        assert!(pair[1].0 - pair[0].0 >= RETIREMENT_LASTS, "{retired_at:?}");
+    }
 }

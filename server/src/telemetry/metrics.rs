@@ -36,6 +36,11 @@ struct RequestLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LoopLabels {
+    r#loop: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HealthLabels {
     account: String,
     provider: &'static str,
@@ -111,6 +116,8 @@ pub struct Picture {
     pub log_is_pinned: bool,
     /// Rows met that cannot be read.
     pub unreadable_rows: u64,
+    /// The loops of the process, with how often each was begun again after a defect.
+    pub restarts: Vec<(&'static str, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -199,6 +206,13 @@ fn stored(registry: &mut Registry, picture: &Picture) {
     unreadable.inc_by(picture.unreadable_rows);
     let words = "Reads that met a row that cannot be read";
     registry.register("journal_unreadable_rows", words, unreadable);
+    let restarts = Family::<LoopLabels, Counter>::default();
+    for (name, times) in &picture.restarts {
+        let labels = LoopLabels { r#loop: name };
+        restarts.get_or_create(&labels).inc_by(*times);
+    }
+    let words = "How often a loop of the process was begun again after a defect";
+    registry.register("loop_restarts", words, restarts);
 }
 
 fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
@@ -330,6 +344,7 @@ mod tests {
             log_bytes: 4_096,
             log_is_pinned: true,
             unreadable_rows: 5,
+            restarts: vec![("feed", 2)],
         };
         let text = render(&picture).unwrap();
         let of = "account=\"shop\",provider=\"masumi\"";
@@ -359,6 +374,7 @@ mod tests {
             "tillwatch_journal_log_bytes 4096".to_owned(),
             "tillwatch_journal_log_pinned 1".to_owned(),
             "tillwatch_journal_unreadable_rows_total 5".to_owned(),
+            "tillwatch_loop_restarts_total{loop=\"feed\"} 2".to_owned(),
             format!(
                 "tillwatch_build_info{{version=\"{}\"}} 1",
                 env!("CARGO_PKG_VERSION")

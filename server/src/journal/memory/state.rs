@@ -380,11 +380,16 @@ impl State {
             .filter(|(final_time, _)| *final_time < retirement.finals_before)
             .collect();
         finals.sort_unstable();
-        finals.truncate(retirement.limit);
-        for (_, id) in &finals {
-            self.make_remnant(*id);
+        let mut rows = remnants.len();
+        for (_, id) in finals {
+            if rows >= retirement.limit {
+                break;
+            }
+            let kept = self.purchases.get(&id);
+            rows += kept.map_or(0, |kept| kept.transitions.len()) + 1;
+            self.make_remnant(id);
         }
-        remnants.len() + finals.len()
+        rows
     }
 
     fn make_remnant(&mut self, id: PurchaseId) {

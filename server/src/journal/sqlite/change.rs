@@ -332,26 +332,31 @@ impl Batch<'_> {
 
     pub(super) fn retire(&self, retirement: Retirement) -> Result<usize> {
         // The oldest remnants go first, so that none is made and deleted by one call.
-        let remnants = self.ids(
-            "SELECT id FROM purchase WHERE remnant IS NOT NULL AND create_time < ?1
+        let remnants = self.oldest(
+            "SELECT id, 0 FROM purchase WHERE remnant IS NOT NULL AND create_time < ?1
                  AND NOT EXISTS (SELECT 1 FROM bound_key
                      WHERE bound_key.purchase = purchase.id AND bind_time >= ?1)
              ORDER BY create_time, id LIMIT ?2",
             retirement.remnants_before,
             retirement.limit,
         )?;
-        for id in &remnants {
+        for (id, _) in &remnants {
             self.execute_for("DELETE FROM bound_key WHERE purchase = ?1", *id)?;
             self.execute_for("DELETE FROM purchase WHERE id = ?1", *id)?;
         }
-        let finals = self.ids(
-            "SELECT id FROM purchase
+        let mut rows = remnants.len();
+        let finals = self.oldest(
+            "SELECT id, revision FROM purchase
              WHERE final_time IS NOT NULL AND remnant IS NULL AND final_time < ?1
              ORDER BY final_time, id LIMIT ?2",
             retirement.finals_before,
-            retirement.limit,
+            retirement.limit.saturating_sub(rows),
         )?;
-        for id in &finals {
+        for (id, revisions) in &finals {
+            if rows >= retirement.limit {
+                break;
+            }
+            rows += usize::try_from(*revisions).unwrap_or(0) + 1;
             // A token from before the newest position that is taken has missed something.
             self.connection
                 .prepare_cached(
@@ -382,13 +387,16 @@ impl Batch<'_> {
                 .prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'head'")?
                 .execute([self.head.to_string()])?;
         }
-        Ok(remnants.len() + finals.len())
+        Ok(rows)
     }
 
-    fn ids(&self, sql: &str, before: Timestamp, limit: usize) -> Result<Vec<[u8; 16]>> {
+    /// The oldest purchases, each with its number of revisions.
+    fn oldest(&self, sql: &str, before: Timestamp, limit: usize) -> Result<Vec<([u8; 16], u32)>> {
         self.connection
             .prepare_cached(sql)?
-            .query_map((before.as_millis(), integer(limit)), |row| row.get(0))?
+            .query_map((before.as_millis(), integer(limit)), |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
             .collect()
     }
 

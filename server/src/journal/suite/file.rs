@@ -143,7 +143,7 @@ async fn the_head_survives_the_retirement_of_the_newest_transition() {
     let journal = open(&path).await.unwrap();
     begin(&journal, record(1)).await;
     super::values::finish(&journal, 1).await;
-    assert_eq!(journal.retire(at(90_000), at(0), 10).await.unwrap(), 1);
+    assert_eq!(journal.retire(at(90_000), at(0), 10).await.unwrap(), 3);
     journal.close().await;
     let journal = open(&path).await.unwrap();
     assert_eq!(journal.head(), Position(2));

@@ -450,13 +450,14 @@ pub async fn a_final_purchase_becomes_a_remnant(subject: Subject) {
     let mut last = journal.record(id(1)).await.unwrap().unwrap();
     let count = journal.retire(at(2_001), at(0), 10).await.unwrap();
     assert_eq!(count, 0, "before is before");
-    assert_eq!(journal.retire(at(2_003), at(0), 1).await.unwrap(), 1);
+    // Its row and its three revisions.
+    assert_eq!(journal.retire(at(2_003), at(0), 1).await.unwrap(), 4);
     assert_eq!(
         journal.record(id(1)).await.unwrap(),
         None,
         "the oldest is first"
     );
-    assert_eq!(journal.retire(at(2_003), at(0), 10).await.unwrap(), 1);
+    assert_eq!(journal.retire(at(2_003), at(0), 10).await.unwrap(), 4);
     assert_eq!(journal.retire(at(2_003), at(0), 10).await.unwrap(), 0);
 
     assert_eq!(journal.record(id(2)).await.unwrap(), None);
@@ -479,11 +480,34 @@ pub async fn a_final_purchase_becomes_a_remnant(subject: Subject) {
     assert_eq!(remnant, Some(last));
 }
 
+pub async fn retention_is_bounded_by_rows(subject: Subject) {
+    let journal = &*subject.journal;
+    for number in 1..=4 {
+        begin(journal, record(number)).await;
+    }
+    for _ in 0..20 {
+        append(journal, 1, |_| ()).await;
+    }
+    for number in 1..=4 {
+        finish(journal, number).await;
+    }
+    let all = at(90_000);
+    let mut taken = Vec::new();
+    loop {
+        match journal.retire(all, at(0), 3).await.unwrap() {
+            0 => break,
+            rows => taken.push(rows),
+        }
+    }
+    // The last to end is the one with 22 revisions, and is never half taken.
+    assert_eq!(taken, [3, 3, 3, 23]);
+}
+
 pub async fn a_remnant_keeps_its_key_and_frees_its_reference(subject: Subject) {
     let journal = &*subject.journal;
     finished(journal, 1).await;
     let last = journal.record(id(1)).await.unwrap().unwrap();
-    assert_eq!(journal.retire(at(9_000), at(0), 10).await.unwrap(), 1);
+    assert_eq!(journal.retire(at(9_000), at(0), 10).await.unwrap(), 4);
     let written = journal.write(begin_write(record(1))).await.unwrap();
     let Written::KeyTaken(remnant) = written else {
         panic!("{written:?}");
@@ -509,7 +533,7 @@ pub async fn remnants_end_with_their_time(subject: Subject) {
     for number in [1, 2, 3] {
         finished(journal, number).await;
     }
-    assert_eq!(journal.retire(at(9_000), at(9_000), 10).await.unwrap(), 3);
+    assert_eq!(journal.retire(at(9_000), at(9_000), 10).await.unwrap(), 12);
     let known = async |key: &str| {
         let record = journal.record_by_key(&caller("anna"), key).await.unwrap();
         record.is_some()
