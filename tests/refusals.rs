@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use prost_types::Duration;
 use tillwatch::Refusal;
 use tillwatch_proto::v1::{
-    CreatePurchaseRequest, DevdraftReference, GetStatusRequest, ListAccountsRequest,
+    CreatePurchaseRequest, DevdraftOrder, DevdraftReference, GetStatusRequest, ListAccountsRequest,
     ListPurchasesRequest, MasumiOrder, ProviderReference, PurchaseFilter, RefreshStatusRequest,
     ResolvePurchaseRequest, StopTracking, WatchPurchasesRequest, WatchStatusRequest,
     create_purchase_request::Order, get_status_request::Key, provider_reference::Reference,
@@ -74,6 +74,10 @@ async fn a_bad_create_names_the_field_and_the_rule_and_nothing_is_sent() {
         account: account("carbon"),
         ..good.clone()
     };
+    let nameless = ProviderReference {
+        reference: Some(Reference::Devdraft(DevdraftReference::default())),
+    };
+    let intentless = DevdraftOrder::default();
     let table = [
         (no_order, "order"),
         (keyed(""), "idempotency_key"),
@@ -85,26 +89,41 @@ async fn a_bad_create_names_the_field_and_the_rule_and_nothing_is_sent() {
         (foreign_account, "account"),
         (
             times(|order| order.submit_result_time = Some(minutes_ahead(14))),
-            "submit_result_time",
+            "masumi.submit_result_time",
         ),
         (
             times(|order| order.unlock_time = order.submit_result_time),
-            "submit_result_time",
+            "masumi.submit_result_time",
         ),
         (
             times(|order| order.external_dispute_unlock_time = order.unlock_time),
-            "external_dispute_unlock_time",
+            "masumi.external_dispute_unlock_time",
         ),
         (
             times(|order| order.pay_by_time = Some(minutes_ahead(-6))),
-            "pay_by_time",
+            "masumi.pay_by_time",
         ),
-        (times(|order| order.unlock_time = None), "unlock_time"),
-        (fiat("two"), "fiat_amount"),
-        (fiat("-1"), "fiat_amount"),
-        (fiat(""), "fiat_amount"),
-        (charge("10.391"), "fiat_charge_amount"),
-        (charge("1e3"), "fiat_charge_amount"),
+        (
+            times(|order| order.unlock_time = None),
+            "masumi.unlock_time",
+        ),
+        (fiat("two"), "inabit.fiat_amount"),
+        (fiat("-1"), "inabit.fiat_amount"),
+        (fiat(""), "inabit.fiat_amount"),
+        (
+            ordered(Order::Existing(ProviderReference::default()), "devdraft"),
+            "existing",
+        ),
+        (
+            ordered(Order::Existing(nameless), "devdraft"),
+            "existing.devdraft.transaction_id",
+        ),
+        (
+            ordered(Order::Devdraft(intentless), "devdraft"),
+            "devdraft.intent",
+        ),
+        (charge("10.391"), "carbon.fiat_charge_amount"),
+        (charge("1e3"), "carbon.fiat_charge_amount"),
     ];
     for (bad, field) in table {
         names(&house.refused("shop", bad).await, field);

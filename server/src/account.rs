@@ -24,7 +24,7 @@ use crate::{
     observation::Trouble,
     provider::Provider,
     purchase::{AccountName, Moment, PurchaseId},
-    upstream::{Request, Response, Upstream, UpstreamError},
+    upstream::{Connection, Request, Response, Upstream, UpstreamError},
 };
 use class::Denied;
 pub use class::{Class, Refusal};
@@ -116,6 +116,8 @@ pub struct Admission {
     /// What it is about: one that fails again and again tells of itself, not of the provider.
     subject: u64,
     held: bool,
+    /// Whether it is among the requests in flight.
+    in_flight: bool,
     ended: bool,
 }
 
@@ -209,6 +211,7 @@ impl Account {
                         class,
                         subject,
                         held,
+                        in_flight: true,
                         ended: false,
                     });
                 }
@@ -235,7 +238,13 @@ impl Account {
         admission: &mut Admission,
         request: Request,
     ) -> Result<Response, UpstreamError> {
-        let result = self.upstream.send(request, self.policy.timeout).await;
+        let timeout = self.policy.timeout;
+        let mut result = self.upstream.send(request.clone(), timeout).await;
+        // A provider that closes idle connections is met now and then in the very moment.
+        if matches!(result, Err(UpstreamError::Closed)) && admission.renew().await {
+            let again = request.on(Connection::Fresh);
+            result = self.upstream.send(again, timeout).await;
+        }
         let now = self.clock.both();
         let jitter = |longest| self.clock.up_to(longest);
         let mut live = self.lock();
@@ -306,19 +315,44 @@ impl Admission {
         self
     }
 
+    /// Takes another slot, to send a read once more, and counts the first as lost. `false` for a
+    /// create, and if no slot is to be had within the time of a request.
+    async fn renew(&mut self) -> bool {
+        if self.class == Class::Create {
+            return false;
+        }
+        // Given back first: where few may be in flight it would wait for itself.
+        self.leave();
+        let account = Arc::clone(&self.account);
+        let deadline = account.clock.moment().plus(account.policy.timeout);
+        let Ok(mut again) = account.admit(self.class, deadline).await else {
+            return false;
+        };
+        again.subject = self.subject;
+        account.lock().count(self.class, Outcome::Lost);
+        self.ended = true;
+        *self = again;
+        true
+    }
+
+    /// Gives back its place among the requests in flight.
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.in_flight) {
+            self.account.lock().ended(self.held, self.ended);
+            self.account.eased.notify_waiters();
+        }
+    }
+
     /// Nothing was sent with it: the requests in flight are given back, the budget is not.
     pub fn ends(self) {}
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let mut live = self.account.lock();
-        live.ended(self.held, self.ended);
+        self.leave();
         if !self.ended {
-            live.count(self.class, Outcome::GivenUp);
+            self.account.lock().count(self.class, Outcome::GivenUp);
         }
-        drop(live);
-        self.account.eased.notify_waiters();
     }
 }
 

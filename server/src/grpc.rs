@@ -191,7 +191,7 @@ impl Service {
                 Failure::new(Reason::AccountUnknown, "no such account for this caller")
             })?;
             if account.provider.name() != provider {
-                let rule = format!("an account of {provider}, as the order is");
+                let rule = format!("must be an account of {provider}, as the order is");
                 return Err(Failure::invalid_field("account", rule));
             }
             return Ok(Arc::clone(account));
@@ -204,7 +204,7 @@ impl Service {
                 Err(Failure::new(Reason::AccountUnknown, text))
             }
             (Some(_), Some(_)) => {
-                let rule = format!("required: {provider} has several accounts");
+                let rule = format!("must be named: {provider} has several accounts");
                 Err(Failure::invalid_field("account", rule))
             }
         }
@@ -248,10 +248,10 @@ impl Service {
         });
         let named = request.order.as_ref().and_then(provider::of_order);
         if named.is_none() {
-            violations.push(Violation::new(
-                "order",
-                "required: exactly one kind of order",
-            ));
+            violations.push(match request.order {
+                Some(_) => Violation::new("existing", "must be a reference of one provider"),
+                None => Violation::new("order", "must be exactly one kind of order"),
+            });
         }
         let (Some(order), Some(name)) = (request.order.take(), named) else {
             return Err(Failure::invalid(violations));
@@ -264,26 +264,13 @@ impl Service {
             account => account?,
         };
         let now = self.rooms.clock.now();
-        let prefix = match &order {
-            Order::Existing(reference) => {
-                violations.extend(
-                    account
-                        .provider
-                        .reference(reference)
-                        .err()
-                        .unwrap_or_default(),
-                );
-                "existing."
-            }
-            _ => {
-                violations.extend(account.provider.check_order(&order, now));
-                ""
-            }
-        };
-        let violations = violations
-            .into_iter()
-            .map(|one| Violation::new(format!("{prefix}{}", one.field), one.rule))
-            .collect();
+        let asked = account.provider.as_ref();
+        violations.extend(match &order {
+            Order::Existing(reference) => provider::reference(asked, "existing", reference)
+                .err()
+                .unwrap_or_default(),
+            _ => provider::check_order(asked, &order, now),
+        });
         let left = call
             .deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -342,7 +329,7 @@ impl Service {
         let max_wait = validate::max_wait(request.max_wait.as_ref())
             .map_err(|violation| Failure::invalid(vec![violation]))?;
         let id = match request.key {
-            None => return Err(Failure::invalid_field("key", "required: one of its fields")),
+            None => return Err(Failure::invalid_field("key", "must have one of its fields")),
             Some(Key::PurchaseId(id)) => validate::purchase_id(&id)?,
             Some(Key::IdempotencyKey(key)) => {
                 validate::key(&key).map_err(|violation| Failure::invalid(vec![violation]))?;
@@ -417,7 +404,7 @@ impl Service {
         if request.expected_revision == 0 {
             violations.push(Violation::new(
                 "expected_revision",
-                "required: the newest revision",
+                "must be the newest revision",
             ));
         }
         let noted = |field: &str, note: &str, violations: &mut Vec<Violation>| {
@@ -428,7 +415,7 @@ impl Service {
         };
         let resolution = match request.resolution {
             None => {
-                violations.push(Violation::new("resolution", "required: one of its fields"));
+                violations.push(Violation::new("resolution", "must have one of its fields"));
                 None
             }
             Some(Wanted::Reference(reference)) => Some(Resolution::Reference(reference)),

@@ -205,6 +205,35 @@ pub fn reference_message(name: &str, reference: &Reference) -> Option<ProviderRe
     registered(name).map(|row| (row.reference_message)(reference))
 }
 
+/// What keeps an order from being submitted, each by its path inside the request.
+pub fn check_order(provider: &dyn Provider, order: &Order, now: Timestamp) -> Vec<Violation> {
+    within(provider.name(), provider.check_order(order, now))
+}
+
+/// The reference that a message means.
+///
+/// # Errors
+/// What is wrong with it, by the path below `path`, which is where the request has the message.
+pub fn reference(
+    provider: &dyn Provider,
+    path: &str,
+    message: &ProviderReference,
+) -> Result<Reference, Vec<Violation>> {
+    let name = provider.name();
+    if of_reference(message) != Some(name) {
+        let rule = format!("must be a reference of {name}");
+        return Err(vec![Violation::new(path, rule)]);
+    }
+    let path = format!("{path}.{name}");
+    (provider.reference(message)).map_err(|violations| within(&path, violations))
+}
+
+/// Violations whose fields lie below a path.
+fn within(path: &str, violations: Vec<Violation>) -> Vec<Violation> {
+    let below = |one: Violation| Violation::new(format!("{path}.{}", one.field), one.rule);
+    violations.into_iter().map(below).collect()
+}
+
 /// The name of the provider that an order is for: the contract's oneof field name.
 pub fn of_order(order: &Order) -> Option<&'static str> {
     Some(match order {

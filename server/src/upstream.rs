@@ -141,6 +141,10 @@ pub enum UpstreamError {
     /// The request may have reached the provider.
     #[error("answer lost: {0}")]
     Lost(&'static str),
+    /// A kept connection was closed before an answer began. The request may have reached the
+    /// provider; mostly, it met a connection that the provider had given up already.
+    #[error("answer lost: a kept connection was closed")]
+    Closed,
     /// An answer arrived that is too large, is cut short or redirects: it is no answer.
     #[error("answer unusable: {0}")]
     Unusable(&'static str),

@@ -54,7 +54,7 @@ impl Outcome {
                 _ => Self::Answered,
             },
             Err(UpstreamError::NotConnected(_)) => Self::NotConnected,
-            Err(UpstreamError::Lost(_)) => Self::Lost,
+            Err(UpstreamError::Lost(_) | UpstreamError::Closed) => Self::Lost,
             Err(UpstreamError::Unusable(_)) => Self::Unusable,
         }
     }

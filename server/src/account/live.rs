@@ -464,7 +464,9 @@ impl Live {
         let blame = match error {
             UpstreamError::NotConnected(_) => Blame::Provider,
             // One purchase's answer can be too large, or take too long.
-            UpstreamError::Lost(_) | UpstreamError::Unusable(_) => Blame::Subject(subject),
+            UpstreamError::Lost(_) | UpstreamError::Closed | UpstreamError::Unusable(_) => {
+                Blame::Subject(subject)
+            }
         };
         self.breaker.failed(blame, now, jitter);
     }

@@ -282,6 +282,61 @@ async fn a_create_that_probes_and_fails_does_not_keep_the_breaker_to_itself() {
     assert!(account.snapshot().breaker_open);
 }
 
+/// An account whose kept connections are closed for the first so many requests, and the connections
+/// that they were made on.
+async fn closing(policy: Policy, closed: usize) -> (Arc<Account>, Arc<Mutex<Vec<Connection>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&seen);
+    let answer = move |request: Request| {
+        let mut noted = noted.lock().unwrap();
+        noted.push(request.connection);
+        let answer = match noted.len() <= closed {
+            true => Err(UpstreamError::Closed),
+            false => Ok(json_response(200, &serde_json::json!({}))),
+        };
+        std::future::ready(answer)
+    };
+    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let (name, store) = (AccountName::new("a"), Arc::new(Store::default()));
+    let upstream = Arc::new(Scripted::new(answer));
+    let account = Account::open(name, devdraft(), policy, upstream, clock, store).await;
+    (account, seen)
+}
+
+/// Promise P2: both requests take a slot.
+#[tokio::test(start_paused = true)]
+async fn a_read_whose_kept_connection_closed_is_sent_again_once_with_a_slot_of_its_own() {
+    let narrow = Policy {
+        max_in_flight: 1,
+        ..policy(60)
+    };
+    let (account, seen) = closing(narrow, 1).await;
+    let mut admission = forever(&account, Class::Poll).await;
+    let answer = account.ask(&mut admission, request()).await;
+    assert_eq!(answer.unwrap().status, 200);
+    assert_eq!(account.snapshot().requests_last_minute, 2);
+    let expected = [Connection::Pooled, Connection::Fresh];
+    assert_eq!(*seen.lock().unwrap(), expected);
+    drop(admission);
+    let requests = account.snapshot().figures.requests;
+    assert_eq!(requests[&(Class::Poll, Outcome::Lost)], 1);
+    assert_eq!(requests[&(Class::Poll, Outcome::Answered)], 1);
+    assert_eq!(requests.len(), 2, "{requests:?}");
+    let next = tokio::time::timeout(Duration::from_secs(2), forever(&account, Class::Poll));
+    assert!(next.await.is_ok(), "both places in flight are given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_is_never_sent_again_and_a_read_once_at_the_most() {
+    for (class, sent) in [(Class::Create, 1), (Class::Poll, 2), (Class::Adopt, 2)] {
+        let (account, seen) = closing(policy(0), 9).await;
+        let mut admission = forever(&account, class).await;
+        let answer = account.ask(&mut admission, request()).await;
+        assert_eq!(answer.unwrap_err(), UpstreamError::Closed);
+        assert_eq!(seen.lock().unwrap().len(), sent, "{class:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_page_that_fails_does_not_stop_single_reads() {
     let account = open(policy(0), 500, &Arc::default()).await;

@@ -15,7 +15,7 @@ const CRATES: [&str; 8] = [
 ];
 const OWN: &str = "tillwatch_server";
 /// The modules of this crate.
-const MODULES: [&str; 21] = [
+const MODULES: [&str; 22] = [
     "account",
     "cadence",
     "clock",
@@ -29,6 +29,7 @@ const MODULES: [&str; 21] = [
     "intake",
     "journal",
     "lifecycle",
+    "limits",
     "listener",
     "observation",
     "provider",

@@ -302,12 +302,7 @@ impl From<ResolveError> for Failure {
                 Self::new(Reason::RevisionChanged, text).with("revision", newest)
             }
             ResolveError::NotResolvable(_) => Self::new(Reason::NotResolvable, text),
-            ResolveError::Reference(violations) => Self::invalid(
-                violations
-                    .into_iter()
-                    .map(|one| Violation::new(format!("reference.{}", one.field), one.rule))
-                    .collect(),
-            ),
+            ResolveError::Reference(violations) => Self::invalid(violations),
             ResolveError::ReferenceTaken => Self::new(Reason::ReferenceTaken, text),
             ResolveError::Journal(_) => Self::new(Reason::JournalUnavailable, text),
         }

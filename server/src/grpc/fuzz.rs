@@ -17,8 +17,8 @@ pub fn tokens(text: &str) {
             panic!("a page token that is not read as it was written");
         }
     }
-    if let Some(position) = token::read_resume(BINDING, text)
-        && token::read_resume(BINDING, &token::resume(BINDING, position)) != Some(position)
+    if let Ok(position) = token::read_resume(BINDING, text)
+        && token::read_resume(BINDING, &token::resume(BINDING, position)) != Ok(position)
     {
         panic!("a resume token that is not read as it was written");
     }

@@ -151,7 +151,8 @@ impl Service {
         let (after, position) = if request.page_token.is_empty() {
             (None, journal.head())
         } else {
-            let rule = || Violation::new("page_token", "a next_page_token of the same list");
+            let rule =
+                || Violation::new("page_token", "must be the next_page_token of the same list");
             let page = token::read_page(binding, &request.page_token)
                 .filter(|page| page.is_of(&filter))
                 .ok_or_else(|| invalid(rule()))?;
@@ -254,16 +255,25 @@ impl Service {
             ("", true) => Ok(Position(0)),
             (_, true) => Err(Failure::invalid_field(
                 "from_beginning",
-                "not together with resume_token",
+                "must be false where there is a resume_token",
             )),
             (text, false) => {
                 let binding = Binding {
                     epoch: journal.epoch(),
                     caller: caller.name().as_str(),
                 };
-                let position = token::read_resume(binding, text).ok_or_else(|| {
-                    Failure::invalid_field("resume_token", "a resume_token of an earlier message")
-                })?;
+                let position = match token::read_resume(binding, text) {
+                    Ok(position) => position,
+                    // As after a backup: what the token knows of is not here.
+                    Err(token::Unusable::OtherStore) => {
+                        let problem = "the token is of another store";
+                        return Err(Failure::new(Reason::ResumeTokenExpired, problem));
+                    }
+                    Err(token::Unusable::Foreign) => {
+                        let rule = "must be the resume_token of an earlier message";
+                        return Err(Failure::invalid_field("resume_token", rule));
+                    }
+                };
                 let problem = match position {
                     _ if position < journal.floor().await? => {
                         "the position is older than what the journal holds"

@@ -13,6 +13,8 @@ use crate::{
 const TOKEN_BYTES_MAX: usize = 512;
 /// Bytes of the checksum that binds a token to its store, caller and kind.
 const CHECKSUM_BYTES: usize = 12;
+/// Bytes by which a token tells its store from another.
+const STORE_BYTES: usize = 6;
 
 /// Whose tokens they are.
 #[derive(Debug, Clone, Copy)]
@@ -75,9 +77,18 @@ pub fn page(binding: Binding<'_>, page: &Page) -> String {
     encode("page", binding, page)
 }
 
+/// Why a text is no token for here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unusable {
+    /// It was this caller's at another store: one that was replaced.
+    OtherStore,
+    /// It is damaged, of another kind, or another caller's.
+    Foreign,
+}
+
 /// The page of a token; `None` for any text that is no such token of this store and caller.
 pub fn read_page(binding: Binding<'_>, token: &str) -> Option<Page> {
-    decode("page", binding, token)
+    decode("page", binding, token).ok()
 }
 
 /// A resume token.
@@ -85,28 +96,33 @@ pub fn resume(binding: Binding<'_>, position: Position) -> String {
     encode("resume", binding, &position.0)
 }
 
-/// The position of a resume token; `None` for any text that is none of this store and caller.
-pub fn read_resume(binding: Binding<'_>, token: &str) -> Option<Position> {
+/// The position of a resume token.
+///
+/// # Errors
+/// Why it is none of this store and caller.
+pub fn read_resume(binding: Binding<'_>, token: &str) -> Result<Position, Unusable> {
     decode("resume", binding, token).map(Position)
 }
 
-fn checksum(kind: &str, binding: Binding<'_>, body: &[u8]) -> Vec<u8> {
+/// The first bytes of a hash over parts of any length.
+fn hash<const PARTS: usize>(parts: [&[u8]; PARTS], bytes: usize) -> Vec<u8> {
     let mut hasher = Sha256::new();
-    for part in [
-        kind.as_bytes(),
-        binding.epoch.as_bytes(),
-        binding.caller.as_bytes(),
-        body,
-    ] {
+    for part in parts {
         hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         hasher.update(part);
     }
-    hasher
-        .finalize()
-        .iter()
-        .take(CHECKSUM_BYTES)
-        .copied()
-        .collect()
+    hasher.finalize().iter().take(bytes).copied().collect()
+}
+
+fn store(binding: Binding<'_>) -> Vec<u8> {
+    hash([b"store", binding.epoch.as_bytes()], STORE_BYTES)
+}
+
+/// The checksum of what follows it. It names the caller and not the store, so that a token of
+/// another store can be told from a damaged one.
+fn checksum(kind: &str, binding: Binding<'_>, rest: &[u8]) -> Vec<u8> {
+    let parts = [kind.as_bytes(), binding.caller.as_bytes(), rest];
+    hash(parts, CHECKSUM_BYTES)
 }
 
 fn encode(kind: &str, binding: Binding<'_>, value: &impl Serialize) -> String {
@@ -119,21 +135,35 @@ fn encode(kind: &str, binding: Binding<'_>, value: &impl Serialize) -> String {
 
 /// A token with this body.
 pub(super) fn seal(kind: &str, binding: Binding<'_>, body: &[u8]) -> String {
-    let mut bytes = checksum(kind, binding, body);
-    bytes.extend(body);
+    let mut rest = store(binding);
+    rest.extend(body);
+    let mut bytes = checksum(kind, binding, &rest);
+    bytes.extend(rest);
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn decode<T: DeserializeOwned>(kind: &str, binding: Binding<'_>, token: &str) -> Option<T> {
+fn decode<T: DeserializeOwned>(
+    kind: &str,
+    binding: Binding<'_>,
+    token: &str,
+) -> Result<T, Unusable> {
+    let (store_of_token, body) = open(kind, binding, token).ok_or(Unusable::Foreign)?;
+    if store_of_token != store(binding) {
+        return Err(Unusable::OtherStore);
+    }
+    serde_json::from_slice(&body).map_err(|_| Unusable::Foreign)
+}
+
+/// The store and the body of this caller's token.
+fn open(kind: &str, binding: Binding<'_>, token: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     if token.len() > TOKEN_BYTES_MAX {
         return None;
     }
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
-    let (sum, body) = bytes.split_at_checked(CHECKSUM_BYTES)?;
-    if checksum(kind, binding, body) != sum {
-        return None;
-    }
-    serde_json::from_slice(body).ok()
+    let (sum, rest) = bytes.split_at_checked(CHECKSUM_BYTES)?;
+    let (store, body) = rest.split_at_checked(STORE_BYTES)?;
+    let is_whole = checksum(kind, binding, rest) == sum;
+    is_whole.then(|| (store.to_vec(), body.to_vec()))
 }
 
 #[cfg(test)]
@@ -148,7 +178,7 @@ mod tests {
     #[test]
     fn tokens_are_good_for_one_store_one_caller_and_one_kind() {
         let token = resume(OURS, Position(7));
-        assert_eq!(read_resume(OURS, &token), Some(Position(7)));
+        assert_eq!(read_resume(OURS, &token), Ok(Position(7)));
         assert_eq!(
             read_resume(
                 Binding {
@@ -157,7 +187,7 @@ mod tests {
                 },
                 &token
             ),
-            None
+            Err(Unusable::OtherStore)
         );
         assert_eq!(
             read_resume(
@@ -167,8 +197,13 @@ mod tests {
                 },
                 &token
             ),
-            None
+            Err(Unusable::Foreign)
         );
+        let theirs = Binding {
+            epoch: "e2",
+            caller: "other",
+        };
+        assert_eq!(read_resume(theirs, &token), Err(Unusable::Foreign));
         assert_eq!(read_page(OURS, &token), None);
         for damaged in [
             "",
@@ -178,7 +213,8 @@ mod tests {
             &format!("{token}A"),
             &"A".repeat(9_999),
         ] {
-            assert_eq!(read_resume(OURS, damaged), None, "{damaged}");
+            let read = read_resume(OURS, damaged);
+            assert_eq!(read, Err(Unusable::Foreign), "{damaged}");
         }
     }
 

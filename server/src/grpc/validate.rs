@@ -42,7 +42,7 @@ pub fn key(key: &str) -> Result<(), Violation> {
     if key.is_empty() || key.len() > KEY_CHARACTERS_MAX || !printable {
         return Err(Violation::new(
             "idempotency_key",
-            format!("required: 1 to {KEY_CHARACTERS_MAX} printable ASCII characters"),
+            format!("must be 1 to {KEY_CHARACTERS_MAX} printable ASCII characters"),
         ));
     }
     Ok(())
@@ -65,20 +65,23 @@ pub fn labels(
     if labels.len() > LABELS_MAX {
         return Err(Violation::new(
             field,
-            format!("at most {LABELS_MAX} labels"),
+            format!("must be at most {LABELS_MAX} labels"),
         ));
     }
     for (key, value) in labels {
         if key.is_empty() || key.len() > LABEL_KEY_BYTES_MAX {
-            let rule = format!("a label's key has 1 to {LABEL_KEY_BYTES_MAX} bytes");
+            let rule = format!("a label's key must have 1 to {LABEL_KEY_BYTES_MAX} bytes");
             return Err(Violation::new(field, rule));
         }
         if value.len() > LABEL_VALUE_BYTES_MAX {
-            let rule = format!("a label's value has at most {LABEL_VALUE_BYTES_MAX} bytes");
+            let rule = format!("a label's value must have at most {LABEL_VALUE_BYTES_MAX} bytes");
             return Err(Violation::new(field, rule));
         }
         if key.chars().chain(value.chars()).any(char::is_control) {
-            return Err(Violation::new(field, "a label has no control characters"));
+            return Err(Violation::new(
+                field,
+                "a label must have no control characters",
+            ));
         }
     }
     Ok(labels
@@ -90,14 +93,14 @@ pub fn labels(
 /// A purchase id. One that cannot be an id is nobody's.
 pub fn purchase_id(id: &str) -> Result<PurchaseId, Failure> {
     if id.is_empty() {
-        return Err(Failure::invalid_field("purchase_id", "required"));
+        return Err(Failure::invalid_field("purchase_id", "must be given"));
     }
     id.parse().map_err(|_| Failure::not_found())
 }
 
 /// How long `GetStatus` may wait.
 pub fn max_wait(wait: Option<&prost_types::Duration>) -> Result<Duration, Violation> {
-    let rule = || Violation::new("max_wait", "0 s to 60 s");
+    let rule = || Violation::new("max_wait", "must be 0 s to 60 s");
     let Some(wait) = wait else {
         return Ok(Duration::ZERO);
     };
@@ -119,7 +122,7 @@ fn span(duration: prost_types::Duration) -> Option<Duration> {
 /// The interval of a stream's heartbeats.
 pub fn heartbeat(interval: Option<&prost_types::Duration>) -> Result<Duration, Violation> {
     let (least, usual, most) = HEARTBEAT;
-    let rule = || Violation::new("heartbeat_interval", "5 s to 120 s");
+    let rule = || Violation::new("heartbeat_interval", "must be 5 s to 120 s");
     let Some(interval) = interval else {
         return Ok(usual);
     };
@@ -137,7 +140,7 @@ pub fn until(until: i32) -> Result<Until, Violation> {
         Ok(message::WatchUntil::Final) => Ok(Until::Final),
         Err(_) => Err(Violation::new(
             "until",
-            "WATCH_UNTIL_TERMINAL or WATCH_UNTIL_FINAL",
+            "must be WATCH_UNTIL_TERMINAL or WATCH_UNTIL_FINAL",
         )),
     }
 }
@@ -145,7 +148,7 @@ pub fn until(until: i32) -> Result<Until, Violation> {
 /// The size of a page.
 pub fn page_size(size: i32) -> Result<usize, Violation> {
     let (usual, most) = PAGE;
-    let rule = || Violation::new("page_size", format!("0 to {most}"));
+    let rule = || Violation::new("page_size", format!("must be 0 to {most}"));
     match size {
         0 => usize::try_from(usual).map_err(|_| rule()),
         _ if size > most => Err(rule()),
@@ -160,7 +163,7 @@ pub fn note(field: &str, note: &str) -> Result<String, Violation> {
     let is_text = |one: char| !one.is_control() || matches!(one, '\n' | '\r' | '\t');
     if length == 0 || length > NOTE_CHARACTERS_MAX || !note.chars().all(is_text) {
         let rule =
-            format!("required: 1 to {NOTE_CHARACTERS_MAX} characters without control characters");
+            format!("must be 1 to {NOTE_CHARACTERS_MAX} characters without control characters");
         return Err(Violation::new(field, rule));
     }
     Ok(note.to_owned())
@@ -173,7 +176,7 @@ pub fn time(
     time: Option<&prost_types::Timestamp>,
 ) -> Result<Option<Timestamp>, Violation> {
     let Some(time) = time else { return Ok(None) };
-    let rule = || Violation::new(field, "a time in the years 1 to 9999");
+    let rule = || Violation::new(field, "must be a time in the years 1 to 9999");
     if !(0..1_000_000_000).contains(&time.nanos) {
         return Err(rule());
     }
@@ -203,7 +206,7 @@ pub fn filter(filter: Option<&PurchaseFilter>) -> Result<Filter, Failure> {
         if length > FILTER_VALUES_MAX {
             violations.push(Violation::new(
                 field,
-                format!("at most {FILTER_VALUES_MAX} values"),
+                format!("must have at most {FILTER_VALUES_MAX} values"),
             ));
         }
     }
@@ -214,7 +217,10 @@ pub fn filter(filter: Option<&PurchaseFilter>) -> Result<Filter, Failure> {
             .find(|one| i32::from(super::convert::state(**one)) == *number)
         {
             Some(state) => states.push(*state),
-            None => violations.push(Violation::new("filter.states", "states of the contract")),
+            None => violations.push(Violation::new(
+                "filter.states",
+                "must be states of the contract",
+            )),
         }
     }
     let mut finalities = Vec::new();
@@ -225,7 +231,7 @@ pub fn filter(filter: Option<&PurchaseFilter>) -> Result<Filter, Failure> {
             None => {
                 violations.push(Violation::new(
                     "filter.finalities",
-                    "finalities of the contract",
+                    "must be finalities of the contract",
                 ));
             }
         }

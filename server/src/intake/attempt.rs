@@ -363,9 +363,11 @@ impl Inner {
                 })
             }
             Err(UpstreamError::NotConnected(why)) => Sent::unsent(why).submitted,
-            Err(error @ (UpstreamError::Lost(_) | UpstreamError::Unusable(_))) => {
-                Submitted::unclear(error.to_string())
-            }
+            Err(
+                error @ (UpstreamError::Lost(_)
+                | UpstreamError::Closed
+                | UpstreamError::Unusable(_)),
+            ) => Submitted::unclear(error.to_string()),
         };
         if let Submitted::NotSent(trouble @ (Trouble::Throttled { .. } | Trouble::Unauthorized)) =
             &submitted

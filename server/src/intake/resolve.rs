@@ -10,7 +10,7 @@ use super::{
 use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
-    provider::Violation,
+    provider::{self, Violation},
     purchase::{
         Attention, AttentionReason, Cause, Finality, Purchase, PurchaseId, Revision, State, Status,
         Timestamp, Transition,
@@ -122,9 +122,7 @@ impl Inner {
                 .ok_or(ResolveError::NotResolvable(
                     "the purchase's account is not configured",
                 ))?;
-        let reference = account
-            .provider
-            .reference(message)
+        let reference = provider::reference(account.provider.as_ref(), "reference", message)
             .map_err(ResolveError::Reference)?;
         let mut next = Status::clone(status);
         next.revision = status.revision.next();

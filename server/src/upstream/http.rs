@@ -4,6 +4,8 @@
 //! client. Nothing is repeated, redirected or decompressed here, the environment's proxies are not
 //! looked at, and no error carries a URL or a header.
 
+mod reuse;
+
 use std::{
     error::Error as _,
     fmt, io,
@@ -188,7 +190,11 @@ impl Upstream for HttpUpstream {
             sending = sending.body(body);
         }
         let begun = Instant::now();
-        let answer = sending.send().await.map_err(|error| not_answered(&error))?;
+        let (answer, dialled) = reuse::noting(sending.send()).await;
+        let answer = answer.map_err(|error| match not_answered(&error) {
+            UpstreamError::Lost(_) if !dialled && reuse::is_closed(&error) => UpstreamError::Closed,
+            other => other,
+        })?;
         if answer.status().is_redirection() {
             return Err(UpstreamError::Unusable("redirect"));
         }
@@ -313,6 +319,7 @@ fn builder(settings: &Settings, look_up: &LookUp) -> ClientBuilder {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
+        .connector_layer(reuse::Noting)
         .referer(false)
         .tcp_nodelay(true)
         .connect_timeout(settings.connect_timeout)

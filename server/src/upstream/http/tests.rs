@@ -18,6 +18,7 @@ use tokio::{
 use super::*;
 
 mod proxy;
+mod reuse;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -29,6 +30,8 @@ enum Behaviour {
     Answer(Vec<u8>),
     /// Sends these bytes, then closes.
     AnswerAndClose(Vec<u8>),
+    /// Sends these bytes for the first request of each connection, then closes it at the second.
+    AnswerOnce(Vec<u8>),
     /// Closes with a reset.
     Reset,
     /// Sends these bytes, then one more each 10 ms for ever.
@@ -81,12 +84,18 @@ async fn serve(
     behaviour: Behaviour,
     requests: Arc<std::sync::Mutex<Vec<String>>>,
 ) {
+    let mut answered = false;
     while let Some(head) = read_head(&mut stream).await {
         let first_line = head.lines().next().unwrap_or_default().to_owned();
         requests.lock().unwrap().push(first_line);
         match &behaviour {
             Behaviour::Answer(bytes) => stream.write_all(bytes).await.unwrap(),
             Behaviour::AnswerAndClose(bytes) => return stream.write_all(bytes).await.unwrap(),
+            Behaviour::AnswerOnce(_) if answered => return,
+            Behaviour::AnswerOnce(bytes) => {
+                answered = true;
+                stream.write_all(bytes).await.unwrap();
+            }
             Behaviour::Reset => return stream.set_zero_linger().unwrap(),
             Behaviour::Silence => {}
             Behaviour::Flood(bytes) => return drop(stream.write_all(bytes).await),
