@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use tillwatch_proto::v1::create_purchase_request::Order;
-use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{
     account::{Account, Admission, Class},
-    clock::Clock,
+    clock::Now,
     failpoint::{self, Failpoint},
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
@@ -117,28 +116,7 @@ pub(super) struct Send {
     /// Whether this process repeats it by itself where its outcome is unclear.
     pub(super) repeats: bool,
     /// When its commit was made up.
-    pub(super) begun: Begun,
-}
-
-/// When a send's own commit was made up, on both clocks: the longer time since then counts.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Begun {
-    wall: Timestamp,
-    at: Instant,
-}
-
-impl Begun {
-    pub(super) fn now(clock: &Clock) -> Self {
-        Self {
-            wall: clock.now(),
-            at: Instant::now(),
-        }
-    }
-
-    /// Whether so much of the time until `submit_until` has passed that the answer could come later.
-    fn is_late(self, clock: &Clock) -> bool {
-        self.at.elapsed().max(clock.now().since(self.wall)) > SUBMIT_SLACK
-    }
+    pub(super) begun: Now,
 }
 
 /// How a send ended.
@@ -178,6 +156,13 @@ impl Sent {
 }
 
 impl Send {
+    /// Whether so much of the time until `submit_until` has passed that the answer could come later. The
+    /// longer of the two clocks counts, since this is about a right that ends.
+    fn is_late(&self, now: Now) -> bool {
+        let (wall, moment) = (self.begun.wall, self.begun.moment);
+        now.moment.since(moment).max(now.wall.since(wall)) > SUBMIT_SLACK
+    }
+
     /// Whether this process goes on with repeats of its own, after this end.
     fn goes_on(&self, sent: &Sent) -> bool {
         let takes_key = matches!(
@@ -242,7 +227,7 @@ impl Inner {
             request,
             first,
             repeats: true,
-            begun: Begun::now(&self.clock),
+            begun: self.clock.both(),
         };
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -346,7 +331,7 @@ impl Inner {
     /// time of the send may pass before the answer.
     pub(super) async fn send(&self, send: &Send, admission: Admission) -> Sent {
         let account = &send.account;
-        if send.begun.is_late(&self.clock) {
+        if send.is_late(self.clock.both()) {
             tracing::warn!(purchase = %send.record.purchase.id, account = %account.name, "an order is not sent: its intent took too long to be kept");
             return Sent::unsent("the intent took too long to be kept");
         }

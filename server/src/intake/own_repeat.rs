@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RETRY_AFTER,
-    attempt::{self, Begun, Send, Sent},
+    attempt::{self, Send, Sent},
 };
 use crate::{
     account::{Admission, Class},
+    clock::Now,
     journal::{Attempt, AttemptChange, Record, Write, Written},
     observation::Submitted,
     provider::Unclear,
@@ -32,7 +33,7 @@ impl Inner {
         let Unclear::RepeatWithKey { .. } = send.account.provider.unclear() else {
             return;
         };
-        let began = self.clock.now();
+        let began = self.clock.moment();
         let mut lost = 0;
         for repeat in 0_u32.. {
             if lost == REPEATS {
@@ -74,7 +75,7 @@ impl Inner {
                 } => true,
                 _ if sent.is_not_yet() => {
                     lost = 0;
-                    self.clock.now().since(began) >= NOT_YET_FOR
+                    self.clock.moment().since(began) >= NOT_YET_FOR
                 }
                 // It proves nothing about the first attempt, and would come again.
                 Submitted::Refused { .. } | Submitted::Taken => true,
@@ -111,7 +112,7 @@ impl Inner {
             // The provider may have forgotten the key by now.
             return Next::End;
         }
-        let begun = Begun::now(&self.clock);
+        let begun = self.clock.both();
         // Every send is preceded by its own commit.
         let begin = Write::ChangeAttempt {
             purchase: id,
@@ -145,7 +146,7 @@ impl Inner {
 /// What comes of a wish to repeat.
 enum Next {
     /// It is recorded as begun, and may be sent.
-    Send(Box<Record>, Admission, Begun),
+    Send(Box<Record>, Admission, Now),
     /// Not this time.
     Skip,
     /// Nothing is left to repeat.

@@ -159,6 +159,26 @@ async fn c1_an_intent_that_took_over_5_s_to_be_kept_is_never_sent() {
     }
 }
 
+/// Of both clocks the longer time counts.
+#[tokio::test(start_paused = true)]
+async fn c1_a_wall_clock_that_steps_lets_no_late_intent_be_sent() {
+    for (silence_ms, step_ms, sent) in [
+        (5_100, -3_600_000, 0),
+        (1_000, 4_200_000, 0),
+        (1_000, -3_600_000, 1),
+    ] {
+        let world = World::open("carbon").await;
+        let step = async {
+            world.pass(Duration::from_millis(500)).await;
+            world.clock.step_wall(step_ms);
+        };
+        let silence = Duration::from_millis(silence_ms);
+        let (created, ()) = tokio::join!(create_on_a_slow_disk(&world, silence), step);
+        assert_eq!(created.is_ok(), sent == 1, "{silence_ms} {step_ms}");
+        assert_eq!(world.wire.creates(), sent, "{silence_ms} {step_ms}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn c3_a_repeat_whose_commit_took_over_5_s_is_not_sent() {
     let world = World::open("masumi").await;
