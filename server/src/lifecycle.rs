@@ -10,7 +10,8 @@ mod order;
 
 pub use attempt::{accepted, not_created, refused, repeat_begins, repeat_wanted, unclear, unnamed};
 pub use deadline::{
-    Horizon, account_missing, found_missing, horizon, made_final, never_sent, stale, stopped,
+    Horizon, account_missing, found_missing, found_unreadable, horizon, made_final, never_sent,
+    stale, stopped,
 };
 pub use merge::{differs, is_answered, observed, same_but_stale};
 pub use order::{HELD_BACK_FOR, Heard, Source, Verdict};
@@ -93,6 +94,9 @@ fn note(reason: AttentionReason) -> &'static str {
         AttentionReason::RepeatWanted => "repeat the create with the same key; it is safe",
         AttentionReason::AccountMissing => "the account is not configured; it is not being polled",
         AttentionReason::NotFoundAtProvider => "the provider does not know the reference",
+        AttentionReason::UnreadableAtProvider => {
+            "the provider has given no readable answer about this purchase for ten minutes"
+        }
         AttentionReason::UnmappedStatus => "the provider used a word that has no mapping",
         AttentionReason::ProviderManualAction => {
             "the provider waits for a person, or reports an error that a person has to mend"

@@ -70,6 +70,16 @@ pub fn found_missing(current: &Status, now: Timestamp) -> Option<Transition> {
     )
 }
 
+/// The provider has given no answer about it that could be read, for too long.
+pub fn found_unreadable(current: &Status, now: Timestamp) -> Option<Transition> {
+    calling(
+        current,
+        AttentionReason::UnreadableAtProvider,
+        Cause::Poll,
+        now,
+    )
+}
+
 /// The account is no longer configured.
 pub fn account_missing(current: &Status, now: Timestamp) -> Option<Transition> {
     calling(

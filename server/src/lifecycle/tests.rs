@@ -261,6 +261,28 @@ fn the_first_reason_for_attention_holds() {
 }
 
 #[test]
+fn unreadable_comes_after_missing_and_before_what_the_provider_says() {
+    use AttentionReason::{NotFoundAtProvider, UnmappedStatus, UnreadableAtProvider};
+    let table = [
+        (NotFoundAtProvider, NotFoundAtProvider),
+        (UnmappedStatus, UnreadableAtProvider),
+        (AttentionReason::Stale, UnreadableAtProvider),
+    ];
+    for (held, expected) in table {
+        let mut status = waiting();
+        status.attention = Some(attention(&status, held, None));
+        let next = found_unreadable(&status, at(10)).map_or(status, |step| step.status);
+        assert_eq!(next.attention_reason(), Some(expected), "{held:?}");
+    }
+    assert!(UnreadableAtProvider.is_silence());
+    // A readable answer ends it, also one that says what was known before.
+    let unreadable = found_unreadable(&waiting(), at(10)).unwrap().status;
+    let same = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+    let readable = next(&unreadable, &same).unwrap().status;
+    assert_eq!(readable.attention, None);
+}
+
+#[test]
 fn stale_stays_until_something_changes() {
     let status = stale(&waiting(), at(99)).unwrap();
     assert_eq!(status.cause, Cause::Deadline);

@@ -149,6 +149,8 @@ words! {
         AccountMissing = "ACCOUNT_MISSING",
         /// The provider does not know its reference.
         NotFoundAtProvider = "NOT_FOUND_AT_PROVIDER",
+        /// The provider gives no answer about it that can be read.
+        UnreadableAtProvider = "UNREADABLE_AT_PROVIDER",
         /// The provider used a word without a mapping.
         UnmappedStatus = "UNMAPPED_STATUS",
         /// The provider waits for a person on its side or the merchant's.
@@ -277,7 +279,10 @@ impl AttentionReason {
     pub fn is_silence(self) -> bool {
         matches!(
             self,
-            Self::Stale | Self::NotFoundAtProvider | Self::AccountMissing
+            Self::Stale
+                | Self::NotFoundAtProvider
+                | Self::UnreadableAtProvider
+                | Self::AccountMissing
         )
     }
 }
