@@ -14,7 +14,7 @@ use tillwatch_server::{
     cadence::{
         COMPARED_MAX, Schedule,
         hazard::{Hazards, Stayed},
-        turns::Turns,
+        turns::{LONGEST_DUE_EVERY, Turns},
         wheel::Wheel,
     },
     purchase::Moment,
@@ -142,6 +142,8 @@ struct Run {
     pollers: Vec<Poller>,
     wheel: Wheel,
     turns: Turns,
+    /// Requests so far, of which each tenth is for what has been due for longest.
+    requests: u32,
     hazards: Hazards,
 }
 
@@ -189,6 +191,7 @@ impl Run {
             pollers: Vec::new(),
             wheel: Wheel::default(),
             turns: Turns::default(),
+            requests: 0,
             hazards: Hazards::default(),
         };
         for place in 0..PURCHASES * each {
@@ -203,6 +206,10 @@ impl Run {
         if self.chooser == Chooser::Service {
             let turns = &mut self.turns;
             self.wheel.take(now, |place| turns.push(place, 0));
+            self.requests = self.requests.wrapping_add(1);
+            if self.requests.is_multiple_of(LONGEST_DUE_EVERY) {
+                return self.turns.take_longest_due();
+            }
             let (pollers, hazards) = (&self.pollers, &self.hazards);
             return self.turns.take(COMPARED_MAX, |place| {
                 pollers.get(place as usize).map_or(f64::MIN, |poller| {

@@ -6,10 +6,13 @@
 mod class;
 mod figures;
 mod live;
+mod shares;
+mod verdict;
 
 use std::{
     collections::BTreeMap,
     fmt,
+    hash::{Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,14 +26,15 @@ use crate::{
     clock::Clock,
     observation::Trouble,
     provider::Provider,
-    purchase::{AccountName, Moment, PurchaseId},
+    purchase::{AccountName, CallerName, Moment, PurchaseId},
     upstream::{Connection, Request, Response, Upstream, UpstreamError},
 };
-use class::Denied;
+use class::{Asked, Denied, Granted};
 pub use class::{Class, Refusal};
 pub use figures::{Figures, Outcome};
 use live::Live;
 pub use live::{Health, Snapshot};
+pub use verdict::Whose;
 
 /// Keeps the arrival times of accounts' budgets beyond the life of the process.
 #[async_trait]
@@ -112,13 +116,17 @@ impl fmt::Debug for Account {
 #[derive(Debug)]
 pub struct Admission {
     account: Arc<Account>,
-    class: Class,
-    /// What it is about: one that fails again and again tells of itself, not of the provider.
-    subject: u64,
+    asked: Asked,
     held: bool,
     /// Whether it is among the requests in flight.
     in_flight: bool,
+    is_probe: bool,
+    longest_due: bool,
+    more: u32,
+    /// Whether an answer came, or none will.
     ended: bool,
+    /// Whether the answer's status tells of no trouble, and nobody has found any in it.
+    understood: bool,
 }
 
 impl Account {
@@ -132,8 +140,8 @@ impl Account {
         store: Arc<dyn BudgetStore>,
     ) -> Arc<Self> {
         let mut live = Live::new(&policy);
-        if let Some(kept) = store.load(&name).await {
-            live.resume(kept);
+        if let Some(arrivals) = store.load(&name).await {
+            live.shares().resume(arrivals);
         }
         let live = Mutex::new(live);
         let (eased, recovered) = (Notify::new(), Notify::new());
@@ -165,15 +173,34 @@ impl Account {
         class: Class,
         deadline: Moment,
     ) -> Result<Admission, Refusal> {
-        let _waiting = Waiting::new(self, class);
+        self.admit_to(class, None, deadline).await
+    }
+
+    /// As [`Account::admit`], for a caller's create or adoption: callers take turns.
+    pub async fn admit_for(
+        self: &Arc<Self>,
+        class: Class,
+        caller: &CallerName,
+        deadline: Moment,
+    ) -> Result<Admission, Refusal> {
+        self.admit_to(class, Some(caller), deadline).await
+    }
+
+    async fn admit_to(
+        self: &Arc<Self>,
+        class: Class,
+        caller: Option<&CallerName>,
+        deadline: Moment,
+    ) -> Result<Admission, Refusal> {
+        let _waiting = Waiting::new(self, class, caller);
         loop {
             let eased = self.eased.notified();
-            let refusal = match self.try_admit(class).await {
+            let refusal = match self.try_admit_to(class, caller).await {
                 Ok(admission) => return Ok(admission),
                 Err(refusal) => refusal,
             };
             if refusal.retry_at() > deadline {
-                return Err(self.refused(class, refusal));
+                return Err(self.refused(class, caller, refusal));
             }
             let wait = refusal
                 .retry_at()
@@ -186,46 +213,49 @@ impl Account {
                 () = eased => {}
             }
             if self.clock.moment() > deadline {
-                return Err(self.refused(class, refusal));
+                return Err(self.refused(class, caller, refusal));
             }
         }
     }
 
     /// What is told to whom has waited for nothing.
-    fn refused(&self, class: Class, refusal: Refusal) -> Refusal {
+    fn refused(&self, class: Class, caller: Option<&CallerName>, refusal: Refusal) -> Refusal {
         if class.is_first() {
-            self.lock().create_refused(refusal);
+            let now = self.clock.moment();
+            self.lock().create_refused(class, caller, refusal, now);
         }
         refusal
     }
 
     /// The right to make one request now, or when to try again.
     pub async fn try_admit(self: &Arc<Self>, class: Class) -> Result<Admission, Refusal> {
+        self.try_admit_to(class, None).await
+    }
+
+    async fn try_admit_to(
+        self: &Arc<Self>,
+        class: Class,
+        caller: Option<&CallerName>,
+    ) -> Result<Admission, Refusal> {
         let held = class.is_held(&self.policy);
         loop {
-            let admitted = self.lock().admit(class, held, self.clock.moment());
+            let now = self.clock.moment();
+            let admitted = self.lock().admit(class, held, caller, now);
             match admitted {
-                Ok(subject) => {
-                    return Ok(Admission {
-                        account: Arc::clone(self),
-                        class,
-                        subject,
-                        held,
-                        in_flight: true,
-                        ended: false,
-                    });
+                Ok(granted) => {
+                    return Ok(Admission::new(Arc::clone(self), class, held, &granted));
                 }
                 Err(Denied::Refused(refusal)) => return Err(refusal),
                 Err(Denied::Unkept) => {}
             }
             let _saving = self.saving.lock().await;
-            let wanted = self.lock().to_keep(class, self.clock.moment());
+            let wanted = self.lock().shares().to_keep(class, self.clock.moment());
             let Some(arrivals) = wanted else { continue };
             if !self.store.save(&self.name, arrivals).await {
                 let retry_at = self.clock.moment().plus(Duration::from_secs(1));
                 return Err(Refusal::BudgetUnkept { retry_at });
             }
-            self.lock().kept(arrivals);
+            self.lock().shares().kept(arrivals);
         }
     }
 
@@ -248,13 +278,14 @@ impl Account {
         let now = self.clock.both();
         let jitter = |longest| self.clock.up_to(longest);
         let mut live = self.lock();
-        let (class, subject) = (admission.class, admission.subject);
-        live.count(class, Outcome::of(&result));
+        let asked = &mut admission.asked;
+        live.count(asked.class, Outcome::of(&result));
         let was_blocked = live.is_blocked();
-        match &result {
-            Ok(response) => live.answered(class, subject, response, now, jitter),
-            Err(error) => live.failed(subject, error, now.moment, jitter),
-        }
+        asked.own = match &result {
+            Ok(response) => live.answered(asked, response, now, jitter),
+            Err(error) => Some(live.failed(asked, error, now.moment, jitter)),
+        };
+        admission.understood = asked.own.is_none();
         let is_recovered = was_blocked && !live.is_blocked();
         drop(live);
         admission.ended = true;
@@ -265,9 +296,29 @@ impl Account {
         result
     }
 
-    /// Learns what an answer to a request of this class meant, where its status alone does not say.
-    pub fn learn(&self, class: Class, trouble: &Trouble) {
-        self.lock().learn(class, trouble, self.clock.moment());
+    /// Learns what an answer meant, where its status alone does not say, and says whose trouble that
+    /// is.
+    pub fn learn(&self, admission: &mut Admission, trouble: &Trouble) -> Whose {
+        admission.understood = false;
+        let now = self.clock.moment();
+        self.lock().learn(&admission.asked, trouble, now)
+    }
+
+    /// One row of a page made no sense.
+    pub fn row_unreadable(&self) {
+        self.lock().row_unreadable();
+    }
+
+    /// Whether polls are held back by trouble, and not by the budget.
+    pub fn is_held(&self) -> bool {
+        let live = self.lock();
+        live.is_blocked() || !live.paused_for(self.clock.moment()).is_zero()
+    }
+
+    /// So many open purchases are polled: all of them say whether the account is well, where they are
+    /// few.
+    pub fn follows(&self, open: usize) {
+        self.lock().follows(open);
     }
 
     /// Waits until requests but creates are no longer held back by trouble. For one waiter.
@@ -301,9 +352,44 @@ impl Account {
 }
 
 impl Admission {
+    fn new(account: Arc<Account>, class: Class, held: bool, granted: &Granted) -> Self {
+        let asked = Asked {
+            class,
+            subject: granted.number,
+            number: granted.number,
+            own: None,
+        };
+        Self {
+            account,
+            asked,
+            held,
+            in_flight: true,
+            is_probe: granted.is_probe,
+            longest_due: granted.longest_due,
+            more: granted.more,
+            ended: false,
+            understood: false,
+        }
+    }
+
     /// What the request is for.
     pub fn class(&self) -> Class {
-        self.class
+        self.asked.class
+    }
+
+    /// Whether its answer shows if the account is well again.
+    pub fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// Whether it is for what is overdue for longest.
+    pub fn is_for_longest_due(&self) -> bool {
+        self.longest_due
+    }
+
+    /// How many more polls could be made at once.
+    pub fn more(&self) -> u32 {
+        self.more
     }
 
     /// Says which purchase the request is about.
@@ -311,25 +397,34 @@ impl Admission {
     pub fn about(mut self, purchase: PurchaseId) -> Self {
         let bits = purchase.as_u128();
         // Ids begin with the time, so both halves count. Small numbers are other requests'.
-        self.subject = ((bits >> 64) as u64 ^ bits as u64) | 1 << 63;
+        self.asked.subject = ((bits >> 64) as u64 ^ bits as u64) | 1 << 63;
+        self
+    }
+
+    /// Says which list the page is of.
+    #[must_use]
+    pub fn about_list(mut self, list: &str) -> Self {
+        let mut hasher = std::collections::hash_map::DefaultHasher::new();
+        list.hash(&mut hasher);
+        self.asked.subject = hasher.finish() | 1 << 63;
         self
     }
 
     /// Takes another slot, to send a read once more, and counts the first as lost. `false` for a
     /// create, and if no slot is to be had within the time of a request.
     async fn renew(&mut self) -> bool {
-        if self.class == Class::Create {
+        if self.asked.class == Class::Create {
             return false;
         }
         // Given back first: where few may be in flight it would wait for itself.
         self.leave();
         let account = Arc::clone(&self.account);
         let deadline = account.clock.moment().plus(account.policy.timeout);
-        let Ok(mut again) = account.admit(self.class, deadline).await else {
+        let Ok(mut again) = account.admit(self.asked.class, deadline).await else {
             return false;
         };
-        again.subject = self.subject;
-        account.lock().count(self.class, Outcome::Lost);
+        again.asked.subject = self.asked.subject;
+        account.lock().count(self.asked.class, Outcome::Lost);
         self.ended = true;
         *self = again;
         true
@@ -351,7 +446,11 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.leave();
         if !self.ended {
-            self.account.lock().count(self.class, Outcome::GivenUp);
+            self.account
+                .lock()
+                .count(self.asked.class, Outcome::GivenUp);
+        } else if self.understood {
+            self.account.lock().understood(&self.asked);
         }
     }
 }
@@ -360,20 +459,33 @@ impl Drop for Admission {
 struct Waiting<'a> {
     account: &'a Account,
     class: Class,
+    caller: Option<&'a CallerName>,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(account: &'a Account, class: Class) -> Self {
-        if let Some(waiting) = account.lock().waiting(class) {
+    fn new(account: &'a Account, class: Class, caller: Option<&'a CallerName>) -> Self {
+        let mut live = account.lock();
+        if let Some(waiting) = live.waiting(class) {
             *waiting += 1;
         }
-        Self { account, class }
+        if let (Some(caller), Some(queue)) = (caller, live.queue(class)) {
+            queue.enters(caller);
+        }
+        drop(live);
+        Self {
+            account,
+            class,
+            caller,
+        }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut live = self.account.lock();
+        if let (Some(caller), Some(queue)) = (self.caller, live.queue(self.class)) {
+            queue.leaves(caller);
+        }
         if let Some(waiting) = live.waiting(self.class) {
             *waiting -= 1;
             drop(live);

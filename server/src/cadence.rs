@@ -7,9 +7,11 @@ pub mod budget;
     reason = "likelihoods and waiting times are estimates; no money is counted here"
 )]
 pub mod hazard;
+pub mod queue;
 pub mod shelf;
 pub mod turns;
 pub mod wheel;
+pub mod witness;
 
 use std::time::Duration;
 

@@ -407,7 +407,11 @@ impl Inner {
             return Err(CreateError::Draining { purchase });
         }
         let deadline = self.admission_deadline(new);
-        match new.account.admit(Class::Create, deadline).await {
+        match new
+            .account
+            .admit_for(Class::Create, &new.caller, deadline)
+            .await
+        {
             Ok(admission) => Ok((admission, under_way)),
             Err(refusal) => Err(CreateError::refused(refusal, purchase, self.clock.moment())),
         }

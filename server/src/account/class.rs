@@ -1,6 +1,9 @@
 //! What a request is for, and why it may not be made now.
 
-use crate::{cadence::Policy, purchase::Moment};
+use crate::{
+    cadence::{Policy, witness::Witness},
+    purchase::Moment,
+};
 
 /// What a request is for. Creates go first; the others share what is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,9 +44,37 @@ impl Class {
         policy.long_poll && matches!(self, Self::Poll | Self::AfterTerminal)
     }
 
+    /// Whether it is for what falls due by a schedule.
+    pub(super) fn is_poll(self) -> bool {
+        matches!(self, Self::Poll | Self::AfterTerminal)
+    }
+
     /// Whether a caller's create waits for it: such go first.
     pub(super) fn is_first(self) -> bool {
         matches!(self, Self::Create | Self::Adopt)
+    }
+}
+
+/// A request that was let through: what it is for and about.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    pub(super) class: Class,
+    /// What it is about, by any number of its own.
+    pub(super) subject: u64,
+    /// Its number: requests are counted as they are let through.
+    pub(super) number: u64,
+    /// Whether what it met is its purchase's own trouble, once that is judged.
+    pub(super) own: Option<bool>,
+}
+
+impl Asked {
+    /// Who says so, where it meets trouble.
+    pub(super) fn witness(&self) -> Witness {
+        match self.class {
+            Class::Poll | Class::Refresh => Witness::Open(self.subject),
+            Class::Create | Class::Adopt => Witness::Create(self.subject),
+            Class::LookUp | Class::AfterTerminal | Class::Sweep => Witness::Other(self.subject),
+        }
     }
 }
 
@@ -88,6 +119,18 @@ impl Refusal {
             | Self::BudgetUnkept { retry_at } => retry_at,
         }
     }
+}
+
+/// What [`Live::admit`] has granted.
+pub(super) struct Granted {
+    /// The request's number.
+    pub(super) number: u64,
+    /// Whether it shows if the account is well again.
+    pub(super) is_probe: bool,
+    /// Whether it is for what is overdue for longest.
+    pub(super) longest_due: bool,
+    /// How many more polls could be made at once.
+    pub(super) more: u32,
 }
 
 /// Why [`Live::admit`] did not admit.

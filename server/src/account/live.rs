@@ -3,42 +3,27 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    Arrivals, Figures, Kept, Outcome,
-    class::{Class, Denied, Refusal},
+    Figures, Outcome,
+    class::{Asked, Class, Denied, Granted, Refusal},
+    shares::Shares,
+    verdict::{Verdicts, Whose},
 };
 use crate::{
-    cadence::{
-        Policy,
-        adaptive::Adaptive,
-        budget::{Blame, Breaker, Gate, Pace, backoff},
-    },
+    cadence::{Policy, adaptive::Adaptive, budget::Gate, queue::Queue, turns::LONGEST_DUE_EVERY},
     clock::Now,
     observation::Trouble,
-    purchase::Moment,
+    purchase::{CallerName, Moment},
     upstream::{Response, UpstreamError, rate_headers, retry_after},
 };
 
-/// How far ahead budget is kept in the store, so that not every request is a write.
-const KEPT_AHEAD: Duration = Duration::from_secs(5);
-/// The wait after a 429 that names none; doubled while they come in a row.
-const THROTTLED_BASE: Duration = Duration::from_secs(1);
-/// The longest of these waits.
-const THROTTLED_MAX: Duration = Duration::from_secs(60);
-/// How often an account whose credentials are refused is tried.
-const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
-/// How long polls leave the budget to creates beyond the time at which a refused one was told to
-/// come back.
+/// How long a slot is kept for a create beyond the time at which it was told to come back, at the
+/// most: never longer than a slot lasts.
 const CREATE_AWAITED: Duration = Duration::from_secs(5);
+/// How long the longest overdue is waited for beyond the time at which its lane was told to come back.
+const LONGEST_AWAITED: Duration = Duration::from_secs(1);
 /// The longest between two requests that rate headers ask for while something is left: clocks
 /// differ, and a wrong one must not stop polling.
 const STEERED_MAX: Duration = Duration::from_secs(60);
-/// The parts of the budget: of look-ups of unclear creates, of purchases after their end, of callers'
-/// wishes, of pages.
-const LOOK_UPS_PART: u32 = 10;
-const AFTER_TERMINAL_PART: u32 = 5;
-const REFRESHES_PART: u32 = 4;
-const SWEEPS_PART: u32 = 2;
-
 /// How an account is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -73,48 +58,35 @@ pub struct Snapshot {
 /// The state behind an account's lock.
 #[derive(Debug)]
 pub(super) struct Live {
-    /// Requests of all kinds.
-    requests: Pace,
-    /// Their limit, which falls where the provider throttles without saying what it allows.
+    shares: Shares,
+    /// The limit of all requests, which falls where the provider throttles without saying what it
+    /// allows.
     limit: Adaptive,
-    /// Creates, which pass both.
-    creates: Pace,
-    /// The tenth for look-ups of unclear creates.
-    look_ups: Pace,
-    /// The fifth for purchases after their end.
-    after_terminal: Pace,
-    /// The quarter for callers' wishes.
-    refreshes: Pace,
-    /// The half for pages of many purchases.
-    sweeps: Pace,
-    /// What the store has kept of the first two.
-    kept: Arrivals,
-    /// Creates that wait for a slot.
+    /// Creates that wait for a slot, and adoptions.
     creates_waiting: u32,
-    /// Until when polls leave the budget to a create that was refused for lack of it.
+    adopts_waiting: u32,
+    /// Until when a slot is kept for a create that the pace of all requests refused.
     create_awaited: Option<Moment>,
+    /// Whose create is next, and whose adoption.
+    create_queue: Queue,
+    adopt_queue: Queue,
     /// Sweeps that wait for a slot.
     sweeps_waiting: u32,
+    /// Requests since the last that was left to what is overdue for longest.
+    since_longest: u32,
+    /// Until when a poll is waited for that the pace of all requests refused.
+    poll_awaited: Option<Moment>,
     in_flight: u32,
     in_flight_max: u32,
     held: u32,
     held_max: u32,
-    breaker: Breaker,
-    /// Numbers for requests that are about nothing else that has one.
-    subjects: u64,
-    /// The provider asked for a pause until then.
-    paused_until: Option<Moment>,
+    /// Requests that were let through so far.
+    number: u64,
+    verdicts: Verdicts,
+    /// The one purchase, if it is one alone, for whose sake the limit was lowered.
+    slowed_for: Option<u64>,
     /// What the provider's rate headers have left is spread over their window.
     steered: Option<Steered>,
-    /// 429s in a row.
-    throttles: u32,
-    /// Reads are refused their credentials; the next probe is at this time.
-    unauthorized_until: Option<Moment>,
-    /// When a create was refused them. It can have other ones than reads (Inabit), or ask for more
-    /// rights or another network (Masumi), so it is told and holds no read up.
-    create_refused: Option<Moment>,
-    /// The words of the last failure.
-    trouble: String,
     /// When the requests of the last minute were made.
     recent: VecDeque<Moment>,
     figures: Figures,
@@ -131,100 +103,130 @@ struct Steered {
 
 impl Live {
     pub(super) fn new(policy: &Policy) -> Self {
-        let limit = policy.requests_per_minute;
         Self {
-            requests: Pace::new(limit),
-            limit: Adaptive::new(limit),
-            creates: Pace::new(policy.creates_per_minute),
-            look_ups: Pace::share(limit, LOOK_UPS_PART),
-            after_terminal: Pace::share(limit, AFTER_TERMINAL_PART),
-            refreshes: Pace::share(limit, REFRESHES_PART),
-            sweeps: Pace::share(limit, SWEEPS_PART),
-            kept: Arrivals::default(),
+            shares: Shares::new(policy),
+            limit: Adaptive::new(policy.requests_per_minute),
             creates_waiting: 0,
+            adopts_waiting: 0,
             create_awaited: None,
+            create_queue: Queue::default(),
+            adopt_queue: Queue::default(),
             sweeps_waiting: 0,
+            since_longest: 0,
+            poll_awaited: None,
             in_flight: 0,
             in_flight_max: policy.max_in_flight,
             held: 0,
             held_max: policy.held_max,
-            breaker: Breaker::default(),
-            subjects: 0,
-            paused_until: None,
+            number: 0,
+            verdicts: Verdicts::default(),
+            slowed_for: None,
             steered: None,
-            throttles: 0,
-            unauthorized_until: None,
-            create_refused: None,
-            trouble: String::new(),
             recent: VecDeque::new(),
             figures: Figures::default(),
         }
     }
 
-    pub(super) fn resume(&mut self, kept: Kept) {
-        let Kept { arrivals, as_of } = kept;
-        self.kept = Arrivals {
-            requests: self.requests.resume(arrivals.requests, as_of),
-            creates: self.creates.resume(arrivals.creates, as_of),
-        };
-    }
-
     /// The count of those of a class that wait, where others make way for it.
     pub(super) fn waiting(&mut self, class: Class) -> Option<&mut u32> {
         match class {
-            Class::Create | Class::Adopt => Some(&mut self.creates_waiting),
+            Class::Create => Some(&mut self.creates_waiting),
+            Class::Adopt => Some(&mut self.adopts_waiting),
             Class::Sweep => Some(&mut self.sweeps_waiting),
             Class::LookUp | Class::Poll | Class::AfterTerminal | Class::Refresh => None,
         }
     }
 
-    /// Takes one request's share of everything, or says why not.
-    /// Returns a number for what it is about.
-    pub(super) fn admit(&mut self, class: Class, held: bool, now: Moment) -> Result<u64, Denied> {
-        self.recover(now);
-        if let Some(retry_at) = self.paused_until.filter(|until| now < *until) {
-            return Err(Denied::Refused(Refusal::Throttled { retry_at }));
+    /// The queue of a class whose callers take turns.
+    pub(super) fn queue(&mut self, class: Class) -> Option<&mut Queue> {
+        match class {
+            Class::Create => Some(&mut self.create_queue),
+            Class::Adopt => Some(&mut self.adopt_queue),
+            _ => None,
         }
-        let gate = self.breaker.gate(now);
-        if let Gate::Open(retry_at) = gate {
-            return Err(Denied::Refused(Refusal::Unreachable { retry_at }));
-        }
-        // A create is a probe itself: somebody who mended the credentials tries it first.
-        if let Some(retry_at) = self
-            .unauthorized_until
-            .filter(|until| now < *until && !class.is_first())
-        {
-            return Err(Denied::Refused(Refusal::Unauthorized { retry_at }));
-        }
-        self.room(class, held, now)?;
-        let earliest = self.earliest(class, now);
-        if earliest > now {
-            return Err(Denied::Refused(Refusal::Throttled { retry_at: earliest }));
-        }
-        if self.is_unkept(class, now) {
-            return Err(Denied::Unkept);
-        }
-        self.take(class, held, now);
-        if gate == Gate::Probe {
-            self.breaker.probe_begins();
-        }
-        if let Some(until) = &mut self.unauthorized_until
-            && !class.is_first()
-        {
-            *until = now.plus(UNAUTHORIZED_PROBE);
-        }
-        if class == Class::Sweep {
-            // A page is a page, wherever it begins.
-            return Ok(0);
-        }
-        self.subjects += 1;
-        Ok(self.subjects)
     }
 
-    /// A create was refused for lack of budget, and told to come back: the budget is left to it.
-    pub(super) fn create_refused(&mut self, refusal: Refusal) {
-        if let Refusal::Throttled { retry_at } = refusal {
-            self.create_awaited = Some(retry_at.plus(CREATE_AWAITED));
+    /// The paces of the budget.
+    pub(super) fn shares(&mut self) -> &mut Shares {
+        &mut self.shares
+    }
+
+    pub(super) fn follows(&mut self, open: usize) {
+        self.verdicts.follows(open);
+    }
+
+    /// Takes one request's share of everything, or says why not.
+    pub(super) fn admit(
+        &mut self,
+        class: Class,
+        held: bool,
+        caller: Option<&CallerName>,
+        now: Moment,
+    ) -> Result<Granted, Denied> {
+        self.recover(now);
+        let gate = self.verdicts.gate(class, now).map_err(Denied::Refused)?;
+        self.room(class, held, now)?;
+        let earliest = self.earliest(class, caller, now);
+        if earliest > now {
+            let retry_at = self
+                .await_poll(class, now)
+                .map_or(earliest, |it| it.min(earliest));
+            return Err(Denied::Refused(Refusal::Throttled { retry_at }));
+        }
+        if self.shares.is_unkept(class, now) {
+            return Err(Denied::Unkept);
+        }
+        let longest_due = self.take(class, held, now);
+        if let (Some(caller), Some(queue)) = (caller, self.queue(class)) {
+            queue.served(caller);
+        }
+        self.verdicts.begins(class, gate, now);
+        self.number += 1;
+        Ok(Granted {
+            number: self.number,
+            is_probe: gate == Gate::Probe,
+            longest_due,
+            more: self.more(held, now),
+        })
+    }
+
+    /// How many more polls may be made at once.
+    fn more(&self, held: bool, now: Moment) -> u32 {
+        let room = if held {
+            self.held_max.saturating_sub(self.held)
+        } else {
+            let open = self.in_flight_max - self.in_flight_max / 8;
+            open.saturating_sub(self.in_flight)
+        };
+        room.min(self.shares.all.at_once(now, 500))
+    }
+
+    /// A create could not be let in by its deadline, and was told to come back. A slot is kept for it
+    /// where the pace of all requests is what held it up; its caller's turn is, whatever did.
+    pub(super) fn create_refused(
+        &mut self,
+        class: Class,
+        caller: Option<&CallerName>,
+        refusal: Refusal,
+        now: Moment,
+    ) {
+        let Refusal::Throttled { retry_at } = refusal else {
+            return;
+        };
+        if !self.verdicts.paused_for(now).is_zero() {
+            return;
+        }
+        let slot = self.shares.all.interval().max(match class {
+            Class::Create => self.shares.creates.interval(),
+            _ => Duration::ZERO,
+        });
+        let until = retry_at.plus(slot.min(CREATE_AWAITED));
+        if let (Some(caller), Some(queue)) = (caller, self.queue(class)) {
+            queue.promised(caller, retry_at, until);
+        }
+        let all = self.shares.all.earliest(now, 1000);
+        if all > now && self.shares.own(class, now) <= all {
+            self.create_awaited = Some(until);
         }
     }
 
@@ -237,18 +239,12 @@ impl Live {
 
     /// Sets all paces by the limit that holds now.
     fn slow(&mut self, now: Moment) {
-        let limit = self.limit.limit(now);
-        self.requests.set_limit(limit, 1, now);
-        self.look_ups.set_limit(limit, LOOK_UPS_PART, now);
-        self.after_terminal
-            .set_limit(limit, AFTER_TERMINAL_PART, now);
-        self.refreshes.set_limit(limit, REFRESHES_PART, now);
-        self.sweeps.set_limit(limit, SWEEPS_PART, now);
+        self.shares.set_limit(self.limit.limit(now), now);
     }
 
-    /// Whether requests but creates are held back, and not by the budget.
+    /// Whether requests but creates are held back by a verdict.
     pub(super) fn is_blocked(&self) -> bool {
-        self.breaker.is_open() || self.unauthorized_until.is_some()
+        self.verdicts.is_blocked()
     }
 
     /// Whether one more request may be in flight. Creates may use the last eighth alone.
@@ -259,7 +255,7 @@ impl Live {
             self.in_flight >= self.in_flight_max
         } else {
             self.in_flight >= (self.in_flight_max - self.in_flight_max / 8).max(1)
-                || (self.creates_waiting > 0 && self.in_flight + 1 >= self.in_flight_max)
+                || (self.create_waits(now) && self.in_flight + 1 >= self.in_flight_max)
         };
         if full {
             let retry_at = now.plus(Duration::from_millis(500));
@@ -268,98 +264,85 @@ impl Live {
         Ok(())
     }
 
-    fn earliest(&self, class: Class, now: Moment) -> Moment {
+    /// Whether a create waits for what others would take: a slot among all requests.
+    fn create_waits(&self, now: Moment) -> bool {
+        let creates = || self.shares.own(Class::Create, now) <= self.shares.all.earliest(now, 1000);
+        self.adopts_waiting > 0 || (self.creates_waiting > 0 && creates())
+    }
+
+    /// Whether the next slot is left to what is overdue for longest, whatever else wants it.
+    fn is_for_longest(&self, now: Moment) -> bool {
+        self.since_longest + 1 >= LONGEST_DUE_EVERY
+            && self.poll_awaited.is_some_and(|until| now < until)
+    }
+
+    fn earliest(&self, class: Class, caller: Option<&CallerName>, now: Moment) -> Moment {
+        let own = self.shares.own(class, now);
+        if class.is_first() {
+            let all = self.shares.all.earliest(now, 1000).max(own);
+            let queue = match class {
+                Class::Adopt => &self.adopt_queue,
+                _ => &self.create_queue,
+            };
+            let is_scarce = !self.shares.all.is_unlimited() || !self.shares.creates.is_unlimited();
+            let behind = caller.filter(|_| is_scarce && all <= now);
+            let behind = behind.and_then(|caller| queue.behind(caller, now));
+            let all = all.max(behind.unwrap_or(all));
+            return if self.is_for_longest(now) {
+                all.max(self.shares.all.earliest_but_one(now, 1000))
+            } else {
+                all
+            };
+        }
+        let steered = self.steered.filter(|steered| now < steered.until);
+        let own = own.max(steered.map_or(now, |steered| steered.next));
+        if class.is_poll() && self.is_for_longest(now) {
+            return self.shares.all.earliest(now, 1000).max(own);
+        }
         // Half of the burst is for creates alone, so that one goes at once after any polling.
-        let part = if class.is_first() { 1000 } else { 500 };
-        let mut requests = self.requests.earliest(now, part);
-        if !class.is_first()
-            && let Some(steered) = self.steered.filter(|steered| now < steered.until)
-        {
-            requests = requests.max(steered.next);
-        }
-        match class {
-            Class::Create => requests.max(self.creates.earliest(now, 1000)),
-            Class::Adopt => requests,
-            // Polls make way for a create that waits, or was told to come back.
-            _ if self.creates_waiting > 0 && !self.requests.is_unlimited() => {
-                requests.max(now.plus(Duration::from_millis(50)))
-            }
-            _ if self.create_awaited.is_some_and(|until| now < until) => {
-                requests.max(now.plus(Duration::from_millis(250)))
-            }
-            Class::LookUp => requests.max(self.look_ups.earliest(now, 1000)),
-            Class::AfterTerminal => requests.max(self.after_terminal.earliest(now, 1000)),
-            Class::Refresh => requests.max(self.refreshes.earliest(now, 1000)),
-            Class::Sweep => requests.max(self.sweeps.earliest(now, 1000)),
-            // One page tells more than one poll, so it goes first where its half allows it.
-            Class::Poll
-                if self.sweeps_waiting > 0
-                    && !self.requests.is_unlimited()
-                    && self.sweeps.earliest(now, 1000) <= now =>
-            {
-                requests.max(now.plus(Duration::from_millis(50)))
-            }
-            Class::Poll => requests,
-        }
+        let earliest = self.shares.all.earliest(now, 500).max(own);
+        let create = self.create_waits(now) || self.create_awaited.is_some_and(|it| now < it);
+        // One page tells more than one poll, so it goes first where its half allows it.
+        let page = class == Class::Poll
+            && self.sweeps_waiting > 0
+            && self.shares.own(Class::Sweep, now) <= now;
+        let left = if page {
+            self.shares.all.earliest_but_one(now, 500)
+        } else if create || self.is_for_longest(now) {
+            self.shares.all.earliest_but_one(now, 1000)
+        } else {
+            now
+        };
+        earliest.max(left)
     }
 
-    fn is_unkept(&self, class: Class, now: Moment) -> bool {
-        let requests =
-            !self.requests.is_unlimited() && self.requests.arrival_after(now) > self.kept.requests;
-        let creates = class == Class::Create
-            && !self.creates.is_unlimited()
-            && self.creates.arrival_after(now) > self.kept.creates;
-        requests || creates
-    }
-
-    /// The arrival times to keep before a request of this class is made; `None` where what is kept
-    /// covers it.
-    pub(super) fn to_keep(&self, class: Class, now: Moment) -> Option<Arrivals> {
-        if !self.is_unkept(class, now) {
+    /// A poll is told to come back: in a tenth of all slots it is waited for then, where it is the pace
+    /// of all requests that holds it up. Returns when that may be.
+    fn await_poll(&mut self, class: Class, now: Moment) -> Option<Moment> {
+        let steered = self.steered.filter(|steered| now < steered.until);
+        let own = (self.shares.own(class, now)).max(steered.map_or(now, |steered| steered.next));
+        let next = self.shares.all.earliest(now, 1000);
+        if !class.is_poll() || own > next {
             return None;
         }
-        let requests = self
-            .requests
-            .arrival_after(now)
-            .plus(KEPT_AHEAD)
-            .max(self.kept.requests);
-        let creates = match class {
-            Class::Create => self.creates.arrival_after(now).max(self.kept.creates),
-            _ => self.kept.creates,
-        };
-        Some(Arrivals {
-            requests: if self.requests.is_unlimited() {
-                self.kept.requests
-            } else {
-                requests
-            },
-            creates: if self.creates.is_unlimited() {
-                self.kept.creates
-            } else {
-                creates
-            },
-        })
+        let before = (LONGEST_DUE_EVERY - 1).saturating_sub(self.since_longest);
+        let at = next.plus(self.shares.all.interval() * before);
+        self.poll_awaited = Some(at.plus(LONGEST_AWAITED));
+        Some(at.max(now.plus(Duration::from_millis(1))))
     }
 
-    pub(super) fn kept(&mut self, arrivals: Arrivals) {
-        self.kept.requests = self.kept.requests.max(arrivals.requests);
-        self.kept.creates = self.kept.creates.max(arrivals.creates);
-    }
-
-    fn take(&mut self, class: Class, held: bool, now: Moment) {
-        self.requests.take(now);
+    /// Counts one request. Says whether it is for what is overdue for longest.
+    fn take(&mut self, class: Class, held: bool, now: Moment) -> bool {
+        self.shares.take(class, now);
+        self.since_longest = self.since_longest.saturating_add(1);
+        let longest_due = class.is_poll() && self.since_longest >= LONGEST_DUE_EVERY;
+        if longest_due {
+            (self.since_longest, self.poll_awaited) = (0, None);
+        }
         if class.is_first() {
             self.create_awaited = None;
         } else if let Some(steered) = &mut self.steered {
             steered.next = now.plus(steered.every);
-        }
-        match class {
-            Class::Create => self.creates.take(now),
-            Class::LookUp => self.look_ups.take(now),
-            Class::AfterTerminal => self.after_terminal.take(now),
-            Class::Refresh => self.refreshes.take(now),
-            Class::Sweep => self.sweeps.take(now),
-            Class::Adopt | Class::Poll => {}
         }
         *(if held {
             &mut self.held
@@ -368,6 +351,7 @@ impl Live {
         }) += 1;
         self.recent.push_back(now);
         self.forget(now);
+        longest_due
     }
 
     /// Drops what is older than a minute from the count of recent requests.
@@ -387,7 +371,7 @@ impl Live {
         };
         *count = count.saturating_sub(1);
         if !answered {
-            self.breaker.probe_dropped();
+            self.verdicts.given_up();
         }
     }
 
@@ -395,36 +379,20 @@ impl Live {
         *self.figures.requests.entry((class, outcome)).or_default() += 1;
     }
 
-    /// An answer of any status arrived to a request about `subject`.
+    /// An answer of any status arrived. Says whether that is its purchase's own trouble; nothing where
+    /// the status tells of none.
     pub(super) fn answered(
         &mut self,
-        class: Class,
-        subject: u64,
+        asked: &Asked,
         response: &Response,
         at: Now,
         jitter: impl FnOnce(Duration) -> Duration,
-    ) {
-        self.steer(response, at);
-        let now = at.moment;
-        // Counted by the status alone, so that it counts whatever the request was for.
-        match (response.status, class) {
-            // One damaged row fails a whole page (recorded of Masumi) while single reads work.
-            (500.., Class::Sweep) => self.breaker.probe_dropped(),
-            (500.., _) => self.breaker.failed(Blame::Subject(subject), now, jitter),
-            _ => self.breaker.succeeded(),
+    ) -> Option<bool> {
+        let own = (self.verdicts).answered(asked, response.status, self.number, at.moment, jitter);
+        if own != Some(true) {
+            self.steer(response, at);
         }
-        // Neither a gateway's failure nor a throttle says that the credentials are good.
-        let is_accepted = response.status < 500 && !matches!(response.status, 401 | 403 | 429);
-        if is_accepted && !class.is_first() {
-            self.unauthorized_until = None;
-            let is_old = |at: &Moment| now.since(*at) >= UNAUTHORIZED_PROBE;
-            self.create_refused = self.create_refused.filter(|at| !is_old(at));
-        } else if is_accepted {
-            (self.unauthorized_until, self.create_refused) = (None, None);
-        }
-        if response.status != 429 {
-            self.throttles = 0;
-        }
+        own
     }
 
     /// Follows what an answer's headers say about the requests to come.
@@ -433,7 +401,7 @@ impl Live {
         if response.status == 503
             && let Some(wait) = retry_after::of(&response.headers, at.wall)
         {
-            self.pause(now.plus(wait));
+            self.verdicts.pause(now.plus(wait));
         }
         let Some(left) = rate_headers::left(&response.headers, at.wall) else {
             return;
@@ -448,103 +416,99 @@ impl Live {
             every,
         });
         if left.requests == 0 {
-            self.pause(until);
+            self.verdicts.pause(until);
         }
     }
 
-    /// No answer arrived to a request about `subject`.
+    /// No answer arrived. Says whether that is its purchase's own trouble.
     pub(super) fn failed(
         &mut self,
-        subject: u64,
+        asked: &Asked,
         error: &UpstreamError,
         now: Moment,
         jitter: impl FnOnce(Duration) -> Duration,
-    ) {
-        self.trouble = error.to_string();
-        let blame = match error {
-            UpstreamError::NotConnected(_) => Blame::Provider,
-            // One purchase's answer can be too large, or take too long.
-            UpstreamError::Lost(_) | UpstreamError::Closed | UpstreamError::Unusable(_) => {
-                Blame::Subject(subject)
-            }
-        };
-        self.breaker.failed(blame, now, jitter);
+    ) -> bool {
+        (self.verdicts).failed(asked, error, self.number, now, jitter)
+    }
+
+    /// A request ended with an answer that was understood.
+    pub(super) fn understood(&mut self, asked: &Asked) {
+        self.verdicts.understood(asked);
     }
 
     /// What the provider's file made of an answer. Failures were counted when it arrived.
-    pub(super) fn learn(&mut self, class: Class, trouble: &Trouble, now: Moment) {
-        match trouble {
-            Trouble::Throttled { retry_after } => {
-                // One that names no wait, or none at all, leaves it to this service to find one.
-                let retry_after = retry_after.filter(|wait| !wait.is_zero());
-                let own = backoff(THROTTLED_BASE, self.throttles, THROTTLED_MAX);
-                let is_first = self.throttles == 0;
-                self.throttles = self.throttles.saturating_add(1);
-                if is_first && retry_after.is_none() && self.paused_for(now).is_zero() {
-                    self.forget(now);
-                    let recent = u32::try_from(self.recent.len()).unwrap_or(u32::MAX);
-                    self.limit.throttled(recent, now);
-                    self.slow(now);
-                }
-                self.pause(now.plus(retry_after.unwrap_or(own)));
-                self.trouble = match self.limit.limit(now) {
-                    slowed if self.limit.is_slowed() => {
-                        format!("throttled by the provider; at most {slowed} requests a minute now")
-                    }
-                    _ => "throttled by the provider".to_owned(),
-                };
+    pub(super) fn learn(&mut self, asked: &Asked, trouble: &Trouble, now: Moment) -> Whose {
+        if matches!(trouble, Trouble::Unreadable { .. }) {
+            self.row_unreadable();
+        }
+        let whose = self.verdicts.learn(asked, trouble, self.number, now);
+        if let Trouble::Throttled { retry_after } = trouble {
+            match whose {
+                Whose::Account => self.throttled(asked, *retry_after, now),
+                Whose::Purchase => self.forgive(asked, now),
             }
-            Trouble::Unauthorized => {
-                if class.is_first() {
-                    self.create_refused = Some(now);
-                } else {
-                    self.unauthorized_until = Some(now.plus(UNAUTHORIZED_PROBE));
-                }
-                self.trouble = "the provider refuses the credentials".to_owned();
-            }
-            Trouble::Unreachable { why, .. } => self.trouble.clone_from(why),
-            Trouble::Unreadable { why } => {
-                self.figures.unreadable += 1;
-                self.trouble.clone_from(why);
-            }
+        }
+        whose
+    }
+
+    /// One row of a page made no sense.
+    pub(super) fn row_unreadable(&mut self) {
+        self.figures.unreadable += 1;
+    }
+
+    /// The provider throttles the account.
+    fn throttled(&mut self, asked: &Asked, retry_after: Option<Duration>, now: Moment) {
+        if self.verdicts.throttled(retry_after, now) {
+            self.forget(now);
+            let recent = u32::try_from(self.recent.len()).unwrap_or(u32::MAX);
+            let is_first = !self.limit.is_slowed();
+            self.slowed_for = is_first.then_some(asked.subject);
+            self.limit.throttled(recent, now);
+            self.slow(now);
+        }
+        let slowed = self.limit.limit(now);
+        self.verdicts.say(if self.limit.is_slowed() {
+            format!("throttled by the provider; at most {slowed} requests a minute now")
+        } else {
+            "throttled by the provider".to_owned()
+        });
+    }
+
+    /// The provider throttles one purchase: what was lowered for its sake alone is raised again.
+    fn forgive(&mut self, asked: &Asked, now: Moment) {
+        if self.slowed_for == Some(asked.subject) {
+            self.slowed_for = None;
+            self.limit.forgive();
+            self.slow(now);
         }
     }
 
+    /// How much longer the provider's pause lasts; zero where there is none.
     pub(super) fn paused_for(&self, now: Moment) -> Duration {
-        self.paused_until
-            .map_or(Duration::ZERO, |until| until.since(now))
-    }
-
-    fn pause(&mut self, until: Moment) {
-        self.paused_until = Some(self.paused_until.map_or(until, |known| known.max(until)));
+        self.verdicts.paused_for(now)
     }
 
     pub(super) fn snapshot(&mut self, now: Moment) -> Snapshot {
         self.forget(now);
         self.recover(now);
-        let paused = self.paused_until.is_some_and(|until| now < until);
-        let health = if self.unauthorized_until.is_some() || self.create_refused.is_some() {
+        let health = if self.verdicts.is_unauthorized() {
             Health::Unauthorized
-        } else if paused
-            || self.limit.is_slowed()
-            || self.breaker.is_open()
-            || self.breaker.failures() > 0
-        {
+        } else if self.limit.is_slowed() || self.verdicts.is_degraded(now) {
             Health::Degraded
         } else {
             Health::Ok
         };
+        let note = match health {
+            Health::Ok => "",
+            Health::Degraded | Health::Unauthorized => self.verdicts.words(),
+        };
         Snapshot {
             health,
-            note: if health == Health::Ok {
-                String::new()
-            } else {
-                self.trouble.clone()
-            },
+            note: note.to_owned(),
             requests_per_minute: self.limit.limit(now),
             requests_last_minute: u32::try_from(self.recent.len()).unwrap_or(u32::MAX),
             in_flight: self.in_flight + self.held,
-            breaker_open: self.breaker.is_open(),
+            breaker_open: self.verdicts.is_broken(),
             figures: self.figures.clone(),
         }
     }

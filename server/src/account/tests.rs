@@ -1,5 +1,6 @@
 //! What an account lets through, in virtual time.
 
+mod shares;
 mod trouble;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,6 +72,13 @@ fn request() -> Request {
 async fn forever(account: &Arc<Account>, class: Class) -> Admission {
     let deadline = account.clock.moment().plus(Duration::from_secs(86_400));
     account.admit(class, deadline).await.unwrap()
+}
+
+/// Learns of this trouble from an answer to a request of this class.
+async fn learned(account: &Arc<Account>, class: Class, trouble: &Trouble) -> Whose {
+    let mut admission = forever(account, class).await;
+    account.ask(&mut admission, request()).await.unwrap();
+    account.learn(&mut admission, trouble)
 }
 
 /// Promise P2, for one process and its restarts.
@@ -154,7 +162,12 @@ async fn an_account_slows_down_where_a_provider_throttles_without_a_word() {
     for _ in 0..90 {
         forever(&account, Class::Poll).await;
     }
-    account.learn(Class::Poll, &Trouble::Throttled { retry_after: None });
+    learned(
+        &account,
+        Class::Poll,
+        &Trouble::Throttled { retry_after: None },
+    )
+    .await;
     let slowed = account.snapshot();
     assert!(
         (40..=50).contains(&slowed.requests_per_minute),
@@ -177,7 +190,7 @@ async fn an_account_slows_down_where_a_provider_throttles_without_a_word() {
 async fn a_throttle_that_says_how_long_lowers_no_limit() {
     let account = open(policy(100), 429, &Arc::default()).await;
     let retry_after = Some(Duration::from_secs(1));
-    account.learn(Class::Poll, &Trouble::Throttled { retry_after });
+    learned(&account, Class::Poll, &Trouble::Throttled { retry_after }).await;
     assert_eq!(account.snapshot().requests_per_minute, 100);
 }
 
@@ -217,7 +230,7 @@ async fn a_throttle_pauses_the_whole_account_for_as_long_as_it_says() {
     let mut admission = forever(&account, Class::Poll).await;
     account.ask(&mut admission, request()).await.unwrap();
     let retry_after = Some(Duration::from_secs(45));
-    account.learn(Class::Poll, &Trouble::Throttled { retry_after });
+    learned(&account, Class::Poll, &Trouble::Throttled { retry_after }).await;
     let refusal = account.try_admit(Class::Create).await.unwrap_err();
     let retry_at = account.clock.moment().plus(Duration::from_secs(45));
     assert_eq!(refusal, Refusal::Throttled { retry_at });
@@ -229,7 +242,7 @@ async fn a_throttle_pauses_the_whole_account_for_as_long_as_it_says() {
 #[tokio::test(start_paused = true)]
 async fn refused_credentials_are_tried_once_a_minute_and_recover() {
     let account = open(policy(0), 200, &Arc::default()).await;
-    account.learn(Class::Poll, &Trouble::Unauthorized);
+    learned(&account, Class::Poll, &Trouble::Unauthorized).await;
     assert_eq!(account.snapshot().health, Health::Unauthorized);
     assert!(matches!(
         account.try_admit(Class::Poll).await,

@@ -71,6 +71,11 @@ impl Adaptive {
         });
     }
 
+    /// It was no limit that was met.
+    pub fn forgive(&mut self) {
+        self.slowed = None;
+    }
+
     /// The limit at `now`; 0 is unlimited.
     pub fn limit(&mut self, now: Moment) -> u32 {
         if let Some(slowed) = &mut self.slowed {

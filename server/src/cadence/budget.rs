@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::witness::{Witness, Witnesses};
 use crate::purchase::Moment;
 
 /// A pace: at most so many requests a minute, evenly spread but for a small burst.
@@ -69,6 +70,34 @@ impl Pace {
         Moment::from_millis(earliest_ms).max(now)
     }
 
+    /// When one request may be made that leaves another its place, to which `thousandths` of the burst
+    /// are open: `now` or later.
+    pub fn earliest_but_one(&self, now: Moment, thousandths: i64) -> Moment {
+        let earliest_us = self
+            .arrival_us
+            .saturating_add(self.interval_us)
+            .saturating_sub(self.tolerance_us / 1000 * thousandths);
+        let earliest_ms = earliest_us.saturating_add(999).div_euclid(1000);
+        Moment::from_millis(earliest_ms).max(now)
+    }
+
+    /// How many requests may be made at once, with `thousandths` of the burst.
+    pub fn at_once(&self, now: Moment, thousandths: i64) -> u32 {
+        let reach_us =
+            now.as_millis().saturating_mul(1000) + self.tolerance_us / 1000 * thousandths;
+        let spare_us = reach_us - self.arrival_us.max(now.as_millis().saturating_mul(1000));
+        match spare_us.checked_div(self.interval_us) {
+            None => u32::MAX,
+            Some(_) if spare_us < 0 => 0,
+            Some(more) => u32::try_from(more + 1).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The time between two requests in the long run; zero where unlimited.
+    pub fn interval(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.interval_us).unwrap_or(0))
+    }
+
     /// Counts one request made now.
     pub fn take(&mut self, now: Moment) {
         if !self.is_unlimited() {
@@ -119,27 +148,15 @@ impl Pace {
 
 /// Failures in a row that open the breaker. Ours.
 const FAILURES_TO_OPEN: u32 = 5;
-/// How many things have to fail for it to be the provider that does: one purchase that it cannot
-/// read, however often it is asked, must not stop an account. Ours.
-const WITNESSES_TO_OPEN: usize = 3;
 /// The longest that an open breaker stays closed to everybody.
 const OPEN_MAX: Duration = Duration::from_secs(60);
-
-/// What a failure tells of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
-    /// The provider: no connection was made.
-    Provider,
-    /// What was asked about, by any number of its own; perhaps the provider.
-    Subject(u64),
-}
 
 /// Closed, open or half-open, by failures in a row. Its pauses double, with full jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Breaker {
     failures: u32,
-    /// Who has failed in a row: each subject once, each lost connection for itself.
-    witnesses: [Option<Blame>; WITNESSES_TO_OPEN],
+    /// Who has failed in a row.
+    witnesses: Witnesses,
     open_until: Option<Moment>,
     /// How often it has been opened in a row.
     pauses: u32,
@@ -184,16 +201,19 @@ impl Breaker {
         *self = Self::default();
     }
 
-    /// The provider did not answer. `jitter` draws a duration between zero and its argument.
-    pub fn failed(&mut self, blame: Blame, now: Moment, jitter: impl FnOnce(Duration) -> Duration) {
+    /// The provider did not answer, while `open` purchases are polled. `jitter` draws a duration
+    /// between zero and its argument.
+    pub fn failed(
+        &mut self,
+        witness: Witness,
+        open: usize,
+        now: Moment,
+        jitter: impl FnOnce(Duration) -> Duration,
+    ) {
         self.failures = self.failures.saturating_add(1);
         self.probing = false;
-        let is_new = blame == Blame::Provider || !self.witnesses.contains(&Some(blame));
-        if is_new && let Some(free) = self.witnesses.iter_mut().find(|it| it.is_none()) {
-            *free = Some(blame);
-        }
-        let agree = self.witnesses.iter().all(Option::is_some);
-        if agree && self.failures >= FAILURES_TO_OPEN {
+        self.witnesses.add(witness);
+        if self.witnesses.suffice(open) && self.failures >= FAILURES_TO_OPEN {
             let longest = backoff(Duration::from_secs(1), self.pauses, OPEN_MAX);
             self.pauses = self.pauses.saturating_add(1);
             self.open_until = Some(now.plus(Duration::from_millis(100) + jitter(longest)));
@@ -203,6 +223,12 @@ impl Breaker {
     /// Whether it is open or half-open.
     pub fn is_open(&self) -> bool {
         self.open_until.is_some()
+    }
+
+    /// Whether it is open by the word of fewer than have to say so where there are enough: somebody
+    /// else may still be answered.
+    pub fn is_doubtful(&self) -> bool {
+        self.is_open() && !self.witnesses.are_all()
     }
 
     /// Failures in a row.
@@ -293,7 +319,7 @@ mod tests {
         let mut breaker = Breaker::default();
         for _ in 0..FAILURES_TO_OPEN {
             assert_eq!(breaker.gate(at_ms(0)), Gate::Closed);
-            breaker.failed(Blame::Provider, at_ms(0), |longest| longest);
+            breaker.failed(Witness::Way, 9, at_ms(0), |longest| longest);
         }
         assert_eq!(breaker.gate(at_ms(0)), Gate::Open(at_ms(1_100)));
         assert_eq!(breaker.gate(at_ms(1_100)), Gate::Probe);
@@ -302,7 +328,7 @@ mod tests {
             matches!(breaker.gate(at_ms(1_100)), Gate::Open(_)),
             "one probe at a time"
         );
-        breaker.failed(Blame::Provider, at_ms(1_100), |longest| longest);
+        breaker.failed(Witness::Way, 9, at_ms(1_100), |longest| longest);
         assert_eq!(breaker.gate(at_ms(1_100)), Gate::Open(at_ms(3_200)));
         breaker.succeeded();
         assert_eq!(breaker.gate(at_ms(3_200)), Gate::Closed);
@@ -310,25 +336,65 @@ mod tests {
 
     #[test]
     fn what_one_purchase_cannot_be_read_for_opens_no_breaker() {
-        let failed = |subjects: &[u64]| {
+        let failed = |subjects: &[u64], open: usize| {
             let mut breaker = Breaker::default();
             for subject in subjects {
-                breaker.failed(Blame::Subject(*subject), at_ms(0), |longest| longest);
+                breaker.failed(Witness::Open(*subject), open, at_ms(0), |longest| longest);
             }
-            breaker.is_open()
+            (breaker.is_open(), breaker.is_doubtful())
         };
-        assert!(!failed(&[7; 1_000]), "one purchase, however often");
-        assert!(!failed(&[7, 8, 7, 8, 7, 8, 8, 7]), "or two");
-        assert!(!failed(&[7, 8, 9, 9]), "or three that are no row yet");
-        assert!(failed(&[7, 8, 9, 9, 9]));
+        let (closed, open, doubtful) = ((false, false), (true, false), (true, true));
+        assert_eq!(
+            failed(&[7; 1_000], 2),
+            closed,
+            "one purchase, however often"
+        );
+        assert_eq!(failed(&[7, 8, 7, 8, 7, 8, 8, 7], 3), closed, "or two");
+        assert_eq!(
+            failed(&[7, 8, 9, 9], 9),
+            closed,
+            "three that are no row yet"
+        );
+        assert_eq!(failed(&[7, 8, 9, 9, 9], 9), open);
+        assert_eq!(failed(&[7; 4], 1), closed);
+        assert_eq!(failed(&[7; 5], 1), doubtful, "all, where fewer are open");
+        assert_eq!(failed(&[7, 8, 7, 8, 7], 2), doubtful);
         let mut mixed = Breaker::default();
         for _ in 0..FAILURES_TO_OPEN {
-            mixed.failed(Blame::Subject(7), at_ms(0), |longest| longest);
+            mixed.failed(Witness::Open(7), 9, at_ms(0), |longest| longest);
         }
-        mixed.failed(Blame::Provider, at_ms(0), |longest| longest);
+        mixed.failed(Witness::Way, 9, at_ms(0), |longest| longest);
         assert!(!mixed.is_open());
-        mixed.failed(Blame::Provider, at_ms(0), |longest| longest);
+        mixed.failed(Witness::Way, 9, at_ms(0), |longest| longest);
         assert_eq!(mixed.gate(at_ms(0)), Gate::Open(at_ms(1_100)));
+    }
+
+    #[test]
+    fn what_may_be_made_at_once_and_beside_another_follows_from_the_pace() {
+        for limit in [1, 10, 30, 100, 600] {
+            let mut pace = Pace::new(limit);
+            for step in 0..200 {
+                let now = at_ms(step * 137);
+                let (mut taken, mut copy) = (0, pace.clone());
+                while copy.earliest(now, 500) == now {
+                    copy.take(now);
+                    taken += 1;
+                }
+                assert_eq!(pace.at_once(now, 500), taken, "{limit} {step}");
+                let one = pace.earliest_but_one(now, 1000);
+                let mut copy = pace.clone();
+                copy.take(one);
+                let other = copy.earliest(one, 1000);
+                let is_left = other.since(one) <= Duration::from_millis(1);
+                assert_eq!(is_left, limit >= 25, "{limit} {step}: the burst is two");
+                if step % 3 == 0 && pace.earliest(now, 1000) == now {
+                    pace.take(now);
+                }
+            }
+        }
+        let unlimited = Pace::new(0);
+        assert_eq!(unlimited.at_once(at_ms(0), 500), u32::MAX);
+        assert_eq!(unlimited.earliest_but_one(at_ms(0), 1000), at_ms(0));
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //! While there is little evidence a state's hazard is the account's, the same at every age. Then
 //! what was asked longest ago is worth the most, which is taking turns within the schedule.
 
+use std::time::Duration;
+
 use crate::purchase::Moment;
 
 /// Buckets of age: below 1 s, 2 s, 4 s … and everything from 3 days on.
@@ -44,6 +46,8 @@ pub struct Stayed {
     entered: Moment,
     /// When it was last looked at.
     looked: Moment,
+    /// How much later it was last asked about, whatever was answered, in milliseconds.
+    asked_later_ms: u32,
 }
 
 impl Stayed {
@@ -53,6 +57,7 @@ impl Stayed {
             state,
             entered: now,
             looked: now,
+            asked_later_ms: 0,
         }
     }
 
@@ -69,9 +74,25 @@ impl Stayed {
         }
     }
 
+    /// It is asked about now.
+    pub fn asked(&mut self, now: Moment) {
+        self.asked_later_ms = u32::try_from(now.since(self.looked).as_millis()).unwrap_or(u32::MAX);
+    }
+
+    /// From when it was last asked about until `now`: what asking again is worth.
+    pub fn waited(&self, now: Moment) -> Span {
+        let later = Duration::from_millis(self.asked_later_ms.into());
+        let asked = self.looked.plus(later);
+        Span {
+            from_s: asked.since(self.entered).as_secs_f64(),
+            to_s: now.since(self.entered).as_secs_f64(),
+        }
+    }
+
     /// A look found it as it was.
     pub fn unchanged(&mut self, now: Moment) {
         self.looked = self.looked.max(now);
+        self.asked_later_ms = 0;
     }
 
     /// A look found it in another state, or changed within it: it entered that between the looks.
@@ -79,6 +100,7 @@ impl Stayed {
         self.state = state;
         self.entered = self.looked.plus(now.since(self.looked) / 2);
         self.looked = now.max(self.entered);
+        self.asked_later_ms = 0;
     }
 }
 
@@ -130,13 +152,24 @@ pub struct Span {
     pub to_s: f64,
 }
 
+/// How much asking about a purchase counts: by its watchers, and by how often in a row it has failed.
+pub fn weight(watchers: usize, failures: u32) -> f64 {
+    news(watchers) * chance(failures)
+}
+
 /// How much a purchase's news counts, by its watchers.
-pub fn weight(watchers: usize) -> f64 {
+fn news(watchers: usize) -> f64 {
     // Ours: somebody waits for it, which is worth four that nobody waits for; more watchers count
     // more, though not as many times more, since their number is the callers' to choose.
     watchers
         .checked_ilog2()
         .map_or(1.0, |doublings| 4.0 + f64::from(doublings))
+}
+
+/// How likely an answer is that tells anything, after so many failures in a row. Ours: halved with
+/// each, as the waits between them double.
+fn chance(failures: u32) -> f64 {
+    0.5_f64.powi(i32::try_from(failures.min(64)).unwrap_or(64))
 }
 
 /// Where a bucket begins, in seconds.
@@ -447,6 +480,27 @@ mod tests {
         let hazards = Hazards::default();
         let value = |weight| hazards.value(0, span(0.0, 60.0), weight);
         assert!(value(4.0) > value(1.0));
+    }
+
+    #[test]
+    fn what_was_just_asked_in_vain_is_worth_little_and_each_failure_halves_it() {
+        let mut hazards = Hazards::default();
+        hazards.learn(0, span(0.0, 60.0), Some(1));
+        let start = Moment::from_millis(1_800_000_000_000);
+        let at = |seconds: u64| start.plus(Duration::from_secs(seconds));
+        let (mut vain, good) = (Stayed::new(0, at(0)), Stayed::new(0, at(0)));
+        vain.asked(at(600));
+        let value = |stayed: &Stayed, now, failures| {
+            hazards.value(0, stayed.waited(at(now)), chance(failures))
+        };
+        assert!(
+            value(&vain, 610, 0) < value(&good, 610, 0),
+            "asked just now"
+        );
+        assert!(value(&good, 610, 0) > value(&good, 610, 1));
+        assert!(value(&good, 610, 64).is_finite());
+        // What is learned of it still counts from its last answer.
+        assert!(vain.span(at(610)).from_s < 1.0);
     }
 
     #[test]

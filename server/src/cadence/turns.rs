@@ -1,8 +1,9 @@
 //! Pure: whose turn it is among what is due, when the budget does not suffice for all.
 //!
-//! Of ten turns, nine go to the callers in turn, and within a caller to where asking is worth the
-//! most; the tenth goes to whatever has been due for longest. So nothing starves: with *n* places
-//! due, none waits for more than 10 *n* turns. At *r* requests a minute the longest gap between two
+//! Turns go to the callers in turn, and within a caller to where asking is worth the most. But of ten
+//! requests of an account, whatever they are for, one goes to what has been due for longest: the
+//! account counts them. So nothing starves: with *n* places due, none waits for more than 10 *n*
+//! requests. At *r* requests a minute the longest gap between two
 //! requests about one of *n* open purchases is therefore at most
 //!
 //! > 1.1 × its interval + 10 *n* / *r* minutes + the time that a request takes,
@@ -13,7 +14,7 @@ use std::collections::VecDeque;
 
 use super::shelf::Shelf;
 
-/// Every so many turns, the longest due is next.
+/// Of so many requests of an account, one is for what has been due for longest.
 pub const LONGEST_DUE_EVERY: u32 = 10;
 /// No place.
 const NONE: u32 = u32::MAX;
@@ -56,8 +57,6 @@ pub struct Turns {
     callers: Vec<Caller>,
     /// Callers with something due, the next first, and some that have nothing left.
     round: VecDeque<u32>,
-    /// Turns so far, up to the next for the longest due.
-    count: u32,
     len: usize,
 }
 
@@ -69,7 +68,6 @@ impl Default for Turns {
             last: NONE,
             callers: Vec::new(),
             round: VecDeque::new(),
-            count: 0,
             len: 0,
         }
     }
@@ -166,17 +164,12 @@ impl Turns {
         true
     }
 
-    /// Takes the place whose turn it is. `value` says what asking about one is worth now; at most
-    /// `compared_max` of a caller's places are compared. A caller with more has its next ones
-    /// compared in its next turn: the best of some hundred is worth nearly as much as the best of
-    /// all.
+    /// Takes the worthiest place of the caller whose turn it is. `value` says what asking about one is
+    /// worth now; at most `compared_max` of a caller's places are compared. A caller with more has its
+    /// next ones compared in its next turn: the best of some hundred is worth nearly as much as the
+    /// best of all.
     pub fn take(&mut self, compared_max: usize, mut value: impl FnMut(u32) -> f64) -> Option<u32> {
-        self.count = (self.count + 1) % LONGEST_DUE_EVERY;
-        let place = if self.count == 0 {
-            self.longest_due()?
-        } else {
-            self.best(compared_max, &mut value)?
-        };
+        let place = self.best(compared_max, &mut value)?;
         self.remove(place).then_some(place)
     }
 
@@ -239,11 +232,14 @@ mod tests {
             turns.push(place, place % 3);
         }
         let mut longest = 0;
-        for _ in 0..50_000 {
+        for turn in 0..50_000 {
             // A few are always worth more than all others, and fall due again at once.
-            let place = turns
-                .take(512, |place| f64::from(u8::from(place < 6)))
-                .unwrap();
+            let place = if u32::is_multiple_of(turn, LONGEST_DUE_EVERY) {
+                turns.take_longest_due()
+            } else {
+                turns.take(512, |place| f64::from(u8::from(place < 6)))
+            };
+            let place = place.unwrap();
             for wait in &mut waits {
                 *wait += 1;
             }

@@ -77,7 +77,7 @@ impl Inner {
     ) -> Result<Box<Observation>, CreateError> {
         let account = &new.account;
         let mut admission = (account
-            .admit(Class::Adopt, self.admission_deadline(new))
+            .admit_for(Class::Adopt, &new.caller, self.admission_deadline(new))
             .await)
             .map_err(|refusal| CreateError::refused(refusal, None, self.clock.moment()))?;
         let request = account.provider.status_request(reference);
@@ -99,7 +99,7 @@ impl Inner {
             Answer::NotFound => return Err(CreateError::ReferenceUnknown),
             Answer::Trouble(trouble) => trouble,
         };
-        account.learn(Class::Adopt, &trouble);
+        account.learn(&mut admission, &trouble);
         Err(match trouble {
             Trouble::Throttled { retry_after } => CreateError::Throttled {
                 purchase: None,

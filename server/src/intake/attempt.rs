@@ -12,7 +12,7 @@ use super::{
     telling::{Heard, Teller, telling},
 };
 use crate::{
-    account::{Account, Admission, Class},
+    account::{Account, Admission},
     clock::Now,
     failpoint::{self, Failpoint},
     journal::{AttemptChange, JournalError, Record, Write, Written},
@@ -357,7 +357,7 @@ impl Inner {
         if let Submitted::NotSent(trouble @ (Trouble::Throttled { .. } | Trouble::Unauthorized)) =
             &submitted
         {
-            account.learn(Class::Create, trouble);
+            account.learn(&mut admission, trouble);
         }
         let sent = Sent { submitted, status };
         if let Submitted::Unclear { why, unread_id } = &sent.submitted {
@@ -366,7 +366,7 @@ impl Inner {
             tracing::warn!(%purchase, account = %account.name, why, unread_id, "the outcome of a create is unclear");
         }
         if let Some(why) = sent.unread() {
-            account.learn(Class::Create, &Trouble::unreadable(why));
+            account.learn(&mut admission, &Trouble::unreadable(why));
         }
         sent
     }

@@ -78,10 +78,7 @@ impl Inner {
             Ok(admission) => admission,
             Err(refusal) => return Ok(Some(refusal.retry_at().max(now.plus(every)))),
         };
-        match self
-            .ask_about(account, record, Class::LookUp, admission)
-            .await
-        {
+        match self.ask_about(account, record, admission).await {
             None => Ok(None),
             Some(Answer::Observed(observation)) => self.found(account, record, &observation).await,
             Some(Answer::NotFound | Answer::Trouble(_)) => {
@@ -113,10 +110,7 @@ impl Inner {
         let deadline = self.clock.moment().plus(ADMISSION_WAIT);
         let admission = account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(LookUpError::Refused)?;
-        match self
-            .ask_about(account, &record, Class::Refresh, admission)
-            .await
-        {
+        match self.ask_about(account, &record, admission).await {
             Some(Answer::Observed(observation)) => {
                 self.found(account, &record, &observation).await?;
                 Ok(())
@@ -132,7 +126,6 @@ impl Inner {
         &self,
         account: &Arc<Account>,
         record: &Record,
-        class: Class,
         admission: Admission,
     ) -> Option<Answer> {
         let mut admission = admission.about(record.purchase.id);
@@ -152,7 +145,7 @@ impl Inner {
             }),
         };
         if let Answer::Trouble(trouble) = &answer {
-            account.learn(class, trouble);
+            account.learn(&mut admission, trouble);
         }
         Some(answer)
     }

@@ -95,7 +95,9 @@ impl Inner {
     async fn repeat_begins(&self, send: &Send, wait: Duration) -> Next {
         tokio::time::sleep(wait).await;
         let deadline = self.clock.moment().plus(REPEAT_ADMISSION);
-        let Ok(admission) = send.account.admit(Class::Create, deadline).await else {
+        let caller = &send.record.purchase.caller;
+        let admitted = send.account.admit_for(Class::Create, caller, deadline);
+        let Ok(admission) = admitted.await else {
             return Next::Skip;
         };
         let id: PurchaseId = send.record.purchase.id;

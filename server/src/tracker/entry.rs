@@ -1,7 +1,7 @@
 //! What is in memory of one open purchase: just what decides when to ask and whether an answer is
 //! news.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use super::{
     digest::told,
@@ -58,6 +58,8 @@ pub(super) struct Entry {
     /// A digest of the last applied observation: the same again is no news.
     pub(super) digest: u64,
     pub(super) failures: u32,
+    /// Since which second no answer about it could be read, while its account was well.
+    failing_since_s: Option<NonZeroU32>,
     pub(super) due: Moment,
     /// Whether a poll of it is due or under way, so that it is in no timer.
     pub(super) busy: bool,
@@ -90,6 +92,7 @@ impl Entry {
             read: None,
             digest: 0,
             failures: 0,
+            failing_since_s: None,
             due: now,
             busy: false,
             limits_of: Revision::default(),
@@ -137,7 +140,7 @@ impl Entry {
         times: Times,
         source: Source,
     ) -> Verdict {
-        self.failures = 0;
+        (self.failures, self.failing_since_s) = (0, None);
         let change = observation.provider_change_time;
         let verdict = self.heard.hear(source, change, times.began, times.arrived);
         if verdict == Verdict::Apply {
@@ -163,6 +166,29 @@ impl Entry {
         Some(self.changed.plus(horizon))
     }
 
+    /// No answer about it could be read, while its account was well. Returns since when.
+    pub(super) fn fails(&mut self, now: Moment) -> Moment {
+        let second = u32::try_from(now.as_millis() / 1_000).ok();
+        let second = second.and_then(NonZeroU32::new);
+        self.failing_since_s = self.failing_since_s.or(second);
+        self.failing_since().unwrap_or(now)
+    }
+
+    /// Since when no answer about it could be read, while its account was well.
+    pub(super) fn failing_since(&self) -> Option<Moment> {
+        let second = i64::from(self.failing_since_s?.get());
+        Some(Moment::from_millis(second * 1_000))
+    }
+
+    /// It is not known to fail by itself.
+    pub(super) fn fails_no_more(&mut self) {
+        self.failing_since_s = None;
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.finality == Finality::Open
+    }
+
     /// How fresh it is, but for when it is asked next, which its lane knows.
     pub(super) fn freshness(&self, clock: &Clock) -> Freshness {
         Freshness {
@@ -170,6 +196,15 @@ impl Entry {
             next_poll_time: None,
             consecutive_failures: self.failures,
             held_back_since_time: self.heard.held_back_since.map(|since| clock.wall_of(since)),
+        }
+    }
+
+    /// Its interval now, as scheduled.
+    pub(super) fn every(&self, policy: &Policy, now: Moment) -> Duration {
+        if self.is_open() {
+            policy.schedule.every(now.since(self.created))
+        } else {
+            policy.after_terminal.every(now.since(self.changed))
         }
     }
 

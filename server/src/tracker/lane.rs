@@ -1,9 +1,11 @@
-//! One account's open purchases, and whose turn it is.
+//! One account's open purchases, and what is due of them.
+
+mod turn;
 
 mod news;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -16,9 +18,9 @@ use super::{
     lock,
 };
 use crate::{
-    account::{Account, Class},
+    account::Account,
     cadence::{
-        hazard::{Hazards, Stayed, weight},
+        hazard::{Hazards, Stayed},
         shelf::Shelf,
         turns::Turns,
         wheel::Wheel,
@@ -69,6 +71,13 @@ struct State {
     turns: u32,
     /// Of how many purchases an answer is held back.
     held_back: usize,
+    /// How many are open, and have not ended.
+    count: usize,
+    /// Places that were answered last, the newest at the end: they show soonest that an account is
+    /// well again.
+    answered: VecDeque<u32>,
+    /// Since when trouble of the account has held polls back.
+    held_since: Option<Moment>,
 }
 
 /// When an account may be asked again, where it refuses.
@@ -108,12 +117,13 @@ struct Due {
     since: Moment,
 }
 
-/// Of so many turns, one goes to what has ended, where both are due.
-const ENDED_EVERY: u32 = 10;
 /// When a purchase is polled again whose poll ended without a word.
 const LOST_RETRY: Duration = Duration::from_secs(60);
 /// The wait before a reference is looked for again in a journal that is away.
 const REFERENCE_RETRY: Duration = Duration::from_secs(1);
+
+/// How many places that were answered last are known.
+const ANSWERED_MAX: usize = 16;
 
 /// A purchase that is in no timer while it is polled. It is armed again when this is dropped, also by
 /// a panic.
@@ -207,6 +217,8 @@ impl Lane {
     pub(super) fn remove(&self, purchase: PurchaseId) -> Option<Moment> {
         let mut state = lock(&self.state);
         let place = state.places.remove(&bytes(purchase))?;
+        let was_open = state.entry(place).is_some_and(|entry| entry.is_open());
+        self.counts(&mut state, was_open, false);
         state.wheel.cancel(place);
         state.open.remove(place);
         state.ended.remove(place);
@@ -214,6 +226,16 @@ impl Lane {
         state.held_back -= usize::from(entry.heard.held_back_since.is_some());
         state.free.push(place);
         entry.heard.arrived
+    }
+
+    /// One more is open, or one fewer: the account's verdicts need to know how many could speak.
+    fn counts(&self, state: &mut State, was: bool, is: bool) {
+        match (was, is) {
+            (false, true) => state.count += 1,
+            (true, false) => state.count = state.count.saturating_sub(1),
+            _ => return,
+        }
+        self.account.follows(state.count);
     }
 
     /// Learns from an answer what a purchase stayed in until now, and what it changed to.
@@ -231,10 +253,16 @@ impl Lane {
             before.span(now),
             changed_to.map(usize::from),
         );
-        if let Some((_, entry)) = state.of(purchase) {
+        if let Some((place, entry)) = state.of(purchase) {
             match changed_to {
                 Some(number) => entry.stayed.changed(number, now),
                 None => entry.stayed.unchanged(now),
+            }
+            if state.answered.back() != Some(&place) {
+                state.answered.push_back(place);
+            }
+            if state.answered.len() > ANSWERED_MAX {
+                state.answered.pop_front();
             }
         }
     }
@@ -251,11 +279,20 @@ impl Lane {
     ) -> Option<Moment> {
         let (policy, stale_after) = (&self.account.policy, self.stale_after(&purchase.status));
         let now = clock.moment();
-        let known = self.with(purchase.id, |entry| {
-            entry.reference = kept(reference);
-            let is_news = entry.learn(&purchase.status, clock);
-            is_news.then(|| entry.next_due(policy, stale_after, clock))
-        });
+        let known = {
+            let mut state = lock(&self.state);
+            let learned = state.of(purchase.id).map(|(_, entry)| {
+                let was_open = entry.is_open();
+                entry.reference = kept(reference);
+                let is_news = entry.learn(&purchase.status, clock);
+                let due = is_news.then(|| entry.next_due(policy, stale_after, clock));
+                (due, was_open, entry.is_open())
+            });
+            learned.map(|(due, was_open, is_open)| {
+                self.counts(&mut state, was_open, is_open);
+                due
+            })
+        };
         if let Some(due) = known {
             return due;
         }
@@ -299,7 +336,7 @@ impl Lane {
 
     fn insert(&self, mut entry: Entry, caller: &CallerName) {
         let mut state = lock(&self.state);
-        let (id, due) = (entry.id, entry.due);
+        let (id, due, is_open) = (entry.id, entry.due, entry.is_open());
         if state.places.contains_key(&bytes(id)) {
             return;
         }
@@ -318,6 +355,7 @@ impl Lane {
             },
         };
         state.places.insert(bytes(id), place);
+        self.counts(&mut state, false, is_open);
         state.wheel.arm(place, due);
         drop(state);
         self.sooner.notify_one();
@@ -369,56 +407,6 @@ impl Lane {
         });
         wheel.next()
     }
-
-    /// The class that is next, of those that are due and not refused.
-    fn class(&self, refused: &[Class]) -> Option<Class> {
-        let state = lock(&self.state);
-        let open = !state.open.is_empty() && !refused.contains(&Class::Poll);
-        let ended = !state.ended.is_empty() && !refused.contains(&Class::AfterTerminal);
-        match (open, ended) {
-            (true, true) if state.turns % ENDED_EVERY == ENDED_EVERY - 1 => {
-                Some(Class::AfterTerminal)
-            }
-            (true, _) => Some(Class::Poll),
-            (false, true) => Some(Class::AfterTerminal),
-            (false, false) => None,
-        }
-    }
-
-    /// The next of this class; `None` where all that was due is gone.
-    fn turn(
-        &self,
-        class: Class,
-        watchers: &dyn Fn(PurchaseId) -> usize,
-        now: Moment,
-    ) -> Option<Due> {
-        let mut state = lock(&self.state);
-        state.turns = state.turns.wrapping_add(1);
-        let State {
-            entries,
-            open,
-            ended,
-            hazards,
-            ..
-        } = &mut *state;
-        let place = if class == Class::AfterTerminal {
-            ended.take_longest_due()?
-        } else {
-            open.take(self.account.policy.compared_max(), |place| {
-                let entry = entries.get(place).and_then(Option::as_ref);
-                entry.map_or(f64::MIN, |entry| {
-                    let weight = weight(watchers(entry.id));
-                    hazards.value(entry.stayed.state(), entry.stayed.span(now), weight)
-                })
-            })?
-        };
-        let entry = state.entry(place)?;
-        Some(Due {
-            id: entry.id,
-            reference: entry.reference.clone(),
-            since: entry.due,
-        })
-    }
 }
 
 impl Inner {
@@ -455,6 +443,9 @@ impl Inner {
                 Ok(admission) => admission,
                 Err(refusal) => {
                     refused.push(class);
+                    if lane.account.is_held() {
+                        lane.is_held(self.clock.moment());
+                    }
                     let at = refusal.retry_at();
                     lane.may_ask_at(class, Some(at));
                     retry_at = Some(retry_at.map_or(at, |known| known.min(at)));
@@ -462,8 +453,11 @@ impl Inner {
                 }
             };
             lane.may_ask_at(class, None);
+            if !admission.is_probe() {
+                self.spread(lane).await;
+            }
             let watchers = |purchase| self.watchers(purchase);
-            let Some(due) = lane.turn(class, &watchers, self.clock.moment()) else {
+            let Some(due) = lane.turn(&admission, &watchers, self.clock.moment()) else {
                 continue;
             };
             let late = self.clock.moment().since(due.since);

@@ -9,7 +9,8 @@ use super::{
     lane::{Lane, Refreshed, Turn},
 };
 use crate::{
-    account::{Admission, Class},
+    account::{Admission, Class, Whose},
+    cadence::budget::backoff,
     clock::Now,
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle::{self, Horizon, Source, Verdict},
@@ -22,8 +23,10 @@ use crate::{
 const MISSING_ALLOWED: Duration = Duration::from_secs(60);
 /// The wait after a poll without a readable answer; doubled while they come in a row.
 pub(super) const RETRY_BASE: Duration = Duration::from_secs(1);
-/// The longest of these waits.
+/// The longest of these waits. Ours.
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(120);
+/// After how long without a readable answer a person is told. Ours.
+const UNREADABLE_AFTER: Duration = Duration::from_secs(600);
 /// How often a step is decided anew when others commit in between.
 const DECISIONS_MAX: usize = 16;
 /// How often a last read is tried after the horizon. Ours.
@@ -34,6 +37,8 @@ const REFRESH_WAIT: Duration = Duration::from_secs(2);
 /// An answer with the times around it.
 pub(super) struct Asked {
     answer: Answer,
+    /// Whose trouble it tells of, if any.
+    whose: Option<Whose>,
     /// When the request began, and when its answer arrived.
     began: Moment,
     arrived: Moment,
@@ -44,6 +49,19 @@ impl Asked {
         Times {
             began: self.began,
             arrived: self.arrived,
+        }
+    }
+
+    /// Whether the purchase is asked about less often for it: an account in trouble waits as a whole,
+    /// and one that may not be known yet is asked for.
+    fn backs_off(&self, entry: &Entry) -> bool {
+        match &self.answer {
+            Answer::Observed(_) => false,
+            Answer::NotFound => self.began.since(entry.created) >= MISSING_ALLOWED,
+            Answer::Trouble(Trouble::Throttled { .. } | Trouble::Unauthorized) => {
+                self.whose == Some(Whose::Purchase)
+            }
+            Answer::Trouble(Trouble::Unreachable { .. } | Trouble::Unreadable { .. }) => true,
         }
     }
 }
@@ -75,11 +93,13 @@ impl Inner {
                 why: error.to_string(),
             }),
         };
-        if let Answer::Trouble(trouble) = &answer {
-            account.learn(admission.class(), trouble);
-        }
+        let whose = match &answer {
+            Answer::Trouble(trouble) => Some(account.learn(&mut admission, trouble)),
+            Answer::Observed(_) | Answer::NotFound => None,
+        };
         Asked {
             answer,
+            whose,
             began,
             arrived,
         }
@@ -98,26 +118,19 @@ impl Inner {
                 .await
                 .is_err(),
             Answer::NotFound => self.not_found(lane, purchase, asked.began).await.is_err(),
-            Answer::Trouble(_) => {
-                lane.with(purchase, |entry| {
-                    entry.failures = entry.failures.saturating_add(1)
-                });
-                false
-            }
+            Answer::Trouble(_) => self.unheard(lane, purchase, &asked).await.is_err(),
         };
         if failed {
             // The journal is away: the same news is heard again when it is back.
             return self.clock.moment().plus(RETRY_BASE);
         }
-        // An account that is throttled or refused waits as a whole; what cannot be read is polled on.
-        let backs_off = matches!(asked.answer, Answer::Trouble(Trouble::Unreachable { .. }));
         match self.passing_time(lane, purchase).await {
-            Ok(()) => self.next_due(lane, purchase, backs_off),
+            Ok(()) => self.next_due(lane, purchase, &asked),
             Err(_) => self.clock.moment().plus(RETRY_BASE),
         }
     }
 
-    fn next_due(&self, lane: &Lane, purchase: PurchaseId, backs_off: bool) -> Moment {
+    fn next_due(&self, lane: &Lane, purchase: PurchaseId, asked: &Asked) -> Moment {
         let now = self.clock.moment();
         let policy = &lane.account.policy;
         let stretched = |create_time, finality| self.stretched(lane, create_time, finality);
@@ -138,15 +151,61 @@ impl Inner {
             }
             // The last read is made in time, also where the one before it has failed.
             due = due.min(end.unwrap_or(due).max(now));
-            if backs_off {
-                // Backoff with full jitter, never faster than the schedule allows.
-                let doubled = entry.failures.min(16).saturating_sub(1);
-                let longest = crate::cadence::budget::backoff(RETRY_BASE, doubled, RETRY_MAX);
-                return due.max(now.plus(self.clock.up_to(longest)));
+            if asked.backs_off(entry) {
+                return due.max(self.backed_off(entry, asked));
             }
             due
         });
         due.unwrap_or(now)
+    }
+
+    /// When a purchase that failed is asked about again, if its schedule does not say later: with full
+    /// jitter, not before its provider wishes, and in time to say that it cannot be read.
+    fn backed_off(&self, entry: &Entry, asked: &Asked) -> Moment {
+        let now = self.clock.moment();
+        let doubled = entry.failures.min(16).saturating_sub(1);
+        let longest = backoff(RETRY_BASE, doubled, RETRY_MAX);
+        let again = now.plus(self.clock.up_to(longest));
+        if let Answer::Trouble(Trouble::Throttled { retry_after }) = &asked.answer {
+            return again.max(now.plus(retry_after.unwrap_or_default()));
+        }
+        let told = entry
+            .failing_since()
+            .map(|since| since.plus(UNREADABLE_AFTER));
+        again.min(told.filter(|told| now < *told).unwrap_or(again))
+    }
+
+    /// No answer about the purchase. Where that is its own trouble for too long, a person is told.
+    async fn unheard(
+        &self,
+        lane: &Lane,
+        purchase: PurchaseId,
+        asked: &Asked,
+    ) -> Result<(), JournalError> {
+        let now = self.clock.moment();
+        let is_own = asked.whose == Some(Whose::Purchase);
+        let is_late = lane.with(purchase, |entry| {
+            entry.failures = entry.failures.saturating_add(1);
+            if !is_own {
+                entry.fails_no_more();
+                return false;
+            }
+            let since = entry.fails(now);
+            let is_late = now.since(since) >= UNREADABLE_AFTER;
+            if is_late {
+                // What is heard next is news, whatever was heard before.
+                entry.digest = 0;
+            }
+            is_late
+        });
+        if is_late != Some(true) {
+            return Ok(());
+        }
+        self.step(purchase, |record| {
+            lifecycle::found_unreadable(&record.purchase.status, self.clock.now())
+        })
+        .await
+        .map(drop)
     }
 
     /// A readable answer to a request with these times. Two about one purchase may be applied at
@@ -225,6 +284,7 @@ impl Inner {
             entry.failures = entry.failures.saturating_add(1);
             // What is heard next is news, whatever was heard before.
             entry.digest = 0;
+            entry.fails(now);
             now.since(entry.created) >= MISSING_ALLOWED
         });
         if is_late != Some(true) {

@@ -305,7 +305,7 @@ impl Inner {
                 () = self.stop.cancelled() => return Err(Cut::Stopped),
             };
             let refusal = match admitted {
-                Ok(admission) => break admission,
+                Ok(admission) => break admission.about_list(list),
                 Err(refusal) => refusal,
             };
             let wait = refusal.retry_at().since(self.clock.moment());
@@ -321,19 +321,21 @@ impl Inner {
             answered = account.ask(&mut admission, sweep.request(wanted)) => answered,
             () = self.stop.cancelled() => return Err(Cut::Stopped),
         };
-        drop(admission);
         // The account has learned already that there was no answer.
         let answer = answered.map_err(|_| Cut::Failed)?;
         let arrived = self.clock.moment();
         match sweep.read(wanted, &answer, self.clock.now()) {
             Ok(page) => Ok((page, Times { began, arrived })),
             Err(trouble) => {
-                account.learn(Class::Sweep, &trouble);
+                account.learn(&mut admission, &trouble);
                 tracing::debug!(account = %account.name, list, ?trouble, "a page says nothing");
                 Err(match trouble {
                     // The account has to wait, and the list is as good as before.
-                    Trouble::Throttled { .. } | Trouble::Unauthorized => Cut::Later,
-                    Trouble::Unreachable { .. } | Trouble::Unreadable { .. } => Cut::Failed,
+                    Trouble::Throttled { .. } => Cut::Later,
+                    // Single reads say whether only the list is refused.
+                    Trouble::Unauthorized
+                    | Trouble::Unreachable { .. }
+                    | Trouble::Unreadable { .. } => Cut::Failed,
                 })
             }
         }
@@ -364,8 +366,8 @@ impl Inner {
                         self.shown(lane, sweeper, purchase);
                     }
                 }
-                Err(trouble) => {
-                    lane.account.learn(Class::Sweep, &trouble);
+                Err(_) => {
+                    lane.account.row_unreadable();
                     self.soon(lane, purchase);
                 }
             }

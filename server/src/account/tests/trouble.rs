@@ -37,7 +37,7 @@ async fn asked(account: &Arc<Account>, class: Class, purchase: u128) {
 async fn refused(account: &Arc<Account>, class: Class) {
     let mut admission = account.try_admit(class).await.unwrap();
     account.ask(&mut admission, request()).await.unwrap();
-    account.learn(class, &Trouble::Unauthorized);
+    account.learn(&mut admission, &Trouble::Unauthorized);
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,6 +48,7 @@ async fn a_purchase_that_cannot_be_read_does_not_stop_its_account() {
         Err(UpstreamError::Lost("timed out")),
     ] {
         let (account, said) = saying(policy(0)).await;
+        account.follows(10);
         *said.lock().unwrap() = reply.clone();
         for _ in 0..50 {
             asked(&account, Class::Poll, 7).await;
@@ -123,7 +124,7 @@ async fn an_account_that_is_unavailable_for_a_while_is_left_alone_for_it() {
 async fn a_throttle_that_names_no_wait_is_waited_for_all_the_same() {
     let (account, _) = saying(policy(0)).await;
     for retry_after in [None, Some(Duration::ZERO)] {
-        account.learn(Class::Poll, &Trouble::Throttled { retry_after });
+        learned(&account, Class::Poll, &Trouble::Throttled { retry_after }).await;
         assert!(account.try_admit(Class::Poll).await.is_err());
         tokio::time::sleep(Duration::from_secs(90)).await;
     }
@@ -278,7 +279,12 @@ async fn shares_are_of_the_limit_that_holds() {
     for _ in 0..90 {
         forever(&account, Class::Poll).await;
     }
-    account.learn(Class::Poll, &Trouble::Throttled { retry_after: None });
+    learned(
+        &account,
+        Class::Poll,
+        &Trouble::Throttled { retry_after: None },
+    )
+    .await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let start = tokio::time::Instant::now();
     for _ in 0..4 {

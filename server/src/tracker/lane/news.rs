@@ -1,7 +1,8 @@
 //! What is heard of a lane's purchases, when they are asked again for it, and how fresh they are.
 
-use super::{Class, Finality, Lane, PurchaseId, lock};
+use super::{Finality, Lane, PurchaseId, lock};
 use crate::{
+    account::Class,
     clock::Clock,
     purchase::{Freshness, Moment},
     tracker::entry::Entry,

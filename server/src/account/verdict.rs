@@ -1,0 +1,269 @@
+//! What an account is thought to suffer from, by what its requests have met: plain state.
+//!
+//! One purchase's trouble is its own. What several say, and nobody contradicts, is the account's.
+
+use std::time::Duration;
+
+use super::class::{Asked, Class, Refusal};
+use crate::{
+    cadence::{
+        budget::{Breaker, Gate, backoff},
+        witness::{Failing, Witness, Witnesses},
+    },
+    observation::Trouble,
+    purchase::Moment,
+    upstream::UpstreamError,
+};
+
+/// The wait after a 429 that names none; doubled while they come in a row.
+const THROTTLED_BASE: Duration = Duration::from_secs(5);
+/// The longest of these waits.
+const THROTTLED_MAX: Duration = Duration::from_secs(60);
+/// How often an account whose credentials are refused is tried.
+const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
+
+/// Whose trouble an answer tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The account's, as far as is known.
+    Account,
+    /// The purchase's alone.
+    Purchase,
+}
+
+/// What is known of an account's trouble.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    breaker: Breaker,
+    /// Purchases that fail while others are answered.
+    failing: Failing,
+    /// Open purchases, as the tracker counts them.
+    open: usize,
+    /// Who was refused the credentials since a read was accepted.
+    refused: Witnesses,
+    /// Who was not heard, or not understood, since somebody was.
+    unheard: Witnesses,
+    /// Reads are refused their credentials; the next probe is at this time.
+    unauthorized_until: Option<Moment>,
+    /// When creates were refused them. They can have other ones than reads (Inabit), or ask for more
+    /// rights or another network (Masumi), so that is told and holds no read up.
+    create_refused: Option<Moment>,
+    /// The provider asked for a pause until then.
+    paused_until: Option<Moment>,
+    /// 429s in a row.
+    throttles: u32,
+    /// The words of the last failure.
+    words: String,
+}
+
+impl Verdicts {
+    /// So many open purchases are polled.
+    pub(super) fn follows(&mut self, open: usize) {
+        self.open = open;
+    }
+
+    /// Whether a request may be made as far as trouble is concerned, and whether as a probe.
+    pub(super) fn gate(&self, class: Class, now: Moment) -> Result<Gate, Refusal> {
+        if let Some(retry_at) = self.paused_until.filter(|until| now < *until) {
+            return Err(Refusal::Throttled { retry_at });
+        }
+        let gate = self.breaker.gate(now);
+        if let Gate::Open(retry_at) = gate {
+            // Few say that it is broken: a create may find that it is not.
+            if !(class.is_first() && self.breaker.is_doubtful()) {
+                return Err(Refusal::Unreachable { retry_at });
+            }
+        }
+        // A create is a probe itself: somebody who mended the credentials tries it first.
+        match self.unauthorized_until.filter(|_| !class.is_first()) {
+            Some(retry_at) if now < retry_at => Err(Refusal::Unauthorized { retry_at }),
+            Some(_) => Ok(Gate::Probe),
+            None => Ok(gate),
+        }
+    }
+
+    /// A request that was let through at this gate is made.
+    pub(super) fn begins(&mut self, class: Class, gate: Gate, now: Moment) {
+        if gate == Gate::Probe {
+            self.breaker.probe_begins();
+        }
+        if let Some(until) = &mut self.unauthorized_until
+            && !class.is_first()
+        {
+            *until = now.plus(UNAUTHORIZED_PROBE);
+        }
+    }
+
+    /// A request was given up.
+    pub(super) fn given_up(&mut self) {
+        self.breaker.probe_dropped();
+    }
+
+    /// Whether requests but creates are held back by a verdict.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.breaker.is_open() || self.unauthorized_until.is_some()
+    }
+
+    /// An answer of this status arrived. Says whether that is its purchase's own trouble; nothing where
+    /// the status tells of none.
+    pub(super) fn answered(
+        &mut self,
+        asked: &Asked,
+        status: u16,
+        newest: u64,
+        now: Moment,
+        jitter: impl FnOnce(Duration) -> Duration,
+    ) -> Option<bool> {
+        let is_accepted = status < 500 && !matches!(status, 401 | 403 | 429);
+        let own = (!is_accepted).then(|| self.failing.failed(asked.subject, newest));
+        // Counted by the status alone, so that it counts whatever the request was for.
+        match (status, asked.class) {
+            // One damaged row fails a whole page (recorded of Masumi) while single reads work.
+            (500.., Class::Sweep) => self.breaker.probe_dropped(),
+            (500.., _) if own == Some(true) => self.breaker.probe_dropped(),
+            (500.., _) => self.breaker.failed(asked.witness(), self.open, now, jitter),
+            _ => self.breaker.succeeded(),
+        }
+        // Neither a gateway's failure nor a throttle says that the credentials are good.
+        if is_accepted && asked.class.is_first() {
+            (self.unauthorized_until, self.create_refused) = (None, None);
+            self.refused = Witnesses::default();
+        } else if is_accepted {
+            self.unauthorized_until = None;
+            let is_old = |at: &Moment| now.since(*at) >= UNAUTHORIZED_PROBE;
+            self.create_refused = self.create_refused.filter(|at| !is_old(at));
+            self.refused.forget_reads();
+        }
+        if status != 429 {
+            self.throttles = 0;
+        }
+        own
+    }
+
+    /// No answer arrived. Says whether that is its purchase's own trouble.
+    pub(super) fn failed(
+        &mut self,
+        asked: &Asked,
+        error: &UpstreamError,
+        newest: u64,
+        now: Moment,
+        jitter: impl FnOnce(Duration) -> Duration,
+    ) -> bool {
+        self.words = error.to_string();
+        let witness = match error {
+            UpstreamError::NotConnected(_) => Witness::Way,
+            // One purchase's answer can be too large, or take too long.
+            UpstreamError::Lost(_) | UpstreamError::Closed | UpstreamError::Unusable(_) => {
+                asked.witness()
+            }
+        };
+        let own = witness != Witness::Way && self.failing.failed(asked.subject, newest);
+        if own {
+            self.breaker.probe_dropped();
+        } else {
+            self.breaker.failed(witness, self.open, now, jitter);
+        }
+        own
+    }
+
+    /// A request ended with an answer that was understood.
+    pub(super) fn understood(&mut self, asked: &Asked) {
+        self.failing.answered(asked.subject, asked.number);
+        self.unheard = Witnesses::default();
+    }
+
+    /// What the provider's file made of an answer, where that is not a throttle. Failures were
+    /// counted when it arrived.
+    pub(super) fn learn(
+        &mut self,
+        asked: &Asked,
+        trouble: &Trouble,
+        newest: u64,
+        now: Moment,
+    ) -> Whose {
+        let own = asked
+            .own
+            .unwrap_or_else(|| self.failing.failed(asked.subject, newest));
+        let is_accounts = match trouble {
+            Trouble::Throttled { .. } => !own,
+            Trouble::Unauthorized => !own && self.unauthorized(asked, now),
+            Trouble::Unreachable { why, .. } | Trouble::Unreadable { why } => {
+                self.words.clone_from(why);
+                if !own {
+                    self.unheard.add(asked.witness());
+                }
+                let is_way = matches!(trouble, Trouble::Unreachable { sent: false, .. });
+                is_way || (!own && self.unheard.are_all())
+            }
+        };
+        if is_accounts {
+            Whose::Account
+        } else {
+            Whose::Purchase
+        }
+    }
+
+    /// One more was refused the credentials. Says whether as many were as ever have to be.
+    fn unauthorized(&mut self, asked: &Asked, now: Moment) -> bool {
+        "the provider refuses the credentials".clone_into(&mut self.words);
+        self.refused.add(asked.witness());
+        if self.refused.suffice(self.open) {
+            if asked.class.is_first() {
+                self.create_refused = Some(now);
+            }
+            if self.refused.any_reads() {
+                self.unauthorized_until = Some(now.plus(UNAUTHORIZED_PROBE));
+            }
+        }
+        self.refused.are_all()
+    }
+
+    /// The provider throttles the account. Says whether this is the first time in a row that it does
+    /// so without a word for how long.
+    pub(super) fn throttled(&mut self, retry_after: Option<Duration>, now: Moment) -> bool {
+        // One that names no wait, or none at all, leaves it to this service to find one.
+        let retry_after = retry_after.filter(|wait| !wait.is_zero());
+        let own = backoff(THROTTLED_BASE, self.throttles, THROTTLED_MAX);
+        let is_first = self.throttles == 0;
+        self.throttles = self.throttles.saturating_add(1);
+        let is_news = is_first && retry_after.is_none() && self.paused_for(now).is_zero();
+        self.pause(now.plus(retry_after.unwrap_or(own)));
+        is_news
+    }
+
+    /// What a person reads of the last failure.
+    pub(super) fn say(&mut self, words: String) {
+        self.words = words;
+    }
+
+    /// See [`Verdicts::say`].
+    pub(super) fn words(&self) -> &str {
+        &self.words
+    }
+
+    pub(super) fn paused_for(&self, now: Moment) -> Duration {
+        self.paused_until
+            .map_or(Duration::ZERO, |until| until.since(now))
+    }
+
+    pub(super) fn pause(&mut self, until: Moment) {
+        self.paused_until = Some(self.paused_until.map_or(until, |known| known.max(until)));
+    }
+
+    /// Whether the credentials are refused.
+    pub(super) fn is_unauthorized(&self) -> bool {
+        self.unauthorized_until.is_some() || self.create_refused.is_some()
+    }
+
+    /// Whether the provider fails, makes no sense or pauses.
+    pub(super) fn is_degraded(&self, now: Moment) -> bool {
+        !self.paused_for(now).is_zero()
+            || self.breaker.is_open()
+            || self.breaker.failures() > 0
+            || self.unheard.are_all()
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.breaker.is_open()
+    }
+}
