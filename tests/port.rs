@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
-use tillwatch_proto::v1::{
-    GetStatusRequest, ListAccountsRequest, WatchStatusRequest, get_status_request::Key,
+use tillwatch_proto::{
+    health::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    },
+    v1::{GetStatusRequest, ListAccountsRequest, WatchStatusRequest, get_status_request::Key},
 };
-use tillwatch_sandbox::Scenario;
+use tillwatch_sandbox::{Fault, Scenario, Target};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -14,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    house::{House, Settings, token},
+    house::{House, Settings, refusal, token},
     orders::request,
     process::{until, within},
     raw::{RawPeer, framed, path},
@@ -247,8 +250,8 @@ async fn s6_a_stream_that_nobody_reads_gives_its_place_back_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_waiting_call_is_told_of_the_drain_and_a_new_connection_is_answered_during_it() {
-    let house = House::still().await;
+async fn waits_and_streams_of_reflection_do_not_hold_up_a_drain() {
+    let mut house = House::still().await;
     let id = house
         .create("shop", request("key", "carbon", Scenario::Stuck))
         .await
@@ -272,7 +275,6 @@ async fn a_waiting_call_is_told_of_the_drain_and_a_new_connection_is_answered_du
     })
     .await;
     let began = Instant::now();
-    let mut house = house;
     house.server.signal("TERM").await;
     until("the wait is over", || peer.heard().ended.contains_key(&1)).await;
     let status = house.server.exit().await;
@@ -283,4 +285,57 @@ async fn a_waiting_call_is_told_of_the_drain_and_a_new_connection_is_answered_du
         "{:?}",
         began.elapsed()
     );
+}
+
+/// Callers that are told to go come back at once, and probes connect anew.
+#[tokio::test]
+async fn a_connection_that_is_made_during_a_drain_is_answered() {
+    let mut house = House::start(Settings::default().polled("timeout", r#""6s""#)).await;
+    let id = house
+        .create("shop", request("known", "carbon", Scenario::Stuck))
+        .await
+        .id;
+    let (mut waiting, mut creating) = (house.stub("shop").await, house.stub("shop").await);
+    let waits = tokio::spawn(async move {
+        waiting
+            .get_status(GetStatusRequest {
+                key: Some(Key::PurchaseId(id)),
+                after_revision: Some(100),
+                max_wait: Some(prost_types::Duration {
+                    seconds: 60,
+                    nanos: 0,
+                }),
+            })
+            .await
+    });
+    house
+        .sandbox
+        .fault_on("inabit", Target::Create, Fault::Hang, 1);
+    let order = request("hangs", "inabit", Scenario::Stuck);
+    let creates = tokio::spawn(async move { creating.create_purchase(order).await });
+    until("the create is under way", || {
+        let requests = house.sandbox.requests().into_iter();
+        requests.filter(|one| one.provider == "inabit").count() > 0
+    })
+    .await;
+    house.server.signal("TERM").await;
+    let told = refusal(within("the wait's end", waits).await.unwrap());
+    assert_eq!(told.reason, "DRAINING");
+    // The create holds up the drain for some seconds still.
+    assert!(!creates.is_finished());
+    let probe = house.channel().await;
+    let about = HealthCheckRequest {
+        service: "liveness".to_owned(),
+    };
+    let answer = within("an answer", HealthClient::new(probe).check(about)).await;
+    assert_eq!(
+        answer.unwrap().into_inner().status(),
+        ServingStatus::Serving
+    );
+    let order = request("late", "carbon", Scenario::Stuck);
+    let told = house.stub("shop").await.create_purchase(order).await;
+    assert_eq!(refusal(told).reason, "DRAINING");
+    assert!(!creates.is_finished());
+    let status = house.server.exit().await;
+    assert!(status.success());
 }

@@ -38,11 +38,13 @@ pub enum Limit {
     StreamsPerCaller,
     /// Streams over many purchases, of one caller.
     FeedsPerCaller,
+    /// Pages of lists that are read at once, of one caller.
+    ListsPerCaller,
 }
 
 impl Limit {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Connections,
         Self::Strangers,
         Self::RequestBytes,
@@ -55,6 +57,7 @@ impl Limit {
         Self::Streams,
         Self::StreamsPerCaller,
         Self::FeedsPerCaller,
+        Self::ListsPerCaller,
     ];
 
     /// Its name in metrics and log lines.
@@ -72,6 +75,7 @@ impl Limit {
             Self::Streams => "streams",
             Self::StreamsPerCaller => "streams_per_caller",
             Self::FeedsPerCaller => "feeds_per_caller",
+            Self::ListsPerCaller => "lists_per_caller",
         }
     }
 
@@ -146,6 +150,7 @@ mod tests {
         assert_eq!(names.len(), Limit::ALL.len());
         let before = Limit::ReflectionStreams.times();
         Limit::ReflectionStreams.met();
-        assert_eq!(Limit::ReflectionStreams.times(), before + 1);
+        // Other tests of this process meet it too.
+        assert!(Limit::ReflectionStreams.times() > before);
     }
 }

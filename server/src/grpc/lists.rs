@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::error::{Failure, Reason};
-use crate::purchase::CallerName;
+use crate::{limits::Limit, purchase::CallerName};
 
 /// The lists under way.
 #[derive(Debug, Clone)]
@@ -46,6 +46,7 @@ impl Lists {
         let mut counts = self.0.counts();
         let own = counts.entry(caller.clone()).or_default();
         if *own >= self.0.most_per_caller {
+            Limit::ListsPerCaller.met();
             let text = "too many lists of this caller at once; page through one after the other";
             return Err(Failure::new(Reason::LimitExceeded, text));
         }

@@ -260,6 +260,16 @@ mod tests {
     }
 
     #[test]
+    fn feeds_are_counted_by_caller_and_each_limit_that_is_met_is_counted() {
+        let feeds = StreamLimits::of_feeds(2);
+        let (shop, other) = (CallerName::new("shop"), CallerName::new("other"));
+        let before = Limit::FeedsPerCaller.times();
+        let _open = [feeds.open(&shop).unwrap(), feeds.open(&shop).unwrap()];
+        assert!(feeds.open(&shop).is_err() && feeds.open(&other).is_ok());
+        assert!(Limit::FeedsPerCaller.times() > before);
+    }
+
+    #[test]
     fn streams_are_counted_in_all_and_by_caller() {
         let limits = StreamLimits::new(3, 2);
         let (shop, other) = (CallerName::new("shop"), CallerName::new("other"));
