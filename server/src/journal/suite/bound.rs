@@ -81,7 +81,7 @@ pub async fn a_further_key_and_its_purchase_live_as_long_as_a_key_from_its_bindi
     finished(journal, 1).await;
     finished(journal, 2).await;
     assert_eq!(bind(journal, binding(1, "more", 500)).await, Written::Done);
-    assert_eq!(journal.retire(at(9_000), at(0), 10).await.unwrap(), 8);
+    assert_eq!(journal.retire(at(9_000), at(0), 10).await.unwrap(), 6);
     let remnant = known(journal, "more").await.unwrap();
     assert_eq!(remnant.purchase.id, id(1));
     assert_eq!(remnant.fingerprints, binding(1, "more", 500).fingerprints);
