@@ -6,8 +6,11 @@
 pub mod address;
 pub mod http;
 pub mod rate_headers;
+mod reading;
 pub mod retry_after;
 pub mod scripted;
+
+pub use reading::read;
 
 use std::{fmt, time::Duration};
 

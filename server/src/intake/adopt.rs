@@ -11,7 +11,7 @@ use crate::{
     lifecycle,
     observation::{Answer, Observation, Trouble},
     purchase::{Cause, PurchaseId, Reference, Status, Transition},
-    upstream::UpstreamError,
+    upstream::{self, UpstreamError},
 };
 
 impl Inner {
@@ -82,9 +82,12 @@ impl Inner {
             .map_err(|refusal| CreateError::refused(refusal, None, self.clock.moment()))?;
         let request = account.provider.status_request(reference);
         let answer = match account.ask(&mut admission, request).await {
-            Ok(answer) => account
-                .provider
-                .read_status(reference, &answer, self.clock.now()),
+            Ok(answer) => {
+                let provider = Arc::clone(&account.provider);
+                let (reference, now) = (reference.clone(), self.clock.now());
+                let read = move |answer: &_| provider.read_status(&reference, answer, now);
+                upstream::read(answer, read).await
+            }
             Err(error @ UpstreamError::NotConnected(_)) => Answer::Trouble(Trouble::Unreachable {
                 sent: false,
                 why: error.to_string(),

@@ -16,7 +16,7 @@ use crate::{
     lifecycle::{self, Horizon, Source, Verdict},
     observation::{Answer, Observation, Trouble},
     purchase::{Cause, Finality, Moment, PurchaseId, Reference, State, Transition},
-    upstream::UpstreamError,
+    upstream::{self, UpstreamError},
 };
 
 /// How long after its creation a purchase may be unknown to its provider.
@@ -82,9 +82,12 @@ impl Inner {
         let answer = account.ask(&mut admission, request).await;
         let arrived = self.clock.moment();
         let answer = match answer {
-            Ok(answer) => account
-                .provider
-                .read_status(&turn.reference, &answer, self.clock.now()),
+            Ok(answer) => {
+                let provider = Arc::clone(&account.provider);
+                let (reference, now) = (turn.reference.clone(), self.clock.now());
+                let read = move |answer: &_| provider.read_status(&reference, answer, now);
+                upstream::read(answer, read).await
+            }
             Err(error @ UpstreamError::Unusable(_)) => {
                 Answer::Trouble(Trouble::unreadable(error.to_string()))
             }

@@ -23,6 +23,7 @@ use crate::{
     observation::Trouble,
     provider::sweep::{Coverage, Page, Place, Row, Sweep, Wanted},
     purchase::{AccountName, Finality, Moment, Purchase, PurchaseId, State, Timestamp},
+    upstream,
 };
 use known::{Known, Worth};
 
@@ -324,7 +325,14 @@ impl Inner {
         // The account has learned already that there was no answer.
         let answer = answered.map_err(|_| Cut::Failed)?;
         let arrived = self.clock.moment();
-        match sweep.read(wanted, &answer, self.clock.now()) {
+        let (provider, now) = (Arc::clone(&account.provider), self.clock.now());
+        let (of_list, from) = (list.to_owned(), place.clone());
+        let read = move |answer: &_| {
+            let (list, place) = (of_list.as_str(), &from);
+            let wanted = Wanted { list, place, rows };
+            Some(provider.sweep()?.read(wanted, answer, now))
+        };
+        match upstream::read(answer, read).await.ok_or(Cut::Failed)? {
             Ok(page) => Ok((page, Times { began, arrived })),
             Err(trouble) => {
                 account.learn(&mut admission, &trouble);
