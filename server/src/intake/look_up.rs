@@ -69,14 +69,19 @@ impl Inner {
         let Now { wall, moment: now } = self.clock.both();
         let age = wall.since(record.purchase.status.observe_time);
         if age >= account.policy.give_up_after {
-            return Ok(None);
+            // Nothing is asked any more, unless the clock that says so is set back.
+            return Ok(Some(now.plus(STALE_EVERY)));
         }
         let every = every(account, &record.purchase.status, age);
         let every = self.clock.jittered(every, 100);
         let deadline = now.plus(LOOK_UP_ADMISSION);
         let admission = match account.admit(Class::LookUp, deadline).await {
             Ok(admission) => admission,
-            Err(refusal) => return Ok(Some(refusal.retry_at().max(now.plus(every)))),
+            Err(refusal) => {
+                // It has not been asked, so it is soon its turn again.
+                let soon = self.clock.jittered(account.policy.schedule.every(age), 100);
+                return Ok(Some(refusal.retry_at().max(now.plus(soon))));
+            }
         };
         match self.ask_about(account, record, admission).await {
             None => Ok(None),

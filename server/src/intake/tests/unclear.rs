@@ -97,6 +97,34 @@ async fn c3_look_ups_back_off_with_age_and_a_caller_who_asks_is_answered_at_once
 }
 
 #[tokio::test(start_paused = true)]
+async fn c3_a_look_up_that_was_refused_soon_has_its_turn_again() {
+    let world = lost("masumi").await;
+    world.pass(seconds(6 * 3_600)).await;
+    // Look-ups are half an hour apart by now, and one is due while the account is paused.
+    world.wire.answer_reads([Reply::Throttle(3_000)]);
+    let id = world.record().await.purchase.id;
+    world.intake.look_up(id).await.unwrap_err();
+    let before = world.wire.reads();
+    world.pass(seconds(3_000)).await;
+    assert_eq!(world.wire.reads(), before);
+    world.pass(seconds(60)).await;
+    assert_eq!(world.wire.reads(), before + 1);
+}
+
+/// Nothing is asked after the time to give up, unless the clock that said so was wrong.
+#[tokio::test(start_paused = true)]
+async fn c3_a_clock_that_was_far_ahead_ends_no_look_ups_for_good() {
+    const DAY: i64 = 86_400_000;
+    let world = lost("masumi").await;
+    world.clock.step_wall(100 * DAY);
+    world.pass(seconds(3_600)).await;
+    let asked = world.wire.reads();
+    world.clock.step_wall(-100 * DAY);
+    world.pass(seconds(2 * 86_400)).await;
+    assert!(world.wire.reads() > asked + 10, "{asked}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn c3_masumi_is_adopted_only_with_our_input_hash() {
     let world = lost("masumi").await;
     world.wire.answer_reads(vec![masumi_success("ff00"); 20]);
