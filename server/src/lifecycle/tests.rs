@@ -97,6 +97,17 @@ fn an_answer_speaks_only_for_the_fields_that_it_has() {
 
 /// Promise P4.
 #[test]
+fn an_unread_id_is_kept_until_the_provider_has_answered() {
+    let unnamed = unnamed(&Status::pending(at(0)), Some("ORD(1)"), at(1)).unwrap();
+    assert_eq!(unnamed.status.facts["unread_id"], "ORD(1)");
+    let again = super::unnamed(&unnamed.status, Some("ORD(1)"), at(2));
+    assert_eq!(again, None, "it says nothing new");
+    let answer = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+    let answered = next(&unnamed.status, &answer).unwrap();
+    assert!(!answered.status.facts.contains_key("unread_id"));
+}
+
+#[test]
 fn a_word_without_a_mapping_keeps_the_state_and_is_flagged() {
     let unknown = Observation::of("refund_in_flight", Standing::Unmapped);
     let first = next(&Status::pending(at(0)), &unknown).unwrap().status;

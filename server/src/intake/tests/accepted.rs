@@ -1,6 +1,9 @@
 //! C3: what a provider has accepted, in whatever way its answer is damaged.
 
+use tillwatch_proto::v1::{ProviderReference, provider_reference::Reference as Named};
+
 use super::*;
+use crate::observation::Submitted;
 
 const UNNAMED: &str = "OUTCOME_UNKNOWN!NO_REFERENCE";
 
@@ -24,6 +27,71 @@ async fn c3_what_a_provider_accepted_is_never_told_as_refused() {
         assert_eq!(words(&world.status().await), UNNAMED, "{provider}");
         let again = world.create().await;
         assert_eq!(kind(&again), "created", "{provider}");
+    }
+}
+
+/// The reference of a provider, by another id.
+fn named(provider: &str, id: &str) -> ProviderReference {
+    let mut reference = orders::reference(provider);
+    let place = match reference.reference.as_mut().unwrap() {
+        Named::Phygitals(named) => &mut named.session_id,
+        Named::Masumi(named) => &mut named.blockchain_identifier,
+        Named::Inabit(named) => &mut named.purchase_id,
+        Named::Carbon(named) => &mut named.order_id,
+        Named::Devdraft(named) => &mut named.transaction_id,
+    };
+    id.clone_into(place);
+    reference
+}
+
+/// A world whose create was accepted under an id that is of no known shape.
+async fn accepted_as(provider: &'static str, id: &str) -> World {
+    let world = World::open(provider).await;
+    world.wire.answer_creates([Reply::Silence]);
+    let _ = tokio::time::timeout(seconds(1), world.create()).await;
+    let world = world.killed().await;
+    let send = attempt::Send {
+        account: Arc::clone(&world.account),
+        record: world.record().await,
+        order: Arc::new(orders::order(provider)),
+        request: Request::new(::http::Method::POST, ["x"]),
+        first: true,
+        repeats: true,
+        begun: world.clock.both(),
+    };
+    let sent = attempt::Sent {
+        submitted: Submitted::unread_id("the id has another shape", id),
+        status: Some(200),
+    };
+    let settled = world.intake.0.settle_submit(&send, &sent).await;
+    settled.unwrap();
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_an_accepted_orders_id_of_an_unknown_shape_is_kept_until_somebody_names_it() {
+    for provider in PROVIDERS {
+        let world = accepted_as(provider, "ORD(1)").await;
+        let fact = |status: &Status| status.facts.get("unread_id").cloned();
+        world.pass(seconds(7_200)).await;
+        let status = world.status().await;
+        assert_eq!(words(&status), UNNAMED, "{provider}");
+        assert_eq!(fact(&status).as_deref(), Some("ORD(1)"), "{provider}");
+        assert_eq!(world.wire.creates(), 1, "{provider}: nothing is sent again");
+        let id = world.record().await.purchase.id;
+        let resolution = Resolution::Reference(named(provider, "ORD(1)"));
+        let resolved = world.intake.resolve(id, status.revision, resolution).await;
+        let status = resolved.unwrap().status;
+        let row = provider::registered(provider).unwrap();
+        let reference = status.reference.as_ref().unwrap();
+        let message = (row.reference_message)(reference);
+        assert_eq!(message, named(provider, "ORD(1)"), "{provider}");
+        // What could lead elsewhere is not kept.
+        for id in ["a/b", "..", "a b", ""] {
+            let status = accepted_as(provider, id).await.status().await;
+            assert_eq!(words(&status), UNNAMED, "{provider}: {id:?}");
+            assert_eq!(fact(&status), None, "{provider}: {id:?}");
+        }
     }
 }
 
