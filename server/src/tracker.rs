@@ -162,7 +162,9 @@ impl Tracker {
             Some(async move { inner.sweep(&lane, &sweeper).await })
         });
         let lanes = futures_util::future::join_all(lanes);
-        tokio::join!(lanes, futures_util::future::join_all(sweeps));
+        let sweeps = futures_util::future::join_all(sweeps);
+        // Also where there is no account: what has ended is taken for a defect.
+        tokio::join!(lanes, sweeps, self.0.stop.cancelled());
     }
 
     /// Stops polling, gives held requests up and waits for commits under way.

@@ -107,6 +107,21 @@ async fn empty(journal: Arc<dyn Journal>) -> House {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_house_is_alive_without_an_account_on_a_silent_disk_and_in_a_drain() {
+    let journal = Arc::new(MemoryJournal::new("e"));
+    let house = empty(Arc::clone(&journal) as Arc<dyn Journal>).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(house.readiness.is_alive());
+    journal.stall_writes(true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(house.readiness.is_alive(), "waiting for a disk is going on");
+    journal.stall_writes(false);
+    house.drain().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(house.readiness.is_alive());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_disk_turns_readiness_until_it_answers() {
     let journal = Arc::new(MemoryJournal::new("e"));
     let house = empty(Arc::clone(&journal) as Arc<dyn Journal>).await;
