@@ -18,6 +18,8 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::purchase::Timestamp;
+
 /// The largest answer body that is read, in bytes.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
@@ -132,6 +134,16 @@ impl Response {
     pub fn json(&self) -> Option<serde_json::Value> {
         let body = self.body.strip_prefix(b"\xef\xbb\xbf");
         serde_json::from_slice(body.unwrap_or(&self.body)).ok()
+    }
+
+    /// When it was sent by the provider's own clock; `None` where it does not say.
+    pub fn date(&self) -> Option<Timestamp> {
+        let date = self.headers.get(::http::header::DATE)?.to_str().ok()?;
+        let sent = httpdate::parse_http_date(date.trim()).ok()?;
+        let since = sent
+            .duration_since(std::time::SystemTime::UNIX_EPOCH)
+            .ok()?;
+        Some(Timestamp::default().plus(since))
     }
 }
 

@@ -44,6 +44,14 @@ pub(super) struct Sweeper {
     known: Mutex<Known>,
 }
 
+/// A page that was read.
+struct Read {
+    page: Page,
+    times: Times,
+    /// When it was answered, by the provider's clock where that is told.
+    answered: Timestamp,
+}
+
 /// Why a round ended early.
 enum Cut {
     /// The tracker stops.
@@ -240,7 +248,11 @@ impl Inner {
         }
         let mut seen = 0;
         for _ in 0..PAGES_MAX {
-            let (page, times) = self.page(lane, sweeper, sweep, list, &place).await?;
+            let Read {
+                page,
+                times,
+                answered,
+            } = self.page(lane, sweeper, sweep, list, &place).await?;
             match lock(&sweeper.known).worth(page.pages) {
                 Worth::Read => {}
                 Worth::Narrower => return Err(Cut::Narrower),
@@ -250,7 +262,7 @@ impl Inner {
             let applied = self.apply(lane, sweeper, sweep, page.rows, times);
             seen += self.tasks.track_future(applied).await?;
             if sweep.coverage() == Coverage::Changes {
-                lock(&sweeper.known).reached(list, page.next.clone());
+                lock(&sweeper.known).reached(list, page.next.clone(), answered);
             }
             place = page.next;
             if page.is_last {
@@ -270,7 +282,7 @@ impl Inner {
         }
         let kept = self.journal.get(&sweeper.key(list)).await?;
         if let Some(place) = kept.as_deref().and_then(Place::parse) {
-            lock(&sweeper.known).reached(list, place);
+            lock(&sweeper.known).reached(list, place, self.clock.now());
         }
         Ok(())
     }
@@ -297,7 +309,7 @@ impl Inner {
         sweep: &dyn Sweep,
         list: &str,
         place: &Place,
-    ) -> Result<(Page, Times), Cut> {
+    ) -> Result<Read, Cut> {
         let account = &lane.account;
         let mut admission = loop {
             let deadline = self.clock.moment().plus(ADMISSION);
@@ -326,6 +338,7 @@ impl Inner {
         let answer = answered.map_err(|_| Cut::Failed)?;
         let arrived = self.clock.moment();
         let (provider, now) = (Arc::clone(&account.provider), self.clock.now());
+        let answered = answer.date().unwrap_or(now);
         let (of_list, from) = (list.to_owned(), place.clone());
         let read = move |answer: &_| {
             let (list, place) = (of_list.as_str(), &from);
@@ -333,7 +346,11 @@ impl Inner {
             Some(provider.sweep()?.read(wanted, answer, now))
         };
         match upstream::read(answer, read).await.ok_or(Cut::Failed)? {
-            Ok(page) => Ok((page, Times { began, arrived })),
+            Ok(page) => Ok(Read {
+                page,
+                times: Times { began, arrived },
+                answered,
+            }),
             Err(trouble) => {
                 account.learn(&mut admission, &trouble);
                 tracing::debug!(account = %account.name, list, ?trouble, "a page says nothing");

@@ -13,6 +13,10 @@ use crate::{
 /// Pages of one list that fail in a row before purchases are read singly again.
 const FAILURES_MAX: u32 = 3;
 
+/// How far ahead of the provider's own clock a stamp may be that nobody here is known by. Less than
+/// rounds overlap, so that what is stamped now is not passed. Ours.
+const STAMP_SLACK: Duration = Duration::from_secs(10);
+
 /// The first half of a SHA-256 of a reference: what a row is found by. References can be long.
 type Key = [u8; 16];
 
@@ -289,9 +293,16 @@ impl Known {
         (ROWS_MAX >> failures.min(4)).max(2)
     }
 
-    /// A list has been read up to a place, and all that it said is committed. Says whether that is
-    /// further than before.
-    pub(super) fn reached(&mut self, list: &str, place: Place) -> bool {
+    /// A list has been read up to a place, and all that it said is committed; `answered` is when, by
+    /// the provider's clock. The next round begins there, but no later than the newest stamp of a
+    /// purchase that is tracked here, or than that clock allows: one row of anybody's, stamped ahead of
+    /// its time, would hide all that changes until then.
+    pub(super) fn reached(&mut self, list: &str, place: Place, answered: Timestamp) -> bool {
+        let latest = self.newest.max(Some(answered.plus(STAMP_SLACK)));
+        let place = match latest {
+            Some(latest) if place.since > latest => Place::start(latest),
+            _ => place,
+        };
         let list = self.lists.entry(list.to_owned()).or_default();
         let known = list.kept.as_ref();
         if known.is_some_and(|known| place.since < known.since || place == *known) {

@@ -1,5 +1,7 @@
 //! Rounds against scripted providers, in virtual time.
 
+mod cursor;
+
 use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
