@@ -6,12 +6,15 @@
 mod known;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, FuturesUnordered},
+};
 
 use super::{Inner, lane::Lane, lock, poll::Times};
 use crate::{
@@ -159,16 +162,26 @@ impl Inner {
         };
         let interval = lane.account.policy.schedule.first();
         let mut first = Some(self.clock.moment().plus(self.clock.up_to(interval)));
-        // When each list is next read: one that fails holds no other up.
+        // When each list is next read that is not being read: one that fails or hangs holds no other up.
         let mut next: BTreeMap<String, Moment> = BTreeMap::new();
+        let mut reading: BTreeSet<String> = BTreeSet::new();
+        let mut rounds = FuturesUnordered::new();
         loop {
             let regular = self.clock.moment().plus(self.clock.jittered(interval, 100));
-            let at = first.take().or_else(|| next.values().min().copied());
+            let at = first.or_else(|| next.values().min().copied());
             let at = at.unwrap_or(regular);
             lock(&sweeper.known).next_round = Some(at);
             tokio::select! {
-                () = tokio::time::sleep(at.since(self.clock.moment())) => {}
+                biased;
                 () = self.stop.cancelled() => return,
+                Some((list, wait)) = rounds.next() => {
+                    let wait: Option<Duration> = wait;
+                    let wait = wait.unwrap_or_else(|| self.clock.jittered(interval, 100));
+                    reading.remove(&list);
+                    next.insert(list, self.clock.moment().plus(wait));
+                    continue;
+                }
+                () = tokio::time::sleep(at.since(self.clock.moment())) => first = None,
             }
             let lists = lock(&sweeper.known).lists();
             if lists.is_empty() {
@@ -176,16 +189,16 @@ impl Inner {
             }
             next.retain(|list, _| lists.contains(list));
             let now = self.clock.moment();
-            let due = lists
-                .into_iter()
-                .filter(|list| next.get(list).is_none_or(|next| *next <= now));
-            let rounds = due.map(|list| async move {
-                let wait = self.round_of(lane, sweeper, sweep, &list).await;
-                (list, wait)
-            });
-            for (list, wait) in futures_util::future::join_all(rounds).await {
-                let wait = wait.unwrap_or_else(|| self.clock.jittered(interval, 100));
-                next.insert(list, self.clock.moment().plus(wait));
+            for list in lists {
+                if reading.contains(&list) || next.get(&list).is_some_and(|next| *next > now) {
+                    continue;
+                }
+                next.remove(&list);
+                reading.insert(list.clone());
+                rounds.push(async move {
+                    let wait = self.round_of(lane, sweeper, sweep, &list).await;
+                    (list, wait)
+                });
             }
         }
     }

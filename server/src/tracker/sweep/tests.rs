@@ -58,8 +58,8 @@ struct World {
     journal: Arc<MemoryJournal>,
     bought: Arc<Mutex<HashMap<usize, Bought>>>,
     asked: Arc<Mutex<Asked>>,
-    /// How late an answer to a page is.
-    page_takes: Arc<Mutex<Duration>>,
+    /// How late an answer to a page is, of the first list and of the second.
+    page_takes: Arc<Mutex<[Duration; 2]>>,
     /// Whether the second list cannot be read.
     second_fails: Arc<Mutex<bool>>,
     tracker: Tracker,
@@ -191,7 +191,7 @@ impl World {
     ) -> Self {
         let clock = Clock::simulated(start(), 7);
         let asked: Arc<Mutex<Asked>> = Arc::default();
-        let page_takes = Arc::new(Mutex::new(Duration::from_millis(20)));
+        let page_takes = Arc::new(Mutex::new([Duration::from_millis(20); 2]));
         let second_fails: Arc<Mutex<bool>> = Arc::default();
         let script = {
             let (bought, asked) = (Arc::clone(&bought), Arc::clone(&asked));
@@ -219,7 +219,7 @@ impl World {
                     }
                 };
                 let takes = match single {
-                    None => *lock(&page_takes),
+                    None => lock(&page_takes)[usize::from(is_second)],
                     Some(_) => Duration::from_millis(20),
                 };
                 async move {
@@ -428,7 +428,7 @@ async fn a_row_that_makes_its_page_fail_stops_neither_its_neighbours_nor_later_r
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_fails_holds_no_other_up() {
+async fn a_list_that_fails_or_hangs_holds_no_other_up() {
     let world = World::new("masumi", true).await;
     world
         .run(async {
@@ -440,6 +440,13 @@ async fn a_list_that_fails_holds_no_other_up() {
             seconds(300).await;
             let (pages, _) = world.asked();
             assert!((18..=25).contains(&pages), "{pages} pages in 5 min at 15 s");
+            (*lock(&world.second_fails), lock(&world.page_takes)[1]) =
+                (false, Duration::from_secs(14));
+            seconds(600).await;
+            world.forget();
+            seconds(300).await;
+            let (pages, _) = world.asked();
+            assert!((27..=34).contains(&pages), "{pages}: 20 and 10");
         })
         .await;
 }
@@ -466,7 +473,7 @@ async fn an_older_page_never_overrules_a_newer_single_read() {
         .run(async {
             world.buy(0..5, "Allocated").await;
             // A page is asked for, and its answer takes ten seconds.
-            *lock(&world.page_takes) = Duration::from_secs(10);
+            lock(&world.page_takes)[0] = Duration::from_secs(10);
             world.forget();
             while world.asked().0 == 0 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
