@@ -44,7 +44,7 @@ pub struct Account {
 /// What is read beside the section itself.
 pub(super) struct Reading<'a> {
     pub(super) registry: &'a [Registered],
-    /// The settings' file.
+    /// The settings' file, until it is known to hold a secret.
     pub(super) file: Option<&'a Path>,
     pub(super) warnings: &'a mut Vec<String>,
 }
@@ -134,7 +134,10 @@ fn secret(
     let inline = section.text(key);
     let Some(file) = section.text(&file_key) else {
         let inline = inline?;
-        if let Some(settings) = reading.file.filter(|_| inline.is_in_file) {
+        // Told of the first secret alone: the file is one.
+        if inline.is_in_file
+            && let Some(settings) = reading.file.take()
+        {
             reading.secret_in(settings, account, key);
         }
         return Some(Secret::new(inline.text));
