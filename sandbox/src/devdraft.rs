@@ -45,6 +45,7 @@ const REVIEW: &str = "IN_REVIEW";
 const SUBMITTED: &str = "PAYMENT_SUBMITTED";
 const PROCESSED: &str = "PAYMENT_PROCESSED";
 const RETURNED: &str = "RETURNED";
+const REFUNDING: &str = "REFUND_IN_FLIGHT";
 const REFUNDED: &str = "REFUNDED";
 
 const PAID: Life = &[
@@ -79,7 +80,8 @@ pub(crate) fn life(scenario: Scenario) -> Life {
             (3000, RECEIVED),
             (6000, SUBMITTED),
             (9000, RETURNED),
-            (14_000, REFUNDED),
+            (12_000, REFUNDING),
+            (15_000, REFUNDED),
         ],
         Scenario::Disputed => &[
             (0, AWAITING),

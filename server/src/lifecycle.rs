@@ -81,6 +81,9 @@ fn attention(
     }
 }
 
+/// What a person reads about a step outside a graph that nobody promises.
+const NOT_EXPECTED: &str = "the provider took a step that is not expected here";
+
 /// What a person reads about an attention.
 fn note(reason: AttentionReason) -> &'static str {
     match reason {

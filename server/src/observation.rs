@@ -55,6 +55,11 @@ pub struct Observation {
     pub buyer_action: Option<BuyerAction>,
     /// Set where a deadline of this service, not the answer alone, makes the state.
     pub cause: Option<Cause>,
+    /// Where such a deadline makes it: where the answer alone puts the purchase. That holds if anything
+    /// has ever shown that funds moved.
+    pub before_deadline: Option<Standing>,
+    /// Whether the answer shows that funds moved.
+    pub funds_moved: bool,
 }
 
 impl Observation {
@@ -74,7 +79,21 @@ impl Observation {
             reference: None,
             buyer_action: None,
             cause: None,
+            before_deadline: None,
+            funds_moved: false,
         }
+    }
+
+    /// The same without a deadline of this service; nothing where none has made it.
+    pub fn without_deadline(&self) -> Option<Self> {
+        let standing = self.before_deadline?;
+        Some(Self {
+            standing,
+            failure: None,
+            cause: None,
+            before_deadline: None,
+            ..self.clone()
+        })
     }
 }
 
@@ -129,7 +148,8 @@ pub enum Submitted {
     AcceptedWithoutReference,
     /// The provider answered about this order that it will not.
     Refused {
-        /// The provider's message, cleaned and cut, for the caller who sent the order.
+        /// The provider's message as it came, for the caller who sent the order: see
+        /// [`crate::provider::told`].
         message: String,
     },
     /// The provider answered that it holds this order already, and the order is not ours.
@@ -163,15 +183,39 @@ impl Submitted {
     }
 }
 
-/// The steps that a provider's words can take, as far as they are documented or inferred.
+/// A word of a provider with the words that can follow it.
+type Steps = (&'static str, &'static [&'static str]);
+
+/// The steps that a provider's words can take.
 #[derive(Debug, Clone, Copy)]
-pub struct Graph(pub &'static [(&'static str, &'static [&'static str])]);
+pub struct Graph {
+    /// Each word with those that can follow it.
+    pub steps: &'static [Steps],
+    /// Whether the provider's own text has all of them, so that another step contradicts it.
+    pub is_documented: bool,
+}
 
 impl Graph {
+    /// Steps that the provider's own text has.
+    pub const fn documented(steps: &'static [Steps]) -> Self {
+        Self {
+            steps,
+            is_documented: true,
+        }
+    }
+
+    /// Steps that follow from samples, an upstream's rules or the meaning of the words.
+    pub const fn inferred(steps: &'static [Steps]) -> Self {
+        Self {
+            steps,
+            is_documented: false,
+        }
+    }
+
     /// Whether `to` can follow `from` in any number of steps. Words outside the graph always can.
     pub fn allows(&self, from: &str, to: &str) -> bool {
         let known = |word: &str| {
-            self.0
+            self.steps
                 .iter()
                 .any(|(node, next)| *node == word || next.contains(&word))
         };
@@ -182,7 +226,7 @@ impl Graph {
         let mut place = 0;
         while let Some(node) = seen.get(place).copied() {
             place += 1;
-            for (_, next) in self.0.iter().filter(|(word, _)| *word == node) {
+            for (_, next) in self.steps.iter().filter(|(word, _)| *word == node) {
                 for word in *next {
                     if *word == to {
                         return true;
@@ -244,7 +288,7 @@ pub fn buyer_action(action: BuyerAction) -> Result<BuyerAction, Trouble> {
 mod tests {
     use super::*;
 
-    const GRAPH: Graph = Graph(&[("a", &["b"]), ("b", &["c", "a"]), ("d", &[])]);
+    const GRAPH: Graph = Graph::inferred(&[("a", &["b"]), ("b", &["c", "a"]), ("d", &[])]);
 
     #[test]
     fn steps_are_followed_through_skipped_words() {

@@ -26,11 +26,12 @@ mod wire;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use ::http::HeaderValue;
 use tillwatch_proto::v1::{ProviderReference, create_purchase_request::Order};
 
 use crate::{
     cadence::Policy,
-    observation::{Answer, Graph, Submitted},
+    observation::{self, Answer, Graph, Observation, Submitted},
     purchase::{PurchaseId, Reference, Secret, Status, Timestamp},
     upstream::{Request, Response},
 };
@@ -91,6 +92,9 @@ pub struct Intent<'a> {
 pub trait Provider: fmt::Debug + Send + Sync {
     /// Its stable name, as in the contract and the configuration.
     fn name(&self) -> &'static str;
+
+    /// The credentials as their headers carry them, which no text that a caller sees may repeat.
+    fn secrets(&self) -> Vec<&HeaderValue>;
 
     /// The steps that its words can take.
     fn graph(&self) -> Graph;
@@ -153,8 +157,36 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// The request that reads one purchase's status.
     fn status_request(&self, reference: &Reference) -> Request;
 
+    /// Corrects an observation by what was ordered, for what no answer tells alone. `recovery` is
+    /// empty where the order was made elsewhere.
+    fn compare(&self, recovery: &Recovery, observation: &mut Observation) {
+        let _ = (recovery, observation);
+    }
+
     /// What the answer to a status read means. `now` is its arrival.
     fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer;
+}
+
+/// What stands for a secret in a text.
+const STRUCK: &str = "[secret]";
+
+/// The provider's words about a refused order, for the caller who sent it: without the account's
+/// credentials, should they be repeated there, and cut (promise D2).
+pub fn told(provider: &dyn Provider, message: &str) -> String {
+    let mut text: String = (message.chars())
+        .filter(|character| !character.is_control())
+        .collect();
+    let mut secrets: Vec<String> = (provider.secrets().into_iter())
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .map(|value| value.trim_start_matches("Bearer ").to_owned())
+        .filter(|secret| !secret.is_empty())
+        .collect();
+    // The longest first: one may be a part of another.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    for secret in secrets {
+        text = text.replace(&secret, STRUCK);
+    }
+    observation::word(&text)
 }
 
 /// Why an account's settings make no provider.

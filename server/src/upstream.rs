@@ -9,6 +9,7 @@ pub mod rate_headers;
 mod reading;
 pub mod retry_after;
 pub mod scripted;
+mod surrogates;
 
 pub use reading::read;
 
@@ -130,10 +131,14 @@ impl fmt::Debug for Response {
 
 impl Response {
     /// The body as JSON; `None` where it is none. A byte order mark before it is passed over (RFC
-    /// 8259, 8.1).
+    /// 8259, 8.1), and the lone half of a UTF-16 pair is read as U+FFFD.
     pub fn json(&self) -> Option<serde_json::Value> {
         let body = self.body.strip_prefix(b"\xef\xbb\xbf");
-        serde_json::from_slice(body.unwrap_or(&self.body)).ok()
+        let body = body.unwrap_or(&self.body);
+        serde_json::from_slice(body).ok().or_else(|| {
+            // The parser refuses a text with such a half, so only what it refused is looked through.
+            serde_json::from_slice(&surrogates::replaced(body)?).ok()
+        })
     }
 
     /// When it was sent by the provider's own clock; `None` where it does not say.

@@ -463,6 +463,9 @@ impl Provider for NoProvider {
     fn reference(&self, _: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         unreachable!()
     }
+    fn secrets(&self) -> Vec<&http::HeaderValue> {
+        unreachable!()
+    }
     fn recovery(&self, _: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {
         unreachable!()
     }

@@ -18,7 +18,7 @@ use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
     observation::{Submitted, Trouble},
-    provider::{Intent, Unclear},
+    provider::{self, Intent, Unclear},
     purchase::{
         AttentionReason, Cause, Purchase, PurchaseId, Reference, State, Status, Timestamp,
         Transition, UnreadId,
@@ -509,7 +509,9 @@ impl Inner {
         };
         let is_refused = is_rejected(&purchase.status);
         match submitted {
-            Submitted::Refused { message } if is_refused => rejected(Some(message.clone())),
+            Submitted::Refused { message } if is_refused => {
+                rejected(Some(provider::told(&*send.account.provider, message)))
+            }
             _ if is_refused => rejected(None),
             // Somebody else has settled it in the meantime.
             _ if purchase.status.reference.is_some() => Ended::Known(Box::new(purchase)),

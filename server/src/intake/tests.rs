@@ -2,6 +2,7 @@
 
 mod accepted;
 mod adopt;
+mod equal;
 mod intent;
 mod key;
 mod not_yet;

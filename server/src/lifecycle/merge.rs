@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{attempt::UNREAD_ID, attention, step};
+use super::{NOT_EXPECTED, attempt::UNREAD_ID, attention, step};
 use crate::{
     observation::{Graph, Observation, Standing},
     purchase::{
-        Amount, Attention, AttentionReason, BuyerAction, Cause, Decimal, Failure, FailureReason,
-        Finality, State, Status, Timestamp, Transition,
+        Amount, AmountRole, Attention, AttentionReason, BuyerAction, Cause, Decimal, Failure,
+        FailureReason, Finality, State, Status, Timestamp, Transition,
     },
 };
 
@@ -24,6 +24,10 @@ pub fn observed(
     cause: Cause,
     now: Timestamp,
 ) -> Option<Transition> {
+    let unended = observation
+        .without_deadline()
+        .filter(|_| shows_funds(current));
+    let observation = unended.as_ref().unwrap_or(observation);
     let mut next = current.clone();
     let (state, finality) = match observation.standing {
         Standing::Mapped(state, finality) => (state, finality),
@@ -90,6 +94,29 @@ pub fn is_answered(state: State) -> bool {
     !matches!(state, State::Pending | State::OutcomeUnknown)
 }
 
+/// Whether what is known of a purchase says that funds moved: no deadline of this service ends it then.
+fn shows_funds(status: &Status) -> bool {
+    use AmountRole::{Delivered, Fee, Paid, Refunded, ToSeller};
+    let moved = |amount: &Amount| {
+        let is_zero = Decimal::parse(&amount.value).is_ok_and(|value| !value.is_positive());
+        matches!(amount.role, Paid | Delivered | Refunded | ToSeller | Fee) && !is_zero
+    };
+    let is_beyond = matches!(
+        status.state,
+        State::PartiallyPaid
+            | State::Paid
+            | State::Processing
+            | State::Delivered
+            | State::Completed
+            | State::Returned
+            | State::RefundPending
+            | State::Refunded
+            | State::Disputed
+            | State::DisputeSettled
+    );
+    is_beyond || !status.transaction_hashes.is_empty() || status.amounts.iter().any(moved)
+}
+
 /// The first reason for attention that holds after an observation.
 fn calls(
     current: &Status,
@@ -104,8 +131,11 @@ fn calls(
         Some(AttentionReason::UnexpectedTransition) if same_word => true,
         _ => !graph.allows(&current.code, &observation.code),
     };
+    // An answer that calls for a person says more than that its word is new, which `unmapped` says too.
+    let is_called = observation.attention == Some(AttentionReason::ProviderManualAction);
+    let is_new = next.unmapped && !is_called;
     let mut reasons = vec![
-        next.unmapped.then_some(AttentionReason::UnmappedStatus),
+        is_new.then_some(AttentionReason::UnmappedStatus),
         observation.attention,
         unexpected.then_some(AttentionReason::UnexpectedTransition),
         held.filter(|reason| *reason == AttentionReason::TooManyRevisions),
@@ -116,7 +146,11 @@ fn calls(
         reasons.push(Some(AttentionReason::Stale));
     }
     let reason = reasons.into_iter().flatten().min()?;
-    Some(attention(current, reason, None))
+    let mut attention = attention(current, reason, None);
+    if reason == AttentionReason::UnexpectedTransition && !graph.is_documented {
+        attention.note = NOT_EXPECTED.to_owned();
+    }
+    Some(attention)
 }
 
 /// Each role that was observed replaces all of its amounts; the rest stays. Ordered by role.
@@ -197,7 +231,7 @@ pub(super) fn failure(reason: FailureReason) -> Failure {
         FailureReason::Undeliverable => "it could not be delivered",
         FailureReason::TransactionFailed => "the transaction failed",
         FailureReason::Underpaid => "too little was paid in time",
-        FailureReason::TimedOut => "nothing was paid in time",
+        FailureReason::TimedOut => "it was not paid in time",
         FailureReason::Canceled => "it was canceled",
         FailureReason::Error => "the provider reports an error",
         FailureReason::NotSent => "the order was never sent to the provider",

@@ -22,7 +22,7 @@ const WORDS: [(&str, Option<(State, Finality)>); 7] = [
 ];
 /// Words that are rarely drawn, so that histories grow long.
 const ENDLESS: usize = 5;
-const GRAPH: Graph = Graph(&[
+const GRAPH: Graph = Graph::inferred(&[
     ("NEW", &["WAITING"]),
     ("WAITING", &["PAID"]),
     ("PAID", &["DONE", "BROKEN"]),
@@ -149,12 +149,12 @@ fn check_step(
         None => prop_assert_eq!(standing, (current.state, current.finality)),
     }
     prop_assert_eq!(status.unmapped, WORDS[*word].1.is_none());
-    // The plain order of precedence: what the word is, what the provider wants, the rest.
+    // The plain order of precedence: what the provider wants, what the word is, the rest.
     let reason = status.attention_reason();
-    if status.unmapped {
-        prop_assert_eq!(reason, Some(AttentionReason::UnmappedStatus));
-    } else if *calls {
+    if *calls {
         prop_assert_eq!(reason, Some(AttentionReason::ProviderManualAction));
+    } else if status.unmapped {
+        prop_assert_eq!(reason, Some(AttentionReason::UnmappedStatus));
     } else {
         let allowed = [
             None,

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-const GRAPH: Graph = Graph(&[("WAITING", &["PAID"]), ("PAID", &["DONE"])]);
+const GRAPH: Graph = Graph::documented(&[("WAITING", &["PAID"]), ("PAID", &["DONE"])]);
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000 + seconds * 1000).unwrap()
@@ -257,12 +257,19 @@ fn a_buyer_action_whose_time_has_passed_is_none_and_no_revision() {
 #[test]
 fn the_first_reason_for_attention_holds() {
     let mut both = Observation::of("NEW_WORD", Standing::Unmapped);
-    both.attention = Some(AttentionReason::ProviderManualAction);
     let status = next(&waiting(), &both).unwrap().status;
     assert_eq!(
         status.attention_reason(),
         Some(AttentionReason::UnmappedStatus)
     );
+    both.attention = Some(AttentionReason::ProviderManualAction);
+    let called = next(&waiting(), &both).unwrap().status;
+    assert_eq!(
+        called.attention_reason(),
+        Some(AttentionReason::ProviderManualAction),
+        "an answer that calls for a person does so beside a new word as well"
+    );
+    assert!(called.unmapped);
     assert_eq!(stale(&status, at(10)), None, "a weaker reason waits");
     let missing = found_missing(&status, at(10)).unwrap().status;
     assert_eq!(
@@ -291,6 +298,55 @@ fn unreadable_comes_after_missing_and_before_what_the_provider_says() {
     let same = mapped("WAITING", State::AwaitingPayment, Finality::Open);
     let readable = next(&unreadable, &same).unwrap().status;
     assert_eq!(readable.attention, None);
+}
+
+#[test]
+fn p3_what_once_showed_that_funds_moved_forbids_an_end_by_deadline() {
+    let mut expired = mapped("WAITING", State::Expired, Finality::Terminal);
+    expired.cause = Some(Cause::Deadline);
+    expired.failure = Some(FailureReason::TimedOut);
+    expired.before_deadline = Some(Standing::Mapped(State::OnHold, Finality::Open));
+    let ended = next(&waiting(), &expired).unwrap();
+    assert_eq!(ended.status.state, State::Expired);
+    assert_eq!(ended.cause, Cause::Deadline);
+
+    let amount = |role, value: &str| Amount {
+        role,
+        value: value.to_owned(),
+        unit: "lovelace".to_owned(),
+    };
+    let hash = |status: &mut Status| status.transaction_hashes.push("h".to_owned());
+    let fee = |status: &mut Status| status.amounts.push(amount(AmountRole::Fee, "170000"));
+    let paid = |status: &mut Status| status.amounts.push(amount(AmountRole::Paid, "5"));
+    let state = |status: &mut Status| status.state = State::Paid;
+    let evidence: [&dyn Fn(&mut Status); 4] = [&hash, &fee, &paid, &state];
+    for show in evidence {
+        let mut current = waiting();
+        show(&mut current);
+        let step = next(&current, &expired).unwrap();
+        assert_eq!(step.status.state, State::OnHold, "{current:?}");
+        assert_eq!(step.status.failure, None);
+        assert_eq!(step.cause, Cause::Poll);
+    }
+    let mut free = waiting();
+    free.amounts.push(amount(AmountRole::Fee, "0"));
+    free.amounts.push(amount(AmountRole::Asked, "5"));
+    let step = next(&free, &expired).unwrap();
+    assert_eq!(step.status.state, State::Expired, "nothing of it moved");
+}
+
+#[test]
+fn only_a_documented_graph_is_spoken_of_as_documented() {
+    let inferred = Graph::inferred(GRAPH.steps);
+    let mut paid = waiting();
+    paid.code = "PAID".to_owned();
+    let back = mapped("WAITING", State::AwaitingPayment, Finality::Open);
+    for (graph, word) in [(GRAPH, "documentation"), (inferred, "not expected")] {
+        let step = observed(&paid, &back, graph, Cause::Poll, at(5)).unwrap();
+        let attention = step.status.attention.unwrap();
+        assert_eq!(attention.reason, AttentionReason::UnexpectedTransition);
+        assert!(attention.note.contains(word), "{}", attention.note);
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ const RATE_SIGNATURE_CHARACTERS_MAX: usize = 4_096;
 
 /// Inferred from Trust Payments' rules. 70000 is in none of its steps: 7000 looks like its
 /// truncation, and both are taken for a decline.
-const GRAPH: Graph = Graph(&[
+const GRAPH: Graph = Graph::inferred(&[
     ("-1", &["0", "1", "2", "3", "7000"]),
     ("0", &["1", "2", "3", "10"]),
     ("1", &["0", "2", "3", "10"]),
@@ -91,6 +91,10 @@ fn reference_message(reference: &Reference) -> ProviderReference {
 impl Provider for Carbon {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn secrets(&self) -> Vec<&HeaderValue> {
+        vec![&self.authorization]
     }
 
     fn graph(&self) -> Graph {
@@ -188,7 +192,9 @@ impl Provider for Carbon {
             200..=299 => read_answer(reference, answer),
             // Documented: an unknown order is HTTP 400 with this text. 404 is a guess.
             400 | 404
-                if error_answer::text(answer)
+                if wire::object(answer)
+                    .ok()
+                    .and_then(|body| error_answer::text(&body))
                     .is_some_and(|text| text.trim().eq_ignore_ascii_case(UNKNOWN_ORDER)) =>
             {
                 return Answer::NotFound;
@@ -248,10 +254,9 @@ fn reference(order_id: &str, contact_id: &str) -> Option<Reference> {
 }
 
 /// The provider's error text (documented): `message` beside a `code` that repeats the HTTP status.
-fn read_error(answer: &Response) -> Option<String> {
-    let body = wire::object(answer).ok()?;
-    let code = wire::text(&body, "code")?;
-    wire::text(&body, "message").filter(|_| code == answer.status.to_string())
+fn error_of(body: &Value, status: u16) -> Option<String> {
+    let code = wire::text(body, "code")?;
+    wire::text(body, "message").filter(|_| code == status.to_string())
 }
 
 fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, Trouble> {
@@ -286,14 +291,16 @@ fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, 
                 .push((field, Some(observation::word(&text))));
         }
     }
+    // Quoted from the beginning on; only these say that it was sent.
+    let is_sent = hash.is_some() || matches!(word.as_str(), "0" | "100");
     observation.transaction_hashes = hash.map(|hash| vec![hash]);
-    observation.amounts = read_amounts(details)?;
+    observation.amounts = read_amounts(details, is_sent)?;
     Ok(observation)
 }
 
 /// Three currencies meet here: what the card was charged in, what was bought, and the account's
 /// own (`fiatBaseCurrency`), which counts nothing here.
-fn read_amounts(details: &Value) -> Result<Vec<Amount>, Trouble> {
+fn read_amounts(details: &Value, is_sent: bool) -> Result<Vec<Amount>, Trouble> {
     let unit = |object: &Value, field| wire::text(object, field).unwrap_or_default();
     let payment = details.get("paymentDetails").unwrap_or(&Value::Null);
     let asked = wire::amount(
@@ -308,6 +315,7 @@ fn read_amounts(details: &Value) -> Result<Vec<Amount>, Trouble> {
         AmountRole::Delivered,
         &unit(details, "cryptocurrencyAssetPurchase"),
     )?;
+    let delivered = delivered.filter(|_| is_sent);
     Ok(asked.into_iter().chain(delivered).collect())
 }
 

@@ -19,7 +19,7 @@ use tillwatch_proto::v1::{
 use super::{
     Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
     rules::{self, Rules},
-    wire,
+    wire::{self, Damage},
 };
 use crate::{
     cadence::{Policy, Schedule},
@@ -33,8 +33,8 @@ use crate::{
 
 /// The part of a reference.
 const TRANSACTION: &str = "transaction_id";
-/// Ours: the longest id behind its prefix; documented ones have 26 characters.
-const TRANSACTION_BYTES_MAX: usize = 200;
+/// Ours: the longest id. Samples are "txn_" and 26 characters, which nobody promises.
+const TRANSACTION_BYTES_MAX: usize = 204;
 /// The recovery fact of an order.
 const KEY: &str = "idempotency_key";
 
@@ -45,23 +45,18 @@ const HORIZON: Duration = Duration::from_secs(30 * 86_400);
 /// Ours.
 const STALE_AFTER: Duration = Duration::from_secs(7 * 86_400);
 
-/// Inferred from bridge.xyz's transfer states, which the words are in upper case, with DISPUTED.
-const GRAPH: Graph = Graph(&[
-    ("pending", &["AWAITING_FUNDS", "ERROR", "DISPUTED"]),
+/// Inferred from bridge.xyz's transfer states, which the words are in upper case, with DISPUTED. ERROR
+/// is left out: it can come from anywhere, and a person can lead it anywhere.
+const GRAPH: Graph = Graph::inferred(&[
+    ("pending", &["AWAITING_FUNDS", "DISPUTED"]),
     (
         "AWAITING_FUNDS",
-        &[
-            "IN_REVIEW",
-            "FUNDS_RECEIVED",
-            "CANCELED",
-            "ERROR",
-            "DISPUTED",
-        ],
+        &["IN_REVIEW", "FUNDS_RECEIVED", "CANCELED", "DISPUTED"],
     ),
-    ("IN_REVIEW", &["FUNDS_RECEIVED", "ERROR", "DISPUTED"]),
+    ("IN_REVIEW", &["FUNDS_RECEIVED", "DISPUTED"]),
     (
         "FUNDS_RECEIVED",
-        &["IN_REVIEW", "PAYMENT_SUBMITTED", "ERROR", "DISPUTED"],
+        &["IN_REVIEW", "PAYMENT_SUBMITTED", "DISPUTED"],
     ),
     (
         "PAYMENT_SUBMITTED",
@@ -69,17 +64,38 @@ const GRAPH: Graph = Graph(&[
             "PAYMENT_PROCESSED",
             "UNDELIVERABLE",
             "RETURNED",
-            "ERROR",
+            "MISSING_RETURN_POLICY",
             "DISPUTED",
         ],
     ),
-    ("PAYMENT_PROCESSED", &["RETURNED", "ERROR", "DISPUTED"]),
-    ("UNDELIVERABLE", &["REFUNDED", "ERROR", "DISPUTED"]),
-    ("RETURNED", &["REFUNDED", "ERROR", "DISPUTED"]),
-    ("DISPUTED", &["PAYMENT_PROCESSED", "REFUNDED", "ERROR"]),
-    ("ERROR", &["DISPUTED"]),
-    ("REFUNDED", &["ERROR", "DISPUTED"]),
-    ("CANCELED", &["ERROR", "DISPUTED"]),
+    ("PAYMENT_PROCESSED", &["RETURNED", "DISPUTED"]),
+    (
+        "UNDELIVERABLE",
+        &[
+            "RETURNED",
+            "MISSING_RETURN_POLICY",
+            "REFUND_IN_FLIGHT",
+            "DISPUTED",
+        ],
+    ),
+    (
+        "MISSING_RETURN_POLICY",
+        &[
+            "PAYMENT_SUBMITTED",
+            "RETURNED",
+            "REFUND_IN_FLIGHT",
+            "DISPUTED",
+        ],
+    ),
+    ("RETURNED", &["REFUND_IN_FLIGHT", "DISPUTED"]),
+    (
+        "REFUND_IN_FLIGHT",
+        &["REFUNDED", "REFUND_FAILED", "DISPUTED"],
+    ),
+    ("REFUND_FAILED", &["REFUND_IN_FLIGHT", "DISPUTED"]),
+    ("DISPUTED", &["PAYMENT_PROCESSED", "REFUND_IN_FLIGHT"]),
+    ("REFUNDED", &["DISPUTED"]),
+    ("CANCELED", &["DISPUTED"]),
 ]);
 
 /// The registry's row.
@@ -142,6 +158,10 @@ fn reference_message(reference: &Reference) -> ProviderReference {
 impl Provider for Devdraft {
     fn name(&self) -> &'static str {
         REGISTERED.name
+    }
+
+    fn secrets(&self) -> Vec<&HeaderValue> {
+        vec![&self.client_key, &self.client_secret]
     }
 
     fn graph(&self) -> Graph {
@@ -211,8 +231,8 @@ impl Provider for Devdraft {
         now: Timestamp,
     ) -> Submitted {
         if (200..300).contains(&answer.status) {
-            return match wire::object(answer).and_then(|body| created(&body)) {
-                Ok(observation) => Submitted::Accepted(Box::new(observation)),
+            return match wire::object(answer) {
+                Ok(body) => created(wire::unwrapped(&body, "data")),
                 // The same key gives the same answer again, so the id is not lost.
                 Err(trouble) => error_answer::unclear(trouble),
             };
@@ -220,7 +240,7 @@ impl Provider for Devdraft {
         if answer.status == 429 {
             return Submitted::NotSent(trouble(answer, now));
         }
-        error_answer::not_accepted(answer, error_of(answer), now)
+        error_answer::not_accepted(answer, error_of, now)
     }
 
     fn status_request(&self, reference: &Reference) -> Request {
@@ -232,11 +252,12 @@ impl Provider for Devdraft {
     }
 
     fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer {
-        if error_answer::is_unknown(answer, error_of(answer)) {
-            return Answer::NotFound;
-        }
         if !(200..300).contains(&answer.status) {
-            return Answer::Trouble(trouble(answer, now));
+            return if error_answer::is_unknown(answer, error_of) {
+                Answer::NotFound
+            } else {
+                Answer::Trouble(trouble(answer, now))
+            };
         }
         match wire::object(answer).and_then(|body| shown(&body, reference)) {
             Ok(observation) => Answer::Observed(Box::new(observation)),
@@ -245,12 +266,10 @@ impl Provider for Devdraft {
     }
 }
 
-/// Whether a text can be a transaction's id: the prefix is documented, the rest is ours.
+/// Whether a text can be a transaction's id. Its shape is ours: whatever a path can hold safely.
 fn is_transaction(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    text.strip_prefix("txn_").is_some_and(|rest| {
-        (1..=TRANSACTION_BYTES_MAX).contains(&rest.len()) && rest.bytes().all(fits)
-    })
+    (1..=TRANSACTION_BYTES_MAX).contains(&text.len()) && text.bytes().all(fits)
 }
 
 /// What an answer outside 200 to 299 means. The wait of a 429 is in its body as well (documented).
@@ -268,37 +287,38 @@ fn trouble(answer: &Response, now: Timestamp) -> Trouble {
 
 /// The message of an error in one of the provider's shapes: NestJS's, whose `message` is a list
 /// where a validation found several faults (inferred), or the idempotency guide's.
-fn error_of(answer: &Response) -> Option<String> {
-    let body = answer.json()?;
+fn error_of(body: &Value, status: u16) -> Option<String> {
     if let Some(error) = body.get("error").filter(|error| error.is_object()) {
         wire::text(error, "type")?;
         return wire::text(error, "message").or_else(|| wire::text(error, "code"));
     }
-    if wire::text(&body, "statusCode")? != answer.status.to_string() {
+    if wire::text(body, "statusCode")? != status.to_string() {
         return None;
     }
-    let Some(messages) = wire::list(&body, "message") else {
-        return wire::text(&body, "message");
+    let Some(messages) = wire::list(body, "message") else {
+        return wire::text(body, "message");
     };
     let messages: Vec<&str> = messages.iter().filter_map(Value::as_str).collect();
     (!messages.is_empty()).then(|| messages.join("; "))
 }
 
 /// The answer to a create. Its word is `state`; an accepted one without any is created all the same.
-fn created(body: &Value) -> Result<Observation, Trouble> {
+fn created(body: &Value) -> Submitted {
     let Some(id) = wire::text(body, "id") else {
-        return Err(Trouble::unreadable("the answer has no id"));
+        return Submitted::unclear("the answer has no id");
     };
     if !is_transaction(&id) {
-        return Err(Trouble::unreadable("the answer's id is no transaction id"));
+        return Submitted::unread_id("the answer's id is no transaction id", id);
     }
     let reference = Reference::new([(TRANSACTION, &id)]);
-    match code_of(body)? {
-        Some(code) => observation(body, &code, standing(&code), reference),
-        None => {
-            let standing = Standing::Mapped(State::Created, Finality::Open);
-            observation(body, "", standing, reference)
-        }
+    let code = code_of(body).ok().flatten().unwrap_or_default();
+    let standing = match code.as_str() {
+        "" => Standing::Mapped(State::Created, Finality::Open),
+        code => standing(code),
+    };
+    match observation(body, &code, standing, reference, Damage::LeftOut) {
+        Ok(observation) => Submitted::Accepted(Box::new(observation)),
+        Err(trouble) => error_answer::unclear(trouble),
     }
 }
 
@@ -310,7 +330,8 @@ fn shown(body: &Value, reference: &Reference) -> Result<Observation, Trouble> {
     let Some(code) = code_of(body)? else {
         return Err(Trouble::unreadable("the answer has no status"));
     };
-    observation(body, &code, standing(&code), reference.clone())
+    let standing = standing(&code);
+    observation(body, &code, standing, reference.clone(), Damage::Spoils)
 }
 
 /// The main word: `status`, which the create's answer calls `state`.
@@ -328,13 +349,15 @@ fn standing(code: &str) -> Standing {
         "PENDING" => (State::Created, Open),
         "AWAITING_FUNDS" => (State::AwaitingPayment, Open),
         "IN_REVIEW" => (State::InReview, Open),
+        "MISSING_RETURN_POLICY" | "REFUND_FAILED" => (State::OnHold, Open),
         "FUNDS_RECEIVED" => (State::Paid, Open),
         "PAYMENT_SUBMITTED" => (State::Processing, Open),
         "DISPUTED" => (State::Disputed, Open),
         "PAYMENT_PROCESSED" => (State::Completed, Terminal),
         "UNDELIVERABLE" | "ERROR" => (State::Failed, Terminal),
         "RETURNED" => (State::Returned, Terminal),
-        "REFUNDED" => (State::Refunded, Final),
+        "REFUND_IN_FLIGHT" => (State::RefundPending, Open),
+        "REFUNDED" => (State::Refunded, Terminal),
         "CANCELED" => (State::Canceled, Final),
         _ => return Standing::Unmapped,
     };
@@ -347,6 +370,7 @@ fn observation(
     code: &str,
     standing: Standing,
     reference: Reference,
+    damage: Damage,
 ) -> Result<Observation, Trouble> {
     let mut observation = Observation::of(code, standing);
     match code.to_ascii_uppercase().as_str() {
@@ -354,6 +378,9 @@ fn observation(
         "CANCELED" => observation.failure = Some(FailureReason::Canceled),
         "ERROR" => {
             observation.failure = Some(FailureReason::Error);
+            observation.attention = Some(AttentionReason::ProviderManualAction);
+        }
+        "MISSING_RETURN_POLICY" | "REFUND_FAILED" => {
             observation.attention = Some(AttentionReason::ProviderManualAction);
         }
         _ => {}
@@ -368,8 +395,8 @@ fn observation(
     // Null where the payer chooses the amount.
     let source = body.get("source").unwrap_or(&Value::Null);
     let unit = wire::text(source, "currency").unwrap_or_default();
-    let asked = wire::amount(body, "amount", AmountRole::Asked, &unit)?;
-    observation.amounts.extend(asked);
+    let asked = wire::amount(body, "amount", AmountRole::Asked, &unit);
+    observation.amounts.extend(damage.hold(asked)?);
     observation.provider_change_time = wire::time(body, "updated_at");
     observation.reference = Some(reference);
     Ok(observation)

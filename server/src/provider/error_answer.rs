@@ -3,9 +3,11 @@
 //! The providers' documents show few of their error bodies, so a text is looked for in every shape
 //! that is in use. What a text says is never matched, but for routes that do not exist.
 
+use ::http::header;
+
 use super::wire;
 use crate::{
-    observation::{self, Submitted, Trouble},
+    observation::{Submitted, Trouble},
     purchase::Timestamp,
     upstream::{Response, retry_after},
 };
@@ -17,23 +19,57 @@ const TEXT_FIELDS: [&str; 9] = [
 ];
 /// How deep below such a field a text is looked for.
 const DEPTH_MAX: usize = 3;
-/// How texts about a route that does not exist begin, in lower case: Express and NestJS, Masumi's
-/// framework (recorded), Fastify, Kong.
-const NO_ROUTE: [&str; 7] = [
-    "cannot post /",
-    "cannot get /",
-    "can not post /",
-    "can not get /",
-    "route post:",
-    "route get:",
-    "no route matched",
+/// What texts about a route that does not exist have in them, in lower case: Express and NestJS,
+/// Masumi's framework (recorded), Fastify, Kong, Rails, Laravel, Spring, Flask and Apache.
+const NO_ROUTE: [&str; 20] = [
+    "cannot post",
+    "cannot get",
+    "can not post",
+    "can not get",
+    " post /",
+    " get /",
+    " post:/",
+    " get:/",
+    "no route match",
+    "no such route",
+    "unknown route",
+    "route not found",
+    "no static resource",
+    "no handler found",
+    "endpoint not found",
+    "unknown endpoint",
+    "no such endpoint",
+    "page not found",
+    "path not found",
+    "requested url",
 ];
+/// What a text can have around the words "Not Found" and still say nothing more.
+const NOT_FOUND: [&str; 5] = [
+    "not found",
+    "404 not found",
+    "not found 404",
+    "error 404 not found",
+    "http 404 not found",
+];
+/// What a 404 means that is not in the provider's shape, or names a route.
+const LEADS_NOWHERE: &str = "HTTP 404: the base URL leads nowhere at the provider";
+/// What a web page means in the place of a refusal: the provider's own are JSON.
+const IN_FRONT: &str = "something in front of the provider refuses this address";
+
+/// What the provider's own error shape says, in a body that has that shape. The second is the HTTP
+/// status.
+pub(super) type Own = fn(&Value, u16) -> Option<String>;
 
 /// What an answer outside 200 to 299 means. `now` is its arrival, for a `Retry-After` date in an
 /// answer that has no date of its own.
 pub(super) fn trouble(answer: &Response, now: Timestamp) -> Trouble {
     match answer.status {
+        401 | 403 if is_web_page(answer) => Trouble::Unreachable {
+            sent: true,
+            why: format!("HTTP {}: {IN_FRONT}", answer.status),
+        },
         401 | 403 => Trouble::Unauthorized,
+        404 => Trouble::unreadable(LEADS_NOWHERE),
         429 => Trouble::Throttled {
             retry_after: retry_after::of(&answer.headers, now),
         },
@@ -45,45 +81,57 @@ pub(super) fn trouble(answer: &Response, now: Timestamp) -> Trouble {
     }
 }
 
-/// What a submit's answer outside 200 to 299 means. `own` is what the provider's own error shape
-/// says, where the answer has that shape.
+/// What a submit's answer outside 200 to 299 means.
 ///
 /// HTTP 400, 409, 412 and 422 with an error text are about the order. A 404 is so in the provider's
-/// own shape alone, since whatever stands behind a wrong base URL answers it. Without any text
-/// something in between may have answered, and the order may exist.
-pub(super) fn not_accepted(answer: &Response, own: Option<String>, now: Timestamp) -> Submitted {
-    let any = || own.clone().or_else(|| text(answer));
+/// own shape alone and if it says what is not there: whatever stands behind a wrong base URL answers
+/// it as well, and has bought nothing. Without any text something in between may have answered, and
+/// the order may exist.
+pub(super) fn not_accepted(answer: &Response, own: Own, now: Timestamp) -> Submitted {
+    let body = wire::object(answer).ok();
+    let own = || body.as_ref().and_then(|body| own(body, answer.status));
+    let any = || own().or_else(|| body.as_ref().and_then(text));
     let refusal = match answer.status {
-        401 | 403 | 429 => return Submitted::NotSent(trouble(answer, now)),
-        404 if any().is_some_and(|text| is_no_route(&text)) => {
-            return Submitted::NotSent(Trouble::Unreachable {
-                sent: false,
-                why: "the base URL is not the provider's".to_owned(),
-            });
-        }
-        404 => own,
+        401 | 403 | 429 => return Submitted::NotSent(not_sent(trouble(answer, now))),
+        404 => match own().filter(|text| !is_bare(text) && !is_no_route(text)) {
+            Some(text) => Some(text),
+            None => {
+                return Submitted::NotSent(Trouble::Unreachable {
+                    sent: false,
+                    why: LEADS_NOWHERE.to_owned(),
+                });
+            }
+        },
         400 | 409 | 412 | 422 => any(),
         _ => None,
     };
     match refusal {
-        Some(message) => Submitted::Refused {
-            message: observation::word(&message),
-        },
+        Some(message) => Submitted::Refused { message },
         None => Submitted::unclear(format!("HTTP {}", answer.status)),
     }
 }
 
-/// Whether a 404 says that the provider does not know the purchase. `own` is what the provider's own
-/// error shape says, where the answer has that shape.
-pub(super) fn is_unknown(answer: &Response, own: Option<String>) -> bool {
+/// The same trouble before a create: the order did not get past what refused it.
+fn not_sent(trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Unreachable { why, .. } => Trouble::Unreachable { sent: false, why },
+        other => other,
+    }
+}
+
+/// Whether a 404 says that the provider does not know the purchase.
+pub(super) fn is_unknown(answer: &Response, own: Own) -> bool {
     if answer.status != 404 {
         return false;
     }
-    let is_own = own.is_some();
-    own.or_else(|| text(answer)).is_some_and(|text| {
+    let Ok(body) = wire::object(answer) else {
+        return false;
+    };
+    match own(&body, answer.status) {
+        Some(text) => !is_no_route(&text),
         // Without the provider's shape, a bare "Not Found" is what every web server says.
-        !is_no_route(&text) && (is_own || !text.trim().eq_ignore_ascii_case("not found"))
-    })
+        None => text(&body).is_some_and(|text| !is_no_route(&text) && !is_bare(&text)),
+    }
 }
 
 /// A submit whose answer cannot be read: the order may exist.
@@ -96,10 +144,9 @@ pub(super) fn unclear(trouble: Trouble) -> Submitted {
 
 /// The text of an error body in any usual shape; nothing where it has none, or where it says by its
 /// own code that the fault is the server's.
-pub(super) fn text(answer: &Response) -> Option<String> {
-    let body = wire::object(answer).ok()?;
+pub(super) fn text(body: &Value) -> Option<String> {
     let is_servers = ["code", "statusCode", "status"].into_iter().any(|field| {
-        let code = wire::text(&body, field).and_then(|code| code.parse::<u16>().ok());
+        let code = wire::text(body, field).and_then(|code| code.parse::<u16>().ok());
         code.is_some_and(|code| (500..600).contains(&code))
     });
     if is_servers {
@@ -130,16 +177,39 @@ fn text_in(value: &Value, depth: usize) -> Option<String> {
     }
 }
 
+/// Whether a text names a route, or says that there is none.
 fn is_no_route(text: &str) -> bool {
-    let text = text.trim_start().to_ascii_lowercase();
-    NO_ROUTE.iter().any(|start| text.starts_with(start))
+    let text = format!(" {}", text.to_ascii_lowercase());
+    NO_ROUTE.iter().any(|words| text.contains(words))
+}
+
+/// Whether a text says "Not Found" and no more, in any spelling.
+fn is_bare(text: &str) -> bool {
+    let words = text.split(|sign: char| !sign.is_ascii_alphanumeric());
+    let words: Vec<String> = words
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
+        .collect();
+    NOT_FOUND.contains(&words.join(" ").as_str())
+}
+
+/// Whether an answer is for a browser.
+fn is_web_page(answer: &Response) -> bool {
+    let kind = answer.headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.trim_start().to_ascii_lowercase();
+    let body = answer.body.trim_ascii_start();
+    kind.starts_with("text/html")
+        || kind.starts_with("application/xhtml")
+        || body.starts_with(b"<")
+        || body.starts_with(b"\xef\xbb\xbf<")
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use ::http::{HeaderMap, HeaderValue, header};
+    use ::http::{HeaderMap, HeaderValue};
     use serde_json::json;
 
     use super::*;
@@ -181,41 +251,118 @@ mod tests {
             (json!({"code": "400"}), None),
             (json!({"message": "m", "code": 500}), None),
             (json!({"statusCode": "502", "message": "m"}), None),
-            (json!(["a"]), None),
             (json!({"data": [], "result": 7, "details": "x"}), None),
             (json!({"error": [[[[["deep"]]]]]}), None),
         ];
         for (body, expected) in table {
-            let read = text(&answer(400, &body));
-            assert_eq!(read.as_deref(), expected, "{body}");
+            assert_eq!(text(&body).as_deref(), expected, "{body}");
         }
+    }
+
+    /// A shape of its own: a text in `own`.
+    fn own(body: &Value, _: u16) -> Option<String> {
+        wire::text(body, "own")
     }
 
     #[test]
     fn a_missing_route_is_no_missing_purchase() {
-        let own = || Some("Purchase not found".to_owned());
-        let shaped = |text: &str| json!({ "message": text });
         let table = [
-            (404, shaped("x"), own(), true),
-            (404, shaped("no such purchase"), None, true),
-            (404, shaped("Not Found"), None, false),
-            (404, shaped("Not Found"), Some("Not Found".to_owned()), true),
-            (404, shaped("Cannot GET /x"), None, false),
-            (404, shaped("x"), Some("Can not POST /x".to_owned()), false),
-            (404, shaped("Route GET:/x not found"), None, false),
+            (404, json!({"own": "Purchase not found"}), true),
+            (404, json!({"own": "Not Found"}), true),
+            (404, json!({"message": "no such purchase"}), true),
+            (404, json!({"message": "Not Found"}), false),
+            (404, json!({"message": "not_found"}), false),
+            (404, json!({"message": "Cannot GET /x"}), false),
+            (404, json!({"own": "Can not POST /x"}), false),
+            (404, json!({"message": "Route GET:/x not found"}), false),
             (
                 404,
-                shaped("no Route matched with those values"),
-                None,
+                json!({"message": "no Route matched with those values"}),
                 false,
             ),
-            (404, json!({}), None, false),
-            (400, shaped("no such purchase"), own(), false),
+            (404, json!({}), false),
+            (400, json!({"own": "Purchase not found"}), false),
         ];
-        for (status, body, own, expected) in table {
-            let read = is_unknown(&answer(status, &body), own.clone());
-            assert_eq!(read, expected, "{status} {body} {own:?}");
+        for (status, body, expected) in table {
+            let read = is_unknown(&answer(status, &body), own);
+            assert_eq!(read, expected, "{status} {body}");
         }
+    }
+
+    #[test]
+    fn a_create_that_found_no_route_was_not_sent() {
+        let refused = [
+            json!({"own": "contact not found"}),
+            json!({"own": "agent not found on network"}),
+        ];
+        for body in refused {
+            let submitted = not_accepted(&answer(404, &body), own, now());
+            assert!(matches!(submitted, Submitted::Refused { .. }), "{body}");
+        }
+        let nowhere = [
+            r#"{"own": "Not Found"}"#,
+            r#"{"own": "404 Not Found."}"#,
+            r#"{"own": "NOT_FOUND"}"#,
+            r#"{"own": "Cannot POST /api/v1/purchase"}"#,
+            r#"{"own": "The requested URL was not found on the server."}"#,
+            r#"{"message": "Not Found"}"#,
+            r#"{"message": "No static resource api/v1/purchase."}"#,
+            r#"{"detail": "Not Found"}"#,
+            r#"{"error": {"code": "NOT_FOUND"}}"#,
+            "<html><body><h1>404 Not Found</h1></body></html>",
+            "404 page not found",
+            "Not Found",
+            "{}",
+            "",
+        ];
+        for body in nowhere {
+            let mut answer = answer(404, &Value::Null);
+            answer.body = body.into();
+            let submitted = not_accepted(&answer, own, now());
+            let expected = Submitted::NotSent(Trouble::Unreachable {
+                sent: false,
+                why: LEADS_NOWHERE.to_owned(),
+            });
+            assert_eq!(submitted, expected, "{body}");
+            let read = trouble(&answer, now());
+            assert_eq!(read, Trouble::unreadable(LEADS_NOWHERE), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_web_page_that_refuses_is_not_about_the_credentials() {
+        let page = "\n<!doctype html><title>Attention Required! | Cloudflare</title>";
+        let pages = [
+            (page, ""),
+            ("blocked", "text/html; charset=UTF-8"),
+            ("", "TEXT/HTML"),
+        ];
+        for status in [401, 403] {
+            for (body, kind) in pages {
+                let mut answer = answer(status, &Value::Null);
+                answer.body = body.into();
+                if !kind.is_empty() {
+                    let kind = HeaderValue::from_static(kind);
+                    answer.headers.insert(header::CONTENT_TYPE, kind);
+                }
+                let why = format!("HTTP {status}: {IN_FRONT}");
+                let unreachable = |sent| Trouble::Unreachable {
+                    sent,
+                    why: why.clone(),
+                };
+                assert_eq!(trouble(&answer, now()), unreachable(true), "{body}");
+                let submitted = not_accepted(&answer, own, now());
+                assert_eq!(submitted, Submitted::NotSent(unreachable(false)), "{body}");
+            }
+            for body in [json!({"message": "Unauthorized"}), json!({}), json!("no")] {
+                let refused = answer(status, &body);
+                assert_eq!(trouble(&refused, now()), Trouble::Unauthorized, "{body}");
+            }
+        }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_iso("2026-07-01T10:10:00Z").unwrap()
     }
 
     #[test]
@@ -223,10 +370,10 @@ mod tests {
         let mut throttled = answer(429, &json!({}));
         let date = HeaderValue::from_static("Wed, 01 Jul 2026 10:10:30 GMT");
         throttled.headers.insert(header::RETRY_AFTER, date);
-        let now = Timestamp::from_iso("2026-07-01T10:10:00Z").unwrap();
+        let now = now();
         let retry_after = Some(Duration::from_secs(30));
         assert_eq!(trouble(&throttled, now), Trouble::Throttled { retry_after });
-        let submitted = not_accepted(&throttled, None, now);
+        let submitted = not_accepted(&throttled, own, now);
         let throttled = Submitted::NotSent(Trouble::Throttled { retry_after });
         assert_eq!(submitted, throttled);
     }

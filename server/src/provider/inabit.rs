@@ -49,7 +49,7 @@ const HASHES_MAX: usize = 1_000;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Inferred, except where the page's text says a step: it draws no graph.
-const GRAPH: Graph = Graph(&[
+const GRAPH: Graph = Graph::inferred(&[
     (
         "Initiated",
         &["Allocated", "GenerateAddressFailed", "Expired"],
@@ -64,12 +64,23 @@ const GRAPH: Graph = Graph(&[
             "Expired",
         ],
     ),
-    ("Unconfirmed", &["Confirming", "Failed"]),
+    // On a chain where a payment is seen before it is in a block, the amount shows first.
+    (
+        "Unconfirmed",
+        &[
+            "Confirming",
+            "Undercharge",
+            "Overcharge",
+            "Failed",
+            "Expired",
+        ],
+    ),
     ("Confirming", &["Completed", "PendingFork", "Failed"]),
-    ("PendingFork", &["Completed", "Failed"]),
+    ("PendingFork", &["Confirming", "Completed", "Failed"]),
     (
         "Undercharge",
         &[
+            "Unconfirmed",
             "Confirming",
             "Completed",
             "Overcharge",
@@ -77,7 +88,16 @@ const GRAPH: Graph = Graph(&[
             "Expired",
         ],
     ),
-    ("Overcharge", &["Completed", "Swept"]),
+    (
+        "Overcharge",
+        &["Confirming", "Completed", "Swept", "Failed"],
+    ),
+    // A payment that comes late.
+    ("Expired", &["Unconfirmed", "Confirming", "Completed"]),
+    (
+        "UnderchargeExpired",
+        &["Unconfirmed", "Confirming", "Completed"],
+    ),
     ("Completed", &["Swept"]),
 ]);
 
@@ -126,6 +146,10 @@ fn reference_message(reference: &Reference) -> ProviderReference {
 impl Provider for Inabit {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn secrets(&self) -> Vec<&HeaderValue> {
+        vec![&self.organization, &self.widget]
     }
 
     fn graph(&self) -> Graph {
@@ -202,11 +226,10 @@ impl Provider for Inabit {
         now: Timestamp,
     ) -> Submitted {
         if !(200..300).contains(&answer.status) {
-            return error_answer::not_accepted(answer, read_error(answer), now);
+            return error_answer::not_accepted(answer, error_of, now);
         }
-        match read_created(answer) {
-            Ok(observation) => Submitted::Accepted(Box::new(observation)),
-            // Without a name as well: the search can find it.
+        match wire::object(answer) {
+            Ok(body) => created(wire::unwrapped(&body, "data")),
             Err(trouble) => error_answer::unclear(trouble),
         }
     }
@@ -235,9 +258,7 @@ impl Provider for Inabit {
     fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer {
         let read = match answer.status {
             200..=299 => read_answer(reference, answer),
-            404 if error_answer::is_unknown(answer, read_error(answer)) => {
-                return Answer::NotFound;
-            }
+            404 if error_answer::is_unknown(answer, error_of) => return Answer::NotFound,
             _ => Err(error_answer::trouble(answer, now)),
         };
         match read {
@@ -332,8 +353,7 @@ fn widget(reference: &Reference) -> BuyerAction {
 
 /// The provider's error text. Inferred from how a public integration reads it: `error.message` or
 /// `error.messages`.
-fn read_error(answer: &Response) -> Option<String> {
-    let body = wire::object(answer).ok()?;
+fn error_of(body: &Value, _: u16) -> Option<String> {
     let error = body.get("error")?;
     let more = wire::list(error, "messages").unwrap_or_default();
     let texts: Vec<String> = wire::text(error, "message")
@@ -344,21 +364,26 @@ fn read_error(answer: &Response) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join(": "))
 }
 
-fn read_created(answer: &Response) -> Result<Observation, Trouble> {
-    let body = wire::object(answer)?;
-    let data = body.get("data").unwrap_or(&Value::Null);
+/// What the `data` of an accepted create says: its id is all that is read.
+fn created(data: &Value) -> Submitted {
     // `id` in the public integration; `purchaseId` is the same in the provider's webhooks.
-    let reference = ["id", "purchaseId"]
+    let named: Vec<String> = ["id", "purchaseId"]
         .into_iter()
         .filter_map(|field| wire::text(data, field))
-        .find_map(|id| reference(&id))
-        .ok_or_else(|| Trouble::unreadable("the answer has no data.id that is a UUID"))?;
+        .collect();
+    let Some(first) = named.first() else {
+        // The search can find it.
+        return Submitted::unclear("the answer has no data.id");
+    };
+    let Some(reference) = named.iter().find_map(|id| reference(id)) else {
+        return Submitted::unread_id("the purchase's id is no UUID", first);
+    };
     // The answer has no word: it is the acceptance itself.
     let standing = Standing::Mapped(State::Created, Finality::Open);
     let mut observation = Observation::of("", standing);
     observation.buyer_action = Some(widget(&reference));
     observation.reference = Some(reference);
-    Ok(observation)
+    Submitted::Accepted(Box::new(observation))
 }
 
 fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, Trouble> {

@@ -43,7 +43,7 @@ const STALE_AFTER: Duration = Duration::from_secs(7 * 86_400);
 
 /// Words from the provider's table of redeemers, partly inferred. While nothing is on chain the
 /// action is the word, and the actions can follow each other in any order.
-const GRAPH: Graph = Graph(&[
+const GRAPH: Graph = Graph::inferred(&[
     (
         "FundsLockingRequested",
         &[
@@ -186,6 +186,10 @@ fn reference_message(reference: &Reference) -> ProviderReference {
 impl Provider for Masumi {
     fn name(&self) -> &'static str {
         REGISTERED.name
+    }
+
+    fn secrets(&self) -> Vec<&HeaderValue> {
+        vec![&self.token]
     }
 
     fn graph(&self) -> Graph {

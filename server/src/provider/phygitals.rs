@@ -21,7 +21,7 @@ use tillwatch_proto::v1::{
 use super::{
     Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
     rules::{self, Rules, TEXT_CHARACTERS_MAX},
-    wire,
+    wire::{self, Damage},
 };
 use crate::{
     cadence::{Policy, Schedule},
@@ -47,6 +47,8 @@ pub const REGISTERED: Registered = Registered {
 const NAME: &str = "phygitals";
 const PENDING: &str = "pending";
 const FULFILLED: &str = "fulfilled";
+/// The recovery fact of an order: how many pieces are to come.
+const PULLS: &str = "pulls";
 /// The one error that ends a purchase (documented).
 const FAILED: &str = "Transaction failed";
 
@@ -60,7 +62,7 @@ const ITEMS_MAX: usize = 10_000;
 /// path, although it is sent in a body alone.
 const SESSION_SIGNS: &[u8] = b"._-~:=+@|";
 
-const GRAPH: Graph = Graph(&[
+const GRAPH: Graph = Graph::documented(&[
     (PENDING, &[FULFILLED, FAILED]),
     (FULFILLED, &[]),
     (FAILED, &[]),
@@ -123,13 +125,17 @@ impl Provider for Phygitals {
         NAME
     }
 
+    fn secrets(&self) -> Vec<&HeaderValue> {
+        vec![&self.api_key]
+    }
+
     fn graph(&self) -> Graph {
         GRAPH
     }
 
     fn horizon(&self, _: &Status, configured: Option<Duration>) -> Option<Duration> {
-        // Its ends are FINAL on first sight; a day is ours, for the day when one is not.
-        Some(configured.unwrap_or(Duration::from_secs(86_400)))
+        // Ours, for pieces that are fewer than was pulled: its other ends are FINAL on first sight.
+        Some(configured.unwrap_or(Duration::from_secs(3_600)))
     }
 
     fn stale_after(&self, _: &Status) -> Duration {
@@ -167,8 +173,13 @@ impl Provider for Phygitals {
         }
     }
 
-    fn recovery(&self, _: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {
-        Recovery::new()
+    fn recovery(&self, order: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {
+        match order {
+            Order::Phygitals(order) => {
+                Recovery::from([(PULLS.to_owned(), order.amount.to_string())])
+            }
+            _ => Recovery::new(),
+        }
     }
 
     fn submit_request(&self, order: &Order, _: &Intent<'_>) -> Request {
@@ -185,22 +196,21 @@ impl Provider for Phygitals {
     fn read_submit(
         &self,
         _: &Order,
-        _: &Intent<'_>,
+        intent: &Intent<'_>,
         answer: &Response,
         now: Timestamp,
     ) -> Submitted {
         if !(200..300).contains(&answer.status) {
-            // 400 has `error`; 401 and 429 have `message` (documented). Other codes: inferred.
-            let refusal = wire::object(answer)
-                .ok()
-                .and_then(|body| wire::text(&body, "error").or(wire::text(&body, "message")));
-            return error_answer::not_accepted(answer, refusal, now);
+            return error_answer::not_accepted(answer, error_of, now);
         }
-        match read_created(answer) {
-            Ok(Some(observation)) => Submitted::Accepted(Box::new(observation)),
-            Ok(None) => Submitted::AcceptedWithoutReference,
+        match wire::object(answer) {
+            Ok(body) => created(&body, intent.recovery),
             Err(trouble) => error_answer::unclear(trouble),
         }
+    }
+
+    fn compare(&self, recovery: &Recovery, observation: &mut Observation) {
+        count_pieces(recovery, observation);
     }
 
     fn status_request(&self, reference: &Reference) -> Request {
@@ -302,77 +312,120 @@ fn reference(session_id: &str) -> Option<Reference> {
     shaped.then(|| Reference::new([("session_id", session_id)]))
 }
 
-/// What an accepted create says; nothing where it names no session.
-fn read_created(answer: &Response) -> Result<Option<Observation>, Trouble> {
-    let body = wire::object(answer)?;
-    let Some(result) = body.get("result").filter(|result| result.is_object()) else {
-        return Err(Trouble::unreadable("the answer has no result"));
+/// The provider's error text: `error` for 400, `message` for 401 and 429 (documented). Of other codes
+/// it is inferred.
+fn error_of(body: &Value, _: u16) -> Option<String> {
+    wire::text(body, "error").or_else(|| wire::text(body, "message"))
+}
+
+/// What an accepted create says. The answer comes once, so only its session decides.
+fn created(body: &Value, recovery: &Recovery) -> Submitted {
+    let has_result = body.get("result").is_some_and(Value::is_object);
+    let session_id = wire::text(wire::unwrapped(body, "result"), "session_id")
+        .or_else(|| wire::text(body, "session_id"));
+    let Some(session_id) = session_id else {
+        return if has_result {
+            Submitted::AcceptedWithoutReference
+        } else {
+            Submitted::unclear("the answer has no result")
+        };
     };
-    let Some(session_id) = wire::text(result, "session_id") else {
-        return Ok(None);
+    let Some(reference) = reference(&session_id) else {
+        return Submitted::unread_id("session_id is not of its shape", session_id);
     };
-    let reference = reference(&session_id)
-        .ok_or_else(|| Trouble::unreadable("session_id is not of its shape"))?;
-    let mut observation = read_body(&body)?;
-    observation.reference = Some(reference);
-    Ok(Some(observation))
+    match read_body(body, Damage::LeftOut) {
+        Ok(mut observation) => {
+            observation.reference = Some(reference);
+            count_pieces(recovery, &mut observation);
+            Submitted::Accepted(Box::new(observation))
+        }
+        Err(trouble) => error_answer::unclear(trouble),
+    }
 }
 
 /// What a status answer with HTTP 200 says.
 fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, Trouble> {
     let body = wire::object(answer)?;
-    let named = body
-        .get("result")
-        .and_then(|result| wire::text(result, "session_id"));
+    let named = wire::text(wire::unwrapped(&body, "result"), "session_id");
     if named.is_some_and(|named| named != reference.part("session_id")) {
         return Err(Trouble::unreadable("the answer is about another session"));
     }
-    read_body(&body)
+    read_body(&body, Damage::Spoils)
 }
 
-/// The documented shapes: `{"status": "pending"}`, and a `result` whose `nfts` decide.
-fn read_body(body: &Value) -> Result<Observation, Trouble> {
-    let result = body.get("result").filter(|result| result.is_object());
-    let items = result.map(read_items).transpose()?.unwrap_or_default();
-    let word = wire::text(body, "status")
-        .or_else(|| result.and_then(|result| wire::text(result, "status")));
-    let mut observation = if !items.is_empty() {
-        let standing = Standing::Mapped(State::Completed, Finality::Final);
-        Observation::of(FULFILLED, standing)
-    } else {
-        match word.as_deref() {
-            // Another word may mean anything, a failure included: it is not taken for `pending`.
-            Some(word) if word != PENDING => Observation::of(word, Standing::Unmapped),
-            None if result.is_none() => {
-                return Err(Trouble::unreadable(
-                    "the answer has no result and no status",
-                ));
-            }
-            _ => Observation::of(PENDING, Standing::Mapped(State::Processing, Finality::Open)),
-        }
-    };
-    if let Some(result) = result {
-        let public_id = wire::text(result, "public_id").map(|id| observation::word(&id));
-        observation.facts = public_id
-            .map(|id| ("public_id", Some(id)))
-            .into_iter()
-            .collect();
-        // The currency of `total` is not documented.
-        let total = wire::amount(result, "total", AmountRole::Asked, "")?;
-        observation.amounts = total.into_iter().collect();
-        observation.transaction_hashes =
-            wire::identifier(result, "tx_hash")?.map(|hash| vec![hash]);
+/// The documented shapes: `{"status": "pending"}`, and a `result` whose `nfts` decide. Public clients
+/// of the create, and the sibling API's page, have what is in `result` at the top.
+fn read_body(body: &Value, damage: Damage) -> Result<Observation, Trouble> {
+    let result = wire::unwrapped(body, "result");
+    let word = wire::text(body, "status").or_else(|| wire::text(result, "status"));
+    let is_wrapped = body.get("result").is_some_and(Value::is_object);
+    let is_known = is_wrapped
+        || ["session_id", "nfts"]
+            .iter()
+            .any(|it| body.get(it).is_some());
+    if word.is_none() && !is_known {
+        return Err(Trouble::unreadable(
+            "the answer has no result and no status",
+        ));
     }
-    observation.items = Some(items).filter(|items| !items.is_empty());
+    let pieces = damage.hold(read_pieces(result))?;
+    let standing = match word.as_deref() {
+        _ if !pieces.items.is_empty() => {
+            // Documented: `status` is present while fulfillment has not completed.
+            let finality = if pieces.are_whole && word.is_none() {
+                Finality::Final
+            } else {
+                Finality::Terminal
+            };
+            Some((FULFILLED, Standing::Mapped(State::Completed, finality)))
+        }
+        // Another word may mean anything, a failure included: it is not taken for `pending`.
+        Some(word) if word != PENDING => Some((word, Standing::Unmapped)),
+        _ => None,
+    };
+    let (code, standing) =
+        standing.unwrap_or((PENDING, Standing::Mapped(State::Processing, Finality::Open)));
+    let mut observation = Observation::of(code, standing);
+    let public_id = wire::text(result, "public_id").map(|id| observation::word(&id));
+    observation.facts = public_id
+        .map(|id| ("public_id", Some(id)))
+        .into_iter()
+        .collect();
+    // The currency of `total` is not documented.
+    let total = wire::amount(result, "total", AmountRole::Asked, "");
+    observation.amounts = damage.hold(total)?.into_iter().collect();
+    let hash = damage.hold(wire::identifier(result, "tx_hash"))?;
+    observation.transaction_hashes = hash.map(|hash| vec![hash]);
+    observation.items = Some(pieces.items).filter(|items| !items.is_empty());
     Ok(observation)
 }
 
-/// The delivered pieces. Since one makes the purchase final, anything else in their place is
+/// Fewer pieces than were pulled are delivered, yet others can follow.
+fn count_pieces(recovery: &Recovery, observation: &mut Observation) {
+    let pulled: Option<usize> = recovery.get(PULLS).and_then(|pulls| pulls.parse().ok());
+    let pieces = observation.items.as_ref().map(Vec::len);
+    let is_short = (pulled.zip(pieces)).is_some_and(|(pulled, pieces)| pieces < pulled);
+    if let Standing::Mapped(State::Completed, finality) = &mut observation.standing
+        && is_short
+    {
+        *finality = Finality::Terminal;
+    }
+}
+
+/// The delivered pieces that an answer names.
+#[derive(Default)]
+struct Pieces {
+    items: Vec<Item>,
+    /// Whether each entry in their place is a piece with an identifier.
+    are_whole: bool,
+}
+
+/// The delivered pieces. Since they can make the purchase final, anything else in their place is
 /// unreadable.
-fn read_items(result: &Value) -> Result<Vec<Item>, Trouble> {
+fn read_pieces(result: &Value) -> Result<Pieces, Trouble> {
     let pieces = match result.get("nfts") {
-        None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(Value::String(text)) if text.is_empty() => return Ok(Vec::new()),
+        None | Some(Value::Null) => return Ok(Pieces::default()),
+        Some(Value::String(text)) if text.is_empty() => return Ok(Pieces::default()),
         Some(Value::Array(pieces)) => pieces,
         Some(_) => return Err(Trouble::unreadable("nfts is not a list")),
     };
@@ -383,27 +436,32 @@ fn read_items(result: &Value) -> Result<Vec<Item>, Trouble> {
     if items.is_empty() && !pieces.is_empty() {
         return Err(Trouble::unreadable("nfts holds no pieces"));
     }
-    Ok(items)
+    Ok(Pieces {
+        are_whole: items.len() == pieces.len(),
+        items,
+    })
 }
 
-/// A piece by its object or, which is a guess, by its id alone.
+/// A piece by its object or, which is a guess, by its id alone; nothing without an identifier.
 fn read_item(piece: &Value) -> Option<Item> {
+    let clean = |text: Option<String>| observation::word(&text.unwrap_or_default());
+    let identified =
+        |text: &String| !text.trim().is_empty() && !text.contains(char::REPLACEMENT_CHARACTER);
     if let Value::String(id) = piece {
-        return (!id.is_empty()).then(|| Item {
+        return Some(id).filter(|id| identified(id)).map(|id| Item {
             id: observation::word(id),
             ..Item::default()
         });
     }
-    if !piece.is_object() {
-        return None;
-    }
     let content = |part: &str, field: &str| wire::text(piece.get("content")?.get(part)?, field);
-    let clean = |text: Option<String>| observation::word(&text.unwrap_or_default());
     // `mint_address` stands in the status sample only, with the same value as `id`.
-    let id = wire::text(piece, "id").or_else(|| wire::text(piece, "mint_address"));
+    let id = ["id", "mint_address"]
+        .into_iter()
+        .filter_map(|field| wire::text(piece, field))
+        .find(identified)?;
     let image = content("links", "image").or_else(|| content("metadata", "image"));
     Some(Item {
-        id: clean(id),
+        id: observation::word(&id),
         kind: clean(wire::text(piece, "type")),
         name: clean(content("metadata", "name")),
         image_url: clean(image),

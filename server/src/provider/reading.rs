@@ -1,8 +1,8 @@
 //! What tests expect of a reading, in few words: `PAID OPEN FundsLocked`, `not found`, `refused`.
 
 use crate::{
-    observation::{Answer, Observation, Standing, Submitted, Trouble},
-    purchase::Amount,
+    observation::{Answer, Observation, Standing, Submitted, Trouble, word},
+    purchase::{Amount, UnreadId},
 };
 
 /// An observation's state, finality and code.
@@ -80,11 +80,13 @@ pub(super) fn submit_line(submitted: &Submitted) -> String {
     let outcome = outcome(submitted);
     match submitted {
         Submitted::Accepted(observation) => format!("{outcome} {}", whole(observation)),
-        Submitted::Refused { message } => format!("{outcome} {message}"),
+        Submitted::Refused { message } => format!("{outcome} {}", word(message)),
         Submitted::NotSent(it) => format!("{outcome}, {}", trouble(it)),
-        Submitted::AcceptedWithoutReference | Submitted::Taken | Submitted::Unclear { .. } => {
-            outcome.to_owned()
+        Submitted::Unclear { unread_id, .. } => {
+            let kept = unread_id.as_ref().and_then(UnreadId::kept);
+            kept.map_or(outcome.to_owned(), |id| format!("{outcome} as {id}"))
         }
+        Submitted::AcceptedWithoutReference | Submitted::Taken => outcome.to_owned(),
     }
 }
 

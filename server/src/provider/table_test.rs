@@ -13,12 +13,17 @@ use tillwatch_proto::v1::{
     create_purchase_request::Order, provider_reference::Reference as Named,
 };
 
-use super::{Provider, REGISTRY, fixture, reading};
+use super::{Provider, REGISTRY, Recovery, fixture, reading};
 use crate::{
     observation::{Answer, Observation, Standing, Submitted},
     purchase::{AttentionReason, Finality, State},
     upstream::Response,
 };
+
+/// Phygitals' cells of delivered pieces.
+const WHOLE: &str = "`nfts` with an identifier in each piece, no `status` beside them, and as many as \
+                     pulled where that is known";
+const PARTIAL: &str = "`nfts` with identifiers, but fewer than pulled";
 
 /// The cells of the table, without the line below its head.
 fn table() -> Vec<Vec<String>> {
@@ -199,11 +204,18 @@ impl Sample {
             "no `nfts` yet, in each shape" => {
                 &["status_pending_toplevel", "status_pending_empty_nfts"]
             }
-            "`nfts` not empty" => &["status_fulfilled"],
+            WHOLE | PARTIAL => &["status_fulfilled"],
             "400 \"Transaction failed\"" => &["status_error_400_failed"],
             _ => panic!("phygitals has no sample of {cell:?}"),
         };
-        let read = |file: &&str| (cell.to_owned(), self.changed(file, |_| ()));
+        // The fixture has one piece.
+        let pulls = if cell == PARTIAL { "2" } else { "1" };
+        let recovery = Recovery::from([("pulls".to_owned(), pulls.to_owned())]);
+        let read = |file: &&str| {
+            let mut observation = self.changed(file, |_| ());
+            self.provider.compare(&recovery, &mut observation);
+            (cell.to_owned(), observation)
+        };
         let mut observations: Vec<_> = files.iter().map(read).collect();
         if files.len() == 2 {
             let absent = self.changed("status_pending_empty_nfts", |body| {
@@ -211,7 +223,7 @@ impl Sample {
             });
             let created = self.created("create_response_pending");
             observations.extend([absent, created].map(|it| (cell.to_owned(), it)));
-        } else if cell == "`nfts` not empty" {
+        } else if cell == WHOLE {
             let created = self.created("create_response_fulfilled");
             observations.push((cell.to_owned(), created));
         }
@@ -221,6 +233,12 @@ impl Sample {
     fn of_masumi(&self, word: &str) -> Option<Observation> {
         if word == "see below" {
             return None;
+        }
+        if word == "or with any other action and an errorType" {
+            return Some(self.changed("status_funds_locking_requested", |body| {
+                body["data"]["NextAction"]["requestedAction"] = json!("WaitingForExternalAction");
+                body["data"]["NextAction"]["errorType"] = json!("Unknown");
+            }));
         }
         if let Some(action) = word.strip_prefix("null with ") {
             let file = "status_funds_locking_requested";
@@ -333,7 +351,7 @@ fn each_word_of_a_graph_stands_in_the_table() {
             .iter()
             .flat_map(|row| row[place].split([';', ',', ' ']))
             .collect();
-        let steps = provider.graph().0.iter();
+        let steps = provider.graph().steps.iter();
         for word in steps.flat_map(|(from, to)| to.iter().chain([from])) {
             assert!(column.contains(word), "{name}: {word} is in no row");
         }

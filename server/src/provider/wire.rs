@@ -12,6 +12,33 @@ use crate::{
     upstream::Response,
 };
 
+/// What a damaged part means for the answer that it stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Damage {
+    /// It makes the answer unreadable, which is then asked for again.
+    Spoils,
+    /// It is left out. A create's answer comes once, and its reference is worth more than all else.
+    LeftOut,
+}
+
+impl Damage {
+    /// A part of an answer, or why there is none.
+    pub(super) fn hold<T: Default>(self, part: Result<T, Trouble>) -> Result<T, Trouble> {
+        match self {
+            Self::Spoils => part,
+            Self::LeftOut => Ok(part.unwrap_or_default()),
+        }
+    }
+}
+
+/// The object in a field, or the whole answer where it has none: a wrapper may come and go with a
+/// provider's version.
+pub(super) fn unwrapped<'a>(body: &'a Value, field: &str) -> &'a Value {
+    body.get(field)
+        .filter(|inner| inner.is_object())
+        .unwrap_or(body)
+}
+
 /// The text of a field: a string as it is, a number or bool by its digits; nothing where it is
 /// missing, null, an empty string, or anything nested.
 pub(super) fn text(object: &Value, field: &str) -> Option<String> {
@@ -41,7 +68,8 @@ pub(super) fn word(object: &Value, field: &str) -> Result<Option<String>, Troubl
 }
 
 /// A field that holds an identifier, hash or address: never cut and never cleaned, so one that is
-/// too long or has control characters (which no store takes) makes the answer unreadable.
+/// too long, has control characters (which no store takes) or has lost characters to U+FFFD makes the
+/// answer unreadable.
 pub(super) fn identifier(object: &Value, field: &str) -> Result<Option<String>, Trouble> {
     // `false` is a common word for nothing; neither truth is a name.
     let text = text(object, field).filter(|_| !object.get(field).is_some_and(Value::is_boolean));
@@ -52,6 +80,9 @@ pub(super) fn identifier(object: &Value, field: &str) -> Result<Option<String>, 
         return Err(Trouble::unreadable(format!(
             "{field} has control characters"
         )));
+    }
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(Trouble::unreadable(format!("{field} is no whole text")));
     }
     observation::identifier(field, &text).map(Some)
 }

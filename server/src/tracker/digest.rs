@@ -50,6 +50,8 @@ pub(super) fn digest(observation: &Observation) -> u64 {
         reference,
         buyer_action,
         cause,
+        before_deadline: _,
+        funds_moved: _,
     } = observation;
     hashed(&(
         (standing, code, facts, failure, attention, amount_outcome),

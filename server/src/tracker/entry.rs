@@ -71,6 +71,8 @@ pub(super) struct Entry {
     pub(super) horizon: Option<Duration>,
     /// Polled no more, since nothing has changed for so long.
     pub(super) given_up: bool,
+    /// Whether any answer that was heard here showed that funds moved.
+    pub(super) funds_moved: bool,
 }
 
 impl Entry {
@@ -99,6 +101,7 @@ impl Entry {
             stale_after: STALE_EVERY,
             horizon: None,
             given_up: false,
+            funds_moved: false,
         };
         entry.learn(&purchase.status, clock);
         entry

@@ -228,9 +228,11 @@ impl Inner {
             let verdict = entry.hear(observation, times, source);
             let is_open = entry.finality == Finality::Open;
             let stayed = is_open.then_some(entry.stayed);
-            (verdict, entry.heard, entry.digest != seen, stayed)
+            let is_news = entry.digest != seen;
+            entry.funds_moved |= observation.funds_moved;
+            (verdict, entry.heard, is_news, stayed, entry.funds_moved)
         });
-        let Some((verdict, heard, is_news, stayed)) = heard else {
+        let Some((verdict, heard, is_news, stayed, funds_moved)) = heard else {
             return Ok(());
         };
         if let (Verdict::HoldBack, Some(at)) = (verdict, heard.asked_again_at()) {
@@ -239,18 +241,24 @@ impl Inner {
         if verdict != Verdict::Apply {
             return Ok(());
         }
+        // What was seen in any answer forbids an end by deadline, whatever this one lacks.
+        let unended = observation.without_deadline().filter(|_| funds_moved);
+        let observation = unended.as_ref().unwrap_or(observation);
         // Another answer that was heard meanwhile is newer than this one.
         let is_newest = |entry: &mut Entry| entry.heard.applied() == heard.applied();
         let mut changed_to = None;
         if is_news {
-            let graph = lane.account.provider.graph();
+            let provider = &lane.account.provider;
+            let graph = provider.graph();
             changed_to = self
                 .step(purchase, |record| {
                     if lane.with(purchase, is_newest) != Some(true) {
                         return None;
                     }
                     let status = &record.purchase.status;
-                    lifecycle::observed(status, observation, graph, Cause::Poll, wall)
+                    let mut observation = observation.clone();
+                    provider.compare(&record.recovery, &mut observation);
+                    lifecycle::observed(status, &observation, graph, Cause::Poll, wall)
                 })
                 .await?;
         }

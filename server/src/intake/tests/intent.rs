@@ -212,7 +212,7 @@ async fn c3_a_repeat_whose_commit_took_over_5_s_is_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn c5_of_an_order_only_fingerprints_and_recovery_facts_are_stored() {
     let recovery: [(&str, &[&str]); 5] = [
-        ("phygitals", &[]),
+        ("phygitals", &["pulls"]),
         ("masumi", &["blockchain_identifier", "network"]),
         ("inabit", &["purchase_identifier"]),
         ("carbon", &[]),

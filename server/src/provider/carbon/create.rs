@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Map, Value};
 use tillwatch_proto::v1::CarbonOrder;
 
-use super::{read_error, reference, rules};
+use super::{error_of, reference, rules};
 use crate::{
-    observation::{self, Observation, Standing, Submitted, Trouble},
+    observation::{self, Observation, Standing, Submitted},
     provider::{error_answer, wire},
     purchase::{BuyerAction, Decimal, Finality, Redirect, State, Timestamp},
     upstream::Response,
@@ -49,7 +49,7 @@ pub(super) fn body(order: &CarbonOrder) -> Value {
 /// What the answer to a create means. `contact_id` is the order's own.
 pub(super) fn read(answer: &Response, contact_id: &str, now: Timestamp) -> Submitted {
     if !(200..300).contains(&answer.status) {
-        return error_answer::not_accepted(answer, read_error(answer), now);
+        return error_answer::not_accepted(answer, error_of, now);
     }
     let body = match wire::object(answer) {
         Ok(body) => body,
@@ -61,15 +61,9 @@ pub(super) fn read(answer: &Response, contact_id: &str, now: Timestamp) -> Submi
         let message = body
             .text("message")
             .unwrap_or_else(|| format!("charge3denrolled is {enrolled}"));
-        return Submitted::Refused {
-            message: observation::word(&message),
-        };
+        return Submitted::Refused { message };
     }
-    match accepted(&body, contact_id, now) {
-        Ok(Some(observation)) => Submitted::Accepted(Box::new(observation)),
-        Ok(None) => Submitted::AcceptedWithoutReference,
-        Err(trouble) => error_answer::unclear(trouble),
-    }
+    accepted(&body, contact_id, now)
 }
 
 /// An answer whose fields stand at its top (public integrations) or below `details`, as they do in
@@ -101,31 +95,26 @@ fn is_yes(enrolled: &str) -> bool {
     enrolled.eq_ignore_ascii_case("Y")
 }
 
-/// What an accepted order says; nothing where it names no order.
-fn accepted(
-    body: &Body<'_>,
-    contact_id: &str,
-    now: Timestamp,
-) -> Result<Option<Observation>, Trouble> {
+/// What an accepted order says. The answer comes once, so only its order's id decides.
+fn accepted(body: &Body<'_>, contact_id: &str, now: Timestamp) -> Submitted {
     let named: Vec<String> = ["orderId", "orderID", "order_id", "uuid"]
         .into_iter()
         .filter_map(|field| body.text(field))
         .chain(in_termurl(body))
         .collect();
-    if named.is_empty() {
-        return Ok(None);
-    }
-    let reference = named
-        .iter()
-        .find(|id| rules::uuid(id).is_some())
-        .and_then(|id| reference(id, contact_id))
-        .ok_or_else(|| Trouble::unreadable("the order's id is no UUID"))?;
+    let Some(first) = named.first() else {
+        return Submitted::AcceptedWithoutReference;
+    };
+    let known = named.iter().find_map(|id| reference(id, contact_id));
+    let Some(reference) = known else {
+        return Submitted::unread_id("the order's id is no UUID", first);
+    };
     // The answer has no status: it is the acceptance itself.
     let standing = Standing::Mapped(State::Created, Finality::Open);
     let mut observation = Observation::of("", standing);
     observation.reference = Some(reference);
-    observation.buyer_action = challenge(body, now)?;
-    Ok(Some(observation))
+    observation.buyer_action = challenge(body, now);
+    Submitted::Accepted(Box::new(observation))
 }
 
 /// The order's id in `termurl`, to which the bank sends the buyer back. The documentation spells its
@@ -137,11 +126,12 @@ fn in_termurl(body: &Body<'_>) -> Option<String> {
         .map(|(_, value)| value.into_owned())
 }
 
-/// The form that the buyer's browser has to post to the bank.
-fn challenge(body: &Body<'_>, now: Timestamp) -> Result<Option<BuyerAction>, Trouble> {
-    let Some(url) = body.text("acsurl").filter(|url| rules::is_web_address(url)) else {
-        return Ok(None);
-    };
+/// The form that the buyer's browser has to post to the bank; none where it is larger than can be
+/// kept, since half a form is refused by the bank.
+fn challenge(body: &Body<'_>, now: Timestamp) -> Option<BuyerAction> {
+    let url = body
+        .text("acsurl")
+        .filter(|url| rules::is_web_address(url))?;
     let form_fields: BTreeMap<String, String> =
         [("PaReq", "pareq"), ("TermUrl", "termurl"), ("MD", "md")]
             .into_iter()
@@ -153,5 +143,5 @@ fn challenge(body: &Body<'_>, now: Timestamp) -> Result<Option<BuyerAction>, Tro
         form_fields,
         expire_time: Some(now.plus(CHALLENGE_LIFE)),
     });
-    observation::buyer_action(action).map(Some)
+    observation::buyer_action(action).ok()
 }

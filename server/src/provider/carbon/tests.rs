@@ -164,6 +164,29 @@ fn every_sample_of_its_pages_is_read() {
 }
 
 #[test]
+fn a_quoted_amount_is_delivered_only_once_it_was_sent() {
+    let quoted = ["-1", "1", "2", "3", "10", "7000", "70000", "new"];
+    for word in quoted {
+        let read = status(&with(json!({"status": word, "transactionHash": null})));
+        let observation = reading::observed(read);
+        let amounts = reading::amounts(&observation.amounts);
+        let is_delivered = |line: &String| line.starts_with("DELIVERED");
+        assert!(!amounts.iter().any(is_delivered), "{word}: {amounts:?}");
+        assert!(!amounts.is_empty(), "{word}: what was asked stands");
+    }
+    for (word, hash) in [
+        ("0", json!(null)),
+        ("100", json!(null)),
+        ("1", json!("0xa")),
+        ("10", json!("0xa")),
+    ] {
+        let read = status(&with(json!({"status": word, "transactionHash": hash})));
+        let amounts = reading::amounts(&reading::observed(read).amounts);
+        assert_eq!(amounts.len(), 2, "{word}: {amounts:?}");
+    }
+}
+
+#[test]
 fn an_enrolled_card_is_challenged_for_an_hour() {
     let answer = fixture::answer(NAME, "create_response_3ds_enrolled");
     let observation = reading::accepted(submit(&answer));
@@ -196,6 +219,7 @@ fn creates_end_by_what_the_answer_says() {
         json!({"charge3denrolled": null}),
         json!({"charge3denrolled": true}),
         json!({"acsurl": null, "pareq": {}, "md": 7}),
+        json!({"orderId": "7", "orderID": {}, "details": {"uuid": ORDER}}),
     ];
     for fields in accepted {
         let what = fields.to_string();
@@ -209,7 +233,11 @@ fn creates_end_by_what_the_answer_says() {
             "accepted without reference",
         ),
         (json!({"orderId": "../x"}), "unclear"),
-        (json!({"pareq": "x".repeat(16 * 1024)}), "unclear"),
+        (json!({"orderId": 12345}), "unclear as 12345"),
+        (
+            json!({"orderId": "01J8ZK3V9QW4RX5T6Y7U8I9O0P"}),
+            "unclear as 01J8ZK3V9QW4RX5T6Y7U8I9O0P",
+        ),
         (json!({"charge3denrolled": "N"}), "refused"),
         (json!({"charge3denrolled": "U", "orderId": null}), "refused"),
         (json!({"charge3denrolled": "E", "message": null}), "refused"),
@@ -217,7 +245,20 @@ fn creates_end_by_what_the_answer_says() {
     ];
     for (fields, expected) in table {
         let what = fields.to_string();
-        assert_eq!(outcome(&submit(&enrolled(fields))), expected, "{what}");
+        let ended = submit(&enrolled(fields));
+        let ended = match ended {
+            Submitted::Refused { .. } => "refused".to_owned(),
+            ended => reading::submit_line(&ended),
+        };
+        assert_eq!(ended, expected, "{what}");
+    }
+    for damaged in [
+        json!({"pareq": "x".repeat(20 * 1024)}),
+        json!({"md": "x".repeat(20 * 1024)}),
+    ] {
+        let observation = reading::accepted(submit(&enrolled(damaged)));
+        assert_eq!(observation.reference, reference(ORDER, CONTACT));
+        assert_eq!(observation.buyer_action, None, "half a form helps nobody");
     }
     let script = reading::accepted(submit(&enrolled(json!({"acsurl": "javascript:alert(1)"}))));
     assert_eq!(script.buyer_action, None);
@@ -240,7 +281,12 @@ fn refusals_are_read_in_the_providers_own_shape() {
     let table = [
         (400, json!({"message": "bad", "code": 400}), "refused"),
         (422, json!({"message": "bad", "code": "422"}), "refused"),
-        (404, json!({"message": "Not Found"}), "unclear"),
+        (404, json!({"message": "Not Found"}), "not sent"),
+        (
+            404,
+            json!({"message": "Not Found", "code": 404}),
+            "not sent",
+        ),
         (404, json!({"message": "bad", "code": 404}), "refused"),
         (
             404,
@@ -374,12 +420,13 @@ fn hostile_answers_change_nothing() {
         assert_eq!(said(&read), "unreadable", "{what}");
         for code in [301, 400, 404, 409, 412, 422, 500] {
             let submitted = submit(&fixture::answer_of(code, body.as_str()));
-            assert_eq!(outcome(&submitted), "unclear", "{code} {what}");
+            let expected = if code == 404 { "not sent" } else { "unclear" };
+            assert_eq!(outcome(&submitted), expected, "{code} {what}");
         }
         // Nothing but an own, explicit word refuses, and nothing but an id is a name.
         let submitted = submit(&fixture::answer_of(200, body));
         let expected = match what {
-            "empty object" | "wrong types" => "accepted without reference",
+            "empty object" | "wrong types" | "not utf-8 text" => "accepted without reference",
             _ => "unclear",
         };
         assert_eq!(outcome(&submitted), expected, "{what}");

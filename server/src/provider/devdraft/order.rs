@@ -151,10 +151,21 @@ pub(super) fn kind(order: &DevdraftOrder) -> &'static str {
     }
 }
 
+/// The one text of an amount's value: equal orders, equal bodies, since the provider refuses its key
+/// with another one.
+fn canonical(amount: &str) -> String {
+    Decimal::parse(amount).map_or_else(|_| amount.to_owned(), |amount| amount.canonical())
+}
+
 /// The body that orders it. The names are the provider's, in two spellings; empty fields are left
 /// out, since an amount that is left out lets the payer choose.
 pub(super) fn body(order: &DevdraftOrder) -> Value {
-    let mut fields: Vec<(&str, &String)> = Vec::new();
+    let amount = canonical(match &order.intent {
+        Some(Intent::Stablecoin(intent)) => &intent.amount,
+        Some(Intent::Bank(intent)) => &intent.amount,
+        None => "",
+    });
+    let mut fields: Vec<(&str, &String)> = vec![("amount", &amount)];
     match &order.intent {
         Some(Intent::Stablecoin(intent)) => fields.extend([
             ("sourceCurrency", &intent.source_currency),
@@ -162,7 +173,6 @@ pub(super) fn body(order: &DevdraftOrder) -> Value {
             ("destinationCurrency", &intent.destination_currency),
             ("destinationNetwork", &intent.destination_network),
             ("destinationAddress", &intent.destination_address),
-            ("amount", &intent.amount),
         ]),
         Some(Intent::Bank(intent)) => fields.extend([
             ("sourcePaymentRail", &intent.source_payment_rail),
@@ -170,7 +180,6 @@ pub(super) fn body(order: &DevdraftOrder) -> Value {
             ("destinationCurrency", &intent.destination_currency),
             ("destinationNetwork", &intent.destination_network),
             ("destinationAddress", &intent.destination_address),
-            ("amount", &intent.amount),
             ("wire_message", &intent.wire_message),
             ("sepa_reference", &intent.sepa_reference),
             ("ach_reference", &intent.ach_reference),

@@ -137,7 +137,7 @@ const ANSWERS: &[(&str, &str)] = &[
     ),
     (
         "status_refunded",
-        "REFUNDED FINAL REFUNDED, ASKED 100.00 usdc",
+        "REFUNDED TERMINAL REFUNDED, ASKED 100.00 usdc",
     ),
     (
         "status_returned",
@@ -280,11 +280,15 @@ fn words_are_read_in_either_field_and_case_and_unknown_ones_are_kept() {
         ),
         (
             json!({ "status": "REFUND_IN_FLIGHT" }),
-            "UNMAPPED REFUND_IN_FLIGHT",
+            "REFUND_PENDING OPEN REFUND_IN_FLIGHT",
         ),
         (
             json!({ "status": "refund_failed" }),
-            "UNMAPPED refund_failed",
+            "ON_HOLD OPEN refund_failed, !PROVIDER_MANUAL_ACTION",
+        ),
+        (
+            json!({ "status": "MISSING_RETURN_POLICY" }),
+            "ON_HOLD OPEN MISSING_RETURN_POLICY, !PROVIDER_MANUAL_ACTION",
         ),
         (json!({ "status": 7 }), "UNMAPPED 7"),
         (json!({ "status": null }), "unreadable"),
@@ -371,13 +375,19 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
             json!({ "error": { "message": "x" } }).to_string(),
             "refused x",
         ),
-        (404, json!({ "message": "x" }).to_string(), "unclear"),
+        (
+            404,
+            json!({ "message": "x" }).to_string(),
+            "not sent, not reached",
+        ),
         (
             400,
             json!({ "error": { "type": "t", "code": "c" } }).to_string(),
             "refused c",
         ),
-        (404, "<html>".to_owned(), "unclear"),
+        (404, "<html>".to_owned(), "not sent, not reached"),
+        (404, nest(404, json!("Not Found")), "not sent, not reached"),
+        (403, "<html>".to_owned(), "not sent, not reached"),
         (405, nest(405, json!("x")), "unclear"),
         (500, nest(500, json!("x")), "unclear"),
         (302, String::new(), "unclear"),
@@ -401,6 +411,26 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
             200,
             json!({ "id": "txn_a", "state": "new" }).to_string(),
             "accepted UNMAPPED new",
+        ),
+        (
+            201,
+            json!({ "id": "6f1c2a5e-2b3d-4e0f-9a01-000000000001" }).to_string(),
+            "accepted CREATED OPEN ",
+        ),
+        (
+            201,
+            json!({ "data": { "id": "txn_a", "state": "pending" } }).to_string(),
+            "accepted CREATED OPEN pending",
+        ),
+        (
+            201,
+            json!({ "id": "txn_a", "state": {}, "amount": "7".repeat(9_000) }).to_string(),
+            "accepted CREATED OPEN ",
+        ),
+        (
+            201,
+            json!({ "id": "ORD:2026|7" }).to_string(),
+            "unclear as ORD:2026|7",
         ),
     ];
     for (status, body, expected) in table {
@@ -475,6 +505,11 @@ fn steps_of_the_providers_table_are_expected_and_others_are_not() {
         ("FUNDS_RECEIVED", "CANCELED", false),
         ("PAYMENT_PROCESSED", "pending", false),
         ("AWAITING_FUNDS", "REFUND_IN_FLIGHT", true),
+        ("PAYMENT_SUBMITTED", "MISSING_RETURN_POLICY", true),
+        ("PAYMENT_PROCESSED", "REFUND_FAILED", true),
+        ("REFUND_FAILED", "REFUNDED", true),
+        ("ERROR", "PAYMENT_SUBMITTED", true),
+        ("REFUND_IN_FLIGHT", "PAYMENT_SUBMITTED", false),
     ];
     for (from, to, expected) in table {
         assert_eq!(

@@ -8,7 +8,10 @@ use serde_json::Value;
 use super::{IDENTIFIER, NETWORK};
 use crate::{
     observation::{Answer, Observation, Standing, Submitted, Trouble, word},
-    provider::{Intent, error_answer, wire},
+    provider::{
+        Intent, error_answer,
+        wire::{self, Damage},
+    },
     purchase::{
         Amount, AmountRole, AttentionReason, Cause, FailureReason, Finality, Reference, State,
         Timestamp,
@@ -37,6 +40,15 @@ enum Read {
     Exact,
 }
 
+impl Read {
+    fn damage(self) -> Damage {
+        match self {
+            Self::Create => Damage::LeftOut,
+            Self::Exact => Damage::Spoils,
+        }
+    }
+}
+
 /// What the answer to a submit means.
 pub(super) fn submit(
     intent: &Intent<'_>,
@@ -48,18 +60,19 @@ pub(super) fn submit(
         return existing(intent, reference, answer, now);
     }
     if (200..300).contains(&answer.status) {
-        let accepted = data_of(answer).and_then(|data| {
-            if wire::text(&data, "inputHash").is_some() && !is_ours(intent, &data) {
+        let accepted = wire::object(answer).and_then(|body| {
+            let data = wire::unwrapped(&body, "data");
+            if wire::text(data, "inputHash").is_some() && !is_ours(intent, data) {
                 return Err(held_by_another());
             }
-            observation(&data, reference, Read::Create, now)
+            observation(data, reference, Read::Create, now)
         });
         return match accepted {
             Ok(observation) => Submitted::Accepted(Box::new(observation)),
             Err(trouble) => error_answer::unclear(trouble),
         };
     }
-    error_answer::not_accepted(answer, error_of(answer), now)
+    error_answer::not_accepted(answer, error_of, now)
 }
 
 /// A 409: the provider holds a purchase with our identifier. Whose it is tells the input hash alone,
@@ -126,12 +139,13 @@ fn read(
     now: Timestamp,
     interpret: impl FnOnce(&Value) -> Result<Observation, Trouble>,
 ) -> Answer {
-    // Recorded: an unknown route is a 404 in the same envelope, told apart by its text.
-    if error_answer::is_unknown(answer, error_of(answer)) {
-        return Answer::NotFound;
-    }
     if !(200..300).contains(&answer.status) {
-        return Answer::Trouble(error_answer::trouble(answer, now));
+        // Recorded: an unknown route is a 404 in the same envelope, told apart by its text.
+        return if error_answer::is_unknown(answer, error_of) {
+            Answer::NotFound
+        } else {
+            Answer::Trouble(error_answer::trouble(answer, now))
+        };
     }
     match data_of(answer).and_then(|data| interpret(&data)) {
         Ok(observation) => Answer::Observed(Box::new(observation)),
@@ -163,9 +177,8 @@ pub(super) fn data_of(answer: &Response) -> Result<Value, Trouble> {
 }
 
 /// The message in the envelope of an error.
-fn error_of(answer: &Response) -> Option<String> {
-    let body = answer.json()?;
-    if wire::text(&body, "status").as_deref() != Some("error") {
+fn error_of(body: &Value, _: u16) -> Option<String> {
+    if wire::text(body, "status").as_deref() != Some("error") {
         return None;
     }
     wire::text(body.get("error")?, "message")
@@ -205,15 +218,19 @@ fn observation(
     now: Timestamp,
 ) -> Result<Observation, Trouble> {
     check_identity(data, reference)?;
+    let damage = read.damage();
     let next = data.get("NextAction").unwrap_or(&Value::Null);
-    let state = wire::word(data, "onChainState")?;
+    let state = damage.hold(wire::word(data, "onChainState"))?;
     let action = match &state {
         Some(_) => wire::text(next, "requestedAction"),
-        None => wire::word(next, "requestedAction")?,
+        None => damage.hold(wire::word(next, "requestedAction"))?,
     };
     let (state, action) = (state.as_deref(), action.as_deref());
     let mut observation = match (state.or(action), read) {
-        (Some(code), _) => Observation::of(code, standing(state, action.unwrap_or_default())),
+        (Some(code), _) => {
+            let action = action.unwrap_or_default();
+            Observation::of(code, standing(state, action, has_error(data)))
+        }
         // It names the purchase, and that is what a create asks for.
         (None, Read::Create) => {
             let standing = Standing::Mapped(State::Created, Finality::Open);
@@ -225,7 +242,10 @@ fn observation(
             ));
         }
     };
-    if has_expired(data, state, action, now) && read == Read::Exact {
+    observation.funds_moved = shows_funds(data, state);
+    let has_expired = !observation.funds_moved && has_expired(data, state, action, now);
+    if has_expired && read == Read::Exact {
+        observation.before_deadline = Some(observation.standing);
         observation.standing = Standing::Mapped(State::Expired, Finality::Terminal);
         observation.cause = Some(Cause::Deadline);
     }
@@ -235,22 +255,24 @@ fn observation(
         _ => None,
     };
     observation.attention = attention(data, state, action, now);
-    observation.facts = facts(data)?;
-    observation.amounts = amounts(data, state)?;
-    observation.transaction_hashes = transaction_hashes(data)?;
+    observation.facts = facts(data, damage)?;
+    observation.amounts = amounts(data, state, damage)?;
+    observation.transaction_hashes = transaction_hashes(data, damage)?;
     observation.provider_change_time = change_time(data);
     observation.reference = Some(reference.clone());
     Ok(observation)
 }
 
-/// The status table. An action without a row keeps the state while nothing is on chain.
-fn standing(state: Option<&str>, action: &str) -> Standing {
+/// The status table. An action without a row keeps the state while nothing is on chain, unless it
+/// stands beside an error: the provider's own jobs write some that its transition tables lack.
+fn standing(state: Option<&str>, action: &str, has_error: bool) -> Standing {
     use Finality::{Open, Terminal};
     let (state, finality) = match (state, action) {
         (None, "FundsLockingRequested") => (State::Created, Open),
         (None, "FundsLockingInitiated") => (State::Confirming, Open),
         (None, "WaitingForManualAction") => (State::OnHold, Open),
         (None, "Ignore") => (State::Canceled, Terminal),
+        (None, _) if has_error => (State::OnHold, Open),
         (Some("FundsLocked"), _) => (State::Paid, Open),
         (Some("FundsOrDatumInvalid"), _) => (State::OnHold, Open),
         (Some("ResultSubmitted" | "WithdrawAuthorized"), _) => (State::Delivered, Open),
@@ -279,6 +301,27 @@ fn is_present(object: &Value, field: &str) -> bool {
     }
 }
 
+/// Whether the next action stands beside an error.
+fn has_error(data: &Value) -> bool {
+    data.get("NextAction")
+        .is_some_and(|next| is_present(next, "errorType"))
+}
+
+/// Whether the answer itself shows that funds moved. A recovery at the provider can detach the current
+/// transaction from a row whose funds are on chain (recorded).
+fn shows_funds(data: &Value, state: Option<&str>) -> bool {
+    let is_on_chain = state.is_some_and(|state| state != "FundsOrDatumInvalid");
+    let history = entries(data, "TransactionHistory").iter();
+    let mut transactions = history.chain(data.get("CurrentTransaction"));
+    let has_hash = transactions.any(|transaction| is_present(transaction, "txHash"));
+    let fees = "totalBuyerCardanoFees";
+    let has_fees = match wire::decimal(data, fees) {
+        Ok(Some(fees)) => fees.is_positive(),
+        Ok(None) | Err(_) => is_present(data, fees),
+    };
+    is_on_chain || has_hash || has_fees || is_present(data, "SmartContractWallet")
+}
+
 /// Whether the time to pay has passed for long, and nothing shows that funds may be on their way.
 fn has_expired(data: &Value, state: Option<&str>, action: Option<&str>, now: Timestamp) -> bool {
     // Recorded: the provider itself sets FundsOrDatumInvalid where payByTime passed without funds.
@@ -298,10 +341,10 @@ fn attention(
     action: Option<&str>,
     now: Timestamp,
 ) -> Option<AttentionReason> {
-    let error = data
-        .get("NextAction")
-        .is_some_and(|next| is_present(next, "errorType"));
-    if error || action == Some("WaitingForManualAction") || state == Some("FundsOrDatumInvalid") {
+    if has_error(data)
+        || action == Some("WaitingForManualAction")
+        || state == Some("FundsOrDatumInvalid")
+    {
         return Some(AttentionReason::ProviderManualAction);
     }
     if action == Some("Ignore") {
@@ -312,7 +355,7 @@ fn attention(
 }
 
 /// The facts that the answer speaks of: older shapes lack some altogether.
-fn facts(data: &Value) -> Result<Vec<(&'static str, Option<String>)>, Trouble> {
+fn facts(data: &Value, damage: Damage) -> Result<Vec<(&'static str, Option<String>)>, Trouble> {
     let mut facts = Vec::new();
     let sources = [
         ("NextAction", "requestedAction", "requestedAction"),
@@ -344,7 +387,9 @@ fn facts(data: &Value) -> Result<Vec<(&'static str, Option<String>)>, Trouble> {
             Value::Array(_) | Value::Object(_) => {}
             Value::Null => facts.push((name, None)),
             // A hash is never cut.
-            _ if name == "resultHash" => facts.push((name, wire::identifier(data, name)?)),
+            _ if name == "resultHash" => {
+                facts.push((name, damage.hold(wire::identifier(data, name))?));
+            }
             _ => {
                 let text = object.and_then(|object| wire::text(object, field));
                 facts.push((name, text.map(|text| word(&text))));
@@ -354,21 +399,21 @@ fn facts(data: &Value) -> Result<Vec<(&'static str, Option<String>)>, Trouble> {
     Ok(facts)
 }
 
-fn amounts(data: &Value, state: Option<&str>) -> Result<Vec<Amount>, Trouble> {
+fn amounts(data: &Value, state: Option<&str>, damage: Damage) -> Result<Vec<Amount>, Trouble> {
     let mut amounts = Vec::new();
     // The provider lists PaidFunds from the create on, as what is to be paid.
     if state.is_some_and(|state| state != "FundsOrDatumInvalid") {
-        amounts.extend(funds(data, "PaidFunds", AmountRole::Paid)?);
+        amounts.extend(damage.hold(funds(data, "PaidFunds", AmountRole::Paid))?);
     }
-    amounts.extend(funds(data, "WithdrawnForBuyer", AmountRole::Refunded)?);
-    amounts.extend(funds(data, "WithdrawnForSeller", AmountRole::ToSeller)?);
+    for (field, role) in [
+        ("WithdrawnForBuyer", AmountRole::Refunded),
+        ("WithdrawnForSeller", AmountRole::ToSeller),
+    ] {
+        amounts.extend(damage.hold(funds(data, field, role))?);
+    }
     let transaction = data.get("CurrentTransaction").unwrap_or(&Value::Null);
-    amounts.extend(wire::amount(
-        transaction,
-        "fees",
-        AmountRole::Fee,
-        "lovelace",
-    )?);
+    let fee = wire::amount(transaction, "fees", AmountRole::Fee, "lovelace");
+    amounts.extend(damage.hold(fee)?);
     Ok(amounts)
 }
 
@@ -399,12 +444,12 @@ fn entries<'a>(data: &'a Value, field: &str) -> &'a [Value] {
 
 /// The hashes that the answer has, oldest first; nothing where it has none. The current transaction
 /// is null again after an operator's recovery, and its hash is null until it is submitted.
-fn transaction_hashes(data: &Value) -> Result<Option<Vec<String>>, Trouble> {
+fn transaction_hashes(data: &Value, damage: Damage) -> Result<Option<Vec<String>>, Trouble> {
     let mut earlier: Vec<&Value> = entries(data, "TransactionHistory").iter().collect();
     earlier.sort_by_key(|transaction| wire::time(transaction, "createdAt"));
     let mut hashes = Vec::new();
     for transaction in earlier.into_iter().chain(data.get("CurrentTransaction")) {
-        if let Some(hash) = wire::identifier(transaction, "txHash")?
+        if let Some(hash) = damage.hold(wire::identifier(transaction, "txHash"))?
             && !hashes.contains(&hash)
         {
             hashes.push(hash);

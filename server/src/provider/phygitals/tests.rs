@@ -170,6 +170,7 @@ fn failure_has_its_reason() {
 fn answers_vary() {
     let pending = "PROCESSING OPEN pending";
     let done = "COMPLETED FINAL fulfilled";
+    let partial = "COMPLETED TERMINAL fulfilled";
     let table = [
         (200, json!({"result": {"session_id": SESSION}}), pending),
         (
@@ -195,7 +196,35 @@ fn answers_vary() {
         ),
         (200, json!({"result": {"total": "25"}}), pending),
         (200, json!({"result": {}}), pending),
-        (200, json!({"result": {"nfts": ["m", ""]}}), done),
+        (200, json!({"result": {"nfts": ["m"]}}), done),
+        (200, json!({"result": {"nfts": ["m", ""]}}), partial),
+        (200, json!({"session_id": SESSION, "nfts": []}), pending),
+        (
+            200,
+            json!({"session_id": SESSION, "nfts": [{"id": "m"}]}),
+            done,
+        ),
+        (
+            200,
+            json!({"session_id": "another", "nfts": [{"id": "m"}]}),
+            "unreadable",
+        ),
+        (
+            200,
+            json!({"status": "pending", "result": {"nfts": [{"id": "m"}]}}),
+            partial,
+        ),
+        (200, json!({"result": {"nfts": [{}]}}), "unreadable"),
+        (
+            200,
+            json!({"status": "pending", "result": {"nfts": [{"id": null}]}}),
+            "unreadable",
+        ),
+        (
+            200,
+            json!({"result": {"nfts": [{"id": "m\u{fffd}"}]}}),
+            "unreadable",
+        ),
         (
             201,
             json!({"result": {"nfts": [{"mint_address": "m"}]}}),
@@ -203,8 +232,8 @@ fn answers_vary() {
         ),
         (
             200,
-            json!({"result": {"nfts": [null, {"content": 7}]}, "status": "x"}),
-            done,
+            json!({"result": {"nfts": [null, {"id": 7, "content": 7}]}, "status": "x"}),
+            partial,
         ),
         (200, json!({"status": "refunding"}), "UNMAPPED refunding"),
         (
@@ -256,7 +285,8 @@ fn hostile_answers_change_nothing() {
         assert_eq!(said(&read), "unreadable", "{what}");
         for code in [200, 201, 301, 400, 402, 404, 409, 412, 422, 500, 502] {
             let submitted = submit(&fixture::answer_of(code, body.as_str()));
-            assert_eq!(outcome(&submitted), "unclear", "{code} {what}");
+            let expected = if code == 404 { "not sent" } else { "unclear" };
+            assert_eq!(outcome(&submitted), expected, "{code} {what}");
         }
     }
     let long = "x".repeat(observation::IDENTIFIER_BYTES_MAX + 1);
@@ -283,12 +313,14 @@ fn submits_end_by_what_the_answer_says() {
             "accepted without reference",
         ),
         (200, json!({"result": {"session_id": "../x"}}), "unclear"),
+        (200, json!({"session_id": SESSION, "nfts": []}), "accepted"),
         (200, json!({"status": "pending"}), "unclear"),
         (
             200,
             json!({"result": {"session_id": SESSION, "nfts": 7}}),
-            "unclear",
+            "accepted",
         ),
+        (404, json!({"message": "Not Found"}), "not sent"),
         (400, json!({"error": "claw is sold out"}), "refused"),
         (404, json!({"message": "no such claw"}), "refused"),
         (
@@ -315,8 +347,68 @@ fn submits_end_by_what_the_answer_says() {
     let Submitted::Refused { message } = submit(&fixture::answer_of(400, body)) else {
         panic!("not refused");
     };
-    assert_eq!(message.chars().count(), 256);
-    assert!(message.starts_with("badxxx"));
+    let told = crate::provider::told(&*provider(), &message);
+    assert_eq!(told.chars().count(), 256);
+    assert!(told.starts_with("badxxx"));
+}
+
+#[test]
+fn c3_an_accepted_create_keeps_its_session_whatever_else_is_damaged() {
+    let many = vec![json!({}); ITEMS_MAX + 1];
+    for damage in [
+        json!({"nfts": {"0": {}}}),
+        json!({"nfts": "many"}),
+        json!({"nfts": [{}]}),
+        json!({"nfts": many}),
+        json!({"total": "9".repeat(9_000)}),
+        json!({"tx_hash": "a\tb"}),
+        json!({"tx_hash": "x".repeat(9_000)}),
+    ] {
+        let mut body = json!({"result": damage});
+        body["result"]["session_id"] = json!(SESSION);
+        let answer = fixture::answer_of(200, body.to_string());
+        let observation = reading::accepted(submit(&answer));
+        assert_eq!(observation.reference, reference(SESSION));
+        assert_eq!(reading::brief(&observation), "PROCESSING OPEN pending");
+    }
+    let half = r#"{"result":{"session_id":"s-1","nfts":[{"id":"m","content":{"metadata":{"name":"Rookie \ud83d"}}}]}}"#;
+    let observation = reading::accepted(submit(&fixture::answer_of(200, half)));
+    assert_eq!(observation.items.unwrap()[0].name, "Rookie \u{fffd}");
+}
+
+#[test]
+fn fewer_pieces_than_were_pulled_are_not_final() {
+    let provider = provider();
+    let order = PhygitalsOrder {
+        amount: 3,
+        ..order()
+    };
+    let order = Order::Phygitals(order);
+    let recovery = provider.recovery(&order, fixture::purchase(), uuid::Uuid::nil());
+    let answer = |pieces: usize| {
+        let pieces: Vec<Value> = (0..pieces)
+            .map(|id| json!({"id": format!("m{id}")}))
+            .collect();
+        let body = json!({"result": {"session_id": SESSION, "nfts": pieces}});
+        fixture::answer_of(200, body.to_string())
+    };
+    for (pieces, expected) in [
+        (1, "COMPLETED TERMINAL fulfilled"),
+        (2, "COMPLETED TERMINAL fulfilled"),
+        (3, "COMPLETED FINAL fulfilled"),
+        (4, "COMPLETED FINAL fulfilled"),
+    ] {
+        let mut read = reading::observed(status(SESSION, &answer(pieces)));
+        provider.compare(&recovery, &mut read);
+        assert_eq!(reading::brief(&read), expected, "{pieces}");
+        let intent = fixture::intent(&recovery);
+        let created = provider.read_submit(&order, &intent, &answer(pieces), fixture::now());
+        let created = reading::accepted(created);
+        assert_eq!(reading::brief(&created), expected, "{pieces}");
+    }
+    let mut adopted = reading::observed(status(SESSION, &answer(1)));
+    provider.compare(&Recovery::new(), &mut adopted);
+    assert_eq!(reading::brief(&adopted), "COMPLETED FINAL fulfilled");
 }
 
 #[test]

@@ -397,7 +397,7 @@ fn amounts_are_decimal_numbers_above_zero_and_large_ones_want_a_name() {
 }
 
 #[test]
-fn references_are_transaction_ids_and_nothing_that_a_path_could_be_built_from() {
+fn references_are_ids_and_nothing_that_a_path_could_be_built_from() {
     let message = |id: &str| ProviderReference {
         reference: Some(Named::Devdraft(DevdraftReference {
             transaction_id: id.to_owned(),
@@ -407,6 +407,8 @@ fn references_are_transaction_ids_and_nothing_that_a_path_could_be_built_from() 
         ID,
         "txn_a",
         "txn_a-b_C",
+        "01TEST",
+        "6f1c2a5e-2b3d-4e0f-9a01-000000000001",
         &format!("txn_{}", "a".repeat(200)),
     ] {
         assert_eq!(provider().reference(&message(id)), Ok(asked(id)));

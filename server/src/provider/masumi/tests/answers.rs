@@ -90,8 +90,18 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
         (400, b"<html>", "unclear"),
         (400, br#"{"message":"bad"}"#, "refused bad"),
         (400, br#"{"status":"error","error":"bad"}"#, "refused bad"),
-        (404, b"<html>", "unclear"),
-        (404, br#"{"message":"no such app"}"#, "unclear"),
+        (404, b"<html>", "not sent, not reached"),
+        (
+            404,
+            br#"{"message":"no such app"}"#,
+            "not sent, not reached",
+        ),
+        (403, b"<html>", "not sent, not reached"),
+        (
+            404,
+            br#"{"status":"error","error":{"message":"Not Found"}}"#,
+            "not sent, not reached",
+        ),
         (
             400,
             br#"{"status":"error","error":{"message":""}}"#,
@@ -121,6 +131,26 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
         json!({ "inputHash": "x" }),
     );
     assert_eq!(submit_line(&submitted(&success(&other))), "unclear");
+}
+
+#[test]
+fn c3_an_accepted_create_keeps_its_reference_whatever_else_is_damaged() {
+    let long = "7".repeat(9_000);
+    for damage in [
+        json!({ "onChainState": [] }),
+        json!({ "NextAction": { "requestedAction": {} } }),
+        json!({ "NextAction": 7, "PaidFunds": {} }),
+        json!({ "CurrentTransaction": { "txHash": "a\tb", "fees": long } }),
+        json!({ "WithdrawnForBuyer": [{ "amount": long, "unit": long }] }),
+        json!({ "resultHash": "a\u{0}" }),
+    ] {
+        let data = purchase(Value::Null, json!("FundsLockingRequested"), damage.clone());
+        let read = submit_line(&submitted(&success(&data)));
+        assert!(
+            read.starts_with("accepted CREATED OPEN"),
+            "{damage}: {read}"
+        );
+    }
 }
 
 #[test]

@@ -295,6 +295,67 @@ fn nothing_expires_while_funds_may_be_on_their_way() {
 }
 
 #[test]
+fn nothing_expires_once_funds_have_shown_in_any_field() {
+    let evidence = [
+        json!({ "SmartContractWallet": { "walletVkey": "v" } }),
+        json!({ "totalBuyerCardanoFees": "0.17" }),
+        json!({ "totalBuyerCardanoFees": 170_000 }),
+        json!({ "TransactionHistory": [{ "txHash": "a1" }] }),
+    ];
+    let nothing = [
+        json!({}),
+        json!({ "SmartContractWallet": null, "totalBuyerCardanoFees": 0 }),
+        json!({ "totalBuyerCardanoFees": "0.0", "TransactionHistory": [{ "txHash": null }] }),
+    ];
+    let late = |mut fields: Value| {
+        fields["payByTime"] = json!((at(HAND_MADE_CLOCK).as_millis() - 120 * MINUTE).to_string());
+        fields["CurrentTransaction"] = Value::Null;
+        purchase(
+            json!("FundsOrDatumInvalid"),
+            json!("FundsLockingRequested"),
+            fields,
+        )
+    };
+    for fields in evidence {
+        let seen = observed(&late(fields.clone()));
+        assert_eq!(
+            crate::provider::reading::brief(&seen),
+            "ON_HOLD OPEN FundsOrDatumInvalid",
+            "{fields}"
+        );
+        assert!(seen.funds_moved, "{fields}");
+    }
+    for fields in nothing {
+        let seen = observed(&late(fields.clone()));
+        assert_eq!(
+            crate::provider::reading::brief(&seen),
+            "EXPIRED TERMINAL FundsOrDatumInvalid",
+            "{fields}"
+        );
+        let before = crate::observation::Standing::Mapped(State::OnHold, Finality::Open);
+        assert_eq!(seen.before_deadline, Some(before));
+        assert!(!seen.funds_moved, "{fields}");
+    }
+}
+
+#[test]
+fn an_action_that_the_providers_jobs_write_beside_an_error_waits_for_a_person() {
+    for action in ["WaitingForExternalAction", "WithdrawRequested", "New"] {
+        let mut data = purchase(Value::Null, json!(action), json!({}));
+        data["NextAction"]["errorType"] = json!("Unknown");
+        data["NextAction"]["errorNote"] = json!("Timeout when locking");
+        let expected = format!("ON_HOLD OPEN {action}, !PROVIDER_MANUAL_ACTION");
+        let read = answer_line(&read(&data));
+        assert!(read.starts_with(&expected), "{read}");
+    }
+    let mut data = purchase(Value::Null, json!("FundsLockingRequested"), json!({}));
+    data["NextAction"]["errorType"] = json!("Unknown");
+    let read = answer_line(&read(&data));
+    let expected = "CREATED OPEN FundsLockingRequested, !PROVIDER_MANUAL_ACTION";
+    assert!(read.starts_with(expected), "{read}");
+}
+
+#[test]
 fn an_expired_purchase_keeps_its_word_and_names_the_deadline() {
     let read_an_hour_late = |state: Value, action: &str| {
         let data = purchase(state, json!(action), json!({ "PaidFunds": [] }));
