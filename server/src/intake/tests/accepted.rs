@@ -116,7 +116,7 @@ async fn c3_a_conflict_that_names_what_another_key_tracks_is_a_refusal() {
 async fn an_unread_answer_to_a_create_is_counted() {
     let table = [
         (Reply::Text(200, "<html>ok</html>"), 1),
-        (Reply::Text(404, "nothing here"), 1),
+        (Reply::Text(405, "nothing here"), 1),
         (Reply::Json(500, json!({})), 0),
         (Reply::Lost, 0),
     ];

@@ -21,7 +21,7 @@ fn unclear() -> [Reply; 6] {
         Reply::Json(502, json!({})),
         Reply::Text(200, "<html>ok</html>"),
         // Refuses by its number alone: a proxy can say that, too.
-        Reply::Text(404, "nothing here"),
+        Reply::Text(405, "nothing here"),
     ]
 }
 
