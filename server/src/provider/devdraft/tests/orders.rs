@@ -425,7 +425,7 @@ fn references_are_ids_and_nothing_that_a_path_could_be_built_from() {
         "txn_é",
         "txn_a\n",
         &format!("txn_{}", "a".repeat(201)),
-        &"a".repeat(201),
+        &"a".repeat(205),
     ] {
         let violations = provider().reference(&message(id)).unwrap_err();
         assert_eq!(violations.len(), 1);
