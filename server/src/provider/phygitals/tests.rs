@@ -196,35 +196,6 @@ fn answers_vary() {
         ),
         (200, json!({"result": {"total": "25"}}), pending),
         (200, json!({"result": {}}), pending),
-        (200, json!({"result": {"nfts": ["m"]}}), done),
-        (200, json!({"result": {"nfts": ["m", ""]}}), partial),
-        (200, json!({"session_id": SESSION, "nfts": []}), pending),
-        (
-            200,
-            json!({"session_id": SESSION, "nfts": [{"id": "m"}]}),
-            done,
-        ),
-        (
-            200,
-            json!({"session_id": "another", "nfts": [{"id": "m"}]}),
-            "unreadable",
-        ),
-        (
-            200,
-            json!({"status": "pending", "result": {"nfts": [{"id": "m"}]}}),
-            partial,
-        ),
-        (200, json!({"result": {"nfts": [{}]}}), "unreadable"),
-        (
-            200,
-            json!({"status": "pending", "result": {"nfts": [{"id": null}]}}),
-            "unreadable",
-        ),
-        (
-            200,
-            json!({"result": {"nfts": [{"id": "m\u{fffd}"}]}}),
-            "unreadable",
-        ),
         (
             201,
             json!({"result": {"nfts": [{"mint_address": "m"}]}}),
@@ -271,6 +242,48 @@ fn answers_vary() {
         (403, json!({}), "unauthorized"),
         (408, json!({}), "unreachable"),
         (503, json!({}), "unreachable"),
+    ];
+    for (code, body, expected) in table {
+        let answer = status(SESSION, &fixture::answer_of(code, body.to_string()));
+        assert_eq!(said(&answer), expected, "{code} {body}");
+    }
+}
+
+#[test]
+fn pieces_need_identifiers_and_nothing_beside_them() {
+    let pending = "PROCESSING OPEN pending";
+    let done = "COMPLETED FINAL fulfilled";
+    let partial = "COMPLETED TERMINAL fulfilled";
+    let table = [
+        (200, json!({"result": {"nfts": ["m"]}}), done),
+        (200, json!({"result": {"nfts": ["m", ""]}}), partial),
+        (200, json!({"session_id": SESSION, "nfts": []}), pending),
+        (
+            200,
+            json!({"session_id": SESSION, "nfts": [{"id": "m"}]}),
+            done,
+        ),
+        (
+            200,
+            json!({"session_id": "another", "nfts": [{"id": "m"}]}),
+            "unreadable",
+        ),
+        (
+            200,
+            json!({"status": "pending", "result": {"nfts": [{"id": "m"}]}}),
+            partial,
+        ),
+        (200, json!({"result": {"nfts": [{}]}}), "unreadable"),
+        (
+            200,
+            json!({"status": "pending", "result": {"nfts": [{"id": null}]}}),
+            "unreadable",
+        ),
+        (
+            200,
+            json!({"result": {"nfts": [{"id": "m\u{fffd}"}]}}),
+            "unreadable",
+        ),
     ];
     for (code, body, expected) in table {
         let answer = status(SESSION, &fixture::answer_of(code, body.to_string()));
