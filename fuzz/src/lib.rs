@@ -17,7 +17,7 @@ use tillwatch_server::{
         Answer, BUYER_ACTION_BYTES_MAX, IDENTIFIER_BYTES_MAX, Observation, Submitted,
         WORD_CHARACTERS_MAX,
     },
-    provider::{Intent, Provider, registered},
+    provider::{Intent, Provider, registered, told},
     purchase::{BuyerAction, Decimal, PurchaseId, Reference, Secret, Timestamp},
     upstream::{Response, rate_headers, retry_after},
 };
@@ -67,6 +67,7 @@ fn recovery() -> BTreeMap<String, String> {
         ("blockchain_identifier", "TEST_blockchain_identifier_0001"),
         ("network", "Preprod"),
         ("purchase_identifier", "ord-3001"),
+        ("pulls", "2"),
         ("idempotency_key", "11111111-1111-4111-8111-111111111111"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -145,7 +146,15 @@ pub fn provider(name: &'static str, data: &[u8]) {
                     assert!(observation.reference.is_some(), "accepted without a name");
                     check(&observation);
                 }
-                Submitted::Refused { message } => check_word(&message),
+                Submitted::Refused { message } => {
+                    assert!(
+                        name == "carbon" || !(200..300).contains(&answer.status),
+                        "what was accepted is refused"
+                    );
+                    let told = told(&**provider, &message);
+                    check_word(&told);
+                    assert!(!told.contains("secret") || told.contains("[secret]"));
+                }
                 _ => {}
             }
         }
@@ -168,6 +177,7 @@ fn check(observation: &Observation) {
         }
     }
     for hash in observation.transaction_hashes.iter().flatten() {
+        assert!(!hash.contains(char::REPLACEMENT_CHARACTER), "half a name");
         assert!(hash.len() <= IDENTIFIER_BYTES_MAX && !hash.chars().any(char::is_control));
     }
     for amount in &observation.amounts {

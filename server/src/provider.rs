@@ -21,6 +21,8 @@ pub mod sweep;
 #[cfg(test)]
 mod table_test;
 #[cfg(test)]
+mod told_test;
+#[cfg(test)]
 mod unread_id_test;
 mod wire;
 
