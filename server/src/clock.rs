@@ -28,6 +28,46 @@ const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 /// How long a simulated machine has been up when its clock is made: ten days, in milliseconds.
 const SIMULATED_UPTIME_MS: i64 = 864_000_000;
 
+/// How far the wall's face can be set back before what was stored by it is doubted. Ours: the hour that
+/// Devdraft's right to repeat keeps in hand holds twice as much.
+pub const SET_BACK: Duration = Duration::from_secs(1_800);
+
+/// Notices that the wall's face was set back: it is behind the furthest that it was ever ahead of the
+/// monotonic one, by more than [`SET_BACK`]. Small steps add up.
+#[derive(Debug)]
+struct Steps {
+    /// The most that the wall was ahead of the monotonic face, in milliseconds.
+    furthest_ms: AtomicI64,
+    /// How often it was found to be set back.
+    set_back: AtomicU64,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self {
+            furthest_ms: AtomicI64::new(i64::MIN),
+            set_back: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Steps {
+    /// The wall was ahead of the monotonic face by so much.
+    fn saw(&self, ahead_ms: i64) {
+        let before_ms = self.furthest_ms.fetch_max(ahead_ms, Ordering::SeqCst);
+        let back_ms = before_ms.saturating_sub(ahead_ms);
+        let is_far = before_ms != i64::MIN && back_ms > SET_BACK.as_millis() as i64;
+        // Whoever notices first counts it.
+        let exchanged = is_far
+            && (self.furthest_ms)
+                .compare_exchange(before_ms, ahead_ms, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok();
+        if exchanged {
+            self.set_back.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
 /// The time on both faces, read at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
@@ -35,6 +75,15 @@ pub struct Now {
     pub wall: Timestamp,
     /// The monotonic clock.
     pub moment: Moment,
+}
+
+impl Now {
+    /// How far the wall's face is ahead of the monotonic one, in milliseconds.
+    pub fn ahead_ms(self) -> i64 {
+        self.wall
+            .as_millis()
+            .saturating_sub(self.moment.as_millis())
+    }
 }
 
 /// Where the time comes from.
@@ -63,6 +112,7 @@ struct Simulated {
 #[derive(Clone)]
 pub struct Clock {
     source: Source,
+    steps: Arc<Steps>,
     /// The machine's present run, where the source is the machine.
     boot: Option<Arc<str>>,
     /// Guarded: numbers are drawn from many tasks, each draw is a few nanoseconds.
@@ -113,6 +163,7 @@ impl Clock {
             .filter(|id| !id.is_empty());
         Self {
             source: Source::System,
+            steps: Arc::default(),
             boot: boot.map(Arc::from),
             random: Arc::new(Mutex::new(rand::make_rng())),
         }
@@ -128,6 +179,7 @@ impl Clock {
                 booted_ms: AtomicI64::new(-SIMULATED_UPTIME_MS),
                 boots: AtomicU64::new(1),
             })),
+            steps: Arc::default(),
             boot: None,
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
         }
@@ -148,6 +200,12 @@ impl Clock {
 
     /// Both faces.
     pub fn both(&self) -> Now {
+        let now = self.read();
+        self.steps.saw(now.ahead_ms());
+        now
+    }
+
+    fn read(&self) -> Now {
         match &self.source {
             Source::System => {
                 let since_epoch = SystemTime::now()
@@ -191,6 +249,36 @@ impl Clock {
                 let boots = simulated.boots.load(Ordering::SeqCst);
                 Some(Arc::from(format!("simulated-{boots}")))
             }
+        }
+    }
+
+    /// How often the wall's face was set back by more than [`SET_BACK`], as far as anybody has looked:
+    /// what was stored before it may carry times of a clock that was ahead.
+    pub fn set_back(&self) -> u64 {
+        self.both();
+        self.steps.set_back.load(Ordering::SeqCst)
+    }
+
+    /// An earlier process of this machine's run had the wall's face so far ahead of the monotonic one.
+    pub fn was_ahead(&self, ahead_ms: i64) {
+        self.steps.saw(ahead_ms);
+        self.both();
+    }
+
+    /// The store knows a time of day that now is before.
+    pub fn is_before(&self, known: Timestamp) {
+        let Now { wall, .. } = self.both();
+        if known.since(wall) > SET_BACK {
+            self.steps.set_back.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The same clock as a new process finds it, which has noticed nothing yet.
+    #[must_use]
+    pub fn restarted(&self) -> Self {
+        Self {
+            steps: Arc::default(),
+            ..self.clone()
         }
     }
 
@@ -246,5 +334,63 @@ impl Clock {
 
     fn draw<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {
         draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE_MS: i64 = 60_000;
+
+    fn simulated() -> Clock {
+        Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wall_can_be_set_and_the_monotonic_face_cannot() {
+        let clock = simulated();
+        let began = clock.both();
+        clock.step_wall(-90 * MINUTE_MS);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let now = clock.both();
+        assert_eq!(now.moment, began.moment.plus(Duration::from_secs(5)));
+        assert_eq!(now.ahead_ms(), began.ahead_ms() - 90 * MINUTE_MS);
+        let later = now.moment.plus(Duration::from_secs(7));
+        assert_eq!(clock.moment_of(clock.wall_of(later)), later);
+        assert_eq!(clock.wall_of(now.moment), now.wall);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_that_is_set_back_by_more_than_half_an_hour_is_noticed_once() {
+        let clock = simulated();
+        for (step_min, expected) in [
+            (0, 0),
+            (-30, 0),
+            (600, 0),
+            (-20, 0),
+            // Small steps add up, from the furthest that it ever was.
+            (-11, 1),
+            (0, 1),
+            (-31, 2),
+            (525_600, 2),
+            (-525_600, 3),
+        ] {
+            clock.step_wall(step_min * MINUTE_MS);
+            assert_eq!(clock.set_back(), expected, "{step_min}");
+            tokio::time::sleep(Duration::from_secs(3_600)).await;
+            assert_eq!(clock.set_back(), expected, "time alone is no step");
+        }
+        assert_eq!(clock.restarted().set_back(), 0);
+    }
+
+    #[test]
+    fn the_machines_clocks_go_on() {
+        let clock = Clock::system();
+        let first = clock.both();
+        let second = clock.both();
+        assert!(second.moment >= first.moment);
+        assert!(first.moment > Moment::default());
+        assert!(second.ahead_ms().abs_diff(first.ahead_ms()) < 1_000);
     }
 }

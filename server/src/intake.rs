@@ -7,6 +7,7 @@ mod adopt;
 mod attempt;
 mod commit;
 mod deadlines;
+mod doubt;
 mod look_up;
 mod own_repeat;
 mod repeat;
@@ -18,7 +19,7 @@ mod telling;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -206,6 +207,8 @@ struct Inner {
     looking: Mutex<HashMap<AccountName, usize>>,
     /// What has to be looked at when.
     deadlines: Arc<Deadlines>,
+    /// How often the clock had been set back when the store was last looked through for it.
+    looked_through: AtomicU64,
 }
 
 impl fmt::Debug for Intake {
@@ -237,6 +240,7 @@ impl Intake {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             deadlines,
+            looked_through: AtomicU64::new(0),
         });
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
@@ -290,6 +294,18 @@ impl Intake {
     /// See [`LookUpError`].
     pub async fn look_up(&self, purchase: PurchaseId) -> Result<(), LookUpError> {
         self.0.look_up_now(purchase).await
+    }
+
+    /// Looks what is stored through where the wall clock was set back since that was done last: nothing
+    /// is sent again meanwhile by a right that time gives.
+    ///
+    /// # Errors
+    /// The journal; to be called again.
+    pub async fn mind_the_clock(&self) -> Result<(), JournalError> {
+        match self.0.is_in_doubt() {
+            true => self.0.look_through().await,
+            false => Ok(()),
+        }
     }
 
     /// Takes up what an earlier process has left: called once, before anything is served.

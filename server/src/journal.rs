@@ -147,6 +147,9 @@ pub enum AttemptChange {
     End,
     /// Ends it, and forgets the first send: nothing has been sent.
     Unsent,
+    /// Leaves it; the time of the first send, where there is one, is not to be believed, and becomes the
+    /// earliest that there is: whatever it allows for some time is over.
+    Undate,
     /// Begins one that is sent at `now`.
     Begin {
         /// The attempt.

@@ -10,6 +10,7 @@ mod keys;
 mod late;
 mod loops;
 mod metrics;
+mod wall;
 
 use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -42,9 +43,12 @@ pub use backup::back_up;
 pub use budgets::JournalBudgets;
 use front::{Front, health_server};
 use loops::Loops;
+use wall::Wall;
 
 /// Open purchases read at once while recovering.
 const RECOVERED_AT_ONCE: usize = 1_000;
+/// How often the wall clock is looked at while nothing else does.
+const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
 /// How often retention is looked after.
 const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
 /// How long retention may hold commits up: a batch takes about so long, and as long a pause follows.
@@ -171,7 +175,9 @@ impl House {
             accounts.clone(),
             keyring,
         );
+        let wall = Arc::new(Wall::open(&journal, &clock).await?);
         recover(journal.as_ref(), &tracker, &intake).await?;
+        intake.mind_the_clock().await?;
         let mut work = Loops::default();
         work.begin("feed", feed.clone(), |feed| async move { feed.run().await });
         work.begin("tracker", tracker.clone(), |tracker| async move {
@@ -184,9 +190,12 @@ impl House {
         work.begin("readiness", reported, |(journal, readiness)| {
             report(journal, readiness)
         });
-        let retired = (Arc::clone(&journal), clock.clone());
-        work.begin("retention", retired, move |(journal, clock)| {
-            retire(journal, clock, retention)
+        let retired = (Arc::clone(&journal), Arc::clone(&wall));
+        work.begin("retention", retired, move |(journal, wall)| {
+            retire(journal, wall, retention)
+        });
+        work.begin("clock", (wall, intake.clone()), |(wall, intake)| {
+            mind_the_clock(wall, intake)
         });
         work.tell(readiness.clone());
         let rooms = grpc::Rooms {
@@ -269,11 +278,21 @@ async fn report(journal: Arc<dyn Journal>, readiness: Readiness) {
     }
 }
 
+/// Notices that the wall clock was set back, does what is called for, and keeps that it was done.
+async fn mind_the_clock(wall: Arc<Wall>, intake: Intake) {
+    loop {
+        if intake.mind_the_clock().await.is_ok() {
+            wall.keep().await;
+        }
+        tokio::time::sleep(CLOCK_LOOKED_AT_EVERY).await;
+    }
+}
+
 /// Makes room: purchases are kept for as long as configured after FINAL, their keys for 400 days.
-async fn retire(journal: Arc<dyn Journal>, clock: Clock, retention: Duration) {
+async fn retire(journal: Arc<dyn Journal>, wall: Arc<Wall>, retention: Duration) {
     let (mut rows, _, _) = RETIRED_ROWS;
     loop {
-        let now = clock.now();
+        let now = wall.aged();
         let (finals, remnants) = (
             now.minus(retention),
             now.minus(REMNANTS_KEPT.max(retention)),

@@ -115,6 +115,8 @@ pub(super) struct Send {
     pub(super) first: bool,
     /// Whether this process repeats it by itself where its outcome is unclear.
     pub(super) repeats: bool,
+    /// How often the clock had been set back when it began.
+    pub(super) set_back: u64,
     /// When its commit was made up.
     pub(super) begun: Now,
 }
@@ -227,6 +229,7 @@ impl Inner {
             request,
             first,
             repeats: true,
+            set_back: self.clock.set_back(),
             begun: self.clock.both(),
         };
         let inner = Arc::clone(self);
@@ -440,7 +443,9 @@ impl Inner {
             | Submitted::Taken
             | Submitted::NotSent(_) => {
                 // This process repeats by itself first, where the provider takes a key.
-                let (reason, deadline) = if send.goes_on(sent) {
+                // What this send was stored with cannot be believed after the clock was set back.
+                let is_undated = send.set_back != self.clock.set_back();
+                let (reason, deadline) = if send.goes_on(sent) || is_undated {
                     (AttentionReason::OutcomeUnknown, None)
                 } else {
                     self.unclear_attention(account, &send.record, now)
@@ -457,14 +462,8 @@ impl Inner {
         record: &Record,
         now: Timestamp,
     ) -> (AttentionReason, Option<Timestamp>) {
-        if let Unclear::RepeatWithKey { within } = account.provider.unclear() {
-            let first = record
-                .first_send_time
-                .unwrap_or(record.purchase.create_time);
-            let deadline = first.plus(within);
-            if now < deadline {
-                return (AttentionReason::RepeatWanted, Some(deadline));
-            }
+        if let Some(deadline) = self.repeatable_until(account, record, now) {
+            return (AttentionReason::RepeatWanted, Some(deadline));
         }
         (AttentionReason::OutcomeUnknown, None)
     }

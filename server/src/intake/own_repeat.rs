@@ -64,6 +64,7 @@ impl Inner {
                 request: send.request.clone(),
                 first: false,
                 repeats: false,
+                set_back: self.clock.set_back(),
                 begun,
             };
             let sent = self.send(&again, admission).await;

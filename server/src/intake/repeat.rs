@@ -137,13 +137,11 @@ impl Inner {
                 Unclear::LookUp {
                     repeat_is_safe: true,
                 } => Call::Send,
-                Unclear::RepeatWithKey { within } if wanted => {
-                    let first = record
-                        .first_send_time
-                        .unwrap_or(record.purchase.create_time);
-                    match self.clock.now() < first.plus(within) {
-                        true => Call::Send,
-                        false => Call::Tell,
+                Unclear::RepeatWithKey { .. } if wanted => {
+                    let now = self.clock.now();
+                    match self.repeatable_until(&new.account, record, now) {
+                        Some(_) => Call::Send,
+                        None => Call::Tell,
                     }
                 }
                 Unclear::LookUp {

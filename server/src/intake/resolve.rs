@@ -73,7 +73,7 @@ impl Inner {
             });
         }
         let now = self.clock.now();
-        let is_sent = (record.attempt).is_some_and(|attempt| now < attempt.submit_until);
+        let is_sent = self.still_sent(&record, now).is_some();
         let _decided = match Deciding::new(self, purchase) {
             Some(deciding) if !is_sent => deciding,
             _ => return Err(ResolveError::NotResolvable("a submit is under way")),

@@ -120,6 +120,10 @@ impl Inner {
             return Ok(forgets);
         };
         let Now { wall: now, moment } = self.clock.both();
+        if self.is_ahead(&account, &record, now) {
+            self.undate(&record).await?;
+            return Ok(Some(moment));
+        }
         match self.due(&account, &record, now) {
             Due::Nothing(until) => Ok(until.or(forgets)),
             Due::Unclear => {
@@ -168,10 +172,9 @@ impl Inner {
             .as_ref()
             .and_then(|attention| attention.deadline_time);
         let wanted = status.attention_reason() == Some(AttentionReason::RepeatWanted);
-        let still_sent = record
-            .attempt
-            .map(|attempt| attempt.submit_until)
-            .filter(|at| now < *at);
+        let still_sent = self.still_sent(record, now);
+        let ended = status.state == State::OutcomeUnknown
+            && self.repeatable_until(account, record, now).is_none();
         match (status.state, deadline) {
             // A repeat that was recorded as begun without a revision may have been sent.
             (State::Pending, Some(_)) if wanted && record.attempt.is_some() => match still_sent {
@@ -179,7 +182,7 @@ impl Inner {
                 None => Due::Unclear,
             },
             (State::Pending | State::OutcomeUnknown, Some(deadline))
-                if wanted && now < deadline =>
+                if wanted && now < deadline && !ended =>
             {
                 Due::Nothing(Some(self.clock.moment_of(deadline)))
             }

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod adopt;
+mod doubt;
 mod equal;
 mod intent;
 mod key;

@@ -1,5 +1,6 @@
 //! What the loops of a house do over months, in virtual time.
 
+mod clock;
 mod defects;
 
 use std::collections::BTreeMap;
@@ -64,7 +65,8 @@ async fn c2_a_key_is_kept_for_400_days_and_its_purchase_for_as_long_as_configure
     };
     let id = begun(&*journal, 1, finished).await;
     let mut work = tokio::task::JoinSet::new();
-    work.spawn(retire(Arc::clone(&journal), clock, 90 * DAY));
+    let wall = Arc::new(Wall::open(&journal, &clock).await.unwrap());
+    work.spawn(retire(Arc::clone(&journal), wall, 90 * DAY));
     let begun = tokio::time::Instant::now();
     let mut ends = (None, None);
     for day in 0..=402_u32 {
@@ -179,7 +181,8 @@ async fn retention_leaves_commits_as_much_time_as_it_takes() {
     tokio::time::sleep(DAY).await;
     let journal: Arc<dyn Journal> = Arc::clone(&memory) as _;
     let mut work = tokio::task::JoinSet::new();
-    work.spawn(retire(journal, clock.clone(), Duration::from_secs(1)));
+    let wall = Arc::new(Wall::open(&journal, &clock).await.unwrap());
+    work.spawn(retire(journal, wall, Duration::from_secs(1)));
     let mut left = 300;
     while left > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;

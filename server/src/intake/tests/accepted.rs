@@ -51,6 +51,7 @@ async fn accepted_as(provider: &'static str, id: &str) -> World {
     let _ = tokio::time::timeout(seconds(1), world.create()).await;
     let world = world.killed().await;
     let send = attempt::Send {
+        set_back: 0,
         account: Arc::clone(&world.account),
         record: world.record().await,
         order: Arc::new(orders::order(provider)),

@@ -446,6 +446,10 @@ impl Kept {
                 self.record.attempt = None;
                 self.record.first_send_time = None;
             }
+            AttemptChange::Undate => {
+                let first = &mut self.record.first_send_time;
+                *first = first.map(|_| Timestamp::default());
+            }
             AttemptChange::Begin { attempt, now } => {
                 self.record.attempt = Some(attempt);
                 self.record.first_send_time.get_or_insert(now);

@@ -198,6 +198,11 @@ impl Batch<'_> {
                 "UPDATE purchase SET submit_until = NULL, first_send_time = NULL WHERE id = ?1",
                 None,
             ),
+            AttemptChange::Undate => (
+                "UPDATE purchase SET first_send_time = 0
+                 WHERE id = ?1 AND first_send_time IS NOT NULL",
+                None,
+            ),
             AttemptChange::Begin { attempt, now } => (
                 "UPDATE purchase SET submit_until = ?2,
                      first_send_time = coalesce(first_send_time, ?3) WHERE id = ?1",

@@ -282,8 +282,16 @@ pub async fn an_attempt_begins_and_ends(subject: Subject) {
     let written = journal.write(change(AttemptChange::End)).await;
     assert_eq!(written.unwrap(), Written::Done);
     assert_eq!(attempt_of(journal).await, (None, Some(40)));
+    journal.write(change(AttemptChange::Undate)).await.unwrap();
+    let undated = journal.record(id(1)).await.unwrap().unwrap();
+    assert_eq!(
+        undated.first_send_time,
+        Some(crate::purchase::Timestamp::default())
+    );
     journal.write(change(AttemptChange::Unsent)).await.unwrap();
     assert_eq!(attempt_of(journal).await, (None, None), "nothing was sent");
+    journal.write(change(AttemptChange::Undate)).await.unwrap();
+    assert_eq!(attempt_of(journal).await, (None, None), "still not");
     journal.write(begin_attempt(4, 300, 290)).await.unwrap();
     assert_eq!(attempt_of(journal).await, (Some(300), Some(290)));
     assert_eq!(journal.head(), head, "no revision");

@@ -94,7 +94,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         },
     );
     let attempt =
-        (number(), 0..2_u32, 0..4_u8).prop_map(|(number, behind, change)| Act::ChangeAttempt {
+        (number(), 0..2_u32, 0..5_u8).prop_map(|(number, behind, change)| Act::ChangeAttempt {
             number,
             behind,
             change,
@@ -190,6 +190,7 @@ fn change_of(number: u8) -> AttemptChange {
         0 => AttemptChange::Keep,
         1 => AttemptChange::End,
         2 => AttemptChange::Unsent,
+        3 => AttemptChange::Undate,
         _ => AttemptChange::Begin {
             attempt: Attempt {
                 submit_until: at(77),

@@ -1,0 +1,133 @@
+//! Times that were stored by a clock that was ahead, and what they no longer allow.
+//!
+//! Elapsed time ends the right to repeat a create with the provider's key, and after it a repeat can
+//! make a second purchase. So a time that may be wrong ends the right at once, and for good: a later
+//! look at it could not tell.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::{Inner, SUBMIT_SLACK};
+use crate::{
+    account::Account,
+    clock::SET_BACK,
+    journal::{AttemptChange, JournalError, Record, Write, Written},
+    provider::Unclear,
+    purchase::{PurchaseId, Timestamp},
+};
+
+/// Records looked at at once.
+const LOOKED_AT: usize = 1_000;
+/// How far ahead a send's end can be stored where the account is not configured any more. Ours.
+const REACH_MAX: Duration = Duration::from_secs(600);
+
+impl Inner {
+    /// Whether the wall clock was set back, and what is stored has not been looked through since.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.clock.set_back() != self.looked_through.load(Ordering::SeqCst)
+    }
+
+    /// Ends, in the store, each right to repeat that a time allows which may be wrong. Called after the
+    /// wall clock was set back, before anything else is sent again.
+    ///
+    /// # Errors
+    /// The journal; the rights that are left are not used until it has been called again.
+    pub(super) async fn look_through(&self) -> Result<(), JournalError> {
+        let set_back = self.clock.set_back();
+        let mut after: Option<PurchaseId> = None;
+        loop {
+            let records = self.journal.open_records(after, LOOKED_AT).await?;
+            let Some(last) = records.last() else { break };
+            after = Some(last.purchase.id);
+            for record in &records {
+                if self.is_repeatable(record) {
+                    self.undate(record).await?;
+                }
+                if record.attempt.is_some() || self.is_repeatable(record) {
+                    self.deadlines.at(self.clock.moment(), record.purchase.id);
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        self.looked_through.store(set_back, Ordering::SeqCst);
+        tracing::warn!(
+            "the machine's clock was set back by more than half an hour: unclear creates are no \
+             longer repeated with the provider's key"
+        );
+        Ok(())
+    }
+
+    /// Whether time alone decides that the record's create may be repeated.
+    fn is_repeatable(&self, record: &Record) -> bool {
+        let status = &record.purchase.status;
+        let account = self.accounts.get(&record.purchase.account);
+        record.first_send_time.is_some()
+            && !status.is_terminal()
+            && status.reference.is_none()
+            && account.is_none_or(|account| {
+                matches!(account.provider.unclear(), Unclear::RepeatWithKey { .. })
+            })
+    }
+
+    /// Whether the record has a time that this clock cannot have written yet.
+    pub(super) fn is_ahead(&self, account: &Account, record: &Record, now: Timestamp) -> bool {
+        let reach = account.policy.timeout + SUBMIT_SLACK + SET_BACK;
+        let until = record.attempt.map(|attempt| attempt.submit_until);
+        let Some(first) = record.first_send_time else {
+            return false;
+        };
+        // Once the right is ended, a wrong time does no more harm.
+        if first == Timestamp::default() {
+            return false;
+        }
+        self.is_repeatable(record)
+            && (first.since(now) > SET_BACK || until.is_some_and(|until| until.since(now) > reach))
+    }
+
+    /// Ends the right to repeat a create with the provider's key.
+    ///
+    /// # Errors
+    /// The journal, or a record that does not hold still: nothing is changed then.
+    pub(super) async fn undate(&self, record: &Record) -> Result<(), JournalError> {
+        let mut expected = record.purchase.status.revision;
+        loop {
+            let change = Write::ChangeAttempt {
+                purchase: record.purchase.id,
+                expected,
+                change: AttemptChange::Undate,
+            };
+            match self.journal.write(change).await? {
+                Written::Stale(Some(newer)) if newer.purchase.status.revision > expected => {
+                    expected = newer.purchase.status.revision;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Until when the record's attempt may still be under way, where it may. No send ends later than
+    /// its account's timeout and slack: a time further ahead was stored by a clock that was ahead, by a
+    /// process that is gone.
+    pub(super) fn still_sent(&self, record: &Record, now: Timestamp) -> Option<Timestamp> {
+        let account = self.accounts.get(&record.purchase.account);
+        let reach = account.map_or(REACH_MAX, |account| account.policy.timeout + SUBMIT_SLACK);
+        let until = record.attempt?.submit_until;
+        (now < until && until <= now.plus(reach)).then_some(until)
+    }
+
+    /// Until when a repeat of the record's create with the provider's key helps, where it does.
+    pub(super) fn repeatable_until(
+        &self,
+        account: &Account,
+        record: &Record,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let Unclear::RepeatWithKey { within } = account.provider.unclear() else {
+            return None;
+        };
+        let purchase = &record.purchase;
+        let first = record.first_send_time.unwrap_or(purchase.create_time);
+        let deadline = first.plus(within);
+        let is_right = !self.is_in_doubt() && first.since(now) <= SET_BACK;
+        (is_right && now < deadline).then_some(deadline)
+    }
+}

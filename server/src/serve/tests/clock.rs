@@ -1,0 +1,117 @@
+//! What a wall clock that is wrong does to retention and to budgets, in virtual time.
+
+use super::*;
+use crate::account::{Arrivals, Kept};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn days_ms(days: i64) -> i64 {
+    days * 86_400_000
+}
+
+/// A journal with the key of a purchase that was taken long ago, and its clock.
+async fn remembered() -> (Arc<dyn Journal>, Clock) {
+    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new("test"));
+    let finished = Status {
+        state: State::Canceled,
+        finality: Finality::Final,
+        ..Status::pending(clock.now())
+    };
+    begun(&*journal, 1, finished).await;
+    (journal, clock)
+}
+
+async fn has_key(journal: &dyn Journal) -> bool {
+    let key = journal.record_by_key(&CallerName::new("shop"), "key").await;
+    key.unwrap().is_some()
+}
+
+/// One life of the loops that mind the clock, of this length.
+async fn life(journal: &Arc<dyn Journal>, clock: &Clock, length: Duration) {
+    let clock = clock.restarted();
+    let wall = Arc::new(Wall::open(journal, &clock).await.unwrap());
+    let mut work = tokio::task::JoinSet::new();
+    work.spawn(retire(Arc::clone(journal), Arc::clone(&wall), DAY));
+    work.spawn(async move {
+        loop {
+            wall.keep().await;
+            tokio::time::sleep(HOUR / 6).await;
+        }
+    });
+    tokio::time::sleep(length).await;
+    work.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_a_clock_that_is_years_ahead_takes_no_keys_over_any_number_of_starts() {
+    let (journal, clock) = remembered().await;
+    life(&journal, &clock, HOUR).await;
+    clock.step_wall(days_ms(500));
+    for length in [1, 1, 1, 100, 100] {
+        life(&journal, &clock, HOUR * length / 60).await;
+    }
+    life(&journal, &clock, 3 * HOUR).await;
+    assert!(has_key(&*journal).await);
+    clock.step_wall(-days_ms(500));
+    life(&journal, &clock, HOUR).await;
+    assert!(has_key(&*journal).await);
+    // A step while it runs is followed no faster than twice the time.
+    let ahead = clock.clone();
+    let running = life(&journal, &clock, 198 * DAY);
+    let step = async move {
+        tokio::time::sleep(HOUR).await;
+        ahead.step_wall(days_ms(5_000));
+    };
+    tokio::join!(running, step);
+    assert!(has_key(&*journal).await, "after 198 days");
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_the_keys_of_a_journal_of_an_earlier_version_outlive_a_start_with_a_clock_that_is_ahead()
+{
+    let (journal, clock) = remembered().await;
+    clock.step_wall(days_ms(500));
+    for _ in 0..2 {
+        life(&journal, &clock, 2 * HOUR).await;
+    }
+    assert!(has_key(&*journal).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_ages_by_the_wall_clock_over_starts_that_are_right() {
+    let (journal, clock) = remembered().await;
+    for _ in 0..250 {
+        life(&journal, &clock, 20 * HOUR).await;
+        assert!(has_key(&*journal).await);
+        tokio::time::sleep(18 * HOUR).await;
+    }
+    life(&journal, &clock, 120 * HOUR).await;
+    assert!(!has_key(&*journal).await, "after 400 days");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_a_budget_is_taken_up_by_the_monotonic_clock_whatever_was_done_to_the_wall() {
+    let (journal, clock) = remembered().await;
+    let (store, name) = (JournalBudgets::new(&journal, &clock), AccountName::new("a"));
+    let now = clock.moment();
+    let arrivals = Arrivals {
+        requests: now.plus(HOUR),
+        creates: now.plus(DAY),
+    };
+    assert!(store.save(&name, arrivals).await);
+    for days in [-800, 1, 4_000, -3_201] {
+        clock.step_wall(days_ms(days));
+        let kept = store.load(&name).await.unwrap();
+        assert_eq!(
+            kept,
+            Kept {
+                arrivals,
+                as_of: clock.moment()
+            }
+        );
+    }
+    clock.reboot();
+    let kept = store.load(&name).await.unwrap();
+    assert_eq!(kept, Kept::before_this_boot());
+}

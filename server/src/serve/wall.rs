@@ -1,0 +1,184 @@
+//! The wall clock as the store remembers it: whether it was set back while nobody looked, and how far
+//! retention may count.
+//!
+//! Retention takes what cannot be had again, and a key that it takes can be used for a second purchase.
+//! So it ages by a clock of its own, kept in the store, which a wrong wall clock moves slowly.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    clock::{Clock, Now},
+    journal::{Journal, JournalError, Position, Write},
+    purchase::{Moment, Timestamp},
+};
+
+/// Where it is kept.
+const KEY: &str = "clock";
+/// How far retention's clock moves towards the wall's at a start, at the most.
+const MOVED_AT_START: Duration = Duration::from_secs(86_400);
+/// How long it must have run since the last such move.
+const RUN_BEFORE_MOVE: Duration = Duration::from_secs(3_600);
+/// How often it is kept at the least.
+const KEPT_EVERY: Duration = Duration::from_secs(600);
+/// A step of the wall clock that is kept at once.
+const STEP: Duration = Duration::from_secs(60);
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    /// Retention's clock.
+    aged: Timestamp,
+    /// How long processes have run since it was moved at a start.
+    run: Duration,
+    /// How far the wall was ahead of the monotonic clock, in milliseconds.
+    ahead_ms: i64,
+    /// In which run of the machine.
+    boot: Option<Arc<str>>,
+}
+
+impl Kept {
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        Some(Self {
+            aged: Timestamp::from_millis_text(words.next()?).ok()?,
+            run: Duration::from_millis(words.next()?.parse().ok()?),
+            ahead_ms: words.next()?.parse().ok()?,
+            boot: words.next().map(Arc::from),
+        })
+    }
+
+    fn text(&self) -> String {
+        let (aged, run) = (self.aged.as_millis(), self.run.as_millis());
+        let text = format!("{aged} {run} {}", self.ahead_ms);
+        match &self.boot {
+            Some(boot) => format!("{text} {boot}"),
+            None => text,
+        }
+    }
+
+    /// Moves retention's clock towards the wall's, by at most so much.
+    fn moved(&mut self, wall: Timestamp, most: Duration) {
+        self.aged = if self.aged <= wall {
+            wall.min(self.aged.plus(most))
+        } else {
+            wall.max(self.aged.minus(most))
+        };
+    }
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(super) struct Wall {
+    journal: Arc<dyn Journal>,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    now: Kept,
+    /// When it was last moved.
+    moved_at: Moment,
+    /// What the store has, and since when.
+    stored: Option<Kept>,
+    stored_at: Moment,
+}
+
+impl Wall {
+    /// Takes up what the store remembers, and tells the clock where it must have been set back.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub(super) async fn open(
+        journal: &Arc<dyn Journal>,
+        clock: &Clock,
+    ) -> Result<Self, JournalError> {
+        let newest = newest_commit(journal.as_ref()).await?;
+        if let Some(newest) = newest {
+            clock.is_before(newest);
+        }
+        let Now { wall, moment } = clock.both();
+        let stored = journal.get(KEY).await?;
+        let stored = stored.as_deref().and_then(Kept::parse);
+        let boot = clock.boot();
+        let mut now = stored.clone().unwrap_or(Kept {
+            // An earlier version kept none: no further than a day beyond what it has committed.
+            aged: newest.map_or(wall, |newest| wall.min(newest.plus(MOVED_AT_START))),
+            run: Duration::ZERO,
+            ahead_ms: clock.both().ahead_ms(),
+            boot: boot.clone(),
+        });
+        if now.boot.is_some() && now.boot == boot {
+            clock.was_ahead(now.ahead_ms);
+        }
+        if now.run >= RUN_BEFORE_MOVE {
+            now.moved(wall, MOVED_AT_START);
+            now.run = Duration::ZERO;
+        }
+        now.boot = boot;
+        let state = State {
+            now,
+            moved_at: moment,
+            stored,
+            stored_at: moment,
+        };
+        Ok(Self {
+            journal: Arc::clone(journal),
+            clock: clock.clone(),
+            state: Mutex::new(state),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time that retention counts to: it moves towards the wall clock by at most twice the time
+    /// that has passed.
+    pub(super) fn aged(&self) -> Timestamp {
+        let now = self.clock.both();
+        let mut state = self.lock();
+        let passed = now.moment.since(state.moved_at);
+        state.moved_at = now.moment;
+        state.now.run += passed;
+        state.now.moved(now.wall, passed * 2);
+        state.now.ahead_ms = now.ahead_ms();
+        state.now.aged
+    }
+
+    /// Keeps it in the store, where that is due. Called after everything has been done for a clock that
+    /// was set back: the next process does not see that again.
+    pub(super) async fn keep(&self) {
+        self.aged();
+        let now = self.clock.moment();
+        let kept = {
+            let state = self.lock();
+            let is_due = state.stored.as_ref().is_none_or(|stored| {
+                let step = stored.ahead_ms.abs_diff(state.now.ahead_ms);
+                stored.boot != state.now.boot
+                    || u128::from(step) > STEP.as_millis()
+                    || now.since(state.stored_at) >= KEPT_EVERY
+            });
+            is_due.then(|| state.now.clone())
+        };
+        let Some(kept) = kept else { return };
+        let put = Write::Put {
+            key: KEY.to_owned(),
+            value: kept.text(),
+        };
+        if self.journal.write(put).await.is_ok() {
+            let mut state = self.lock();
+            (state.stored, state.stored_at) = (Some(kept), now);
+        }
+    }
+}
+
+/// When the newest transition that is still there was committed.
+async fn newest_commit(journal: &dyn Journal) -> Result<Option<Timestamp>, JournalError> {
+    let before = Position(journal.head().0.saturating_sub(1));
+    let (newest, _) = journal.tail(None, before, 1).await?;
+    Ok(newest.last().map(|one| one.purchase.status.observe_time))
+}
