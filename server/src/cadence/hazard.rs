@@ -79,10 +79,15 @@ impl Stayed {
         self.asked_later_ms = u32::try_from(now.since(self.looked).as_millis()).unwrap_or(u32::MAX);
     }
 
+    /// When it was last asked about, or entered where it never was.
+    pub fn last_asked(&self) -> Moment {
+        let later = Duration::from_millis(self.asked_later_ms.into());
+        self.looked.plus(later)
+    }
+
     /// From when it was last asked about until `now`: what asking again is worth.
     pub fn waited(&self, now: Moment) -> Span {
-        let later = Duration::from_millis(self.asked_later_ms.into());
-        let asked = self.looked.plus(later);
+        let asked = self.last_asked();
         Span {
             from_s: asked.since(self.entered).as_secs_f64(),
             to_s: now.since(self.entered).as_secs_f64(),

@@ -24,6 +24,11 @@ pub(super) const STALE_EVERY: Duration = Duration::from_secs(86_400);
 /// The bounds of the pause between two long polls, in milliseconds. Documented by Phygitals.
 const LONG_POLL_GAP_MS: (u64, u64) = (500, 1_000);
 
+/// The least time between two reads of one purchase by timers. Ours.
+pub(super) const READ_FLOOR: Duration = Duration::from_millis(100);
+/// A horizon that never ends.
+const ENDLESS: u64 = u64::MAX;
+
 /// A reference whose canonical text is longer, in bytes, is read from the journal when it is due:
 /// memory holds a million of the others.
 const REFERENCE_KEPT_MAX: usize = 88;
@@ -63,12 +68,12 @@ pub(super) struct Entry {
     pub(super) due: Moment,
     /// Whether a poll of it is due or under way, so that it is in no timer.
     pub(super) busy: bool,
-    /// The revision that the next three belong to.
+    /// The revision that the next two belong to.
     pub(super) limits_of: Revision,
-    /// How long the status may stay unchanged while it is open.
-    pub(super) stale_after: Duration,
-    /// How long it is followed after its end; `None` for as long as it lasts.
-    pub(super) horizon: Option<Duration>,
+    /// How long the status may stay unchanged while it is open, in milliseconds.
+    stale_after_ms: u64,
+    /// How long it is followed after its end, in milliseconds; [`ENDLESS`] for as long as it lasts.
+    horizon_ms: u64,
     /// Polled no more, since nothing has changed for so long.
     pub(super) given_up: bool,
     /// Whether any answer that was heard here showed that funds moved.
@@ -98,8 +103,8 @@ impl Entry {
             due: now,
             busy: false,
             limits_of: Revision::default(),
-            stale_after: STALE_EVERY,
-            horizon: None,
+            stale_after_ms: millis(STALE_EVERY),
+            horizon_ms: ENDLESS,
             given_up: false,
             funds_moved: false,
         };
@@ -162,10 +167,39 @@ impl Entry {
         Some(at.max(now.plus(wait)))
     }
 
+    /// Learns how long its status of this revision may stay as it is.
+    pub(super) fn limit(
+        &mut self,
+        revision: Revision,
+        stale_after: Duration,
+        horizon: Option<Duration>,
+    ) {
+        self.limits_of = revision;
+        self.stale_after_ms = millis(stale_after);
+        self.horizon_ms = horizon.map_or(ENDLESS, millis);
+    }
+
+    /// How long the status may stay unchanged while it is open.
+    pub(super) fn stale_after(&self) -> Duration {
+        Duration::from_millis(self.stale_after_ms)
+    }
+
+    /// How long it is followed after its end; `None` for as long as it lasts.
+    pub(super) fn horizon(&self) -> Option<Duration> {
+        (self.horizon_ms != ENDLESS).then(|| Duration::from_millis(self.horizon_ms))
+    }
+
+    /// Before which no timer reads it, whatever a schedule or a clock says.
+    pub(super) fn floor(&self) -> Moment {
+        let read = self.heard.arrived.max(self.read);
+        let asked = self.stayed.last_asked();
+        read.map_or(asked, |read| read.max(asked)).plus(READ_FLOOR)
+    }
+
     /// When it is followed no more, where it has ended and that is known.
     pub(super) fn horizon_end(&self) -> Option<Moment> {
         let is_known = self.finality != Finality::Open && self.limits_of == self.revision;
-        let horizon = self.horizon.filter(|_| is_known && !self.unmapped)?;
+        let horizon = self.horizon().filter(|_| is_known && !self.unmapped)?;
         Some(self.changed.plus(horizon))
     }
 
@@ -240,6 +274,10 @@ fn past(time: Timestamp, clock: &Clock) -> Moment {
 pub(super) fn kept(reference: &Reference) -> Option<Box<str>> {
     let canonical = reference.canonical();
     (canonical.len() <= REFERENCE_KEPT_MAX).then(|| canonical.into_boxed_str())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A state's number in what is learned of stays.

@@ -373,6 +373,7 @@ impl Lane {
         let Some((place, entry)) = state.of(purchase) else {
             return;
         };
+        let due = due.max(entry.floor());
         entry.due = due;
         entry.busy = false;
         if entry.given_up {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Inner, RefreshError,
     digest::digest,
-    entry::Entry,
+    entry::{Entry, READ_FLOOR},
     lane::{Lane, Refreshed, Turn},
 };
 use crate::{
@@ -138,7 +138,7 @@ impl Inner {
         let policy = &lane.account.policy;
         let stretched = |create_time, finality| self.stretched(lane, create_time, finality);
         let due = lane.with(purchase, |entry| {
-            let stale_after = entry.stale_after;
+            let stale_after = entry.stale_after();
             let mut due = entry.next_due(policy, stale_after, &self.clock);
             if let Some(again) = entry.asked_again_at(now) {
                 due = due.min(again);
@@ -325,10 +325,10 @@ impl Inner {
             self.learn_limits(lane, purchase).await?;
         }
         let limits = lane.with(purchase, |entry| {
-            let horizon = entry.horizon.filter(|_| !entry.unmapped);
+            let horizon = entry.horizon().filter(|_| !entry.unmapped);
             // What may be news is waited for.
             let waits = entry.unmapped || entry.heard.held_back_since.is_some();
-            (entry.stale_after, horizon, entry.read, waits)
+            (entry.stale_after(), horizon, entry.read, waits)
         });
         let Some((stale_after, horizon, read, waits)) = limits else {
             return Ok(());
@@ -374,9 +374,7 @@ impl Inner {
         let account = &lane.account;
         let horizon = account.provider.horizon(status, account.policy.horizon);
         lane.with(purchase, |entry| {
-            entry.limits_of = status.revision;
-            entry.stale_after = stale_after;
-            entry.horizon = horizon;
+            entry.limit(status.revision, stale_after, horizon);
         });
         Ok(())
     }
@@ -476,7 +474,9 @@ impl Inner {
         asked_at: Moment,
     ) -> Result<(), RefreshError> {
         let is_read = lane.with(purchase, |entry| {
-            entry.read.is_some_and(|read| read >= asked_at)
+            entry
+                .read
+                .is_some_and(|read| read.plus(READ_FLOOR) > asked_at)
         });
         // A poll came first, or the purchase has become FINAL while it waited for its turn.
         if is_read != Some(false) {

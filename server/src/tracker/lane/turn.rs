@@ -31,7 +31,7 @@ impl Lane {
         }
     }
 
-    /// The next of this class; `None` where all that was due is gone.
+    /// The next of this class; `None` where all that was due is gone, or was read this moment.
     pub(super) fn turn(
         &self,
         admission: &Admission,
@@ -58,6 +58,13 @@ impl Lane {
             }
         };
         let entry = state.entry(place)?;
+        let floor = entry.floor();
+        if now < floor {
+            // Somebody has just read it while it waited for its turn.
+            (entry.due, entry.busy) = (floor, false);
+            state.wheel.arm(place, floor);
+            return None;
+        }
         entry.stayed.asked(now);
         Some(Due {
             id: entry.id,
