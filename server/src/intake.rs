@@ -111,8 +111,10 @@ pub enum CreateError {
         retry_after: Duration,
     },
     /// Nothing was sent, or nothing could be read.
-    #[error("the provider cannot be reached")]
+    #[error("the provider cannot be reached{}", because(.why.as_deref()))]
     Unreachable {
+        /// What stands in the way, where an answer told it.
+        why: Option<String>,
         /// The purchase that waits, where there is one.
         purchase: Option<PurchaseId>,
         /// When to repeat.
@@ -158,6 +160,11 @@ impl From<JournalError> for CreateError {
     }
 }
 
+/// A reason behind what it explains.
+fn because(why: Option<&str>) -> String {
+    why.map_or(String::new(), |why| format!(": {why}"))
+}
+
 impl CreateError {
     /// What a refusal of the account means to a caller.
     fn refused(refusal: Refusal, purchase: Option<PurchaseId>, now: Moment) -> Self {
@@ -171,6 +178,7 @@ impl CreateError {
                 retry_after,
             },
             Refusal::Unreachable { .. } => Self::Unreachable {
+                why: None,
                 purchase,
                 retry_after,
             },

@@ -272,6 +272,7 @@ impl From<CreateError> for Failure {
             CreateError::Unreachable {
                 purchase,
                 retry_after,
+                ..
             } => Self::new(Reason::ProviderUnreachable, text)
                 .about(purchase)
                 .after(retry_after),

@@ -112,10 +112,13 @@ impl Inner {
                 purchase: None,
                 retry_after: Duration::from_secs(60),
             },
-            Trouble::Unreachable { .. } | Trouble::Unreadable { .. } => CreateError::Unreachable {
-                purchase: None,
-                retry_after: RETRY_AFTER,
-            },
+            Trouble::Unreachable { why, .. } | Trouble::Unreadable { why } => {
+                CreateError::Unreachable {
+                    why: Some(why),
+                    purchase: None,
+                    retry_after: RETRY_AFTER,
+                }
+            }
         })
     }
 

@@ -357,9 +357,8 @@ impl Inner {
                 | UpstreamError::Unusable(_)),
             ) => Submitted::unclear(error.to_string()),
         };
-        if let Submitted::NotSent(trouble @ (Trouble::Throttled { .. } | Trouble::Unauthorized)) =
-            &submitted
-        {
+        // What kept a connection from being made the account knows already.
+        if let (Some(_), Submitted::NotSent(trouble)) = (&status, &submitted) {
             account.learn(&mut admission, trouble);
         }
         let sent = Sent { submitted, status };
@@ -529,8 +528,9 @@ impl Inner {
                     purchase: id,
                     retry_after: Duration::from_secs(60),
                 },
-                Trouble::Unreachable { .. } | Trouble::Unreadable { .. } => {
+                Trouble::Unreachable { why, .. } | Trouble::Unreadable { why } => {
                     CreateError::Unreachable {
+                        why: Some(why.clone()),
                         purchase: id,
                         retry_after: pause(None),
                     }

@@ -405,6 +405,7 @@ fn failure(result: &Result<Created, CreateError>) -> (&'static str, bool, Option
         Err(CreateError::Unreachable {
             purchase,
             retry_after,
+            ..
         }) => ("unreachable", purchase.is_some(), Some(*retry_after)),
         Err(CreateError::Unauthorized {
             purchase,
