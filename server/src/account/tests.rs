@@ -1,5 +1,6 @@
 //! What an account lets through, in virtual time.
 
+mod clock;
 mod shares;
 mod trouble;
 

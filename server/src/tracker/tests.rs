@@ -26,6 +26,7 @@ use crate::{
     },
 };
 
+mod floor;
 mod news;
 mod order;
 mod unmapped;
@@ -564,7 +565,7 @@ async fn a_refresh_returns_once_what_was_said_is_committed() {
     world.tracker.refresh(&purchase).await.unwrap();
     assert_eq!(world.history(id).await.last().unwrap(), "PAID");
     world.wire.say([shows("CANCELED")]);
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     world.tracker.refresh(&purchase).await.unwrap();
     let last = "CANCELED!UNEXPECTED_TRANSITION FINAL";
     assert_eq!(world.history(id).await.last().unwrap(), last);
