@@ -91,7 +91,7 @@ def main(address, token):
             stub.CreatePurchase, create("x", "no number"), metadata=metadata, timeout=20
         )
         fields = {v.field for v in details(error)["BadRequest"].field_violations}
-        assert fields == {"stablecoin.amount"}, fields
+        assert fields == {"devdraft.stablecoin.amount"}, fields
 
         error = refused(stub.ListAccounts, purchase_service_pb2.ListAccountsRequest(), timeout=20)
         assert error.code() == grpc.StatusCode.UNAUTHENTICATED, error

@@ -95,6 +95,12 @@ impl Settings {
         self
     }
 
+    /// Lists are read where a provider has them.
+    pub fn swept(mut self) -> Self {
+        self.polling.retain(|(known, _)| *known != "sweep");
+        self
+    }
+
     fn text(&self, folder: &Path, sandbox: SocketAddr, grpc: &str, ops: &str) -> String {
         let mut text = format!(
             "[listen]\ngrpc = \"{grpc}\"\nops = \"{ops}\"\n{}\n\n[store]\nurl = \"sqlite:{}\"\n",

@@ -32,10 +32,12 @@ fn reads(house: &House, provider: &str) -> Reads {
 }
 
 /// Follows purchases to their ends, and returns what that took.
-async fn followed(provider: &str, sweep: &'static str) -> Reads {
-    let settings = Settings::default()
-        .polled("sweep", sweep)
-        .polled("after_terminal", r#"[{ every = "1h" }]"#);
+async fn followed(provider: &str, sweeps: bool) -> Reads {
+    let settings = Settings::default().polled("after_terminal", r#"[{ every = "1h" }]"#);
+    let settings = match sweeps {
+        true => settings.swept(),
+        false => settings.polled("sweep", "false"),
+    };
     let house = House::start(settings).await;
     let mut ids = Vec::new();
     for number in 0..PURCHASES {
@@ -54,8 +56,8 @@ async fn followed(provider: &str, sweep: &'static str) -> Reads {
 #[tokio::test]
 async fn a_sweep_brings_purchases_to_their_ends_with_fewer_requests_than_polls() {
     for provider in ["masumi", "inabit"] {
-        let swept = followed(provider, "true").await;
-        let polled = followed(provider, "false").await;
+        let swept = followed(provider, true).await;
+        let polled = followed(provider, false).await;
         assert_eq!(polled.pages, 0, "{provider}: {polled:?}");
         assert!(swept.pages > 1, "{provider}: {swept:?}");
         assert!(swept.singles <= 2 * PURCHASES, "{provider}: {swept:?}");

@@ -1,7 +1,13 @@
 //! The server of the demo, configured as a user would: by a TOML file. It lies in a temporary
 //! folder together with the journal, and both go when the server stops.
 
-use std::{fmt::Write as _, io, time::Duration};
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tillwatch_sandbox::{PROVIDERS, Sandbox};
@@ -74,7 +80,7 @@ impl Service {
         let file = folder.path().join("tillwatch.toml");
         let database = folder.path().join("tillwatch.db");
         let text = settings(sandbox, listen, &database.display().to_string(), speed);
-        std::fs::write(&file, text).map_err(ServiceError::Folder)?;
+        write_private(&file, &text).map_err(ServiceError::Folder)?;
         // The environment stays out: it may name a real server's settings and accounts.
         let config = Config::load(Some(&file), std::iter::empty())?;
         let shutdown = CancellationToken::new();
@@ -175,6 +181,13 @@ fn secrets(provider: &str) -> &'static [&'static str] {
     tillwatch_server::provider::registered(provider).map_or(&[], |row| row.secrets)
 }
 
+/// Writes a file that nobody else can read: settings hold credentials.
+fn write_private(file: &Path, text: &str) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(file)?.write_all(text.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use tillwatch_sandbox::Options;
@@ -212,7 +225,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("tillwatch.toml");
             let text = settings(&sandbox, "127.0.0.1:0", "/tmp/a \"b\".db", speed);
-            std::fs::write(&file, text).unwrap();
+            write_private(&file, &text).unwrap();
             let config = Config::load(Some(&file), std::iter::empty()).unwrap();
             assert_eq!(config.accounts.len(), PROVIDERS.len());
             let others: Vec<_> = config

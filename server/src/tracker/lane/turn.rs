@@ -63,6 +63,8 @@ impl Lane {
             // Somebody has just read it while it waited for its turn.
             (entry.due, entry.busy) = (floor, false);
             state.wheel.arm(place, floor);
+            drop(state);
+            self.sooner.notify_one();
             return None;
         }
         entry.stayed.asked(now);

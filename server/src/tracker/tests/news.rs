@@ -165,3 +165,18 @@ async fn a_refresh_of_what_its_lane_does_not_know_asks_or_says_an_error() {
     let refused = tracker.refresh(&purchase).await;
     assert!(matches!(refused, Err(RefreshError::AccountMissing)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_purchase_that_somebody_has_named_is_asked_about_at_once() {
+    let (world, id) = World::devdraft("AWAITING_FUNDS").await;
+    tokio::time::sleep(seconds(3_600)).await;
+    world.tracker.0.lanes[&AccountName::new("main")].remove(id);
+    let before = world.wire.asked();
+    world
+        .decided(id, Cause::Operator, |status| {
+            status.state = State::OutcomeUnknown;
+        })
+        .await;
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(world.wire.asked(), before + 1);
+}
