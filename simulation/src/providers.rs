@@ -443,7 +443,12 @@ impl Providers {
                 answers::status(&sold, word, stamp, now)
             }
             Fault::Contradiction => {
-                let rows = words::rows(provider);
+                // A word on chain would be evidence that funds moved, and forbid an end by deadline.
+                let is_off_chain = word.starts_with("null/");
+                let rows: Vec<_> = (words::rows(provider).iter())
+                    .filter(|(other, ..)| !is_off_chain || other.starts_with("null/"))
+                    .copied()
+                    .collect();
                 let (word, state, finality) = rows[self.number(rows.len() as u64) as usize];
                 // An end that nothing follows would leave nothing to see; once in a while is enough.
                 let word_is_end = finality == Finality::Final && self.number(8) != 0;
@@ -460,7 +465,12 @@ impl Providers {
             }
             Fault::Unknown => {
                 self.give(&sold.reference, Meaning::Unmapped, Some(began));
-                answers::status(&sold, "reticulating", began, now)
+                // As above.
+                let unknown = match word.starts_with("null/") {
+                    true => "null/reticulating",
+                    false => "reticulating",
+                };
+                answers::status(&sold, unknown, began, now)
             }
             Fault::Foreign => {
                 let mut other = sold.clone();
