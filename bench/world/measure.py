@@ -65,7 +65,7 @@ class Server:
         }[provider]
         callers = "".join(
             f'[callers.{name}]\ntoken_sha256 = ["{hashlib.sha256(name.encode()).hexdigest()}"]\n'
-            'accounts = ["main"]\nscopes = ["create", "adopt", "read", "operate"]\n'
+            'accounts = ["main"]\nscopes = ["create", "adopt", "read"]\n'
             for name in CALLERS
         )
         self.port, ops = free_port(), free_port()
