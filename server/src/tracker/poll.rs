@@ -212,7 +212,7 @@ impl Inner {
     }
 
     /// A readable answer to a request with these times. Two about one purchase may be applied at
-    /// once: the newer one holds.
+    /// once: the newer one holds. Says whether it has changed the status.
     pub(super) async fn observed(
         &self,
         lane: &Lane,
@@ -220,26 +220,34 @@ impl Inner {
         observation: &Observation,
         times: Times,
         source: Source,
-    ) -> Result<(), JournalError> {
+    ) -> Result<bool, JournalError> {
         let Now { wall, moment: now } = self.clock.both();
         let seen = digest(observation);
         self.stamped(lane, observation.provider_change_time);
         let heard = lane.hear(purchase, |entry| {
+            let before = entry.heard;
             let verdict = entry.hear(observation, times, source);
             let is_open = entry.finality == Finality::Open;
             let stayed = is_open.then_some(entry.stayed);
             let is_news = entry.digest != seen;
             entry.funds_moved |= observation.funds_moved;
-            (verdict, entry.heard, is_news, stayed, entry.funds_moved)
+            (
+                verdict,
+                before,
+                entry.heard,
+                is_news,
+                stayed,
+                entry.funds_moved,
+            )
         });
-        let Some((verdict, heard, is_news, stayed, funds_moved)) = heard else {
-            return Ok(());
+        let Some((verdict, before, heard, is_news, stayed, funds_moved)) = heard else {
+            return Ok(false);
         };
         if let (Verdict::HoldBack, Some(at)) = (verdict, heard.asked_again_at()) {
             lane.ask_by(purchase, at.max(now));
         }
         if verdict != Verdict::Apply {
-            return Ok(());
+            return Ok(false);
         }
         // What was seen in any answer forbids an end by deadline, whatever this one lacks.
         let unended = observation.without_deadline().filter(|_| funds_moved);
@@ -261,6 +269,16 @@ impl Inner {
                     lifecycle::observed(status, &observation, graph, Cause::Poll, wall)
                 })
                 .await?;
+            // The first answer of all may tell of a change that was before the lists were read.
+            if let (Source::Read, Some(_), Some(newest), Some(stamp)) = (
+                source,
+                before.answered,
+                before.newest_change,
+                observation.provider_change_time,
+            ) && stamp > newest
+            {
+                self.changed_singly(lane, purchase, stamp, times.arrived);
+            }
         }
         if let Some(stayed) = stayed {
             lane.looked(purchase, stayed, changed_to, now);
@@ -272,7 +290,7 @@ impl Inner {
                 entry.read = Some(times.began);
             }
         });
-        Ok(())
+        Ok(changed_to.is_some())
     }
 
     /// The provider does not know the reference.

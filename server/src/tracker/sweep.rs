@@ -109,6 +109,11 @@ impl Sweeper {
         lock(&self.known).stamped(stamp);
     }
 
+    /// See [`Known::changed`].
+    pub(super) fn changed(&self, purchase: PurchaseId, stamp: Timestamp, arrived: Moment) {
+        lock(&self.known).changed(purchase, stamp, arrived);
+    }
+
     fn key(&self, list: &str) -> String {
         format!("sweep/{}/{list}", self.account.name)
     }
@@ -211,9 +216,19 @@ impl Inner {
         sweep: &dyn Sweep,
         list: &str,
     ) -> Option<Duration> {
+        let began = self.clock.moment();
         match self.round(lane, sweeper, sweep, list).await {
             Ok(()) => {
-                lock(&sweeper.known).succeeded(list);
+                let hides = {
+                    let mut known = lock(&sweeper.known);
+                    known.succeeded(list);
+                    known.ended(list, began)
+                };
+                if hides {
+                    let account = &lane.account.name;
+                    tracing::warn!(%account, list, "a list does not show what single reads find");
+                    self.unstretch(lane, sweeper, None);
+                }
                 None
             }
             Err(Cut::Stopped | Cut::Later) => None,
@@ -275,7 +290,8 @@ impl Inner {
             let applied = self.apply(lane, sweeper, sweep, page.rows, times);
             seen += self.tasks.track_future(applied).await?;
             if sweep.coverage() == Coverage::Changes {
-                lock(&sweeper.known).reached(list, page.next.clone(), answered);
+                let now = self.clock.moment();
+                lock(&sweeper.known).reached(list, page.next.clone(), answered, now);
             }
             place = page.next;
             if page.is_last {
@@ -295,7 +311,8 @@ impl Inner {
         }
         let kept = self.journal.get(&sweeper.key(list)).await?;
         if let Some(place) = kept.as_deref().and_then(Place::parse) {
-            lock(&sweeper.known).reached(list, place, self.clock.now());
+            let Now { wall, moment } = self.clock.both();
+            lock(&sweeper.known).reached(list, place, wall, moment);
         }
         Ok(())
     }
@@ -397,8 +414,13 @@ impl Inner {
         let applied = ours.into_iter().map(|(purchase, row)| async move {
             match row.said {
                 Ok(observation) => {
-                    self.observed(lane, purchase, &observation, times, Source::Row)
+                    lock(&sweeper.known).shown(purchase, observation.provider_change_time);
+                    let is_news = self
+                        .observed(lane, purchase, &observation, times, Source::Row)
                         .await?;
+                    if is_news {
+                        lock(&sweeper.known).brought_news();
+                    }
                     self.passing_time(lane, purchase).await?;
                     if sweep.coverage() == Coverage::All {
                         self.shown(lane, sweeper, purchase);
@@ -492,11 +514,24 @@ impl Inner {
         }
     }
 
-    /// Whose single read's answer had a stamp, for the account's sweeps.
+    /// Tells the account's sweeper the change time that an answer showed.
     pub(super) fn stamped(&self, lane: &Lane, stamp: Option<Timestamp>) {
         let sweeper = self.sweepers.get(&lane.account.name);
         if let (Some(sweeper), Some(stamp)) = (sweeper, stamp) {
             sweeper.stamped(stamp);
+        }
+    }
+
+    /// A single read has shown a change with this stamp, which the account's lists have to show, too.
+    pub(super) fn changed_singly(
+        &self,
+        lane: &Lane,
+        purchase: PurchaseId,
+        stamp: Timestamp,
+        arrived: Moment,
+    ) {
+        if let Some(sweeper) = self.sweepers.get(&lane.account.name) {
+            sweeper.changed(purchase, stamp, arrived);
         }
     }
 

@@ -1,7 +1,10 @@
 //! What a sweeping account has open, by reference, and how its lists are doing. Plain state behind
 //! one lock; asks nobody.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use sha2::{Digest as _, Sha256};
 
@@ -16,6 +19,12 @@ const FAILURES_MAX: u32 = 3;
 /// How far ahead of the provider's own clock a stamp may be that nobody here is known by. Less than
 /// rounds overlap, so that what is stamped now is not passed. Ours.
 const STAMP_SLACK: Duration = Duration::from_secs(10);
+
+/// How many changes that single reads have shown are looked for in the lists at once. Ours.
+const AWAITED_MAX: usize = 256;
+
+/// The most news that rows have to bring until lists are trusted again that hid a change. Ours.
+const OWED_MAX: u32 = 1_024;
 
 /// The first half of a SHA-256 of a reference: what a row is found by. References can be long.
 type Key = [u8; 16];
@@ -77,6 +86,19 @@ struct List {
     failures: u32,
     /// How far it has been read; `None` while nothing of it was read or taken from the store.
     kept: Option<Place>,
+    /// A stamp that was no later than the provider's clock at that moment: since the list was caught
+    /// hiding a change, it is read on from no later than that clock can be by now.
+    clock: Option<(Timestamp, Moment)>,
+}
+
+/// A change that a single read has shown, and no row yet.
+#[derive(Debug)]
+struct Awaited {
+    stamp: Timestamp,
+    /// When the single read's answer arrived.
+    arrived: Moment,
+    /// The lists of which no whole round has been read since.
+    lists: BTreeSet<String>,
 }
 
 /// What the pages of a list are worth.
@@ -108,6 +130,12 @@ pub(super) struct Known {
     pub(super) since: Option<Timestamp>,
     /// When the next round begins.
     pub(super) next_round: Option<Moment>,
+    /// At most [`AWAITED_MAX`].
+    awaited: BTreeMap<PurchaseId, Awaited>,
+    /// How many news rows have to bring until the lists are trusted again.
+    owed: u32,
+    /// How many they had to bring after the last change that they hid; doubled by each.
+    penalty: u32,
 }
 
 impl Known {
@@ -123,6 +151,9 @@ impl Known {
             halved: 0,
             since: None,
             next_round: None,
+            awaited: BTreeMap::new(),
+            owed: 0,
+            penalty: 0,
         }
     }
 
@@ -146,6 +177,7 @@ impl Known {
     /// Forgets a purchase that is FINAL.
     pub(super) fn forget(&mut self, sweep: &dyn Sweep, reference: &Reference) {
         if let Some(before) = self.members.remove(&key(reference)) {
+            self.awaited.remove(&before.purchase());
             self.count(sweep, reference, before.is_open(), false);
         }
     }
@@ -199,9 +231,8 @@ impl Known {
     }
 
     fn goes_well(&self) -> bool {
-        self.lists
-            .values()
-            .all(|list| list.open == 0 || list.failures < FAILURES_MAX)
+        let fails = |list: &List| list.open > 0 && list.failures >= FAILURES_MAX;
+        self.owed == 0 && !self.lists.values().any(fails)
     }
 
     /// All purchases, or those created before a time.
@@ -294,16 +325,30 @@ impl Known {
     }
 
     /// A list has been read up to a place, and all that it said is committed; `answered` is when, by
-    /// the provider's clock. The next round begins there, but no later than the newest stamp of a
-    /// purchase that is tracked here, or than that clock allows: one row of anybody's, stamped ahead of
-    /// its time, would hide all that changes until then.
-    pub(super) fn reached(&mut self, list: &str, place: Place, answered: Timestamp) -> bool {
-        let latest = self.newest.max(Some(answered.plus(STAMP_SLACK)));
-        let place = match latest {
-            Some(latest) if place.since > latest => Place::start(latest),
-            _ => place,
-        };
+    /// the provider's clock, and `now` by this machine's. The next round begins there, but no later
+    /// than the newest stamp of a purchase that is tracked here, or than the provider's clock allows:
+    /// one row of anybody's, stamped ahead of its time, would hide all that changes until then. Once a
+    /// list has hidden a change, the stamps of tracked purchases count no more.
+    pub(super) fn reached(
+        &mut self,
+        list: &str,
+        place: Place,
+        answered: Timestamp,
+        now: Moment,
+    ) -> bool {
         let list = self.lists.entry(list.to_owned()).or_default();
+        let latest = match list.clock {
+            Some((stamp, at)) => stamp.plus(now.since(at)).plus(STAMP_SLACK),
+            None => self
+                .newest
+                .unwrap_or(answered)
+                .max(answered.plus(STAMP_SLACK)),
+        };
+        let place = if place.since > latest {
+            Place::start(latest)
+        } else {
+            place
+        };
         let known = list.kept.as_ref();
         if known.is_some_and(|known| place.since < known.since || place == *known) {
             return false;
@@ -318,6 +363,8 @@ impl Known {
 
     /// A page failed. Returns how many have in a row.
     pub(super) fn failed(&mut self, list: &str) -> u32 {
+        // What cannot be read is passed over: that hides changes, and the list does not.
+        self.awaited.clear();
         let list = self.lists.entry(list.to_owned()).or_default();
         list.failures = list.failures.saturating_add(1);
         list.failures
@@ -325,6 +372,69 @@ impl Known {
 
     pub(super) fn stamped(&mut self, stamp: Timestamp) {
         self.newest = self.newest.max(Some(stamp));
+    }
+
+    /// A single read has shown a change with this stamp, of a purchase that answers were heard of
+    /// before: the lists of what changes have to show it, too.
+    pub(super) fn changed(&mut self, purchase: PurchaseId, stamp: Timestamp, arrived: Moment) {
+        let lists: BTreeSet<String> = self.lists().into_iter().collect();
+        let is_read = |list: &List| list.kept.is_some() && list.failures == 0;
+        let are_read = lists
+            .iter()
+            .all(|list| self.lists.get(list).is_some_and(is_read));
+        let has_room = self.awaited.len() < AWAITED_MAX || self.awaited.contains_key(&purchase);
+        if self.coverage == Coverage::Changes && !lists.is_empty() && are_read && has_room {
+            let awaited = Awaited {
+                stamp,
+                arrived,
+                lists,
+            };
+            self.awaited.insert(purchase, awaited);
+        }
+    }
+
+    /// A row was about this purchase, with this stamp.
+    pub(super) fn shown(&mut self, purchase: PurchaseId, stamp: Option<Timestamp>) {
+        let awaited = self.awaited.get(&purchase);
+        if awaited.is_some_and(|awaited| stamp.is_some_and(|stamp| stamp >= awaited.stamp)) {
+            self.awaited.remove(&purchase);
+            self.brought_news();
+        }
+    }
+
+    /// A row has brought news, or those that a single read brought first.
+    pub(super) fn brought_news(&mut self) {
+        self.owed = self.owed.saturating_sub(1);
+    }
+
+    /// A whole round through a list that began then has ended. Says whether the lists hid a change
+    /// that a single read had shown before: they are read again from there, and single reads are as
+    /// frequent as without them until rows have brought news.
+    pub(super) fn ended(&mut self, list: &str, began: Moment) -> bool {
+        let mut hidden: Option<(Timestamp, Moment)> = None;
+        self.awaited.retain(|_, awaited| {
+            if awaited.arrived <= began {
+                awaited.lists.remove(list);
+            }
+            if awaited.lists.is_empty() {
+                let this = (awaited.stamp, awaited.arrived);
+                hidden = Some(hidden.map_or(this, |other| other.min(this)));
+            }
+            !awaited.lists.is_empty()
+        });
+        let Some((stamp, arrived)) = hidden else {
+            return false;
+        };
+        for list in self.lists.values_mut() {
+            list.clock = Some((stamp, arrived));
+            let is_past = |place: &Place| place.since > stamp;
+            if list.kept.as_ref().is_some_and(is_past) {
+                list.kept = Some(Place::start(stamp));
+            }
+        }
+        self.penalty = self.penalty.saturating_mul(2).clamp(1, OWED_MAX);
+        self.owed = self.penalty;
+        true
     }
 }
 

@@ -50,3 +50,67 @@ async fn a_cursor_that_was_kept_too_far_ahead_is_taken_back_after_a_restart() {
         })
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_own_row_stamped_ahead_hides_no_other_for_longer_than_a_single_read() {
+    let world = World::new("masumi", true).await;
+    world
+        .run(async {
+            world.buy(0..6, "FundsLocked").await;
+            seconds(60).await;
+            // The row is of a purchase that is tracked here, so that the cursor may follow it.
+            world.change(5, |bought| {
+                bought.word = "ResultSubmitted";
+                bought.stamp = bought.stamp.plus(Duration::from_secs(86_400));
+            });
+            seconds(60).await;
+            world.change(3, |bought| bought.word = "ResultSubmitted");
+            // A single read finds it: one is made each quarter of an hour.
+            seconds(17 * 60).await;
+            assert_eq!(world.code(3).await, "ResultSubmitted");
+            // From now on single reads are as frequent as without rounds, and rounds see what is new.
+            world.change(2, |bought| bought.word = "ResultSubmitted");
+            seconds(20).await;
+            assert_eq!(world.code(2).await, "ResultSubmitted");
+            // Rows have brought news: single reads are rare again.
+            seconds(17 * 60).await;
+            world.forget();
+            world.change(1, |bought| bought.word = "ResultSubmitted");
+            seconds(20).await;
+            assert_eq!(world.code(1).await, "ResultSubmitted");
+            let (_, singles) = world.asked();
+            assert!(singles <= 3, "{singles} single reads while rounds go well");
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_shows_less_than_single_reads_find_is_not_well() {
+    let world = World::new("masumi", true).await;
+    world
+        .run(async {
+            world.buy(0..6, "FundsLocked").await;
+            world.change(3, |bought| bought.hidden = true);
+            seconds(1_200).await;
+            world.forget();
+            seconds(60).await;
+            let (_, singles) = world.asked();
+            assert!(
+                singles <= 3,
+                "{singles} single reads while nothing is known against the list"
+            );
+            world.change(3, |bought| bought.word = "ResultSubmitted");
+            seconds(17 * 60).await;
+            assert_eq!(world.code(3).await, "ResultSubmitted");
+            world.forget();
+            world.change(3, |bought| bought.word = "Withdrawn");
+            seconds(20).await;
+            assert_eq!(world.code(3).await, "Withdrawn", "it is read by itself");
+            let (_, singles) = world.asked();
+            assert!(
+                singles >= 6,
+                "{singles} single reads of six purchases in 20 s"
+            );
+        })
+        .await;
+}
