@@ -180,9 +180,12 @@ impl House {
         intake.mind_the_clock().await?;
         let mut work = Loops::default();
         work.begin("feed", feed.clone(), |feed| async move { feed.run().await });
-        work.begin("tracker", tracker.clone(), |tracker| async move {
-            tracker.run().await;
-        });
+        for one in tracker.loops() {
+            let account = one.account().clone();
+            work.begin_of(one.name(), Some(account), one, |one| async move {
+                one.run().await;
+            });
+        }
         work.begin("intake", intake.clone(), |intake| async move {
             intake.run().await;
         });

@@ -51,6 +51,38 @@ struct Inner {
     watchers: OnceLock<CountWatchers>,
 }
 
+/// A loop of the tracker that works for one account. Cheap to clone.
+#[derive(Clone)]
+pub struct Loop {
+    inner: Arc<Inner>,
+    lane: Arc<Lane>,
+    /// Of a loop that sweeps; any other polls.
+    sweeper: Option<Arc<Sweeper>>,
+}
+
+impl Loop {
+    /// What it does: `lane` or `sweep`.
+    pub fn name(&self) -> &'static str {
+        match self.sweeper {
+            None => "lane",
+            Some(_) => "sweep",
+        }
+    }
+
+    /// The account that it works for.
+    pub fn account(&self) -> &AccountName {
+        &self.lane.account.name
+    }
+
+    /// Works until [`Tracker::drain`]. After a panic it can be run again.
+    pub async fn run(&self) {
+        match &self.sweeper {
+            None => self.inner.drive(&self.lane).await,
+            Some(sweeper) => self.inner.sweep(&self.lane, sweeper).await,
+        }
+    }
+}
+
 /// Counts who watches a purchase. Must not block.
 pub type CountWatchers = Box<dyn Fn(PurchaseId) -> usize + Send + Sync>;
 
@@ -72,6 +104,13 @@ pub enum RefreshError {
     /// The process is about to stop.
     #[error("the server is draining")]
     Draining,
+}
+
+impl fmt::Debug for Loop {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let account = self.account();
+        write!(formatter, "{} of {account}", self.name())
+    }
 }
 
 impl fmt::Debug for Tracker {
@@ -150,21 +189,25 @@ impl Tracker {
         self.0.journal.write(append).await.map(drop)
     }
 
-    /// Polls what is due, until [`Tracker::drain`].
+    /// The loops that poll and sweep, of each account one or two: each can fail and be begun again by
+    /// itself.
+    pub fn loops(&self) -> Vec<Loop> {
+        let lanes = self.0.lanes.iter().flat_map(|(name, lane)| {
+            let of = |sweeper: Option<&Arc<Sweeper>>| Loop {
+                inner: Arc::clone(&self.0),
+                lane: Arc::clone(lane),
+                sweeper: sweeper.map(Arc::clone),
+            };
+            let sweep = self.0.sweepers.get(name).map(|sweeper| of(Some(sweeper)));
+            [Some(of(None)), sweep]
+        });
+        lanes.flatten().collect()
+    }
+
+    /// Runs all loops as one, until [`Tracker::drain`].
     pub async fn run(&self) {
-        let lanes = self.0.lanes.values().map(|lane| {
-            let (inner, lane) = (Arc::clone(&self.0), Arc::clone(lane));
-            async move { inner.drive(&lane).await }
-        });
-        let sweeps = self.0.sweepers.iter().filter_map(|(name, sweeper)| {
-            let (inner, sweeper) = (Arc::clone(&self.0), Arc::clone(sweeper));
-            let lane = Arc::clone(self.0.lanes.get(name)?);
-            Some(async move { inner.sweep(&lane, &sweeper).await })
-        });
-        let lanes = futures_util::future::join_all(lanes);
-        let sweeps = futures_util::future::join_all(sweeps);
-        // Also where there is no account: what has ended is taken for a defect.
-        tokio::join!(lanes, sweeps, self.0.stop.cancelled());
+        let loops = self.loops();
+        futures_util::future::join_all(loops.iter().map(Loop::run)).await;
     }
 
     /// Stops polling, gives held requests up and waits for commits under way.
@@ -225,6 +268,11 @@ impl Tracker {
     pub fn held_back(&self, account: &AccountName) -> usize {
         let lane = self.0.lanes.get(account);
         lane.map_or(0, |lane| lane.held_back())
+    }
+
+    /// How many polls and rounds through lists a panic has ended.
+    pub fn defects(&self) -> u64 {
+        self.0.lanes.values().map(|lane| lane.defects()).sum()
     }
 
     /// How many purchases an account has open.

@@ -17,7 +17,7 @@ use futures_util::FutureExt as _;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::health::Readiness;
+use crate::{health::Readiness, purchase::AccountName};
 
 /// How long after a defect a loop is begun again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -31,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Watched {
     name: &'static str,
+    /// The account that it works for, if it works for one.
+    account: Option<AccountName>,
     restarts: AtomicU64,
     has_ended: AtomicBool,
     /// When its turn on a thread began; `None` while it waits. Guarded: each use is short.
@@ -62,7 +64,12 @@ impl Watched {
                 return;
             }
             self.restarts.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(name = self.name, "a loop panicked and begins again");
+            let account = self.account.as_ref().map(tracing::field::display);
+            tracing::error!(
+                name = self.name,
+                account,
+                "a loop panicked and begins again"
+            );
             tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
@@ -98,7 +105,7 @@ pub(super) struct Loops {
 pub(super) struct Restarts(Vec<Arc<Watched>>);
 
 impl Restarts {
-    /// Each loop's name, with how often it was begun again.
+    /// Each loop's name, with how often it was begun again. Loops of several accounts share a name.
     pub(super) fn of_each(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let each = self.0.iter();
         each.map(|one| (one.name, one.restarts.load(Ordering::Relaxed)))
@@ -116,8 +123,23 @@ impl Loops {
         T: Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        self.begin_of(name, None, room, run);
+    }
+
+    /// Begins a loop that works for one account, if one is named.
+    pub(super) fn begin_of<T, F>(
+        &mut self,
+        name: &'static str,
+        account: Option<AccountName>,
+        room: T,
+        run: impl Fn(T) -> F + Send + 'static,
+    ) where
+        T: Clone + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let watched = Arc::new(Watched {
             name,
+            account,
             restarts: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
             turn: Mutex::default(),
@@ -219,6 +241,7 @@ mod tests {
         let given = Mutex::new(given);
         let watched = Arc::new(Watched {
             name: "busy",
+            account: None,
             restarts: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
             turn: Mutex::default(),

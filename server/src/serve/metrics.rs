@@ -59,7 +59,10 @@ impl Collector {
             log_is_pinned: figures.log_is_pinned,
             unreadable_rows: figures.unreadable_rows,
             restarts: (self.restarts.of_each())
-                .chain([("journal", figures.restarts)])
+                .chain([
+                    ("journal", figures.restarts),
+                    ("poll", rooms.tracker.defects()),
+                ])
                 .collect(),
         };
         metrics::render(&picture).unwrap_or_default()

@@ -6,7 +6,11 @@ mod news;
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, Weak},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -40,6 +44,8 @@ pub(super) struct Lane {
     sooner: Notify,
     /// Refreshes under way, by purchase: those that overlap take turns and share an answer.
     refreshing: Mutex<HashMap<PurchaseId, Weak<tokio::sync::Mutex<Option<Refreshed>>>>>,
+    /// How many polls and rounds a panic has ended.
+    defects: AtomicU64,
 }
 
 /// A purchase's id as its bytes, which need no alignment: the map is a third smaller.
@@ -141,6 +147,9 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.lane.defect();
+        }
         self.lane.rearm(self.purchase, self.again);
     }
 }
@@ -164,7 +173,20 @@ impl Lane {
             waits: Mutex::default(),
             sooner: Notify::new(),
             refreshing: Mutex::default(),
+            defects: AtomicU64::new(0),
         }
+    }
+
+    /// A panic has ended a poll or a round.
+    pub(super) fn defect(&self) {
+        self.defects.fetch_add(1, Ordering::Relaxed);
+        let account = &self.account.name;
+        tracing::error!(%account, "a poll or a page panicked, and is tried again");
+    }
+
+    /// How many polls and rounds a panic has ended.
+    pub(super) fn defects(&self) -> u64 {
+        self.defects.load(Ordering::Relaxed)
     }
 
     /// Waits for this purchase's turn among refreshes; given back when dropped.

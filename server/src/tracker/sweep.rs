@@ -7,12 +7,13 @@ mod known;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures_util::{
-    StreamExt as _,
+    FutureExt as _, StreamExt as _,
     stream::{self, FuturesUnordered},
 };
 
@@ -28,7 +29,7 @@ use crate::{
     purchase::{AccountName, Finality, Moment, Purchase, PurchaseId, State, Timestamp},
     upstream,
 };
-use known::{Known, Worth};
+use known::{Known, Member, Worth};
 
 /// How long a page waits for the right to be asked for before the wait begins anew.
 const ADMISSION: Duration = Duration::from_secs(60);
@@ -114,6 +115,24 @@ impl Sweeper {
         lock(&self.known).changed(purchase, stamp, arrived);
     }
 
+    /// Calls `act` with each wanted purchase. Lets others work in between.
+    async fn each(
+        &self,
+        wanted: impl Fn(&Known, &Member) -> bool,
+        mut act: impl FnMut(PurchaseId),
+    ) {
+        let mut after = None;
+        loop {
+            let (purchases, next) = lock(&self.known).scan(after, &wanted);
+            purchases.into_iter().for_each(&mut act);
+            if next.is_none() {
+                return;
+            }
+            after = next;
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn key(&self, list: &str) -> String {
         format!("sweep/{}/{list}", self.account.name)
     }
@@ -190,7 +209,7 @@ impl Inner {
             }
             let lists = lock(&sweeper.known).lists();
             if lists.is_empty() {
-                self.unstretch(lane, sweeper, None);
+                self.unstretch(lane, sweeper, None).await;
             }
             next.retain(|list, _| lists.contains(list));
             let now = self.clock.moment();
@@ -201,7 +220,14 @@ impl Inner {
                 next.remove(&list);
                 reading.insert(list.clone());
                 rounds.push(async move {
-                    let wait = self.round_of(lane, sweeper, sweep, &list).await;
+                    let round = self.round_of(lane, sweeper, sweep, &list);
+                    // A defect that one list's answers meet ends no other list's rounds.
+                    let wait = AssertUnwindSafe(round).catch_unwind().await;
+                    let Ok(wait) = wait else {
+                        lane.defect();
+                        let wait = self.failed(lane, sweeper, &list).await;
+                        return (list, Some(wait));
+                    };
                     (list, wait)
                 });
             }
@@ -227,27 +253,30 @@ impl Inner {
                 if hides {
                     let account = &lane.account.name;
                     tracing::warn!(%account, list, "a list does not show what single reads find");
-                    self.unstretch(lane, sweeper, None);
+                    self.unstretch(lane, sweeper, None).await;
                 }
                 None
             }
             Err(Cut::Stopped | Cut::Later) => None,
             Err(Cut::Narrower) => Some(Duration::ZERO),
-            Err(Cut::Failed) => {
-                let (failures, is_well) = {
-                    let mut known = lock(&sweeper.known);
-                    let failures = known.failed(list);
-                    let is_well = known.singly_every(self.clock.now(), Finality::Open);
-                    (failures, is_well.is_some())
-                };
-                if !is_well {
-                    self.unstretch(lane, sweeper, None);
-                }
-                let longest = RETRY_MAX.max(lane.account.policy.schedule.first());
-                let wait = backoff(RETRY_BASE, failures, longest);
-                Some(self.clock.jittered(wait, 500))
-            }
+            Err(Cut::Failed) => Some(self.failed(lane, sweeper, list).await),
         }
+    }
+
+    /// A round has failed. Returns how long to wait until the next.
+    async fn failed(&self, lane: &Lane, sweeper: &Sweeper, list: &str) -> Duration {
+        let (failures, is_well) = {
+            let mut known = lock(&sweeper.known);
+            let failures = known.failed(list);
+            let is_well = known.singly_every(self.clock.now(), Finality::Open);
+            (failures, is_well.is_some())
+        };
+        if !is_well {
+            self.unstretch(lane, sweeper, None).await;
+        }
+        let longest = RETRY_MAX.max(lane.account.policy.schedule.first());
+        let wait = backoff(RETRY_BASE, failures, longest);
+        self.clock.jittered(wait, 500)
     }
 
     async fn round(
@@ -272,7 +301,7 @@ impl Inner {
             (known.start(sweep, list, wall), narrowed)
         };
         if sweep.coverage() == Coverage::All && left_out.is_some() {
-            self.unstretch(lane, sweeper, left_out);
+            self.unstretch(lane, sweeper, left_out).await;
         }
         let mut seen = 0;
         for _ in 0..PAGES_MAX {
@@ -297,7 +326,7 @@ impl Inner {
             if page.is_last {
                 return match sweep.coverage() {
                     Coverage::Changes => Ok(self.keep(sweeper, list).await?),
-                    Coverage::All => self.missing(lane, sweeper, began, seen),
+                    Coverage::All => self.missing(lane, sweeper, began, seen).await,
                 };
             }
         }
@@ -463,55 +492,58 @@ impl Inner {
     }
 
     /// After a whole round through all purchases: what it did not show is read by itself.
-    fn missing(
+    async fn missing(
         &self,
         lane: &Lane,
         sweeper: &Sweeper,
         began: Moment,
         seen: usize,
     ) -> Result<(), Cut> {
-        let expected = lock(&sweeper.known).expected();
-        if seen == 0 && !expected.is_empty() {
+        let mut expected = 0;
+        let is_expected = |known: &Known, member: &Member| known.is_expected(member);
+        sweeper
+            .each(is_expected, |purchase| {
+                expected += 1;
+                let unseen = lane.with(purchase, |entry| {
+                    entry.read.is_none_or(|read| read < began) && entry.created < began
+                });
+                if seen > 0 && unseen == Some(true) {
+                    self.soon(lane, purchase);
+                }
+            })
+            .await;
+        if seen == 0 && expected > 0 {
             // It lists other purchases than was asked for, or none: no use to go on so.
             return Err(Cut::Failed);
-        }
-        for purchase in expected {
-            let unseen = lane.with(purchase, |entry| {
-                entry.read.is_none_or(|read| read < began) && entry.created < began
-            });
-            if unseen == Some(true) {
-                self.soon(lane, purchase);
-            }
         }
         Ok(())
     }
 
     /// Lets purchases be read singly as often as the schedule says: all, or those created before a
     /// time. Spread over their interval, since they would all be due at once.
-    fn unstretch(&self, lane: &Lane, sweeper: &Sweeper, before: Option<Timestamp>) {
-        let purchases = {
+    async fn unstretch(&self, lane: &Lane, sweeper: &Sweeper, before: Option<Timestamp>) {
+        {
             let mut known = lock(&sweeper.known);
             if !known.stretched {
                 return;
             }
             known.stretched = before.is_some();
-            known.purchases(before)
-        };
-        let policy = &lane.account.policy;
-        for purchase in purchases {
-            let now = self.clock.moment();
-            let earlier = lane.with(purchase, |entry| {
-                let every = match entry.finality {
-                    Finality::Open => policy.schedule.every(now.since(entry.created)),
-                    _ => policy.after_terminal.every(now.since(entry.changed)),
-                };
-                let is_late = entry.due > now.plus(every) && !entry.busy && !entry.given_up;
-                is_late.then_some(every)
-            });
-            if let Some(Some(every)) = earlier {
-                lane.rearm(purchase, now.plus(self.clock.up_to(every)));
-            }
         }
+        let policy = &lane.account.policy;
+        let is_before = |_: &Known, member: &Member| Known::is_before(member, before);
+        sweeper
+            .each(is_before, |purchase| {
+                let now = self.clock.moment();
+                let earlier = lane.with(purchase, |entry| {
+                    let every = entry.every(policy, now);
+                    let is_late = entry.due > now.plus(every) && !entry.busy && !entry.given_up;
+                    is_late.then_some(every)
+                });
+                if let Some(Some(every)) = earlier {
+                    lane.rearm(purchase, now.plus(self.clock.up_to(every)));
+                }
+            })
+            .await;
     }
 
     /// Tells the account's sweeper the change time that an answer showed.

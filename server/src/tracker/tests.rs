@@ -388,6 +388,7 @@ async fn p5_a_purchase_whose_poll_panics_is_polled_on() {
     world.wire.say([shows("FUNDS_RECEIVED")]);
     tokio::time::sleep(seconds(61)).await;
     assert_eq!(world.history(id).await.last().unwrap(), "PAID");
+    assert!(world.tracker.defects() >= 1, "it is counted");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::Duration,
 };
 
@@ -23,11 +24,14 @@ const STAMP_SLACK: Duration = Duration::from_secs(10);
 /// How many changes that single reads have shown are looked for in the lists at once. Ours.
 const AWAITED_MAX: usize = 256;
 
+/// How many purchases are looked at while the lock is held. Ours.
+pub(super) const SCANNED_AT_ONCE: usize = 1_000;
+
 /// The most news that rows have to bring until lists are trusted again that hid a change. Ours.
 const OWED_MAX: u32 = 1_024;
 
 /// The first half of a SHA-256 of a reference: what a row is found by. References can be long.
-type Key = [u8; 16];
+pub(super) type Key = [u8; 16];
 
 fn key(reference: &Reference) -> Key {
     let whole: [u8; 32] = Sha256::digest(reference.canonical()).into();
@@ -37,7 +41,7 @@ fn key(reference: &Reference) -> Key {
 
 /// One purchase that a row may be about: 20 bytes, since an account can have a million.
 #[derive(Debug, Clone, Copy)]
-struct Member {
+pub(super) struct Member {
     /// Its id's bytes, which need no alignment.
     id: [u8; 16],
     /// When it was created, in seconds since [`BEGINNING_S`] and rounded down, and above them a bit
@@ -235,27 +239,41 @@ impl Known {
         self.owed == 0 && !self.lists.values().any(fails)
     }
 
-    /// All purchases, or those created before a time.
-    pub(super) fn purchases(&self, before: Option<Timestamp>) -> Vec<PurchaseId> {
-        self.members
-            .values()
-            .filter(|member| before.is_none_or(|before| member.created() < before))
-            .map(|member| member.purchase())
-            .collect()
+    /// The wanted purchases among the next [`SCANNED_AT_ONCE`] behind a key, and the key to go on
+    /// behind, if there are more.
+    pub(super) fn scan(
+        &self,
+        after: Option<Key>,
+        wanted: impl Fn(&Self, &Member) -> bool,
+    ) -> (Vec<PurchaseId>, Option<Key>) {
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.members.range((behind, Bound::Unbounded));
+        let looked_at: Vec<_> = range.take(SCANNED_AT_ONCE).collect();
+        let next = looked_at.last().map(|(key, _)| **key);
+        let next = next.filter(|_| looked_at.len() == SCANNED_AT_ONCE);
+        let found = looked_at
+            .into_iter()
+            .filter(|(_, member)| wanted(self, member))
+            .map(|(_, member)| member.purchase());
+        (found.collect(), next)
     }
 
-    /// Open purchases that the list of all has to show.
-    pub(super) fn expected(&self) -> Vec<PurchaseId> {
-        let since = self.since.unwrap_or_default();
-        self.members
-            .values()
-            .filter(|member| member.is_open() && member.created() >= since)
-            .map(|member| member.purchase())
-            .collect()
+    /// Whether a purchase was created before a time, if one is named.
+    pub(super) fn is_before(member: &Member, time: Option<Timestamp>) -> bool {
+        time.is_none_or(|time| member.created() < time)
     }
 
-    /// When the oldest open purchase that a round looks for was created.
+    /// Whether the list of all has to show a purchase.
+    pub(super) fn is_expected(&self, member: &Member) -> bool {
+        member.is_open() && self.since.is_none_or(|since| member.created() >= since)
+    }
+
+    /// When the oldest open purchase that a round through the list of all looks for was created. Looks
+    /// at each that is open: far less than the pages that such a round reads.
     pub(super) fn oldest(&self) -> Option<Timestamp> {
+        if self.coverage == Coverage::Changes {
+            return None;
+        }
         let mut created: Vec<Timestamp> = self
             .members
             .values()
