@@ -84,6 +84,16 @@ struct State {
     answered: VecDeque<u32>,
     /// Since when trouble of the account has held polls back.
     held_since: Option<Moment>,
+    /// The place whose request was throttled last as the account's trouble.
+    suspect: Option<Suspect>,
+}
+
+/// A place for whose request the whole account was throttled. Once another has been answered it is
+/// asked next: if it alone is throttled again, the account is not.
+struct Suspect {
+    place: u32,
+    /// Whether another has been answered since.
+    is_next: bool,
 }
 
 /// When an account may be asked again, where it refuses.
@@ -112,6 +122,7 @@ pub(super) struct Refreshed {
 
 /// A purchase whose turn it is.
 pub(super) struct Turn {
+    pub(super) purchase: PurchaseId,
     pub(super) reference: Reference,
 }
 
@@ -244,6 +255,7 @@ impl Lane {
         state.wheel.cancel(place);
         state.open.remove(place);
         state.ended.remove(place);
+        state.suspect.take_if(|suspect| suspect.place == place);
         let entry = state.entries.get_mut(place)?.take()?;
         state.held_back -= usize::from(entry.heard.held_back_since.is_some());
         state.free.push(place);
@@ -280,6 +292,8 @@ impl Lane {
                 Some(number) => entry.stayed.changed(number, now),
                 None => entry.stayed.unchanged(now),
             }
+            state.suspect.take_if(|suspect| suspect.place == place);
+            state.ask_suspect(now);
             if state.answered.back() != Some(&place) {
                 state.answered.push_back(place);
             }
@@ -501,6 +515,7 @@ impl Inner {
                         None => inner.reference(id).await,
                     };
                     let turn = Turn {
+                        purchase: id,
                         reference: reference?,
                     };
                     Some(inner.ask(&polled, &turn, admission).await)

@@ -100,6 +100,10 @@ impl Inner {
             Answer::Trouble(trouble) => Some(account.learn(&mut admission, trouble)),
             Answer::Observed(_) | Answer::NotFound => None,
         };
+        if let (Answer::Trouble(Trouble::Throttled { .. }), Some(Whose::Account)) = (&answer, whose)
+        {
+            lane.suspect(turn.purchase);
+        }
         Asked {
             answer,
             whose,
@@ -503,7 +507,10 @@ impl Inner {
         let deadline = self.clock.moment().plus(REFRESH_WAIT);
         let admission = lane.account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(RefreshError::Refused)?.about(purchase);
-        let turn = Turn { reference };
+        let turn = Turn {
+            purchase,
+            reference,
+        };
         let asked = self.ask(lane, &turn, admission).await;
         let trouble = match &asked.answer {
             Answer::Trouble(trouble) => Some(trouble.clone()),

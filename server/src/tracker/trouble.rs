@@ -454,6 +454,27 @@ async fn a_purchase_that_is_never_readable_needs_a_person_after_ten_minutes() {
     }
 }
 
+/// Right after its start an account has asked so little that half of it is next to nothing.
+#[tokio::test(start_paused = true)]
+async fn a_purchase_that_is_throttled_from_the_first_second_slows_the_others_for_a_moment() {
+    let house = House::with(0, Schedule::of(&[], 500)).await;
+    *lock(&house.mode) = Mode::One(One::Status(429));
+    let told = async {
+        for number in 0..=LAST {
+            house.buy(number, NAMES[0]).await;
+        }
+        seconds(30).await;
+        house.sent(0);
+        seconds(20).await;
+        let good = house.sent(0);
+        assert!((180..=205).contains(&good), "{good} polls of 200");
+    };
+    tokio::select! {
+        () = house.tracker.run() => panic!("the tracker stopped by itself"),
+        () = told => {}
+    }
+}
+
 /// An account whose budget does not suffice, a fifth of whose purchases cannot be read.
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_read_takes_no_budget_from_what_can() {

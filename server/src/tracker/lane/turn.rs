@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::{Due, Lane, State, lock};
+use super::{Due, Lane, State, Suspect, lock};
 use crate::{
     account::{Admission, Class},
     cadence::hazard::weight,
@@ -42,6 +42,9 @@ impl Lane {
         state.turns = state.turns.wrapping_add(1);
         let place = if admission.class() == Class::AfterTerminal {
             state.ended.take_longest_due()?
+        } else if let Some(place) = state.suspected() {
+            state.open.remove(place);
+            place
         } else if admission.is_probe()
             && let Some(place) = state.answered_last()
         {
@@ -73,6 +76,16 @@ impl Lane {
             reference: entry.reference.clone(),
             since: entry.due,
         })
+    }
+
+    /// The whole account was throttled for a request about this purchase.
+    pub(in crate::tracker) fn suspect(&self, purchase: PurchaseId) {
+        let mut state = lock(&self.state);
+        let place = state.of(purchase).map(|(place, _)| place);
+        state.suspect = place.map(|place| Suspect {
+            place,
+            is_next: false,
+        });
     }
 
     /// Trouble holds the account's polls back.
@@ -134,6 +147,27 @@ impl Lane {
 }
 
 impl State {
+    /// Another than the suspect has been answered: it is asked next.
+    pub(super) fn ask_suspect(&mut self, now: Moment) {
+        let Some(suspect) = self.suspect.as_mut().filter(|suspect| !suspect.is_next) else {
+            return;
+        };
+        suspect.is_next = true;
+        let place = suspect.place;
+        if let Some(entry) = self.entry(place).filter(|entry| !entry.busy) {
+            entry.due = now.max(entry.floor());
+            let due = entry.due;
+            self.wheel.arm(place, due);
+        }
+    }
+
+    /// The suspect, once it is due and another has been answered.
+    fn suspected(&mut self) -> Option<u32> {
+        let open = &self.open;
+        let is_next = |suspect: &mut Suspect| suspect.is_next && open.contains(suspect.place);
+        Some(self.suspect.take_if(is_next)?.place)
+    }
+
     /// Of the places that were answered last and are due, the newest that has not failed since.
     fn answered_last(&self) -> Option<u32> {
         let is_well = |place: &u32| {
