@@ -118,7 +118,7 @@ pub fn provider(name: &'static str, data: &[u8]) {
     let (status, headers, body) = parts(data);
     let reference = reference(name);
     let recovery = recovery();
-    let order = order(name);
+    let order = provider.order(&order(name)).expect("the provider's own order");
     for is_ours in [false, true] {
         let matches = move |_: &str, _: &str| is_ours;
         let intent = Intent {
@@ -141,7 +141,7 @@ pub fn provider(name: &'static str, data: &[u8]) {
                     check(&observation);
                 }
             }
-            match provider.read_submit(&order, &intent, &answer, now()) {
+            match order.read(&intent, &answer, now()) {
                 Submitted::Accepted(observation) => {
                     assert!(observation.reference.is_some(), "accepted without a name");
                     check(&observation);

@@ -25,7 +25,7 @@ use crate::{
     clock::Clock,
     feed::Feed,
     identity::{Caller, Callers, Scope},
-    intake::{Intake, LookUpError, NewPurchase, Resolution},
+    intake::{Intake, LookUpError, NewPurchase, Resolution, Wanted},
     journal::{Journal, Record},
     provider::{self, Violation},
     purchase::{AccountName, Purchase, PurchaseId, Revision, Timestamp},
@@ -190,13 +190,13 @@ impl Service {
             let account = account.ok_or_else(|| {
                 Failure::new(Reason::AccountUnknown, "no such account for this caller")
             })?;
-            if account.provider.name() != provider {
+            if account.provider.row().name != provider {
                 let rule = format!("must be an account of {provider}, as the order is");
                 return Err(Failure::invalid_field("account", rule));
             }
             return Ok(Arc::clone(account));
         }
-        let mut of_provider = usable().filter(|account| account.provider.name() == provider);
+        let mut of_provider = usable().filter(|account| account.provider.row().name == provider);
         match (of_provider.next(), of_provider.next()) {
             (Some(account), None) => Ok(Arc::clone(account)),
             (None, _) => {
@@ -228,7 +228,7 @@ impl Service {
         };
         let account = self.rooms.accounts.get(&known.purchase.account);
         let account = account.filter(|account| {
-            call.caller.may_use(&account.name) && account.provider.name() == provider
+            call.caller.may_use(&account.name) && account.provider.row().name == provider
         });
         Ok(account.cloned())
     }
@@ -265,12 +265,19 @@ impl Service {
         };
         let now = self.rooms.clock.now();
         let asked = account.provider.as_ref();
-        violations.extend(match &order {
-            Order::Existing(reference) => provider::reference(asked, "existing", reference)
-                .err()
-                .unwrap_or_default(),
-            _ => provider::check_order(asked, &order, now),
-        });
+        let (wanted, broken) = match &order {
+            Order::Existing(reference) => {
+                let broken = provider::reference(asked, "existing", reference).err();
+                (Wanted::Adopt(reference.clone()), broken.unwrap_or_default())
+            }
+            order => {
+                let placed = provider::order(asked, order);
+                let placed = placed.map_err(|violation| Failure::invalid(vec![violation]))?;
+                let broken = provider::violations(asked, placed.as_ref(), now);
+                (Wanted::Place(placed), broken)
+            }
+        };
+        violations.extend(broken);
         let left = call
             .deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -280,6 +287,7 @@ impl Service {
             account,
             labels,
             order: Arc::new(order),
+            wanted,
             deadline: left.map(|left| self.rooms.clock.moment().plus(left)),
         };
         Ok((new, violations))
@@ -453,7 +461,7 @@ impl Service {
         let backlog = self.rooms.tracker.backlog(&account.name);
         message::Account {
             name: account.name.to_string(),
-            provider: account.provider.name().to_owned(),
+            provider: account.provider.row().name.to_owned(),
             health: health.into(),
             note: account_note(&snapshot, backlog),
             open_purchases: u32::try_from(open).unwrap_or(u32::MAX),

@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use tillwatch_proto::v1::create_purchase_request::Order;
+use tillwatch_proto::v1::{ProviderReference, create_purchase_request::Order};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -35,6 +35,7 @@ use crate::{
     feed::Feed,
     fingerprint::Keyring,
     journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write},
+    provider::Placed,
     purchase::{
         AccountName, CallerName, Cause, Moment, Purchase, PurchaseId, Status, Timestamp, Transition,
     },
@@ -65,10 +66,21 @@ pub struct NewPurchase {
     pub account: Arc<Account>,
     /// The caller's annotations.
     pub labels: BTreeMap<String, String>,
-    /// What to buy, or what exists.
+    /// The order as the caller wrote it, for its fingerprints.
     pub order: Arc<Order>,
+    /// The same, read.
+    pub wanted: Wanted,
     /// Until when the caller waits; `None` for as long as it takes.
     pub deadline: Option<Moment>,
+}
+
+/// The wish that an order expresses.
+#[derive(Debug)]
+pub enum Wanted {
+    /// Place this order.
+    Place(Arc<dyn Placed>),
+    /// Track this purchase, which exists at the provider already.
+    Adopt(ProviderReference),
 }
 
 /// A create that succeeded.
@@ -361,12 +373,15 @@ impl Inner {
             starter.ends(Ok(()));
             return self.again(record, &new).await;
         }
-        if let Order::Existing(reference) = &*new.order {
-            let adopted = self.adopt(&new, reference).await;
-            starter.ends(adopted.as_ref().map(drop).map_err(CreateError::clone));
-            return adopted;
-        }
-        let ended = self.begin_create(&new, starter).await?;
+        let placed = match &new.wanted {
+            Wanted::Place(placed) => placed,
+            Wanted::Adopt(reference) => {
+                let adopted = self.adopt(&new, reference).await;
+                starter.ends(adopted.as_ref().map(drop).map_err(CreateError::clone));
+                return adopted;
+            }
+        };
+        let ended = self.begin_create(&new, placed, starter).await?;
         match Self::told(ended, false).await? {
             Told::Created(created) => Ok(created),
             Told::Elsewhere => self.again_by_key(&new).await,
@@ -377,9 +392,10 @@ impl Inner {
     async fn begin_create(
         self: &Arc<Self>,
         new: &NewPurchase,
+        placed: &Arc<dyn Placed>,
         starter: Starter,
     ) -> Result<Ending, CreateError> {
-        let prepared = self.prepare(new).await;
+        let prepared = self.prepare(new, placed.as_ref()).await;
         let (admission, under_way, record, transition) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -398,6 +414,7 @@ impl Inner {
         };
         self.start(
             attempt::Start {
+                placed: Arc::clone(placed),
                 begin,
                 record,
                 admission,
@@ -413,9 +430,10 @@ impl Inner {
     async fn prepare(
         self: &Arc<Self>,
         new: &NewPurchase,
+        placed: &dyn Placed,
     ) -> Result<(Admission, TaskTrackerToken, Record, Transition), CreateError> {
         let (admission, under_way) = self.admitted(new, None).await?;
-        let (record, transition) = self.intent(new, self.clock.now())?;
+        let (record, transition) = self.intent(new, placed, self.clock.now())?;
         Ok((admission, under_way, record, transition))
     }
 
@@ -459,12 +477,12 @@ impl Inner {
     fn intent(
         &self,
         new: &NewPurchase,
+        placed: &dyn Placed,
         now: Timestamp,
     ) -> Result<(Record, Transition), CreateError> {
-        let provider = &new.account.provider;
         let id = self.clock.purchase_id();
         let status = Status::pending(now);
-        let recovery = provider.recovery(&new.order, id, self.clock.uuid());
+        let recovery = placed.recovery(id, self.clock.uuid());
         let record = self.record(new, id, &status, now, recovery)?;
         let record = Record {
             attempt: Some(Attempt {
@@ -498,7 +516,7 @@ impl Inner {
             purchase: Purchase {
                 id,
                 account: new.account.name.clone(),
-                provider: Arc::from(provider.name()),
+                provider: Arc::from(provider.row().name),
                 caller: new.caller.clone(),
                 idempotency_key: Arc::from(new.key.as_str()),
                 labels: Arc::new(new.labels.clone()),

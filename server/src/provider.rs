@@ -92,8 +92,8 @@ pub struct Intent<'a> {
 
 /// One provider with one account's credentials.
 pub trait Provider: fmt::Debug + Send + Sync {
-    /// Its stable name, as in the contract and the configuration.
-    fn name(&self) -> &'static str;
+    /// Its row of the registry.
+    fn row(&self) -> &'static Registered;
 
     /// The credentials as their headers carry them, which no text that a caller sees may repeat.
     fn secrets(&self) -> Vec<&HeaderValue>;
@@ -111,8 +111,9 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// What can be done about an unclear submit.
     fn unclear(&self) -> Unclear;
 
-    /// Checks an order of this provider. Empty where the provider would take its form.
-    fn check_order(&self, order: &Order, now: Timestamp) -> Vec<Violation>;
+    /// Reads an order of this provider, once and for all that is done with it; `None` if it is
+    /// another provider's.
+    fn order(&self, order: &Order) -> Option<Arc<dyn Placed>>;
 
     /// Order fields that hold decimal numbers, which are the same order when equal by value.
     fn decimal_fields(&self) -> &'static [&'static str] {
@@ -122,23 +123,7 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// Reads a reference of this provider, held to its id shape.
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>>;
 
-    /// The recovery facts of an order. `key` is a new random UUID, for providers that take one.
-    fn recovery(&self, order: &Order, purchase: PurchaseId, key: uuid::Uuid) -> Recovery;
-
-    /// The request that submits an order that [`Provider::check_order`] has passed.
-    fn submit_request(&self, order: &Order, intent: &Intent<'_>) -> Request;
-
-    /// What the answer to the submit of an order means, by each provider's rules. `now` is its
-    /// arrival.
-    fn read_submit(
-        &self,
-        order: &Order,
-        intent: &Intent<'_>,
-        answer: &Response,
-        now: Timestamp,
-    ) -> Submitted;
-
-    /// The request that looks an unclear submit up; `None` where there is no such thing.
+    /// The request that looks an unclear submit up; `None` if the provider has no such request.
     fn look_up_request(&self, intent: &Intent<'_>) -> Option<Request> {
         let _ = intent;
         None
@@ -151,7 +136,7 @@ pub trait Provider: fmt::Debug + Send + Sync {
         Answer::NotFound
     }
 
-    /// The request that reads many purchases at once; `None` where there is none.
+    /// The request that reads many purchases at once; `None` if the provider has no such request.
     fn sweep(&self) -> Option<&dyn sweep::Sweep> {
         None
     }
@@ -160,13 +145,37 @@ pub trait Provider: fmt::Debug + Send + Sync {
     fn status_request(&self, reference: &Reference) -> Request;
 
     /// Corrects an observation by what was ordered, for what no answer tells alone. `recovery` is
-    /// empty where the order was made elsewhere.
+    /// empty if the order was made elsewhere.
     fn compare(&self, recovery: &Recovery, observation: &mut Observation) {
         let _ = (recovery, observation);
     }
 
-    /// What the answer to a status read means. `now` is its arrival.
+    /// The meaning of the answer to a status read. `now` is its arrival.
     fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer;
+}
+
+/// An order as its provider has read it, with the account's credentials: everything that can be done
+/// with an order before the purchase has a reference.
+pub trait Placed: Send + Sync {
+    /// The rules that the order breaks now, by field. An order that broke none when it was new can
+    /// break one later, and is repeated all the same.
+    fn violations(&self, now: Timestamp) -> Vec<Violation>;
+
+    /// The recovery facts. `key` is a new random UUID, for providers that take one.
+    fn recovery(&self, purchase: PurchaseId, key: uuid::Uuid) -> Recovery;
+
+    /// The request that submits the order.
+    fn request(&self, intent: &Intent<'_>) -> Request;
+
+    /// The meaning of the answer to that request, by the provider's rules. `now` is its arrival.
+    fn read(&self, intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted;
+}
+
+/// An order holds personal data, so nothing of it is shown.
+impl fmt::Debug for dyn Placed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Placed")
+    }
 }
 
 /// What stands for a secret in a text.
@@ -239,9 +248,19 @@ pub fn reference_message(name: &str, reference: &Reference) -> Option<ProviderRe
     registered(name).map(|row| (row.reference_message)(reference))
 }
 
-/// What keeps an order from being submitted, each by its path inside the request.
-pub fn check_order(provider: &dyn Provider, order: &Order, now: Timestamp) -> Vec<Violation> {
-    within(provider.name(), provider.check_order(order, now))
+/// The order as its provider reads it.
+///
+/// # Errors
+/// The order is another provider's.
+pub fn order(provider: &dyn Provider, order: &Order) -> Result<Arc<dyn Placed>, Violation> {
+    let name = provider.row().name;
+    let foreign = || Violation::new("order", format!("must be an order of {name}"));
+    provider.order(order).ok_or_else(foreign)
+}
+
+/// The rules that an order breaks, each by its field's path inside the request.
+pub fn violations(provider: &dyn Provider, order: &dyn Placed, now: Timestamp) -> Vec<Violation> {
+    within(provider.row().name, order.violations(now))
 }
 
 /// The reference that a message means.
@@ -253,7 +272,7 @@ pub fn reference(
     path: &str,
     message: &ProviderReference,
 ) -> Result<Reference, Vec<Violation>> {
-    let name = provider.name();
+    let name = provider.row().name;
     if of_reference(message) != Some(name) {
         let rule = format!("must be a reference of {name}");
         return Err(vec![Violation::new(path, rule)]);

@@ -94,12 +94,18 @@ impl Request {
 
     /// With a JSON body.
     #[must_use]
-    pub fn json(mut self, body: &serde_json::Value) -> Self {
+    pub fn json(self, body: &serde_json::Value) -> Self {
+        self.json_bytes(Bytes::from(body.to_string()))
+    }
+
+    /// With a body that is JSON already.
+    #[must_use]
+    pub fn json_bytes(mut self, body: Bytes) -> Self {
         self.headers.insert(
             ::http::header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         );
-        self.body = Some(Bytes::from(body.to_string()));
+        self.body = Some(body);
         self
     }
 

@@ -9,9 +9,9 @@ use tillwatch_proto::v1::{ProviderReference, create_purchase_request::Order};
 use super::*;
 use crate::{
     cadence::{Policy, Schedule},
-    observation::{Answer, Submitted},
-    provider::{Intent, Provider, Recovery, SettingsError, Violation},
-    purchase::{AccountName, PurchaseId, Reference, Secret, Timestamp},
+    observation::Answer,
+    provider::{Placed, Provider, SettingsError, Violation},
+    purchase::{AccountName, Reference, Secret, Timestamp},
     upstream::{Request, Response},
 };
 
@@ -442,8 +442,8 @@ fn certificates_are_accepted_with_a_warning() {
 struct NoProvider;
 
 impl Provider for NoProvider {
-    fn name(&self) -> &'static str {
-        "masumi"
+    fn row(&self) -> &'static Registered {
+        unreachable!()
     }
     fn graph(&self) -> crate::observation::Graph {
         unreachable!()
@@ -457,22 +457,13 @@ impl Provider for NoProvider {
     fn unclear(&self) -> crate::provider::Unclear {
         unreachable!()
     }
-    fn check_order(&self, _: &Order, _: Timestamp) -> Vec<Violation> {
+    fn order(&self, _: &Order) -> Option<Arc<dyn Placed>> {
         unreachable!()
     }
     fn reference(&self, _: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         unreachable!()
     }
     fn secrets(&self) -> Vec<&http::HeaderValue> {
-        unreachable!()
-    }
-    fn recovery(&self, _: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {
-        unreachable!()
-    }
-    fn submit_request(&self, _: &Order, _: &Intent<'_>) -> Request {
-        unreachable!()
-    }
-    fn read_submit(&self, _: &Order, _: &Intent<'_>, _: &Response, _: Timestamp) -> Submitted {
         unreachable!()
     }
     fn status_request(&self, _: &Reference) -> Request {

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tillwatch_proto::v1::create_purchase_request::Order;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
@@ -18,7 +17,7 @@ use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
     observation::{Submitted, Trouble},
-    provider::{self, Intent, Unclear},
+    provider::{self, Intent, Placed, Unclear},
     purchase::{
         AttentionReason, Cause, Purchase, PurchaseId, Reference, State, Status, Timestamp,
         Transition, UnreadId,
@@ -42,6 +41,8 @@ pub(super) type Ending = Heard<Ended>;
 
 /// A send that is about to begin.
 pub(super) struct Start {
+    /// The order that is sent.
+    pub(super) placed: Arc<dyn Placed>,
     /// The commit that precedes it.
     pub(super) begin: Write,
     /// The purchase as it is before that, or as that makes it.
@@ -108,7 +109,7 @@ impl Drop for UnderWay {
 pub(super) struct Send {
     pub(super) account: Arc<Account>,
     pub(super) record: Record,
-    pub(super) order: Arc<Order>,
+    pub(super) placed: Arc<dyn Placed>,
     pub(super) request: Request,
     /// Whether all earlier attempts are known to have sent nothing, so that a refusal of this one
     /// is a refusal of the order.
@@ -209,6 +210,7 @@ impl Inner {
     /// Commits that a send begins, then sends, in a task that no caller can cancel.
     pub(super) fn start(self: &Arc<Self>, start: Start, new: &NewPurchase) {
         let Start {
+            placed,
             begin,
             record,
             admission,
@@ -217,15 +219,12 @@ impl Inner {
             under_way,
         } = start;
         let account = Arc::clone(&new.account);
-        let request = self.with_intent(&account, &record, |intent| {
-            account.provider.submit_request(&new.order, intent)
-        });
+        let request = self.with_intent(&account, &record, |intent| placed.request(intent));
         let first = record.purchase.status.state == State::Pending;
-        let order = Arc::clone(&new.order);
         let send = Send {
             account,
             record,
-            order,
+            placed,
             request,
             first,
             repeats: true,
@@ -345,9 +344,7 @@ impl Inner {
             Ok(answer) => {
                 let now = self.clock.now();
                 self.with_intent(account, &send.record, |intent| {
-                    account
-                        .provider
-                        .read_submit(&send.order, intent, &answer, now)
+                    send.placed.read(intent, &answer, now)
                 })
             }
             Err(UpstreamError::NotConnected(why)) => Sent::unsent(why).submitted,

@@ -60,7 +60,7 @@ impl Inner {
             let again = Send {
                 account: Arc::clone(&send.account),
                 record: *record,
-                order: Arc::clone(&send.order),
+                placed: Arc::clone(&send.placed),
                 request: send.request.clone(),
                 first: false,
                 repeats: false,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    CreateError, Created, Inner, NewPurchase, Told,
+    CreateError, Created, Inner, NewPurchase, Told, Wanted,
     attempt::{self, Ending, Start},
     starting::Starter,
 };
@@ -14,7 +14,7 @@ use crate::{
     fingerprint,
     journal::{Attempt, AttemptChange, Record, Write},
     lifecycle,
-    provider::Unclear,
+    provider::{Placed, Unclear},
     purchase::{AttentionReason, Cause, PurchaseId, State},
 };
 
@@ -58,11 +58,12 @@ impl Inner {
                 record = self.reread(new, id).await?;
                 continue;
             }
-            match self.call(&record, new) {
-                Call::Tell => return tell(record),
-                Call::Send => {
+            match (self.call(&record, new), &new.wanted) {
+                // An adopted purchase has a reference, so nothing of it is sent.
+                (Call::Tell, _) | (Call::Send, Wanted::Adopt(_)) => return tell(record),
+                (Call::Send, Wanted::Place(placed)) => {
                     let again = match self.starter(new) {
-                        Ok(starter) => self.send_again(record, new, starter).await?,
+                        Ok(starter) => self.send_again(record, new, placed, starter).await?,
                         Err(other) => {
                             // It spends the budget for all who repeat this key now.
                             other.ends().await?;
@@ -75,7 +76,7 @@ impl Inner {
                         return Ok(created);
                     }
                 }
-                Call::Join => {
+                (Call::Join, _) => {
                     let revision = record.purchase.status.revision;
                     let until = Instant::now() + JOIN_MAX;
                     let waited = self.feed.wait_past(id, revision, until).await;
@@ -159,6 +160,7 @@ impl Inner {
         self: &Arc<Self>,
         record: Record,
         new: &NewPurchase,
+        placed: &Arc<dyn Placed>,
         starter: Starter,
     ) -> Result<Option<Again>, CreateError> {
         let id = record.purchase.id;
@@ -186,6 +188,7 @@ impl Inner {
         let begin = self.begin_again(&record, new, first);
         self.start(
             Start {
+                placed: Arc::clone(placed),
                 begin,
                 record,
                 admission,

@@ -16,7 +16,8 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
+    Intent, Placed, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
+    error_answer,
     rules::{self, Rules, TEXT_CHARACTERS_MAX},
     wire,
 };
@@ -73,7 +74,7 @@ fn build(secrets: &BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, Settin
 }
 
 /// One secret key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Carbon {
     /// The header's value; marked sensitive, so that `Debug` does not show it.
     authorization: HeaderValue,
@@ -89,8 +90,8 @@ fn reference_message(reference: &Reference) -> ProviderReference {
 }
 
 impl Provider for Carbon {
-    fn name(&self) -> &'static str {
-        NAME
+    fn row(&self) -> &'static Registered {
+        &REGISTERED
     }
 
     fn secrets(&self) -> Vec<&HeaderValue> {
@@ -121,11 +122,14 @@ impl Provider for Carbon {
         Unclear::AskNobody
     }
 
-    fn check_order(&self, order: &Order, _: Timestamp) -> Vec<Violation> {
-        match order {
-            Order::Carbon(order) => check(order),
-            _ => Rules::foreign("order", NAME),
-        }
+    fn order(&self, order: &Order) -> Option<Arc<dyn Placed>> {
+        let Order::Carbon(order) = order else {
+            return None;
+        };
+        Some(Arc::new(Charge {
+            carbon: self.clone(),
+            order: order.clone(),
+        }))
     }
 
     fn decimal_fields(&self) -> &'static [&'static str] {
@@ -148,36 +152,6 @@ impl Provider for Carbon {
             ("order_id", order_id),
             ("contact_id", contact_id),
         ]))
-    }
-
-    fn recovery(&self, _: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {
-        Recovery::new()
-    }
-
-    fn submit_request(&self, order: &Order, _: &Intent<'_>) -> Request {
-        let body = match order {
-            Order::Carbon(order) => create::body(order),
-            _ => Value::Null,
-        };
-        Request::new(Method::POST, ["v1", "card", "charge3d"])
-            .header(header::AUTHORIZATION, self.authorization.clone())
-            .json(&body)
-            .on(Connection::Fresh)
-    }
-
-    fn read_submit(
-        &self,
-        order: &Order,
-        _: &Intent<'_>,
-        answer: &Response,
-        now: Timestamp,
-    ) -> Submitted {
-        // A part of the reference that the answer lacks.
-        let contact_id = match order {
-            Order::Carbon(order) => order.contact_id.as_str(),
-            _ => "",
-        };
-        create::read(answer, contact_id, now)
     }
 
     fn status_request(&self, reference: &Reference) -> Request {
@@ -205,6 +179,34 @@ impl Provider for Carbon {
             Ok(observation) => Answer::Observed(Box::new(observation)),
             Err(trouble) => Answer::Trouble(trouble),
         }
+    }
+}
+
+/// A card to be charged.
+struct Charge {
+    carbon: Carbon,
+    order: CarbonOrder,
+}
+
+impl Placed for Charge {
+    fn violations(&self, _: Timestamp) -> Vec<Violation> {
+        check(&self.order)
+    }
+
+    fn recovery(&self, _: PurchaseId, _: uuid::Uuid) -> Recovery {
+        Recovery::new()
+    }
+
+    fn request(&self, _: &Intent<'_>) -> Request {
+        Request::new(Method::POST, ["v1", "card", "charge3d"])
+            .header(header::AUTHORIZATION, self.carbon.authorization.clone())
+            .json(&create::body(&self.order))
+            .on(Connection::Fresh)
+    }
+
+    fn read(&self, _: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
+        // The answer lacks the contact, which is a part of the reference.
+        create::read(answer, &self.order.contact_id, now)
     }
 }
 

@@ -12,12 +12,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ::http::{HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use tillwatch_proto::v1::{
-    DevdraftReference, ProviderReference, create_purchase_request::Order,
+    DevdraftOrder, DevdraftReference, ProviderReference, create_purchase_request::Order,
     provider_reference::Reference as Named,
 };
 
 use super::{
-    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
+    Intent, Placed, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
+    error_answer,
     rules::{self, Rules},
     wire::{self, Damage},
 };
@@ -124,7 +125,7 @@ fn build(secrets: &BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, Settin
 }
 
 /// One application of the provider with its credentials.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Devdraft {
     /// Shown nowhere, although the provider's pages show it: the limit hangs on it.
     client_key: HeaderValue,
@@ -156,8 +157,8 @@ fn reference_message(reference: &Reference) -> ProviderReference {
 }
 
 impl Provider for Devdraft {
-    fn name(&self) -> &'static str {
-        REGISTERED.name
+    fn row(&self) -> &'static Registered {
+        &REGISTERED
     }
 
     fn secrets(&self) -> Vec<&HeaderValue> {
@@ -180,11 +181,14 @@ impl Provider for Devdraft {
         Unclear::RepeatWithKey { within: KEY_LIVES }
     }
 
-    fn check_order(&self, order: &Order, _now: Timestamp) -> Vec<Violation> {
-        match order {
-            Order::Devdraft(order) => order::check(order),
-            _ => Rules::foreign("order", REGISTERED.name),
-        }
+    fn order(&self, order: &Order) -> Option<Arc<dyn Placed>> {
+        let Order::Devdraft(order) = order else {
+            return None;
+        };
+        Some(Arc::new(PaymentIntent {
+            devdraft: self.clone(),
+            order: order.clone(),
+        }))
     }
 
     fn decimal_fields(&self) -> &'static [&'static str] {
@@ -200,47 +204,6 @@ impl Provider for Devdraft {
             return Err(vec![Violation::new(TRANSACTION, rules::ID_RULE)]);
         };
         Ok(Reference::new([(TRANSACTION, &id)]))
-    }
-
-    fn recovery(&self, _order: &Order, _purchase: PurchaseId, key: uuid::Uuid) -> Recovery {
-        Recovery::from([(KEY.to_owned(), key.to_string())])
-    }
-
-    fn submit_request(&self, order: &Order, intent: &Intent<'_>) -> Request {
-        let (kind, body) = match order {
-            Order::Devdraft(order) => (order::kind(order), order::body(order)),
-            _ => ("stablecoin", Value::Object(serde_json::Map::new())),
-        };
-        // Every recovery that this file made has a key. Were it gone, one that repeats of the same
-        // purchase share must take its place, or a repeat could pay twice.
-        let key = intent.recovery.get(KEY).cloned();
-        let key =
-            key.unwrap_or_else(|| uuid::Uuid::from_u128(intent.purchase.as_u128()).to_string());
-        let mut request = self.request(Method::POST, ["api", "v0", "payment-intents", kind]);
-        if let Ok(key) = HeaderValue::from_str(&key) {
-            request = request.header(HeaderName::from_static("idempotency-key"), key);
-        }
-        request.json(&body).on(Connection::Fresh)
-    }
-
-    fn read_submit(
-        &self,
-        _order: &Order,
-        _intent: &Intent<'_>,
-        answer: &Response,
-        now: Timestamp,
-    ) -> Submitted {
-        if (200..300).contains(&answer.status) {
-            return match wire::object(answer) {
-                Ok(body) => created(wire::unwrapped(&body, "data")),
-                // The same key gives the same answer again, so the id is not lost.
-                Err(trouble) => error_answer::unclear(trouble),
-            };
-        }
-        if answer.status == 429 {
-            return Submitted::NotSent(trouble(answer, now));
-        }
-        error_answer::not_accepted(answer, error_of, now)
     }
 
     fn status_request(&self, reference: &Reference) -> Request {
@@ -263,6 +226,53 @@ impl Provider for Devdraft {
             Ok(observation) => Answer::Observed(Box::new(observation)),
             Err(trouble) => Answer::Trouble(trouble),
         }
+    }
+}
+
+/// An order of a payment intent.
+struct PaymentIntent {
+    devdraft: Devdraft,
+    order: DevdraftOrder,
+}
+
+impl Placed for PaymentIntent {
+    fn violations(&self, _: Timestamp) -> Vec<Violation> {
+        order::check(&self.order)
+    }
+
+    fn recovery(&self, _: PurchaseId, key: uuid::Uuid) -> Recovery {
+        Recovery::from([(KEY.to_owned(), key.to_string())])
+    }
+
+    fn request(&self, intent: &Intent<'_>) -> Request {
+        // Every recovery that this file made has a key. If it were gone, all repeats of the purchase
+        // would have to share another key, or a repeat could pay twice.
+        let key = intent.recovery.get(KEY).cloned();
+        let key =
+            key.unwrap_or_else(|| uuid::Uuid::from_u128(intent.purchase.as_u128()).to_string());
+        let kind = order::kind(&self.order);
+        let path = ["api", "v0", "payment-intents", kind];
+        let mut request = self.devdraft.request(Method::POST, path);
+        if let Ok(key) = HeaderValue::from_str(&key) {
+            request = request.header(HeaderName::from_static("idempotency-key"), key);
+        }
+        request
+            .json(&order::body(&self.order))
+            .on(Connection::Fresh)
+    }
+
+    fn read(&self, _: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
+        if (200..300).contains(&answer.status) {
+            return match wire::object(answer) {
+                Ok(body) => created(wire::unwrapped(&body, "data")),
+                // The same key gives the same answer again, so the id is not lost.
+                Err(trouble) => error_answer::unclear(trouble),
+            };
+        }
+        if answer.status == 429 {
+            return Submitted::NotSent(trouble(answer, now));
+        }
+        error_answer::not_accepted(answer, error_of, now)
     }
 }
 

@@ -13,8 +13,9 @@ use std::{
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde_json::Value;
+use tillwatch_proto::v1::create_purchase_request::Order;
 
-use super::{Intent, Provider, Recovery, Registered, Violation};
+use super::{Intent, Placed, Provider, Recovery, Registered, Violation};
 use crate::{
     purchase::{Finality, PurchaseId, Secret, State, Status, Timestamp},
     upstream::{Request, Response},
@@ -111,6 +112,12 @@ pub(super) fn build(row: &Registered, secrets: &[(&str, &str)]) -> Arc<dyn Provi
         .map(|(name, value)| ((*name).to_owned(), Secret::new(*value)))
         .collect();
     (row.build)(&secrets).unwrap()
+}
+
+/// An order in the hands of its provider.
+#[track_caller]
+pub(super) fn placed(provider: &Arc<dyn Provider>, order: Order) -> Arc<dyn Placed> {
+    provider.order(&order).expect("the provider's own order")
 }
 
 /// A time from its text.

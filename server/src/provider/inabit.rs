@@ -16,7 +16,8 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
+    Intent, Placed, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
+    error_answer,
     rules::{self, AMOUNT_DIGITS_MAX, Rules, TEXT_CHARACTERS_MAX},
     sweep::Sweep,
     wire,
@@ -118,7 +119,7 @@ fn build(secrets: &BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, Settin
 }
 
 /// One organisation's key and one widget's.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inabit {
     /// Reads and searches. Marked sensitive, so that `Debug` does not show it.
     organization: HeaderValue,
@@ -144,8 +145,8 @@ fn reference_message(reference: &Reference) -> ProviderReference {
 }
 
 impl Provider for Inabit {
-    fn name(&self) -> &'static str {
-        NAME
+    fn row(&self) -> &'static Registered {
+        &REGISTERED
     }
 
     fn secrets(&self) -> Vec<&HeaderValue> {
@@ -177,11 +178,14 @@ impl Provider for Inabit {
         }
     }
 
-    fn check_order(&self, order: &Order, _: Timestamp) -> Vec<Violation> {
-        match order {
-            Order::Inabit(order) => check(order),
-            _ => Rules::foreign("order", NAME),
-        }
+    fn order(&self, order: &Order) -> Option<Arc<dyn Placed>> {
+        let Order::Inabit(order) = order else {
+            return None;
+        };
+        Some(Arc::new(Checkout {
+            inabit: self.clone(),
+            order: order.clone(),
+        }))
     }
 
     fn decimal_fields(&self) -> &'static [&'static str] {
@@ -193,44 +197,6 @@ impl Provider for Inabit {
             Some(Named::Inabit(named)) => named_reference(&named.purchase_id)
                 .ok_or_else(|| vec![Violation::new("purchase_id", rules::ID_RULE)]),
             _ => Err(Rules::foreign("reference", NAME)),
-        }
-    }
-
-    fn recovery(&self, order: &Order, purchase: PurchaseId, _: uuid::Uuid) -> Recovery {
-        let identifier = match order {
-            Order::Inabit(order) if !order.purchase_identifier.is_empty() => {
-                order.purchase_identifier.clone()
-            }
-            _ => purchase.to_string(),
-        };
-        Recovery::from([(PURCHASE_IDENTIFIER.to_owned(), identifier)])
-    }
-
-    fn submit_request(&self, order: &Order, intent: &Intent<'_>) -> Request {
-        let body = match order {
-            Order::Inabit(order) => body(order, intent),
-            _ => Value::Null,
-        };
-        Request::new(Method::POST, ["v1", "purchase"])
-            .header(header::AUTHORIZATION, self.widget.clone())
-            .header(header::ACCEPT, HeaderValue::from_static("application/json"))
-            .json(&body)
-            .on(Connection::Fresh)
-    }
-
-    fn read_submit(
-        &self,
-        _: &Order,
-        _: &Intent<'_>,
-        answer: &Response,
-        now: Timestamp,
-    ) -> Submitted {
-        if !(200..300).contains(&answer.status) {
-            return error_answer::not_accepted(answer, error_of, now);
-        }
-        match wire::object(answer) {
-            Ok(body) => created(wire::unwrapped(&body, "data")),
-            Err(trouble) => error_answer::unclear(trouble),
         }
     }
 
@@ -264,6 +230,45 @@ impl Provider for Inabit {
         match read {
             Ok(observation) => Answer::Observed(Box::new(observation)),
             Err(trouble) => Answer::Trouble(trouble),
+        }
+    }
+}
+
+/// An order of a checkout.
+struct Checkout {
+    inabit: Inabit,
+    order: InabitOrder,
+}
+
+impl Placed for Checkout {
+    fn violations(&self, _: Timestamp) -> Vec<Violation> {
+        check(&self.order)
+    }
+
+    fn recovery(&self, purchase: PurchaseId, _: uuid::Uuid) -> Recovery {
+        let named = &self.order.purchase_identifier;
+        let identifier = match named.as_str() {
+            "" => purchase.to_string(),
+            _ => named.clone(),
+        };
+        Recovery::from([(PURCHASE_IDENTIFIER.to_owned(), identifier)])
+    }
+
+    fn request(&self, intent: &Intent<'_>) -> Request {
+        Request::new(Method::POST, ["v1", "purchase"])
+            .header(header::AUTHORIZATION, self.inabit.widget.clone())
+            .header(header::ACCEPT, HeaderValue::from_static("application/json"))
+            .json(&body(&self.order, intent))
+            .on(Connection::Fresh)
+    }
+
+    fn read(&self, _: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
+        if !(200..300).contains(&answer.status) {
+            return error_answer::not_accepted(answer, error_of, now);
+        }
+        match wire::object(answer) {
+            Ok(body) => created(wire::unwrapped(&body, "data")),
+            Err(trouble) => error_answer::unclear(trouble),
         }
     }
 }

@@ -14,13 +14,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ::http::{HeaderName, HeaderValue, Method};
 use serde_json::json;
 use tillwatch_proto::v1::{
-    MasumiReference, ProviderReference, create_purchase_request::Order,
+    MasumiOrder, MasumiReference, ProviderReference, create_purchase_request::Order,
     provider_reference::Reference as Named,
 };
 
 use super::{
-    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, rules::Rules,
-    sweep::Sweep, wire,
+    Intent, Placed, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
+    rules::Rules, sweep::Sweep, wire,
 };
 use crate::{
     cadence::{Policy, Schedule},
@@ -134,7 +134,7 @@ fn build(secrets: &BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, Settin
 }
 
 /// One payment service with one of its API keys.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Masumi {
     /// Sent as it is in the header `token`; shown nowhere.
     token: HeaderValue,
@@ -184,8 +184,8 @@ fn reference_message(reference: &Reference) -> ProviderReference {
 }
 
 impl Provider for Masumi {
-    fn name(&self) -> &'static str {
-        REGISTERED.name
+    fn row(&self) -> &'static Registered {
+        &REGISTERED
     }
 
     fn secrets(&self) -> Vec<&HeaderValue> {
@@ -223,11 +223,14 @@ impl Provider for Masumi {
         }
     }
 
-    fn check_order(&self, order: &Order, now: Timestamp) -> Vec<Violation> {
-        match order {
-            Order::Masumi(order) => order::check(order, now),
-            _ => Rules::foreign("order", REGISTERED.name),
-        }
+    fn order(&self, order: &Order) -> Option<Arc<dyn Placed>> {
+        let Order::Masumi(order) = order else {
+            return None;
+        };
+        Some(Arc::new(Escrow {
+            masumi: self.clone(),
+            order: order.clone(),
+        }))
     }
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
@@ -244,38 +247,6 @@ impl Provider for Masumi {
             (IDENTIFIER, &named.blockchain_identifier),
             (NETWORK, &named.network),
         ]))
-    }
-
-    fn recovery(&self, order: &Order, _purchase: PurchaseId, _key: uuid::Uuid) -> Recovery {
-        let Order::Masumi(order) = order else {
-            return Recovery::new();
-        };
-        Recovery::from([
-            (IDENTIFIER.to_owned(), order.blockchain_identifier.clone()),
-            (NETWORK.to_owned(), order.network.clone()),
-        ])
-    }
-
-    fn submit_request(&self, order: &Order, _intent: &Intent<'_>) -> Request {
-        let body = match order {
-            Order::Masumi(order) => order::body(order),
-            _ => json!({}),
-        };
-        self.request(["api", "v1", "purchase"], &body)
-            .on(Connection::Fresh)
-    }
-
-    fn read_submit(
-        &self,
-        _: &Order,
-        intent: &Intent<'_>,
-        answer: &Response,
-        now: Timestamp,
-    ) -> Submitted {
-        match reference_of(intent.recovery) {
-            Some(reference) => answer::submit(intent, &reference, answer, now),
-            None => Submitted::unclear("the intent names no blockchain identifier"),
-        }
     }
 
     fn look_up_request(&self, intent: &Intent<'_>) -> Option<Request> {
@@ -306,5 +277,41 @@ impl Provider for Masumi {
 
     fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer {
         answer::status(reference, answer, now)
+    }
+}
+
+/// An order of a purchase in escrow.
+struct Escrow {
+    masumi: Masumi,
+    order: MasumiOrder,
+}
+
+impl Placed for Escrow {
+    fn violations(&self, now: Timestamp) -> Vec<Violation> {
+        order::check(&self.order, now)
+    }
+
+    fn recovery(&self, _: PurchaseId, _: uuid::Uuid) -> Recovery {
+        Recovery::from([
+            (
+                IDENTIFIER.to_owned(),
+                self.order.blockchain_identifier.clone(),
+            ),
+            (NETWORK.to_owned(), self.order.network.clone()),
+        ])
+    }
+
+    fn request(&self, _: &Intent<'_>) -> Request {
+        (self.masumi)
+            .request(["api", "v1", "purchase"], &order::body(&self.order))
+            .on(Connection::Fresh)
+    }
+
+    fn read(&self, intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
+        let reference = Reference::new([
+            (IDENTIFIER, &self.order.blockchain_identifier),
+            (NETWORK, &self.order.network),
+        ]);
+        answer::submit(intent, &reference, answer, now)
     }
 }

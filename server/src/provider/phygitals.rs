@@ -19,7 +19,8 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Provider, Recovery, Registered, SettingsError, Unclear, Violation, error_answer,
+    Intent, Placed, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
+    error_answer,
     rules::{self, Rules, TEXT_CHARACTERS_MAX},
     wire::{self, Damage},
 };
@@ -99,7 +100,7 @@ fn build(secrets: &BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, Settin
 }
 
 /// One API key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Phygitals {
     /// The header's value; marked sensitive, so that `Debug` does not show it.
     api_key: HeaderValue,
@@ -121,8 +122,8 @@ fn reference_message(reference: &Reference) -> ProviderReference {
 }
 
 impl Provider for Phygitals {
-    fn name(&self) -> &'static str {
-        NAME
+    fn row(&self) -> &'static Registered {
+        &REGISTERED
     }
 
     fn secrets(&self) -> Vec<&HeaderValue> {
@@ -148,11 +149,14 @@ impl Provider for Phygitals {
         Unclear::AskNobody
     }
 
-    fn check_order(&self, order: &Order, _: Timestamp) -> Vec<Violation> {
-        match order {
-            Order::Phygitals(order) => check(order),
-            _ => Rules::foreign("order", NAME),
-        }
+    fn order(&self, order: &Order) -> Option<Arc<dyn Placed>> {
+        let Order::Phygitals(order) = order else {
+            return None;
+        };
+        Some(Arc::new(Pulls {
+            phygitals: self.clone(),
+            order: order.clone(),
+        }))
     }
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
@@ -170,42 +174,6 @@ impl Provider for Phygitals {
                 Ok(Reference::new([("session_id", &id)]))
             }
             _ => Err(Rules::foreign("reference", NAME)),
-        }
-    }
-
-    fn recovery(&self, order: &Order, _: PurchaseId, _: uuid::Uuid) -> Recovery {
-        match order {
-            Order::Phygitals(order) => {
-                Recovery::from([(PULLS.to_owned(), order.amount.to_string())])
-            }
-            _ => Recovery::new(),
-        }
-    }
-
-    fn submit_request(&self, order: &Order, _: &Intent<'_>) -> Request {
-        let mut request = self
-            .request(["api", "vm", "buy", "crypto"])
-            .json(&Value::Null)
-            .on(Connection::Fresh);
-        if let Order::Phygitals(order) = order {
-            request.body = body(order);
-        }
-        request
-    }
-
-    fn read_submit(
-        &self,
-        _: &Order,
-        intent: &Intent<'_>,
-        answer: &Response,
-        now: Timestamp,
-    ) -> Submitted {
-        if !(200..300).contains(&answer.status) {
-            return error_answer::not_accepted(answer, error_of, now);
-        }
-        match wire::object(answer) {
-            Ok(body) => created(&body, intent.recovery),
-            Err(trouble) => error_answer::unclear(trouble),
         }
     }
 
@@ -250,7 +218,7 @@ struct Body<'a> {
     extra_data: Option<&'a RawValue>,
 }
 
-fn body(order: &PhygitalsOrder) -> Option<Bytes> {
+fn body(order: &PhygitalsOrder) -> Bytes {
     let body = Body {
         claw_id: &order.claw_id,
         amount: order.amount,
@@ -262,7 +230,40 @@ fn body(order: &PhygitalsOrder) -> Option<Bytes> {
         permit_data: serde_json::from_str(&order.permit_data_json).ok(),
         extra_data: serde_json::from_str(&order.extra_data_json).ok(),
     };
-    serde_json::to_vec(&body).ok().map(Bytes::from)
+    // Texts, and JSON that was parsed: nothing in it can fail to be written.
+    serde_json::to_vec(&body).unwrap_or_default().into()
+}
+
+/// An order of claw pulls.
+struct Pulls {
+    phygitals: Phygitals,
+    order: PhygitalsOrder,
+}
+
+impl Placed for Pulls {
+    fn violations(&self, _: Timestamp) -> Vec<Violation> {
+        check(&self.order)
+    }
+
+    fn recovery(&self, _: PurchaseId, _: uuid::Uuid) -> Recovery {
+        Recovery::from([(PULLS.to_owned(), self.order.amount.to_string())])
+    }
+
+    fn request(&self, _: &Intent<'_>) -> Request {
+        (self.phygitals.request(["api", "vm", "buy", "crypto"]))
+            .json_bytes(body(&self.order))
+            .on(Connection::Fresh)
+    }
+
+    fn read(&self, intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
+        if !(200..300).contains(&answer.status) {
+            return error_answer::not_accepted(answer, error_of, now);
+        }
+        match wire::object(answer) {
+            Ok(body) => created(&body, intent.recovery),
+            Err(trouble) => error_answer::unclear(trouble),
+        }
+    }
 }
 
 fn check(order: &PhygitalsOrder) -> Vec<Violation> {

@@ -157,9 +157,10 @@ impl Sample {
     pub(super) fn submitted(&self, answer: &Response) -> Submitted {
         let (order, provider) = (&self.order, &self.provider);
         let key = uuid::Uuid::from_u128(1);
-        let recovery = provider.recovery(order, fixture::purchase(), key);
+        let placed = provider.order(order).unwrap();
+        let recovery = placed.recovery(fixture::purchase(), key);
         let intent = fixture::intent_with(&recovery, &|_, _| true);
-        provider.read_submit(order, &intent, answer, fixture::now())
+        placed.read(&intent, answer, fixture::now())
     }
 
     fn created(&self, file: &str) -> Observation {

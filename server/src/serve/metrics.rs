@@ -99,7 +99,7 @@ impl Collector {
 fn labels(account: &Account) -> AccountLabels {
     AccountLabels {
         account: account.name.to_string(),
-        provider: account.provider.name(),
+        provider: account.provider.row().name,
     }
 }
 

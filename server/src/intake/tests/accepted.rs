@@ -54,7 +54,9 @@ async fn accepted_as(provider: &'static str, id: &str) -> World {
         set_back: 0,
         account: Arc::clone(&world.account),
         record: world.record().await,
-        order: Arc::new(orders::order(provider)),
+        placed: (world.account.provider)
+            .order(&orders::order(provider))
+            .unwrap(),
         request: Request::new(::http::Method::POST, ["x"]),
         first: true,
         repeats: true,

@@ -71,15 +71,13 @@ fn drawn(provider: &str, is_bank: bool, amount: Spelled, word: &str) -> Order {
 
 /// Everything that a provider gets of an order.
 fn sent(provider: &dyn provider::Provider, order: &Order, recovery: &Recovery) -> String {
-    let request = provider.submit_request(
-        order,
-        &provider::Intent {
-            purchase: PurchaseId::from_u128(7),
-            create_time: Timestamp::default(),
-            recovery,
-            matches: &|_, _| false,
-        },
-    );
+    let placed = provider.order(order).unwrap();
+    let request = placed.request(&provider::Intent {
+        purchase: PurchaseId::from_u128(7),
+        create_time: Timestamp::default(),
+        recovery,
+        matches: &|_, _| false,
+    });
     let body = request.body.map(|body| body.to_vec()).unwrap_or_default();
     let body = String::from_utf8(body).unwrap();
     format!(
@@ -112,7 +110,8 @@ proptest! {
             prop_assert!(is_equal, "{} compares amounts by value", name);
         }
         if is_equal {
-            let recovery = provider.recovery(&first, PurchaseId::from_u128(7), uuid::Uuid::nil());
+            let placed = provider.order(&first).unwrap();
+            let recovery = placed.recovery(PurchaseId::from_u128(7), uuid::Uuid::nil());
             prop_assert_eq!(
                 sent(&*provider, &first, &recovery),
                 sent(&*provider, &again, &recovery)

@@ -35,7 +35,7 @@ fn order() -> CarbonOrder {
 fn submit(answer: &Response) -> Submitted {
     let recovery = Recovery::new();
     let intent = fixture::intent(&recovery);
-    provider().read_submit(&Order::Carbon(order()), &intent, answer, fixture::now())
+    fixture::placed(&provider(), Order::Carbon(order())).read(&intent, answer, fixture::now())
 }
 
 fn status(answer: &Response) -> Answer {
@@ -65,7 +65,7 @@ fn requests_are_those_of_the_fixtures() {
     let provider = provider();
     let recovery = Recovery::new();
     let intent = fixture::intent(&recovery);
-    let create = provider.submit_request(&Order::Carbon(order()), &intent);
+    let create = fixture::placed(&provider, Order::Carbon(order())).request(&intent);
     fixture::assert_request(&create, NAME, "create_request");
     assert_eq!(create.connection, Connection::Fresh);
     let read = provider.status_request(&reference(ORDER, CONTACT).unwrap());
@@ -455,7 +455,8 @@ fn orders_are_checked() {
     let check = |change: fn(&mut CarbonOrder), expected: &[&str]| {
         let mut order = order();
         change(&mut order);
-        let violations = provider().check_order(&Order::Carbon(order), fixture::now());
+        let violations =
+            fixture::placed(&provider(), Order::Carbon(order)).violations(fixture::now());
         assert_eq!(fixture::fields(&violations), expected);
     };
     check(|_| (), &[]);

@@ -57,7 +57,7 @@ fn asked(id: &str) -> Reference {
 fn submitted(answer: &Response) -> Submitted {
     with_intent(&recovery(), |intent| {
         let order = Order::Devdraft(DevdraftOrder::default());
-        provider().read_submit(&order, intent, answer, at(CLOCK))
+        fixture::placed(&provider(), order).read(intent, answer, at(CLOCK))
     })
 }
 

@@ -35,17 +35,14 @@ fn order() -> InabitOrder {
 }
 
 fn recovery(order: InabitOrder) -> Recovery {
-    provider().recovery(
-        &Order::Inabit(order),
-        fixture::purchase(),
-        uuid::Uuid::nil(),
-    )
+    fixture::placed(&provider(), Order::Inabit(order))
+        .recovery(fixture::purchase(), uuid::Uuid::nil())
 }
 
 fn submit(answer: &Response) -> Submitted {
     let recovery = recovery(order());
-    let order = Order::Inabit(order());
-    provider().read_submit(&order, &fixture::intent(&recovery), answer, fixture::now())
+    let placed = fixture::placed(&provider(), Order::Inabit(order()));
+    placed.read(&fixture::intent(&recovery), answer, fixture::now())
 }
 
 fn status(answer: &Response) -> Answer {
@@ -66,7 +63,7 @@ fn requests_are_those_of_the_fixtures() {
     let provider = provider();
     let recovery = recovery(order());
     let intent = fixture::intent(&recovery);
-    let create = provider.submit_request(&Order::Inabit(order()), &intent);
+    let create = fixture::placed(&provider, Order::Inabit(order())).request(&intent);
     fixture::assert_request(&create, NAME, "create_request");
     assert_eq!(create.connection, Connection::Fresh);
     let read = provider.status_request(&reference(ID).unwrap());
@@ -97,7 +94,8 @@ fn an_order_without_identifier_carries_the_purchases_id() {
     let recovery = recovery(order.clone());
     let id = fixture::purchase().to_string();
     assert_eq!(recovery[PURCHASE_IDENTIFIER], id);
-    let request = provider().submit_request(&Order::Inabit(order), &fixture::intent(&recovery));
+    let request =
+        fixture::placed(&provider(), Order::Inabit(order)).request(&fixture::intent(&recovery));
     let body: Value = serde_json::from_slice(&request.body.unwrap()).unwrap();
     assert_eq!(body["purchaseIdentifier"], id);
     assert_eq!(body["fiatAmount"].to_string(), "1234567.1");
@@ -472,7 +470,8 @@ fn orders_are_checked() {
     let check = |change: fn(&mut InabitOrder), expected: &[&str]| {
         let mut order = order();
         change(&mut order);
-        let violations = provider().check_order(&Order::Inabit(order), fixture::now());
+        let violations =
+            fixture::placed(&provider(), Order::Inabit(order)).violations(fixture::now());
         assert_eq!(fixture::fields(&violations), expected);
     };
     check(|_| (), &[]);

@@ -55,7 +55,12 @@ fn with_intent<T>(
 }
 
 fn submit(intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
-    provider().read_submit(&Order::Masumi(order()), intent, answer, now)
+    let order = MasumiOrder {
+        blockchain_identifier: intent.recovery["blockchain_identifier"].clone(),
+        network: intent.recovery["network"].clone(),
+        ..order()
+    };
+    fixture::placed(&provider(), Order::Masumi(order)).read(intent, answer, now)
 }
 
 /// How a file is read.
@@ -201,7 +206,7 @@ fn order() -> MasumiOrder {
 fn submit_body(order: MasumiOrder) -> Value {
     let order = Order::Masumi(order);
     let request = with_intent("x", "Preprod", "", |intent| {
-        provider().submit_request(&order, intent)
+        fixture::placed(&provider(), order).request(intent)
     });
     serde_json::from_slice(&request.body.unwrap()).unwrap()
 }

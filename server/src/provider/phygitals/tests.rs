@@ -29,7 +29,7 @@ fn order() -> PhygitalsOrder {
 fn submit(answer: &Response) -> Submitted {
     let recovery = Recovery::new();
     let order = Order::Phygitals(order());
-    provider().read_submit(&order, &fixture::intent(&recovery), answer, fixture::now())
+    fixture::placed(&provider(), order).read(&fixture::intent(&recovery), answer, fixture::now())
 }
 
 fn status(session: &str, answer: &Response) -> Answer {
@@ -41,7 +41,7 @@ fn requests_are_those_of_the_fixtures() {
     let provider = provider();
     let recovery = Recovery::new();
     let order = Order::Phygitals(order());
-    let create = provider.submit_request(&order, &fixture::intent(&recovery));
+    let create = fixture::placed(&provider, order).request(&fixture::intent(&recovery));
     fixture::assert_request(&create, NAME, "create_request");
     assert_eq!(create.connection, Connection::Fresh);
     let read = provider.status_request(&reference(SESSION).unwrap());
@@ -61,7 +61,7 @@ fn optional_fields_go_out_untouched() {
     };
     let recovery = Recovery::new();
     let order = Order::Phygitals(order);
-    let request = provider().submit_request(&order, &fixture::intent(&recovery));
+    let request = fixture::placed(&provider(), order).request(&fixture::intent(&recovery));
     let body = String::from_utf8(request.body.unwrap().to_vec()).unwrap();
     assert!(body.contains("\"permit_data\":{\"value\": 1.50, \"z\":1e400,\"a\" :[2]}"));
     assert!(body.contains("\"voucher_id\":\"v1\",\"buyer_wallet\":\"w1\""));
@@ -397,7 +397,8 @@ fn fewer_pieces_than_were_pulled_are_not_final() {
         ..order()
     };
     let order = Order::Phygitals(order);
-    let recovery = provider.recovery(&order, fixture::purchase(), uuid::Uuid::nil());
+    let placed = fixture::placed(&provider, order);
+    let recovery = placed.recovery(fixture::purchase(), uuid::Uuid::nil());
     let answer = |pieces: usize| {
         let pieces: Vec<Value> = (0..pieces)
             .map(|id| json!({"id": format!("m{id}")}))
@@ -415,7 +416,7 @@ fn fewer_pieces_than_were_pulled_are_not_final() {
         provider.compare(&recovery, &mut read);
         assert_eq!(reading::brief(&read), expected, "{pieces}");
         let intent = fixture::intent(&recovery);
-        let created = provider.read_submit(&order, &intent, &answer(pieces), fixture::now());
+        let created = placed.read(&intent, &answer(pieces), fixture::now());
         let created = reading::accepted(created);
         assert_eq!(reading::brief(&created), expected, "{pieces}");
     }
@@ -429,7 +430,8 @@ fn orders_are_checked() {
     let check = |change: fn(&mut PhygitalsOrder), expected: &[&str]| {
         let mut order = order();
         change(&mut order);
-        let violations = provider().check_order(&Order::Phygitals(order), fixture::now());
+        let violations =
+            fixture::placed(&provider(), Order::Phygitals(order)).violations(fixture::now());
         assert_eq!(fixture::fields(&violations), expected);
     };
     check(|_| (), &[]);
@@ -464,7 +466,7 @@ fn orders_are_checked() {
         &["permit_data_json"],
     );
     let existing = Order::Existing(ProviderReference::default());
-    assert_eq!(provider().check_order(&existing, fixture::now()).len(), 1);
+    assert!(provider().order(&existing).is_none());
 }
 
 #[test]

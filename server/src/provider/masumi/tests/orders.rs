@@ -25,7 +25,7 @@ fn requests_are_those_on_file() {
         let order = order_of(&fixture::file("masumi", name)["body"]);
         let order = Order::Masumi(order);
         let request = with_intent("x", "Preprod", "", |intent| {
-            provider().submit_request(&order, intent)
+            fixture::placed(&provider(), order).request(intent)
         });
         assert_request(&request, "masumi", name);
         assert_eq!(request.connection, Connection::Fresh);
@@ -70,7 +70,8 @@ fn every_field_of_an_order_is_sent() {
 }
 
 fn check(order: MasumiOrder) -> Vec<String> {
-    let violations = provider().check_order(&Order::Masumi(order), at(HAND_MADE_CLOCK));
+    let violations =
+        fixture::placed(&provider(), Order::Masumi(order)).violations(at(HAND_MADE_CLOCK));
     let line = |violation: &Violation| format!("{} {}", violation.field, violation.rule);
     violations.iter().map(line).collect()
 }
@@ -342,14 +343,14 @@ fn amounts_that_the_provider_would_answer_500_to_are_refused() {
 #[test]
 fn another_providers_order_is_refused() {
     let order = Order::Devdraft(DevdraftOrder::default());
-    let violations = provider().check_order(&order, at(HAND_MADE_CLOCK));
-    assert_eq!(violations, [Violation::new("order", "is one of masumi")]);
+    assert!(provider().order(&order).is_none());
 }
 
 #[test]
 fn recovery_facts_and_references_are_identifier_and_network() {
     let key = uuid::Uuid::nil();
-    let recovery = provider().recovery(&Order::Masumi(order()), PurchaseId::from_u128(1), key);
+    let recovery = fixture::placed(&provider(), Order::Masumi(order()))
+        .recovery(PurchaseId::from_u128(1), key);
     let facts: Vec<(&str, &str)> = recovery
         .iter()
         .map(|(name, fact)| (name.as_str(), fact.as_str()))
