@@ -7,23 +7,13 @@
 pub mod carbon;
 pub mod devdraft;
 mod error_answer;
-#[cfg(test)]
-mod fixture;
-#[cfg(test)]
-mod harmless_test;
 pub mod inabit;
 pub mod masumi;
 pub mod phygitals;
-#[cfg(test)]
-mod reading;
 mod rules;
 pub mod sweep;
 #[cfg(test)]
-mod table_test;
-#[cfg(test)]
-mod told_test;
-#[cfg(test)]
-mod unread_id_test;
+mod tests;
 mod wire;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    provider::{
+    provider::tests::{
         fixture,
         reading::{self, outcome, said},
     },

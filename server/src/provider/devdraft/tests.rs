@@ -12,8 +12,10 @@ use crate::{
     observation::{Answer, Observation, Submitted, Trouble},
     provider::{
         Intent, Provider, Recovery, Unclear,
-        fixture::{self, answer_of, answer_with, at},
-        reading::{answer_line, submit_line},
+        tests::{
+            fixture::{self, answer_of, answer_with, at},
+            reading::{answer_line, submit_line},
+        },
     },
     purchase::{PurchaseId, Reference, Secret, Status, Timestamp},
     upstream::Response,

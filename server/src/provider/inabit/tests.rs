@@ -6,7 +6,7 @@ mod pages;
 use serde_json::json;
 
 use super::*;
-use crate::provider::{
+use crate::provider::tests::{
     fixture,
     reading::{self, outcome, said},
 };

@@ -16,8 +16,10 @@ use crate::{
     observation::{Answer, Observation, Submitted},
     provider::{
         Intent, Provider, Recovery,
-        fixture::{self, answer_of, at},
-        reading::{answer_line, submit_line},
+        tests::{
+            fixture::{self, answer_of, at},
+            reading::{answer_line, submit_line},
+        },
     },
     purchase::{PurchaseId, Reference, Secret, Timestamp},
     upstream::Response,

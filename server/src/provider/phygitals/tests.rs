@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::provider::{
+use crate::provider::tests::{
     fixture,
     reading::{self, outcome, said},
 };

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     provider::{
         Recovery, SettingsError, Violation,
-        fixture::{self, assert_request, at},
+        tests::fixture::{self, assert_request, at},
     },
     purchase::PurchaseId,
     upstream::{Connection, Request},

@@ -4,9 +4,11 @@ use serde_json::json;
 
 use super::{ID, order, provider, recovery};
 use crate::provider::{
-    fixture,
     inabit::*,
-    reading::{self, said},
+    tests::{
+        fixture,
+        reading::{self, said},
+    },
 };
 
 /// Looks up with the search fixture, changed, as the answer.

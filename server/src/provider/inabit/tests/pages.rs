@@ -4,10 +4,9 @@ use serde_json::json;
 
 use super::{ID, provider};
 use crate::provider::{
-    fixture,
     inabit::*,
-    reading,
     sweep::{Bounds, Coverage, Place, ROWS_MAX, Wanted},
+    tests::{fixture, reading},
 };
 
 #[test]

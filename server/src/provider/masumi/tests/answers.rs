@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     observation::Answer,
-    provider::{
+    provider::tests::{
         fixture::{self, answer_of, at},
         reading::{answer_line, submit_line},
     },

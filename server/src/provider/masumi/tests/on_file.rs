@@ -1,7 +1,7 @@
 //! What each answer on file is read as: one line per file, from the status table by hand.
 
 use super::{HAND_MADE_CLOCK, RECORDED_CLOCK, Read, read_file};
-use crate::provider::fixture;
+use crate::provider::tests::fixture;
 
 /// Fixtures of what is not read here: pages are in `pages`; refunds, webhooks, keys, counts and
 /// health are not this service's.

@@ -12,8 +12,8 @@ use super::{HAND_MADE_CLOCK, TOKEN, asked, order, order_of, provider, submit_bod
 use crate::{
     provider::{
         SettingsError, Violation,
-        fixture::{self, assert_request, at},
         masumi::REGISTERED,
+        tests::fixture::{self, assert_request, at},
     },
     purchase::{PurchaseId, Secret},
     upstream::Connection,

@@ -4,9 +4,11 @@ use super::{HAND_MADE_CLOCK, RECORDED_CLOCK, TOKEN, provider};
 use crate::{
     observation::Trouble,
     provider::{
-        fixture::{self, answer, at},
-        reading::brief,
         sweep::{Bounds, Coverage, Place, ROWS_MAX, Wanted},
+        tests::{
+            fixture::{self, answer, at},
+            reading::brief,
+        },
     },
     purchase::Reference,
 };

@@ -9,7 +9,7 @@ use super::{
     success,
 };
 use crate::{
-    provider::{
+    provider::tests::{
         fixture::{self, at},
         reading::{answer_line, submit_line},
     },
@@ -319,7 +319,7 @@ fn nothing_expires_once_funds_have_shown_in_any_field() {
     for fields in evidence {
         let seen = observed(&late(fields.clone()));
         assert_eq!(
-            crate::provider::reading::brief(&seen),
+            crate::provider::tests::reading::brief(&seen),
             "ON_HOLD OPEN FundsOrDatumInvalid",
             "{fields}"
         );
@@ -328,7 +328,7 @@ fn nothing_expires_once_funds_have_shown_in_any_field() {
     for fields in nothing {
         let seen = observed(&late(fields.clone()));
         assert_eq!(
-            crate::provider::reading::brief(&seen),
+            crate::provider::tests::reading::brief(&seen),
             "EXPIRED TERMINAL FundsOrDatumInvalid",
             "{fields}"
         );

@@ -8,8 +8,9 @@ use tillwatch_proto::v1::{
     ProviderReference, provider_reference::Reference as Named,
 };
 
-use super::{Provider, REGISTRY, reading::said, registered};
+use super::reading::said;
 use crate::{
+    provider::{Provider, REGISTRY, registered},
     purchase::{Secret, Timestamp, UnreadId},
     upstream::{Request, scripted::json_response},
 };

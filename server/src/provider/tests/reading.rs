@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// An observation's state, finality and code.
-pub(super) fn brief(observation: &Observation) -> String {
+pub(in crate::provider) fn brief(observation: &Observation) -> String {
     match observation.standing {
         Standing::Mapped(state, finality) => {
             let (state, finality) = (state.as_str(), finality.as_str());
@@ -47,7 +47,7 @@ fn trouble(trouble: &Trouble) -> &'static str {
 }
 
 /// What a read said, in its first words.
-pub(super) fn said(answer: &Answer) -> String {
+pub(in crate::provider) fn said(answer: &Answer) -> String {
     match answer {
         Answer::Observed(observation) => brief(observation),
         Answer::NotFound => "not found".to_owned(),
@@ -56,7 +56,7 @@ pub(super) fn said(answer: &Answer) -> String {
 }
 
 /// What a read said, as a whole line.
-pub(super) fn answer_line(answer: &Answer) -> String {
+pub(in crate::provider) fn answer_line(answer: &Answer) -> String {
     match answer {
         Answer::Observed(observation) => whole(observation),
         Answer::NotFound | Answer::Trouble(_) => said(answer),
@@ -64,7 +64,7 @@ pub(super) fn answer_line(answer: &Answer) -> String {
 }
 
 /// How a submit ended, in its first words.
-pub(super) fn outcome(submitted: &Submitted) -> &'static str {
+pub(in crate::provider) fn outcome(submitted: &Submitted) -> &'static str {
     match submitted {
         Submitted::Accepted(_) => "accepted",
         Submitted::AcceptedWithoutReference => "accepted without reference",
@@ -76,7 +76,7 @@ pub(super) fn outcome(submitted: &Submitted) -> &'static str {
 }
 
 /// How a submit ended, as a whole line.
-pub(super) fn submit_line(submitted: &Submitted) -> String {
+pub(in crate::provider) fn submit_line(submitted: &Submitted) -> String {
     let outcome = outcome(submitted);
     match submitted {
         Submitted::Accepted(observation) => format!("{outcome} {}", whole(observation)),
@@ -92,7 +92,7 @@ pub(super) fn submit_line(submitted: &Submitted) -> String {
 
 /// The observation in an answer that has to have one.
 #[track_caller]
-pub(super) fn observed(answer: Answer) -> Observation {
+pub(in crate::provider) fn observed(answer: Answer) -> Observation {
     match answer {
         Answer::Observed(observation) => *observation,
         other => panic!("nothing observed: {other:?}"),
@@ -101,7 +101,7 @@ pub(super) fn observed(answer: Answer) -> Observation {
 
 /// The observation in a submit that has to be accepted.
 #[track_caller]
-pub(super) fn accepted(submitted: Submitted) -> Observation {
+pub(in crate::provider) fn accepted(submitted: Submitted) -> Observation {
     match submitted {
         Submitted::Accepted(observation) => *observation,
         other => panic!("not accepted: {other:?}"),
@@ -109,7 +109,7 @@ pub(super) fn accepted(submitted: Submitted) -> Observation {
 }
 
 /// Amounts as `ROLE value unit`.
-pub(super) fn amounts(amounts: &[Amount]) -> Vec<String> {
+pub(in crate::provider) fn amounts(amounts: &[Amount]) -> Vec<String> {
     let text = |amount: &Amount| {
         format!("{} {} {}", amount.role.as_str(), amount.value, amount.unit)
             .trim_end()

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Provider, REGISTRY, STRUCK, told};
-use crate::{observation::WORD_CHARACTERS_MAX, purchase::Secret};
+use crate::{
+    observation::WORD_CHARACTERS_MAX,
+    provider::{Provider, REGISTRY, STRUCK, registered, told},
+    purchase::Secret,
+};
 
 /// The provider with its secrets, each another text.
 fn provider(name: &str) -> (Arc<dyn Provider>, Vec<String>) {
-    let row = super::registered(name).unwrap();
+    let row = registered(name).unwrap();
     let secrets: Vec<(String, String)> = (row.secrets.iter())
         .map(|name| ((*name).to_owned(), format!("TESTONLY-{name}+/=")))
         .collect();

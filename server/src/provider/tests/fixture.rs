@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tillwatch_proto::v1::create_purchase_request::Order;
 
-use super::{Intent, Placed, Provider, Recovery, Registered, Violation};
+use crate::provider::{Intent, Placed, Provider, Recovery, Registered, Violation};
 use crate::{
     purchase::{Finality, PurchaseId, Secret, State, Status, Timestamp},
     upstream::{Request, Response},
@@ -29,7 +29,7 @@ fn folder(of: &str) -> PathBuf {
 }
 
 /// The names of a folder's files that begin with `prefix`, without `.json`.
-pub(super) fn names(of: &str, prefix: &str) -> BTreeSet<String> {
+pub(in crate::provider) fn names(of: &str, prefix: &str) -> BTreeSet<String> {
     fs::read_dir(folder(of))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -39,26 +39,30 @@ pub(super) fn names(of: &str, prefix: &str) -> BTreeSet<String> {
 }
 
 /// A file as JSON.
-pub(super) fn file(of: &str, name: &str) -> Value {
+pub(in crate::provider) fn file(of: &str, name: &str) -> Value {
     let path = folder(of).join(format!("{name}.json"));
     let text = fs::read(&path).unwrap_or_else(|_| panic!("{} is missing", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|_| panic!("{} is no JSON", path.display()))
 }
 
 /// A file as an answer.
-pub(super) fn answer(of: &str, name: &str) -> Response {
+pub(in crate::provider) fn answer(of: &str, name: &str) -> Response {
     let file = file(of, name);
     let status = file["http_status"].to_string().parse().unwrap();
     answer_with(status, &file["headers"], file["body"].to_string())
 }
 
 /// An answer with this body, without headers.
-pub(super) fn answer_of(status: u16, body: impl AsRef<[u8]>) -> Response {
+pub(in crate::provider) fn answer_of(status: u16, body: impl AsRef<[u8]>) -> Response {
     answer_with(status, &Value::Null, body)
 }
 
 /// An answer of these parts.
-pub(super) fn answer_with(status: u16, headers: &Value, body: impl AsRef<[u8]>) -> Response {
+pub(in crate::provider) fn answer_with(
+    status: u16,
+    headers: &Value,
+    body: impl AsRef<[u8]>,
+) -> Response {
     Response {
         status,
         headers: header_map(headers),
@@ -80,7 +84,7 @@ fn header_map(headers: &Value) -> HeaderMap {
 /// Holds a request to a file: method, path, query, headers and body, with nothing more and nothing
 /// less; numbers by their text.
 #[track_caller]
-pub(super) fn assert_request(request: &Request, of: &str, name: &str) {
+pub(in crate::provider) fn assert_request(request: &Request, of: &str, name: &str) {
     assert_request_but_body(request, of, name);
     let body = request.body.as_ref();
     let body: Option<Value> = body.map(|body| serde_json::from_slice(body).unwrap());
@@ -89,7 +93,7 @@ pub(super) fn assert_request(request: &Request, of: &str, name: &str) {
 
 /// As [`assert_request`], for a request whose body is another than the file's.
 #[track_caller]
-pub(super) fn assert_request_but_body(request: &Request, of: &str, name: &str) {
+pub(in crate::provider) fn assert_request_but_body(request: &Request, of: &str, name: &str) {
     let file = file(of, name);
     assert_eq!(request.method.as_str(), file["method"], "{name}: method");
     let path = format!("/{}", request.path.join("/"));
@@ -106,7 +110,7 @@ pub(super) fn assert_request_but_body(request: &Request, of: &str, name: &str) {
 }
 
 /// A provider with these secrets.
-pub(super) fn build(row: &Registered, secrets: &[(&str, &str)]) -> Arc<dyn Provider> {
+pub(in crate::provider) fn build(row: &Registered, secrets: &[(&str, &str)]) -> Arc<dyn Provider> {
     let secrets = secrets
         .iter()
         .map(|(name, value)| ((*name).to_owned(), Secret::new(*value)))
@@ -116,32 +120,32 @@ pub(super) fn build(row: &Registered, secrets: &[(&str, &str)]) -> Arc<dyn Provi
 
 /// An order in the hands of its provider.
 #[track_caller]
-pub(super) fn placed(provider: &Arc<dyn Provider>, order: Order) -> Arc<dyn Placed> {
+pub(in crate::provider) fn placed(provider: &Arc<dyn Provider>, order: Order) -> Arc<dyn Placed> {
     provider.order(&order).expect("the provider's own order")
 }
 
 /// A time from its text.
-pub(super) fn at(text: &str) -> Timestamp {
+pub(in crate::provider) fn at(text: &str) -> Timestamp {
     Timestamp::from_iso(text).unwrap()
 }
 
 /// The time at which the fixtures are read.
-pub(super) fn now() -> Timestamp {
+pub(in crate::provider) fn now() -> Timestamp {
     at("2026-07-01T10:10:00Z")
 }
 
 /// The id of the purchase that the tests submit.
-pub(super) fn purchase() -> PurchaseId {
+pub(in crate::provider) fn purchase() -> PurchaseId {
     PurchaseId::from_u128(0x0197_c000_0000_7000_8000_0000_0000_0001)
 }
 
 /// An intent with these recovery facts whose order had none of any field.
-pub(super) fn intent(recovery: &Recovery) -> Intent<'_> {
+pub(in crate::provider) fn intent(recovery: &Recovery) -> Intent<'_> {
     intent_with(recovery, &|_, _| false)
 }
 
 /// An intent whose order's fields are compared by `matches`.
-pub(super) fn intent_with<'a>(
+pub(in crate::provider) fn intent_with<'a>(
     recovery: &'a Recovery,
     matches: &'a (dyn Fn(&str, &str) -> bool + Send + Sync),
 ) -> Intent<'a> {
@@ -154,7 +158,7 @@ pub(super) fn intent_with<'a>(
 }
 
 /// A status in this state, for horizons and staleness.
-pub(super) fn status(state: State, finality: Finality) -> Status {
+pub(in crate::provider) fn status(state: State, finality: Finality) -> Status {
     Status {
         state,
         finality,
@@ -163,14 +167,14 @@ pub(super) fn status(state: State, finality: Finality) -> Status {
 }
 
 /// The fields that break a rule, sorted.
-pub(super) fn fields(violations: &[Violation]) -> Vec<&str> {
+pub(in crate::provider) fn fields(violations: &[Violation]) -> Vec<&str> {
     let mut fields: Vec<&str> = violations.iter().map(|it| it.field.as_str()).collect();
     fields.sort_unstable();
     fields
 }
 
 /// Bodies that are no answer of any provider, each with what it is.
-pub(super) fn hostile_bodies() -> Vec<(&'static str, String)> {
+pub(in crate::provider) fn hostile_bodies() -> Vec<(&'static str, String)> {
     vec![
         ("empty", String::new()),
         ("html", "<html><body>Bad gateway</body></html>".to_owned()),

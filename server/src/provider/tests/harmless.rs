@@ -6,7 +6,7 @@ use serde_json::{Number, Value, json};
 use super::{
     fixture,
     reading::{answer_line, submit_line},
-    table_test::Sample,
+    table::Sample,
 };
 use crate::{
     observation::{Answer, Observation, Submitted},

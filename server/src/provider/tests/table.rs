@@ -13,9 +13,10 @@ use tillwatch_proto::v1::{
     create_purchase_request::Order, provider_reference::Reference as Named,
 };
 
-use super::{Provider, REGISTRY, Recovery, fixture, reading};
+use super::{fixture, reading};
 use crate::{
     observation::{Answer, Observation, Standing, Submitted},
+    provider::{self, Provider, REGISTRY, Recovery},
     purchase::{AttentionReason, Finality, State},
     upstream::Response,
 };
@@ -387,6 +388,6 @@ fn the_registry_keeps_the_tables_order() {
     assert!(columns.iter().all(Option::is_some));
     assert!(columns.is_sorted());
     for row in REGISTRY {
-        assert_eq!(super::registered(row.name).unwrap().name, row.name);
+        assert_eq!(provider::registered(row.name).unwrap().name, row.name);
     }
 }
