@@ -25,7 +25,7 @@ use crate::{
     clock::Clock,
     feed::Feed,
     identity::{Caller, Callers, Scope},
-    intake::{Intake, LookUpError, NewPurchase, Resolution, Wanted},
+    intake::{Intake, LookUpError, NewPurchase, Resolution, Wish},
     journal::{Journal, Record},
     provider::{self, Violation},
     purchase::{AccountName, Purchase, PurchaseId, Revision, Timestamp},
@@ -265,16 +265,16 @@ impl Service {
         };
         let now = self.rooms.clock.now();
         let asked = account.provider.as_ref();
-        let (wanted, broken) = match &order {
+        let (wish, broken) = match &order {
             Order::Existing(reference) => {
                 let broken = provider::reference(asked, "existing", reference).err();
-                (Wanted::Adopt(reference.clone()), broken.unwrap_or_default())
+                (Wish::Adopt(reference.clone()), broken.unwrap_or_default())
             }
             order => {
                 let placed = provider::order(asked, order);
                 let placed = placed.map_err(|violation| Failure::invalid(vec![violation]))?;
                 let broken = provider::violations(asked, placed.as_ref(), now);
-                (Wanted::Place(placed), broken)
+                (Wish::Place(placed), broken)
             }
         };
         violations.extend(broken);
@@ -287,7 +287,7 @@ impl Service {
             account,
             labels,
             order: Arc::new(order),
-            wanted,
+            wish,
             deadline: left.map(|left| self.rooms.clock.moment().plus(left)),
         };
         Ok((new, violations))

@@ -69,14 +69,14 @@ pub struct NewPurchase {
     /// The order as the caller wrote it, for its fingerprints.
     pub order: Arc<Order>,
     /// The same, read.
-    pub wanted: Wanted,
+    pub wish: Wish,
     /// Until when the caller waits; `None` for as long as it takes.
     pub deadline: Option<Moment>,
 }
 
 /// The wish that an order expresses.
 #[derive(Debug)]
-pub enum Wanted {
+pub enum Wish {
     /// Place this order.
     Place(Arc<dyn Placed>),
     /// Track this purchase, which exists at the provider already.
@@ -373,9 +373,9 @@ impl Inner {
             starter.ends(Ok(()));
             return self.again(record, &new).await;
         }
-        let placed = match &new.wanted {
-            Wanted::Place(placed) => placed,
-            Wanted::Adopt(reference) => {
+        let placed = match &new.wish {
+            Wish::Place(placed) => placed,
+            Wish::Adopt(reference) => {
                 let adopted = self.adopt(&new, reference).await;
                 starter.ends(adopted.as_ref().map(drop).map_err(CreateError::clone));
                 return adopted;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    CreateError, Created, Inner, NewPurchase, Told, Wanted,
+    CreateError, Created, Inner, NewPurchase, Told, Wish,
     attempt::{self, Ending, Start},
     starting::Starter,
 };
@@ -58,10 +58,10 @@ impl Inner {
                 record = self.reread(new, id).await?;
                 continue;
             }
-            match (self.call(&record, new), &new.wanted) {
+            match (self.call(&record, new), &new.wish) {
                 // An adopted purchase has a reference, so nothing of it is sent.
-                (Call::Tell, _) | (Call::Send, Wanted::Adopt(_)) => return tell(record),
-                (Call::Send, Wanted::Place(placed)) => {
+                (Call::Tell, _) | (Call::Send, Wish::Adopt(_)) => return tell(record),
+                (Call::Send, Wish::Place(placed)) => {
                     let again = match self.starter(new) {
                         Ok(starter) => self.send_again(record, new, placed, starter).await?,
                         Err(other) => {

@@ -301,12 +301,12 @@ impl World {
     }
 
     fn order_of(&self, caller: &str, key: &str, order: Order) -> NewPurchase {
-        let wanted = match &order {
-            Order::Existing(reference) => Wanted::Adopt(reference.clone()),
-            order => Wanted::Place(self.account.provider.order(order).unwrap()),
+        let wish = match &order {
+            Order::Existing(reference) => Wish::Adopt(reference.clone()),
+            order => Wish::Place(self.account.provider.order(order).unwrap()),
         };
         NewPurchase {
-            wanted,
+            wish,
             caller: CallerName::new(caller),
             key: key.to_owned(),
             account: Arc::clone(&self.account),

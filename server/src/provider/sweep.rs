@@ -23,14 +23,14 @@ pub enum Coverage {
 
 /// A place in a list, in the provider's own terms. Kept by the journal as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Cursor {
     /// The time that the list is read from: of a change, or of a creation.
     pub since: Timestamp,
     /// What else says where: the id of a row, or how many rows to skip. Empty at the start.
     pub after: String,
 }
 
-impl Place {
+impl Cursor {
     /// The start of a list's rows since a time.
     pub fn start(since: Timestamp) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Place {
         }
     }
 
-    /// The place that a text of [`Place`]'s `Display` names.
+    /// The place that a text of [`Cursor`]'s `Display` names.
     pub fn parse(text: &str) -> Option<Self> {
         let (since, after) = text.split_once(' ')?;
         Some(Self {
@@ -49,7 +49,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Cursor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {}", self.since.as_millis(), self.after)
     }
@@ -59,7 +59,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds<'a> {
     /// Where the last round ended, in this process or an earlier one.
-    pub kept: Option<&'a Place>,
+    pub kept: Option<&'a Cursor>,
     /// When the oldest open purchase was created here.
     pub oldest: Timestamp,
     /// The newest change clock that any answer had.
@@ -74,7 +74,7 @@ pub struct Wanted<'a> {
     /// Of which list.
     pub list: &'a str,
     /// From where on.
-    pub place: &'a Place,
+    pub place: &'a Cursor,
     /// How many rows at most: fewer after a page that failed, 2 to [`ROWS_MAX`].
     pub rows: usize,
 }
@@ -97,7 +97,7 @@ pub struct Page {
     /// Its rows, without those that name nothing or that only a single read may judge.
     pub rows: Vec<Row>,
     /// Where the list goes on: the next page, or the start of the next round.
-    pub next: Place,
+    pub next: Cursor,
     /// Whether this was the round's last page.
     pub is_last: bool,
     /// How many pages the whole list has, where the answer says.
@@ -116,7 +116,7 @@ pub trait Sweep: Send + Sync {
     fn lists(&self, reference: &Reference) -> Vec<String>;
 
     /// Where a round begins.
-    fn start(&self, known: Bounds<'_>) -> Place;
+    fn start(&self, known: Bounds<'_>) -> Cursor;
 
     /// The request of one page.
     fn request(&self, wanted: Wanted<'_>) -> Request;
@@ -136,14 +136,14 @@ mod tests {
     fn a_place_is_kept_as_text() {
         let since = Timestamp::from_iso("2026-11-20T07:13:01.234Z").unwrap();
         for after in ["", "cmtest0000000000000000021", "a b"] {
-            let place = Place {
+            let place = Cursor {
                 since,
                 after: after.to_owned(),
             };
-            assert_eq!(Place::parse(&place.to_string()), Some(place));
+            assert_eq!(Cursor::parse(&place.to_string()), Some(place));
         }
         for text in ["", "1", "x y"] {
-            assert_eq!(Place::parse(text), None, "{text}");
+            assert_eq!(Cursor::parse(text), None, "{text}");
         }
     }
 }

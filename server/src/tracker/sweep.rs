@@ -25,7 +25,7 @@ use crate::{
     journal::{JournalError, Write},
     lifecycle::Source,
     observation::Trouble,
-    provider::sweep::{Coverage, Page, Place, Row, Sweep, Wanted},
+    provider::sweep::{Coverage, Cursor, Page, Row, Sweep, Wanted},
     purchase::{AccountName, Finality, Moment, Purchase, PurchaseId, State, Timestamp},
     upstream,
 };
@@ -339,7 +339,7 @@ impl Inner {
             return Ok(());
         }
         let kept = self.journal.get(&sweeper.key(list)).await?;
-        if let Some(place) = kept.as_deref().and_then(Place::parse) {
+        if let Some(place) = kept.as_deref().and_then(Cursor::parse) {
             let Now { wall, moment } = self.clock.both();
             lock(&sweeper.known).reached(list, place, wall, moment);
         }
@@ -367,7 +367,7 @@ impl Inner {
         sweeper: &Sweeper,
         sweep: &dyn Sweep,
         list: &str,
-        place: &Place,
+        place: &Cursor,
     ) -> Result<Read, Cut> {
         let account = &lane.account;
         let mut admission = loop {

@@ -13,7 +13,7 @@ use crate::{
     observation::Trouble,
     provider::{
         error_answer,
-        sweep::{Bounds, Coverage, Page, Place, Row, Sweep, Wanted},
+        sweep::{Bounds, Coverage, Cursor, Page, Row, Sweep, Wanted},
         wire,
     },
     purchase::{Reference, Timestamp},
@@ -42,8 +42,8 @@ impl Sweep for Inabit {
         vec![LIST.to_owned()]
     }
 
-    fn start(&self, known: Bounds<'_>) -> Place {
-        Place::start(known.oldest.minus(CLOCK_LAG))
+    fn start(&self, known: Bounds<'_>) -> Cursor {
+        Cursor::start(known.oldest.minus(CLOCK_LAG))
     }
 
     fn request(&self, wanted: Wanted<'_>) -> Request {
@@ -73,7 +73,7 @@ impl Sweep for Inabit {
         let step = purchases.len().saturating_sub(OVERLAP).max(1);
         Ok(Page {
             rows: purchases.iter().filter_map(row).collect(),
-            next: Place {
+            next: Cursor {
                 since: place.since,
                 after: offset(place).saturating_add(step).to_string(),
             },
@@ -88,7 +88,7 @@ impl Sweep for Inabit {
     }
 }
 
-fn offset(place: &Place) -> usize {
+fn offset(place: &Cursor) -> usize {
     place.after.parse().unwrap_or(0)
 }
 

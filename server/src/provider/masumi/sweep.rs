@@ -13,7 +13,7 @@ use crate::{
     observation::Trouble,
     provider::{
         error_answer,
-        sweep::{Bounds, Coverage, Page, Place, Row, Sweep, Wanted},
+        sweep::{Bounds, Coverage, Cursor, Page, Row, Sweep, Wanted},
         wire,
     },
     purchase::{Reference, Timestamp},
@@ -47,12 +47,12 @@ impl Sweep for Masumi {
             .collect()
     }
 
-    fn start(&self, known: Bounds<'_>) -> Place {
+    fn start(&self, known: Bounds<'_>) -> Cursor {
         // The first round of all begins with the newest change that answers have shown, by the
         // provider's clock; what changed before it, and unseen, is found by single reads.
         let kept = known.kept.map(|kept| kept.since);
         let since = kept.or(known.newest).unwrap_or(known.now);
-        Place::start(since.minus(OVERLAP))
+        Cursor::start(since.minus(OVERLAP))
     }
 
     fn request(&self, wanted: Wanted<'_>) -> Request {
@@ -80,7 +80,7 @@ impl Sweep for Masumi {
             .ok_or_else(|| Trouble::unreadable("the answer has no data.Purchases"))?;
         let network = list.split_once('/').map_or(list, |(network, _)| network);
         let next = match purchases.last() {
-            Some(last) => place_of(last)?,
+            Some(last) => cursor_of(last)?,
             None => place.clone(),
         };
         if next.since < place.since {
@@ -103,11 +103,11 @@ impl Sweep for Masumi {
 }
 
 /// Where a row stands in the list's order.
-fn place_of(data: &Value) -> Result<Place, Trouble> {
+fn cursor_of(data: &Value) -> Result<Cursor, Trouble> {
     let since = wire::time(data, STAMP);
     let id = wire::identifier(data, "id")?;
     match (since, id) {
-        (Some(since), Some(after)) => Ok(Place { since, after }),
+        (Some(since), Some(after)) => Ok(Cursor { since, after }),
         _ => Err(Trouble::unreadable("a row has no id or no stamp")),
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    provider::sweep::{Bounds, Coverage, Place, ROWS_MAX, Sweep},
+    provider::sweep::{Bounds, Coverage, Cursor, ROWS_MAX, Sweep},
     purchase::{Finality, Moment, Purchase, PurchaseId, Reference, Timestamp},
 };
 
@@ -89,7 +89,7 @@ struct List {
     /// Pages that failed in a row.
     failures: u32,
     /// How far it has been read; `None` while nothing of it was read or taken from the store.
-    kept: Option<Place>,
+    kept: Option<Cursor>,
     /// A stamp that was no later than the provider's clock at that moment: since the list was caught
     /// hiding a change, it is read on from no later than that clock can be by now.
     clock: Option<(Timestamp, Moment)>,
@@ -313,12 +313,12 @@ impl Known {
         Worth::Read
     }
 
-    pub(super) fn kept(&self, list: &str) -> Option<&Place> {
+    pub(super) fn kept(&self, list: &str) -> Option<&Cursor> {
         self.lists.get(list)?.kept.as_ref()
     }
 
     /// Where to read on: behind what cannot be read, where reading has failed for too long.
-    pub(super) fn start(&self, sweep: &dyn Sweep, list: &str, now: Timestamp) -> Place {
+    pub(super) fn start(&self, sweep: &dyn Sweep, list: &str, now: Timestamp) -> Cursor {
         let oldest = self.oldest().unwrap_or(now);
         let place = sweep.start(Bounds {
             kept: self.kept(list),
@@ -329,7 +329,7 @@ impl Known {
         let failures = self.lists.get(list).map_or(0, |list| list.failures);
         match self.newest {
             Some(newest) if failures >= FAILURES_MAX && newest >= place.since => {
-                Place::start(newest.plus(Duration::from_millis(1)))
+                Cursor::start(newest.plus(Duration::from_millis(1)))
             }
             _ => place,
         }
@@ -350,7 +350,7 @@ impl Known {
     pub(super) fn reached(
         &mut self,
         list: &str,
-        place: Place,
+        place: Cursor,
         answered: Timestamp,
         now: Moment,
     ) -> bool {
@@ -363,7 +363,7 @@ impl Known {
                 .max(answered.plus(STAMP_SLACK)),
         };
         let place = if place.since > latest {
-            Place::start(latest)
+            Cursor::start(latest)
         } else {
             place
         };
@@ -445,9 +445,9 @@ impl Known {
         };
         for list in self.lists.values_mut() {
             list.clock = Some((stamp, arrived));
-            let is_past = |place: &Place| place.since > stamp;
+            let is_past = |place: &Cursor| place.since > stamp;
             if list.kept.as_ref().is_some_and(is_past) {
-                list.kept = Some(Place::start(stamp));
+                list.kept = Some(Cursor::start(stamp));
             }
         }
         self.penalty = self.penalty.saturating_mul(2).clamp(1, OWED_MAX);

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{ID, provider};
 use crate::provider::{
     inabit::*,
-    sweep::{Bounds, Coverage, Place, ROWS_MAX, Wanted},
+    sweep::{Bounds, Coverage, Cursor, ROWS_MAX, Wanted},
     tests::{fixture, reading},
 };
 
@@ -29,7 +29,7 @@ fn a_page_of_all_purchases_is_asked_for_and_read() {
     fixture::assert_request_but_body(&request, NAME, "search_request");
     let body: Value = serde_json::from_slice(request.body.as_ref().unwrap()).unwrap();
     assert_eq!(body, json!({ "createdAt": "2026-07-01T10:05:00.000Z" }));
-    let read = |answer: &Response, place: &Place| {
+    let read = |answer: &Response, place: &Cursor| {
         let wanted = Wanted { place, ..wanted };
         sweep.read(wanted, answer, fixture::now())
     };
@@ -48,7 +48,7 @@ fn a_page_of_all_purchases_is_asked_for_and_read() {
     let page = read(&fixture::answer_of(201, body.to_string()), &place).unwrap();
     assert!(!page.is_last);
     assert_eq!((page.next.after.as_str(), page.pages), ("90", Some(3)));
-    let end = Place {
+    let end = Cursor {
         after: "180".to_owned(),
         ..place.clone()
     };

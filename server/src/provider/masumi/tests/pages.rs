@@ -4,7 +4,7 @@ use super::{HAND_MADE_CLOCK, RECORDED_CLOCK, TOKEN, provider};
 use crate::{
     observation::Trouble,
     provider::{
-        sweep::{Bounds, Coverage, Place, ROWS_MAX, Wanted},
+        sweep::{Bounds, Coverage, Cursor, ROWS_MAX, Wanted},
         tests::{
             fixture::{self, answer, at},
             reading::brief,
@@ -15,8 +15,8 @@ use crate::{
 
 const LIST: &str = "Preprod/Web3CardanoV1";
 
-fn place(since: &str, after: &str) -> Place {
-    Place {
+fn place(since: &str, after: &str) -> Cursor {
+    Cursor {
         since: at(since),
         after: after.to_owned(),
     }
@@ -27,7 +27,7 @@ fn page_line(of: &str, name: &str, clock: &str) -> String {
     let request = &fixture::file(of, name)["request"]["query"];
     let text = |field: &str, or: &str| request[field].as_str().unwrap_or(or).to_owned();
     let since = at("1970-01-01T00:00:00Z");
-    let place = Place {
+    let place = Cursor {
         // The recorded times with another zone, without a time or broken are not this service's.
         since: crate::purchase::Timestamp::from_iso(&text("lastUpdate", "")).unwrap_or(since),
         after: text("cursorId", ""),
@@ -275,7 +275,7 @@ fn a_page_is_asked_for_as_documented() {
     assert_eq!(request.headers["token"], TOKEN);
     fixture::assert_request(&request, "masumi", "diff_request");
     // The cursor's id means nothing without a time, and the other way round it does.
-    let start = Place::start(place.since);
+    let start = Cursor::start(place.since);
     let request = sweep.request(Wanted {
         place: &start,
         ..wanted
@@ -308,17 +308,17 @@ fn a_round_begins_a_minute_before_the_newest_stamp_seen() {
         now,
     };
     let start = |bounds| sweep.start(bounds);
-    assert_eq!(start(bounds), Place::start(at("2026-11-20T07:12:00Z")));
+    assert_eq!(start(bounds), Cursor::start(at("2026-11-20T07:12:00Z")));
     let first = Bounds {
         kept: None,
         ..bounds
     };
-    assert_eq!(start(first), Place::start(at("2026-11-20T08:59:00Z")));
+    assert_eq!(start(first), Cursor::start(at("2026-11-20T08:59:00Z")));
     let nothing = Bounds {
         newest: None,
         ..first
     };
-    assert_eq!(start(nothing), Place::start(at("2026-11-20T11:59:00Z")));
+    assert_eq!(start(nothing), Cursor::start(at("2026-11-20T11:59:00Z")));
 }
 
 #[test]
