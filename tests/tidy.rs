@@ -280,6 +280,48 @@ fn pure_modules_do_nothing() {
     check(broken);
 }
 
+/// The fields of a status, which only `lifecycle` sets.
+const STATUS_FIELDS: [&str; 8] = [
+    "state",
+    "finality",
+    "attention",
+    "reference",
+    "revision",
+    "failure",
+    "unmapped",
+    "facts",
+];
+/// Who else may write a transition down: the journal reads what is stored, the feed passes on what
+/// was committed.
+const TRANSITIONS_ALLOWED: [&str; 3] = ["lifecycle", "journal", "feed"];
+
+#[test]
+fn only_lifecycle_changes_a_status() {
+    let mut broken = Vec::new();
+    for (module, file, code) in server_code() {
+        for line in code.lines().map(str::trim) {
+            let makes = says(line, "Transition") && line.contains("Transition {");
+            let makes = makes && !line.contains("::Transition {") && !line.contains("fn ");
+            let is_other = line.contains("struct ") || line.starts_with("impl ");
+            let taken_apart = line.starts_with("let ");
+            if makes && !is_other && !taken_apart && !TRANSITIONS_ALLOWED.contains(&module.as_str())
+            {
+                broken.push(format!("{file}: `{module}` makes a transition: {line}"));
+            }
+            let sets = |field: &str| {
+                ["status", "next"].iter().any(|whose| {
+                    line.contains(&format!("{whose}.{field} = "))
+                        || line.contains(&format!("{whose}.{field}.insert("))
+                })
+            };
+            if module != "lifecycle" && STATUS_FIELDS.iter().any(|field| sets(field)) {
+                broken.push(format!("{file}: `{module}` edits a status: {line}"));
+            }
+        }
+    }
+    check(broken);
+}
+
 #[test]
 fn the_environment_is_read_by_the_configuration_alone() {
     let mut broken = Vec::new();

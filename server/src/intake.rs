@@ -35,9 +35,10 @@ use crate::{
     feed::Feed,
     fingerprint::Keyring,
     journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write},
+    lifecycle,
     provider::Placed,
     purchase::{
-        AccountName, CallerName, Cause, Moment, Purchase, PurchaseId, Status, Timestamp, Transition,
+        AccountName, CallerName, Moment, Purchase, PurchaseId, Status, Timestamp, Transition,
     },
 };
 use attempt::{Ended, Ending};
@@ -481,9 +482,9 @@ impl Inner {
         now: Timestamp,
     ) -> Result<(Record, Transition), CreateError> {
         let id = self.clock.purchase_id();
-        let status = Status::pending(now);
+        let begun = lifecycle::begun(now);
         let recovery = placed.recovery(id, self.clock.uuid());
-        let record = self.record(new, id, &status, now, recovery)?;
+        let record = self.record(new, id, &begun.status, now, recovery)?;
         let record = Record {
             attempt: Some(Attempt {
                 submit_until: self.submit_until(&new.account),
@@ -491,14 +492,7 @@ impl Inner {
             first_send_time: Some(now),
             ..record
         };
-        Ok((
-            record,
-            Transition {
-                from_state: None,
-                status,
-                cause: Cause::Create,
-            },
-        ))
+        Ok((record, begun))
     }
 
     /// The record of a new purchase that nothing has been sent for.

@@ -8,7 +8,9 @@ mod deadline;
 mod merge;
 mod order;
 
-pub use attempt::{accepted, not_created, refused, repeat_begins, repeat_wanted, unclear, unnamed};
+pub use attempt::{
+    accepted, begun, named, not_created, refused, repeat_begins, repeat_wanted, unclear, unnamed,
+};
 pub use deadline::{
     Horizon, account_missing, found_missing, found_unreadable, horizon, made_final, never_sent,
     stale, stopped,
@@ -114,7 +116,5 @@ fn note(reason: AttentionReason) -> &'static str {
     }
 }
 
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod tests;

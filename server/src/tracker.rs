@@ -327,8 +327,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod engine_tests;
-#[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod trouble;

@@ -10,7 +10,7 @@ use crate::{
     journal::{Binding, Write, Written},
     lifecycle,
     observation::{Answer, Observation, Trouble},
-    purchase::{Cause, PurchaseId, Reference, Status, Transition},
+    purchase::{Cause, PurchaseId, Reference},
     upstream::{self, UpstreamError},
 };
 
@@ -129,9 +129,9 @@ impl Inner {
         observation: &Observation,
     ) -> Result<Created, CreateError> {
         let now = self.clock.now();
-        let pending = Status::pending(now);
+        let first = lifecycle::begun(now);
         let graph = new.account.provider.graph();
-        let second = lifecycle::observed(&pending, observation, graph, Cause::Poll, now)
+        let second = lifecycle::observed(&first.status, observation, graph, Cause::Poll, now)
             .ok_or(CreateError::Journal { purchase: None })?;
         let id = self.clock.purchase_id();
         let record = self.record(
@@ -141,11 +141,6 @@ impl Inner {
             now,
             std::collections::BTreeMap::new(),
         )?;
-        let first = Transition {
-            from_state: None,
-            status: pending,
-            cause: Cause::Create,
-        };
         let purchase = record.purchase.clone();
         let begin = Write::Begin {
             record: Box::new(record),

@@ -12,8 +12,8 @@ use crate::{
     lifecycle,
     provider::{self, Violation},
     purchase::{
-        Attention, AttentionReason, Cause, Finality, Purchase, PurchaseId, Revision, State, Status,
-        Timestamp, Transition,
+        Attention, AttentionReason, Purchase, PurchaseId, Revision, State, Status, Timestamp,
+        Transition,
     },
 };
 
@@ -110,12 +110,6 @@ impl Inner {
         message: &tillwatch_proto::v1::ProviderReference,
         now: Timestamp,
     ) -> Result<Transition, ResolveError> {
-        let status = &record.purchase.status;
-        if status.state != State::OutcomeUnknown || status.finality != Finality::Open {
-            return Err(ResolveError::NotResolvable(
-                "a reference is named for a purchase in OUTCOME_UNKNOWN alone",
-            ));
-        }
         let account =
             self.accounts
                 .get(&record.purchase.account)
@@ -124,16 +118,11 @@ impl Inner {
                 ))?;
         let reference = provider::reference(account.provider.as_ref(), "reference", message)
             .map_err(ResolveError::Reference)?;
-        let mut next = Status::clone(status);
-        next.revision = status.revision.next();
-        next.observe_time = now;
-        next.reference = Some(reference);
-        next.attention = None;
-        Ok(Transition {
-            from_state: Some(status.state),
-            status: next,
-            cause: Cause::Operator,
-        })
+        lifecycle::named(&record.purchase.status, reference, now).ok_or(
+            ResolveError::NotResolvable(
+                "a reference is named for a purchase in OUTCOME_UNKNOWN alone",
+            ),
+        )
     }
 }
 

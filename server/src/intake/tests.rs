@@ -27,7 +27,7 @@ use crate::{
     cadence::Policy,
     journal::memory::MemoryJournal,
     provider::{self, Registered},
-    purchase::{AccountName, AttentionReason, FailureReason, Finality, Revision, Secret},
+    purchase::{AccountName, AttentionReason, Cause, FailureReason, Finality, Revision, Secret},
     upstream::{
         Connection, Request, Response, UpstreamError,
         scripted::{Scripted, json_response},

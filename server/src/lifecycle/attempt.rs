@@ -4,13 +4,23 @@ use super::{REPEATS_MAX, attention, merge, step};
 use crate::{
     observation::{Graph, Observation},
     purchase::{
-        AttentionReason, Cause, FailureReason, Finality, State, Status, Timestamp, Transition,
+        AttentionReason, Cause, FailureReason, Finality, Reference, State, Status, Timestamp,
+        Transition,
     },
 };
 
 /// The fact that keeps an accepted order's id of an unknown shape, until the provider is asked by a
 /// name that it knows.
 pub(super) const UNREAD_ID: &str = "unread_id";
+
+/// The first transition of all: the intent to buy, or to follow, is recorded.
+pub fn begun(now: Timestamp) -> Transition {
+    Transition {
+        from_state: None,
+        status: Status::pending(now),
+        cause: Cause::Create,
+    }
+}
 
 /// The provider accepted the order: its answer is applied.
 pub fn accepted(
@@ -97,6 +107,18 @@ fn waits(status: &Status) -> bool {
 /// Whether the revisions that are left are for what the provider says.
 fn is_tired(status: &Status) -> bool {
     status.revision.0 >= REPEATS_MAX
+}
+
+/// An operator named the reference of an unclear create. The state stays until the provider has
+/// answered for it. Nothing in any other state.
+pub fn named(current: &Status, reference: Reference, now: Timestamp) -> Option<Transition> {
+    if current.state != State::OutcomeUnknown || current.finality != Finality::Open {
+        return None;
+    }
+    let mut next = current.clone();
+    next.reference = Some(reference);
+    next.attention = None;
+    step(current, next, Cause::Operator, now)
 }
 
 /// An operator stated that the provider never created it.

@@ -1,5 +1,7 @@
 //! Tables of what changes a status and what does not.
 
+mod model;
+
 use std::time::Duration;
 
 use super::*;

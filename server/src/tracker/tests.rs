@@ -26,9 +26,11 @@ use crate::{
     },
 };
 
+mod engine;
 mod floor;
 mod news;
 mod order;
+mod trouble;
 mod unmapped;
 
 type Reply = Result<Response, UpstreamError>;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::super::*;
 use crate::{
     observation::{Graph, Observation, Standing},
     purchase::{Amount, AmountRole, FailureReason, Reference, Revision, State},

@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::*;
+use super::super::*;
 use crate::{
     account::{Account, Arrivals, BudgetStore, Kept},
     cadence::{Policy, Schedule},

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use serde_json::json;
 
-use super::*;
+use super::super::*;
 use crate::{
     account::{Account, Arrivals, BudgetStore, Class, Health, Kept},
     cadence::{Policy, Schedule},
