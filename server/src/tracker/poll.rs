@@ -7,6 +7,7 @@ use super::{
     digest::digest,
     entry::{Entry, READ_FLOOR},
     lane::{Lane, Refreshed, Turn},
+    sweep::Change,
 };
 use crate::{
     account::{Admission, Class, Whose},
@@ -230,6 +231,7 @@ impl Inner {
         self.stamped(lane, observation.provider_change_time);
         let heard = lane.hear(purchase, |entry| {
             let before = entry.heard;
+            let applied = entry.digest;
             let verdict = entry.hear(observation, times, source);
             let is_open = entry.finality == Finality::Open;
             let stayed = is_open.then_some(entry.stayed);
@@ -237,14 +239,14 @@ impl Inner {
             entry.funds_moved |= observation.funds_moved;
             (
                 verdict,
-                before,
+                (before, applied),
                 entry.heard,
                 is_news,
                 stayed,
                 entry.funds_moved,
             )
         });
-        let Some((verdict, before, heard, is_news, stayed, funds_moved)) = heard else {
+        let Some((verdict, (before, applied), heard, is_news, stayed, funds_moved)) = heard else {
             return Ok(false);
         };
         if let (Verdict::HoldBack, Some(at)) = (verdict, heard.asked_again_at()) {
@@ -274,14 +276,16 @@ impl Inner {
                 })
                 .await?;
             // The first answer of all may tell of a change that was before the lists were read.
-            if let (Source::Read, Some(_), Some(newest), Some(stamp)) = (
-                source,
-                before.answered,
-                before.newest_change,
-                observation.provider_change_time,
-            ) && stamp > newest
-            {
-                self.changed_singly(lane, purchase, stamp, times.arrived);
+            if source == Source::Read && before.answered.is_some() {
+                let stamp = observation.provider_change_time;
+                let is_newer = |stamp: &_| before.newest_change.is_some_and(|known| *stamp > known);
+                let change = Change {
+                    purchase,
+                    stamp: stamp.filter(is_newer),
+                    before: applied,
+                    arrived: times.arrived,
+                };
+                self.changed_singly(lane, change);
             }
         }
         if let Some(stayed) = stayed {

@@ -4,6 +4,7 @@
 //! do not show, and all of them when rounds fail, are read by themselves as if there were no sweep.
 
 mod known;
+mod singly;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +18,7 @@ use futures_util::{
     stream::{self, FuturesUnordered},
 };
 
-use super::{Inner, lane::Lane, lock, poll::Times};
+use super::{Inner, digest::digest, lane::Lane, lock, poll::Times};
 use crate::{
     account::{Account, Accounts, Class},
     cadence::budget::backoff,
@@ -26,10 +27,11 @@ use crate::{
     lifecycle::Source,
     observation::Trouble,
     provider::sweep::{Coverage, Cursor, Page, Row, Sweep, Wanted},
-    purchase::{AccountName, Finality, Moment, Purchase, PurchaseId, State, Timestamp},
+    purchase::{AccountName, Finality, Moment, PurchaseId, Timestamp},
     upstream,
 };
-use known::{Known, Member, Worth};
+pub(super) use known::Change;
+use known::{Known, Shown, Worth};
 
 /// How long a page waits for the right to be asked for before the wait begins anew.
 const ADMISSION: Duration = Duration::from_secs(60);
@@ -90,47 +92,14 @@ impl Sweeper {
             .collect()
     }
 
-    /// See [`Known::singly_every`].
-    fn singly_every(&self, created: Timestamp, finality: Finality) -> Option<Duration> {
-        let mut known = lock(&self.known);
-        let every = known.singly_every(created, finality)?;
-        known.stretched = true;
-        Some(every)
-    }
-
-    /// When a purchase's news are next looked for by a round.
-    pub(super) fn next_round(&self, created: Timestamp, finality: Finality) -> Option<Moment> {
-        let known = lock(&self.known);
-        known.singly_every(created, finality)?;
-        known.next_round
-    }
-
     /// A single read's answer had this stamp.
     pub(super) fn stamped(&self, stamp: Timestamp) {
         lock(&self.known).stamped(stamp);
     }
 
     /// See [`Known::changed`].
-    pub(super) fn changed(&self, purchase: PurchaseId, stamp: Timestamp, arrived: Moment) {
-        lock(&self.known).changed(purchase, stamp, arrived);
-    }
-
-    /// Calls `act` with each wanted purchase. Lets others work in between.
-    async fn each(
-        &self,
-        wanted: impl Fn(&Known, &Member) -> bool,
-        mut act: impl FnMut(PurchaseId),
-    ) {
-        let mut after = None;
-        loop {
-            let (purchases, next) = lock(&self.known).scan(after, &wanted);
-            purchases.into_iter().for_each(&mut act);
-            if next.is_none() {
-                return;
-            }
-            after = next;
-            tokio::task::yield_now().await;
-        }
+    pub(super) fn changed(&self, change: Change) {
+        lock(&self.known).changed(change);
     }
 
     fn key(&self, list: &str) -> String {
@@ -139,46 +108,6 @@ impl Sweeper {
 }
 
 impl Inner {
-    /// A status was committed or taken up: rounds look for its purchase from now on, or no more.
-    /// One that is new and swept is next read singly within its rare interval, at no certain time,
-    /// so that those of one moment are not all read at another.
-    pub(super) fn sweepable(&self, lane: &Lane, purchase: &Purchase) {
-        let status = &purchase.status;
-        let sweeper = self.sweepers.get(&purchase.account);
-        let sweep = lane.account.provider.sweep();
-        let (Some(sweeper), Some(sweep), Some(reference)) = (sweeper, sweep, &status.reference)
-        else {
-            return;
-        };
-        if status.finality == Finality::Final {
-            lock(&sweeper.known).forget(sweep, reference);
-            return;
-        }
-        let is_new = lock(&sweeper.known).learn(sweep, purchase, reference);
-        // One that somebody has just named is asked about at once.
-        if !is_new || status.state == State::OutcomeUnknown {
-            return;
-        }
-        if let Some(every) = sweeper.singly_every(purchase.create_time, status.finality) {
-            lane.rearm(
-                purchase.id,
-                self.clock.moment().plus(self.clock.up_to(every)),
-            );
-        }
-    }
-
-    /// The earliest next single read of a purchase that was just read, where rounds show it.
-    pub(super) fn stretched(
-        &self,
-        lane: &Lane,
-        created: Timestamp,
-        finality: Finality,
-    ) -> Option<Moment> {
-        let sweeper = self.sweepers.get(&lane.account.name)?;
-        let every = sweeper.singly_every(created, finality)?;
-        Some(self.clock.moment().plus(self.clock.jittered(every, 100)))
-    }
-
     /// Sweeps one account's lists, until the tracker stops.
     pub(super) async fn sweep(self: &Arc<Self>, lane: &Arc<Lane>, sweeper: &Arc<Sweeper>) {
         let Some(sweep) = lane.account.provider.sweep() else {
@@ -318,9 +247,12 @@ impl Inner {
             // A drain waits for what was heard, as it does for polls.
             let applied = self.apply(lane, sweeper, sweep, page.rows, times);
             seen += self.tasks.track_future(applied).await?;
-            if sweep.coverage() == Coverage::Changes {
-                let now = self.clock.moment();
-                lock(&sweeper.known).reached(list, page.next.clone(), answered, now);
+            match sweep.coverage() {
+                Coverage::Changes => {
+                    let now = self.clock.moment();
+                    lock(&sweeper.known).reached(list, page.next.clone(), answered, now);
+                }
+                Coverage::All => self.check(lane, sweeper),
             }
             place = page.next;
             if page.is_last {
@@ -443,7 +375,15 @@ impl Inner {
         let applied = ours.into_iter().map(|(purchase, row)| async move {
             match row.said {
                 Ok(observation) => {
-                    lock(&sweeper.known).shown(purchase, observation.provider_change_time);
+                    let shown = Shown {
+                        purchase,
+                        stamp: observation.provider_change_time,
+                        digest: digest(&observation),
+                        began: times.began,
+                    };
+                    if lock(&sweeper.known).shown(shown) {
+                        return Ok(());
+                    }
                     let is_news = self
                         .observed(lane, purchase, &observation, times, Source::Row)
                         .await?;
@@ -470,82 +410,6 @@ impl Inner {
         Ok(count)
     }
 
-    /// A purchase's single read waits, since a page has shown all of it.
-    fn shown(&self, lane: &Lane, sweeper: &Sweeper, purchase: PurchaseId) {
-        let idle = lane.with(purchase, |entry| {
-            (!entry.busy).then_some((entry.create_time, entry.finality))
-        });
-        if let Some(Some((create_time, finality))) = idle
-            && let Some(every) = sweeper.singly_every(create_time, finality)
-        {
-            let due = self.clock.moment().plus(self.clock.jittered(every, 100));
-            lane.rearm(purchase, due);
-        }
-    }
-
-    /// A purchase is read singly as soon as may be.
-    fn soon(&self, lane: &Lane, purchase: PurchaseId) {
-        let idle = lane.with(purchase, |entry| !entry.busy && !entry.given_up);
-        if idle == Some(true) {
-            lane.rearm(purchase, self.clock.moment());
-        }
-    }
-
-    /// After a whole round through all purchases: what it did not show is read by itself.
-    async fn missing(
-        &self,
-        lane: &Lane,
-        sweeper: &Sweeper,
-        began: Moment,
-        seen: usize,
-    ) -> Result<(), Cut> {
-        let mut expected = 0;
-        let is_expected = |known: &Known, member: &Member| known.is_expected(member);
-        sweeper
-            .each(is_expected, |purchase| {
-                expected += 1;
-                let unseen = lane.with(purchase, |entry| {
-                    entry.read.is_none_or(|read| read < began) && entry.created < began
-                });
-                if seen > 0 && unseen == Some(true) {
-                    self.soon(lane, purchase);
-                }
-            })
-            .await;
-        if seen == 0 && expected > 0 {
-            // It lists other purchases than was asked for, or none: no use to go on so.
-            return Err(Cut::Failed);
-        }
-        Ok(())
-    }
-
-    /// Lets purchases be read singly as often as the schedule says: all, or those created before a
-    /// time. Spread over their interval, since they would all be due at once.
-    async fn unstretch(&self, lane: &Lane, sweeper: &Sweeper, before: Option<Timestamp>) {
-        {
-            let mut known = lock(&sweeper.known);
-            if !known.stretched {
-                return;
-            }
-            known.stretched = before.is_some();
-        }
-        let policy = &lane.account.policy;
-        let is_before = |_: &Known, member: &Member| Known::is_before(member, before);
-        sweeper
-            .each(is_before, |purchase| {
-                let now = self.clock.moment();
-                let earlier = lane.with(purchase, |entry| {
-                    let every = entry.every(policy, now);
-                    let is_late = entry.due > now.plus(every) && !entry.busy && !entry.given_up;
-                    is_late.then_some(every)
-                });
-                if let Some(Some(every)) = earlier {
-                    lane.rearm(purchase, now.plus(self.clock.up_to(every)));
-                }
-            })
-            .await;
-    }
-
     /// Tells the account's sweeper the change time that an answer showed.
     pub(super) fn stamped(&self, lane: &Lane, stamp: Option<Timestamp>) {
         let sweeper = self.sweepers.get(&lane.account.name);
@@ -554,25 +418,11 @@ impl Inner {
         }
     }
 
-    /// A single read has shown a change with this stamp, which the account's lists have to show, too.
-    pub(super) fn changed_singly(
-        &self,
-        lane: &Lane,
-        purchase: PurchaseId,
-        stamp: Timestamp,
-        arrived: Moment,
-    ) {
+    /// A single read has shown a change, which the account's lists have to show, too.
+    pub(super) fn changed_singly(&self, lane: &Lane, change: Change) {
         if let Some(sweeper) = self.sweepers.get(&lane.account.name) {
-            sweeper.changed(purchase, stamp, arrived);
+            sweeper.changed(change);
         }
-    }
-
-    /// When a round next looks for a purchase's news, where one does.
-    pub(super) fn next_round(&self, lane: &Lane, purchase: PurchaseId) -> Option<Moment> {
-        let sweeper = self.sweepers.get(&lane.account.name)?;
-        let member = lane.with(purchase, |entry| (entry.create_time, entry.finality));
-        let (create_time, finality) = member?;
-        sweeper.next_round(create_time, finality)
     }
 }
 

@@ -95,14 +95,37 @@ struct List {
     clock: Option<(Timestamp, Moment)>,
 }
 
+/// A change that a single read has shown, of a purchase that answers were heard of before.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::tracker) struct Change {
+    pub(in crate::tracker) purchase: PurchaseId,
+    /// Its stamp, if that is newer than all that was known.
+    pub(in crate::tracker) stamp: Option<Timestamp>,
+    /// A digest of what was heard before; 0 stands for nothing.
+    pub(in crate::tracker) before: u64,
+    /// When the single read's answer arrived.
+    pub(in crate::tracker) arrived: Moment,
+}
+
 /// A change that a single read has shown, and no row yet.
 #[derive(Debug)]
 struct Awaited {
-    stamp: Timestamp,
-    /// When the single read's answer arrived.
-    arrived: Moment,
+    change: Change,
     /// The lists of which no whole round has been read since.
     lists: BTreeSet<String>,
+    /// Whether a row that was asked for later has shown what was before it.
+    is_hidden: bool,
+}
+
+/// What a row about a purchase of ours shows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown {
+    pub(super) purchase: PurchaseId,
+    pub(super) stamp: Option<Timestamp>,
+    /// A digest of all that it says.
+    pub(super) digest: u64,
+    /// When its page was asked for.
+    pub(super) began: Moment,
 }
 
 /// What the pages of a list are worth.
@@ -136,6 +159,10 @@ pub(super) struct Known {
     pub(super) next_round: Option<Moment>,
     /// At most [`AWAITED_MAX`].
     awaited: BTreeMap<PurchaseId, Awaited>,
+    /// Whether the list of all was caught hiding a change since its last whole round.
+    lags: bool,
+    /// The purchase that was read singly last to check the list of all.
+    checked: Option<Key>,
     /// How many news rows have to bring until the lists are trusted again.
     owed: u32,
     /// How many they had to bring after the last change that they hid; doubled by each.
@@ -156,6 +183,8 @@ impl Known {
             since: None,
             next_round: None,
             awaited: BTreeMap::new(),
+            lags: false,
+            checked: None,
             owed: 0,
             penalty: 0,
         }
@@ -381,8 +410,10 @@ impl Known {
 
     /// A page failed. Returns how many have in a row.
     pub(super) fn failed(&mut self, list: &str) -> u32 {
-        // What cannot be read is passed over: that hides changes, and the list does not.
-        self.awaited.clear();
+        if self.coverage == Coverage::Changes {
+            // What cannot be read is passed over: that hides changes, and the list does not.
+            self.awaited.clear();
+        }
         let list = self.lists.entry(list.to_owned()).or_default();
         list.failures = list.failures.saturating_add(1);
         list.failures
@@ -392,32 +423,71 @@ impl Known {
         self.newest = self.newest.max(Some(stamp));
     }
 
-    /// A single read has shown a change with this stamp, of a purchase that answers were heard of
-    /// before: the lists of what changes have to show it, too.
-    pub(super) fn changed(&mut self, purchase: PurchaseId, stamp: Timestamp, arrived: Moment) {
+    /// The lists have to show this change, too: those of changes in their next round, and that of all
+    /// by no longer showing what was before it.
+    pub(super) fn changed(&mut self, change: Change) {
         let lists: BTreeSet<String> = self.lists().into_iter().collect();
-        let is_read = |list: &List| list.kept.is_some() && list.failures == 0;
+        let is_read = |list: &List| {
+            list.failures == 0 && (self.coverage == Coverage::All || list.kept.is_some())
+        };
         let are_read = lists
             .iter()
             .all(|list| self.lists.get(list).is_some_and(is_read));
+        let is_told = match self.coverage {
+            Coverage::Changes => change.stamp.is_some(),
+            Coverage::All => change.before != 0,
+        };
+        let purchase = change.purchase;
         let has_room = self.awaited.len() < AWAITED_MAX || self.awaited.contains_key(&purchase);
-        if self.coverage == Coverage::Changes && !lists.is_empty() && are_read && has_room {
+        if is_told && !lists.is_empty() && are_read && has_room {
             let awaited = Awaited {
-                stamp,
-                arrived,
+                change,
                 lists,
+                is_hidden: false,
             };
             self.awaited.insert(purchase, awaited);
         }
     }
 
-    /// A row was about this purchase, with this stamp.
-    pub(super) fn shown(&mut self, purchase: PurchaseId, stamp: Option<Timestamp>) {
-        let awaited = self.awaited.get(&purchase);
-        if awaited.is_some_and(|awaited| stamp.is_some_and(|stamp| stamp >= awaited.stamp)) {
-            self.awaited.remove(&purchase);
+    /// A row was about a purchase. Says whether it lags: it shows what was before a change that a
+    /// single read has shown, although its page was asked for afterwards.
+    pub(super) fn shown(&mut self, row: Shown) -> bool {
+        let Some(awaited) = self.awaited.get_mut(&row.purchase) else {
+            return false;
+        };
+        let Change {
+            stamp,
+            before,
+            arrived,
+            ..
+        } = awaited.change;
+        let is_shown = match self.coverage {
+            Coverage::Changes => row.stamp >= stamp,
+            Coverage::All if row.began < arrived => return false,
+            Coverage::All => row.digest != before,
+        };
+        if is_shown {
+            self.awaited.remove(&row.purchase);
             self.brought_news();
+            return false;
         }
+        if self.coverage == Coverage::Changes {
+            return false;
+        }
+        self.lags |= !awaited.is_hidden;
+        awaited.is_hidden = true;
+        true
+    }
+
+    /// The next purchase that the list of all has to show: read singly, it says whether that list lags.
+    pub(super) fn next_to_check(&mut self) -> Option<PurchaseId> {
+        let behind = self.checked.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.members.range((behind, Bound::Unbounded));
+        let mut all = rest.chain(&self.members).take(SCANNED_AT_ONCE);
+        let found = all.find(|(_, member)| self.is_expected(member));
+        let (key, purchase) = found.map(|(key, member)| (*key, member.purchase()))?;
+        self.checked = Some(key);
+        Some(purchase)
     }
 
     /// A row has brought news, or those that a single read brought first.
@@ -426,19 +496,35 @@ impl Known {
     }
 
     /// A whole round through a list that began then has ended. Says whether the lists hid a change
-    /// that a single read had shown before: they are read again from there, and single reads are as
-    /// frequent as without them until rows have brought news.
+    /// that a single read had shown before: those of changes are read again from there, and single
+    /// reads are as frequent as without lists until rows have brought news.
     pub(super) fn ended(&mut self, list: &str, began: Moment) -> bool {
+        let hides = match self.coverage {
+            Coverage::Changes => self.hides(list, began),
+            // What no page shows is read singly after each round as it is.
+            Coverage::All => std::mem::take(&mut self.lags),
+        };
+        if !hides {
+            return false;
+        }
+        self.penalty = self.penalty.saturating_mul(2).clamp(1, OWED_MAX);
+        self.owed = self.penalty;
+        true
+    }
+
+    /// Whether all lists have been read by whole rounds and none has shown a change. If so, they are
+    /// read again from its stamp.
+    fn hides(&mut self, list: &str, began: Moment) -> bool {
         let mut hidden: Option<(Timestamp, Moment)> = None;
-        self.awaited.retain(|_, awaited| {
-            if awaited.arrived <= began {
-                awaited.lists.remove(list);
+        self.awaited.retain(|_, Awaited { change, lists, .. }| {
+            if change.arrived <= began {
+                lists.remove(list);
             }
-            if awaited.lists.is_empty() {
-                let this = (awaited.stamp, awaited.arrived);
+            if let (true, Some(stamp)) = (lists.is_empty(), change.stamp) {
+                let this = (stamp, change.arrived);
                 hidden = Some(hidden.map_or(this, |other| other.min(this)));
             }
-            !awaited.lists.is_empty()
+            !lists.is_empty()
         });
         let Some((stamp, arrived)) = hidden else {
             return false;
@@ -450,8 +536,6 @@ impl Known {
                 list.kept = Some(Cursor::start(stamp));
             }
         }
-        self.penalty = self.penalty.saturating_mul(2).clamp(1, OWED_MAX);
-        self.owed = self.penalty;
         true
     }
 }

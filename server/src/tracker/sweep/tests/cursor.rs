@@ -5,13 +5,7 @@ use super::*;
 /// A purchase of somebody else under the same key, stamped an hour ahead.
 fn foreign(world: &World) {
     let stamp = world.clock.now().plus(Duration::from_secs(3_600));
-    let bought = Bought {
-        word: "FundsLocked",
-        stamp,
-        hidden: false,
-        poison: false,
-    };
-    lock(&world.bought).insert(99, bought);
+    lock(&world.bought).insert(99, Bought::new("FundsLocked", stamp));
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,6 +104,49 @@ async fn a_list_that_shows_less_than_single_reads_find_is_not_well() {
             assert!(
                 singles >= 6,
                 "{singles} single reads of six purchases in 20 s"
+            );
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_all_that_lags_behind_single_reads_is_not_well() {
+    let world = World::new("inabit", true).await;
+    let lags = |bought: &mut Bought| {
+        (bought.word, bought.listed) = ("Confirming", Some("Allocated"));
+    };
+    world
+        .run(async {
+            world.buy(0..6, "Allocated").await;
+            seconds(1_200).await;
+            world.change(3, lags);
+            // Each round has one purchase read singly that its page has shown, another each time.
+            seconds(15 * 60).await;
+            assert_eq!(world.code(3).await, "Confirming");
+            // The list is known to lag: all are read on their schedule.
+            seconds(180).await;
+            world.change(2, lags);
+            seconds(270).await;
+            assert_eq!(world.code(2).await, "Confirming");
+            for number in [2, 3] {
+                let words = world.words(number).await;
+                assert_eq!(
+                    words,
+                    ["", "Allocated", "Confirming"],
+                    "no row takes it back"
+                );
+            }
+            // Rows show what single reads have shown: the list is trusted again.
+            for number in [2, 3] {
+                world.change(number, |bought| bought.listed = None);
+            }
+            seconds(600).await;
+            world.forget();
+            seconds(600).await;
+            let (_, singles) = world.asked();
+            assert!(
+                (3..=6).contains(&singles),
+                "{singles} single reads in 5 rounds"
             );
         })
         .await;
