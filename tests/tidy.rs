@@ -32,6 +32,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "upstream",
             "provider",
             "clock",
+            "journal",
         ],
     ),
     ("journal", &["purchase", "clock"]),

@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use tillwatch_server::{
-    account::{Accounts, Arrivals, BudgetStore, Kept},
+    account::Accounts,
     clock::Clock,
     feed::{Event, Feed, Pace, Until},
     journal::{Journal, Write, memory::MemoryJournal},
@@ -73,24 +73,6 @@ impl Seen {
             *minutes.entry(time / 60_000).or_default() += 1;
         }
         minutes.into_values().max().unwrap_or(0)
-    }
-}
-
-/// Keeps budgets over the deaths of processes.
-#[derive(Default)]
-struct Store(Mutex<Option<Arrivals>>);
-
-#[async_trait::async_trait]
-impl BudgetStore for Store {
-    async fn load(&self, _: &AccountName) -> Option<Kept> {
-        let arrivals = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let as_of = arrivals.requests.max(arrivals.creates);
-        Some(Kept { arrivals, as_of })
-    }
-
-    async fn save(&self, _: &AccountName, arrivals: Arrivals) -> bool {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(arrivals);
-        true
     }
 }
 
@@ -174,12 +156,10 @@ async fn lives(span: Duration, watchers_each: u32, length: Duration, seen: &Shar
         };
         let _ = journal.write(begin).await;
     }
-    let store = Arc::new(Store::default());
     while start.elapsed() < span {
         let rest = span.saturating_sub(start.elapsed());
         life(
             Arc::new(journal.reopened()),
-            &store,
             &clock,
             seen,
             watchers_each,
@@ -194,18 +174,16 @@ async fn lives(span: Duration, watchers_each: u32, length: Duration, seen: &Shar
 /// One process, from its start to its sudden death.
 async fn life(
     journal: Arc<MemoryJournal>,
-    store: &Arc<Store>,
     clock: &Clock,
     seen: &Shared,
     watchers_each: u32,
     start: Instant,
     length: Duration,
 ) {
-    let store: Arc<dyn BudgetStore> = Arc::clone(store) as _;
-    let Some(account) = account("shop", upstream(seen, start), clock, store).await else {
+    let journal: Arc<dyn Journal> = journal;
+    let Some(account) = account("shop", upstream(seen, start), clock, &journal).await else {
         return;
     };
-    let journal: Arc<dyn Journal> = journal;
     let feed = Feed::new(Arc::clone(&journal), clock.clone());
     let tracker = Tracker::new(
         Arc::clone(&journal),

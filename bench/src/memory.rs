@@ -4,10 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tillwatch_server::{
-    account::{Account, Accounts, Arrivals, BudgetStore, Kept},
+    account::{Account, Accounts},
     cadence::{turns::Turns, wheel::Wheel},
     clock::Clock,
-    journal::{Fingerprints, Record, memory::MemoryJournal},
+    journal::{Fingerprints, Journal, Record, memory::MemoryJournal},
     provider,
     purchase::{
         AccountName, CallerName, Moment, Purchase, PurchaseId, Reference, Revision, Secret, State,
@@ -22,28 +22,14 @@ use crate::{allocator::held_bytes, table::Table};
 /// How many accounts share the purchases.
 const ACCOUNTS: u32 = 4;
 
-/// Keeps no budget beyond the run.
-pub struct NoBudgets;
-
-#[async_trait::async_trait]
-impl BudgetStore for NoBudgets {
-    async fn load(&self, _: &AccountName) -> Option<Kept> {
-        None
-    }
-
-    async fn save(&self, _: &AccountName, _: Arrivals) -> bool {
-        true
-    }
-}
-
 /// An account at Devdraft with its documented policy.
 pub async fn account(
     name: &str,
     upstream: Arc<dyn Upstream>,
     clock: &Clock,
-    store: Arc<dyn BudgetStore>,
+    journal: &Arc<dyn Journal>,
 ) -> Option<Arc<Account>> {
-    account_at("devdraft", name, upstream, clock, store).await
+    account_at("devdraft", name, upstream, clock, journal).await
 }
 
 async fn account_at(
@@ -51,14 +37,14 @@ async fn account_at(
     name: &str,
     upstream: Arc<dyn Upstream>,
     clock: &Clock,
-    store: Arc<dyn BudgetStore>,
+    journal: &Arc<dyn Journal>,
 ) -> Option<Arc<Account>> {
     let registered = provider::registered(provider)?;
     let secret = |name: &&str| ((*name).to_owned(), Secret::new("x"));
     let provider = (registered.build)(&registered.secrets.iter().map(secret).collect()).ok()?;
     let policy = (registered.policy)();
     let name = AccountName::new(name);
-    Some(Account::open(name, provider, policy, upstream, clock.clone(), store).await)
+    Some(Account::open(name, provider, policy, upstream, clock.clone(), journal).await)
 }
 
 /// An open purchase that awaits funds.
@@ -127,15 +113,15 @@ fn in_tracker(
         let silent: Arc<dyn Upstream> = Arc::new(Scripted::new(|_| async {
             Err(UpstreamError::NotConnected("nobody is there"))
         }));
+        let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new("bench"));
         let mut accounts = Vec::new();
         for number in 0..ACCOUNTS {
-            let (silent, store) = (Arc::clone(&silent), Arc::new(NoBudgets));
+            let silent = Arc::clone(&silent);
             let name = format!("account-{number}");
-            let opened = account_at(provider, &name, silent, &clock, store).await;
+            let opened = account_at(provider, &name, silent, &clock, &journal).await;
             accounts.extend(opened);
         }
         let names: Vec<AccountName> = accounts.iter().map(|one| one.name.clone()).collect();
-        let journal = Arc::new(MemoryJournal::new("bench"));
         let tracker = Tracker::new(journal, clock.clone(), &Accounts::new(accounts));
         let before = held_bytes();
         for (number, name) in (0..purchases).zip(names.iter().cycle()) {

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    memory::{NoBudgets, record, reference},
+    memory::{record, reference},
     table::{Spread, Table},
 };
 
@@ -170,10 +170,10 @@ async fn service(
 ) -> Result<f64, Failure> {
     let clock = Clock::system();
     let name = AccountName::new("shop");
-    let account = account(upstream, &name, every, &clock).await?;
-    let journal = Arc::new(MemoryJournal::new("bench"));
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new("bench"));
+    let account = account(upstream, &name, every, &clock, &journal).await?;
     let accounts = Accounts::new([Arc::clone(&account)]);
-    let tracker = Tracker::new(Arc::clone(&journal) as _, clock.clone(), &accounts);
+    let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts);
     for number in 0..purchases {
         let record = record(number, &name, &reference(number), clock.now());
         if purchases > FEW {
@@ -220,6 +220,7 @@ async fn account(
     name: &AccountName,
     every: Duration,
     clock: &Clock,
+    journal: &Arc<dyn Journal>,
 ) -> Result<Arc<Account>, Failure> {
     let row = provider::registered("devdraft").ok_or("no such provider")?;
     let secret = |name: &&str| ((*name).to_owned(), Secret::new("x"));
@@ -235,14 +236,14 @@ async fn account(
         allow_private_networks: true,
         ..Settings::new(format!("http://{}", upstream.address).parse()?)
     })?;
-    let (way_out, store) = (Arc::new(way_out), Arc::new(NoBudgets));
+    let way_out = Arc::new(way_out);
     let opened = Account::open(
         name.clone(),
         provider,
         policy,
         way_out,
         clock.clone(),
-        store,
+        journal,
     );
     Ok(opened.await)
 }

@@ -3,6 +3,7 @@
 //! Every upstream call passes here: budget, breaker, requests in flight. Whose turn it is among
 //! many purchases is not decided here.
 
+mod budgets;
 mod class;
 mod figures;
 mod live;
@@ -17,68 +18,25 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::Notify;
 
 use crate::{
     cadence::Policy,
     clock::Clock,
+    journal::Journal,
     observation::Trouble,
     provider::Provider,
     purchase::{AccountName, CallerName, Moment, PurchaseId},
     upstream::{Connection, Request, Response, Upstream, UpstreamError},
 };
+use budgets::Budgets;
 use class::{Asked, Denied, Granted};
 pub use class::{Class, Refusal};
 pub use figures::{Figures, Outcome};
 use live::Live;
 pub use live::{Health, Snapshot};
 pub use verdict::Whose;
-
-/// Keeps the arrival times of accounts' budgets beyond the life of the process.
-#[async_trait]
-pub trait BudgetStore: Send + Sync {
-    /// The arrival times that were kept.
-    async fn load(&self, account: &AccountName) -> Option<Kept>;
-
-    /// Keeps arrival times durably; `false` where that failed.
-    async fn save(&self, account: &AccountName, arrivals: Arrivals) -> bool;
-}
-
-/// How far an account's budgets are spent: nothing is sent beyond what a store has kept of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Arrivals {
-    /// Of requests of all kinds.
-    pub requests: Moment,
-    /// Of creates.
-    pub creates: Moment,
-}
-
-/// Arrival times as a store has kept them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
-    /// The arrival times.
-    pub arrivals: Arrivals,
-    /// When they held: each lay no further ahead of this than its pace reaches. One that seems to was
-    /// kept by a clock that was ahead, and is replaced.
-    pub as_of: Moment,
-}
-
-impl Kept {
-    /// Of an earlier run of the machine, whose moments mean nothing now: spent as far as they can have
-    /// been when this one began.
-    pub fn before_this_boot() -> Self {
-        let latest = Moment::from_millis(i64::MAX);
-        Self {
-            arrivals: Arrivals {
-                requests: latest,
-                creates: latest,
-            },
-            as_of: Moment::default(),
-        }
-    }
-}
 
 /// One configured account.
 pub struct Account {
@@ -90,7 +48,7 @@ pub struct Account {
     pub policy: Policy,
     upstream: Arc<dyn Upstream>,
     clock: Clock,
-    store: Arc<dyn BudgetStore>,
+    budgets: Budgets,
     /// Guarded by a lock that is held for moments, never across a wait.
     live: Mutex<Live>,
     /// Told whenever a request may have become possible earlier than it was said.
@@ -130,17 +88,18 @@ pub struct Admission {
 }
 
 impl Account {
-    /// An account that goes on with the budget that `store` has kept of it.
+    /// An account that goes on with the budget that the journal has kept of it.
     pub async fn open(
         name: AccountName,
         provider: Arc<dyn Provider>,
         policy: Policy,
         upstream: Arc<dyn Upstream>,
         clock: Clock,
-        store: Arc<dyn BudgetStore>,
+        journal: &Arc<dyn Journal>,
     ) -> Arc<Self> {
         let mut live = Live::new(&policy);
-        if let Some(arrivals) = store.load(&name).await {
+        let budgets = Budgets::new(journal, &clock, &name);
+        if let Some(arrivals) = budgets.load().await {
             live.shares().resume(arrivals);
         }
         let live = Mutex::new(live);
@@ -151,7 +110,7 @@ impl Account {
             policy,
             upstream,
             clock,
-            store,
+            budgets,
             live,
             eased,
             recovered,
@@ -251,7 +210,7 @@ impl Account {
             let _saving = self.saving.lock().await;
             let wanted = self.lock().shares().to_keep(class, self.clock.moment());
             let Some(arrivals) = wanted else { continue };
-            if !self.store.save(&self.name, arrivals).await {
+            if !self.budgets.save(arrivals).await {
                 let retry_at = self.clock.moment().plus(Duration::from_secs(1));
                 return Err(Refusal::BudgetUnkept { retry_at });
             }

@@ -30,7 +30,9 @@ pub mod provider;
 pub mod purchase;
 mod serve;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod tracker;
 pub mod upstream;
 
-pub use serve::{House, JournalBudgets, Parts, StartError, back_up, run, run_with};
+pub use serve::{House, Parts, StartError, back_up, run, run_with};

@@ -2,7 +2,6 @@
 //! from the outside in.
 
 mod backup;
-mod budgets;
 mod door;
 mod files;
 mod front;
@@ -20,7 +19,7 @@ use tillwatch_proto::{
 use tokio::time::Instant;
 
 use crate::{
-    account::{Account, Accounts, BudgetStore},
+    account::{Account, Accounts},
     clock::Clock,
     config::{self, Config},
     feed::Feed,
@@ -40,7 +39,6 @@ use crate::{
     },
 };
 pub use backup::back_up;
-pub use budgets::JournalBudgets;
 use front::{Front, health_server};
 use loops::Loops;
 use wall::Wall;
@@ -336,7 +334,6 @@ pub async fn open_accounts(
     clock: &Clock,
     upstream: impl Fn(&config::Account) -> Result<Arc<dyn Upstream>, String>,
 ) -> Result<Accounts, StartError> {
-    let store: Arc<dyn BudgetStore> = Arc::new(JournalBudgets::new(journal, clock));
     let mut opened = Vec::new();
     for account in configured {
         let name = account.name.clone();
@@ -349,15 +346,14 @@ pub async fn open_accounts(
         let provider = (row.build)(&account.secrets).map_err(|error| problem(error.to_string()))?;
         let upstream = upstream(account).map_err(problem)?;
         let policy = account.policy.clone();
-        let (clock, store) = (clock.clone(), Arc::clone(&store));
         opened.push(
             Account::open(
                 account.name.clone(),
                 provider,
                 policy,
                 upstream,
-                clock,
-                store,
+                clock.clone(),
+                journal,
             )
             .await,
         );

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tillwatch_server::{
-    House, JournalBudgets, Parts,
+    House, Parts,
     account::{Account, Accounts},
     cadence::Schedule,
     fingerprint::Keyring,
@@ -115,14 +115,13 @@ async fn accounts(world: &World, journal: &Arc<dyn Journal>, life: &Life) -> Acc
         let upstream = Scripted::new(move |request| {
             Arc::clone(&providers).answer(name, request, life.clone())
         });
-        let budgets = Arc::new(JournalBudgets::new(journal, &world.clock));
         let account = Account::open(
             AccountName::new(name),
             (row.build)(&secrets).unwrap(),
             policy,
             Arc::new(upstream),
             world.clock.clone(),
-            budgets,
+            journal,
         );
         opened.push(account.await);
     }

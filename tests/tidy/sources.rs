@@ -85,7 +85,7 @@ pub fn untested(text: &str) -> &str {
 
 /// Whether a file of the server holds tests alone.
 pub fn is_tests(name: &str) -> bool {
-    ["/tests", "_test.rs", "/suite", "/fixture"]
+    ["/tests", "/testing.rs", "/suite", "/fixture"]
         .iter()
         .any(|part| name.contains(part))
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Arrivals, Kept, class::Class};
+use super::{
+    budgets::{Arrivals, Kept},
+    class::Class,
+};
 use crate::{
     cadence::{Policy, budget::Pace},
     purchase::Moment,

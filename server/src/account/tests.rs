@@ -6,30 +6,16 @@ mod trouble;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::*;
+use super::{
+    budgets::{Arrivals, Kept},
+    *,
+};
 use crate::{
     cadence::Schedule,
     purchase::Timestamp,
+    testing::{self, journal},
     upstream::scripted::{Scripted, json_response},
 };
-
-#[derive(Default)]
-struct Store(Mutex<Option<Arrivals>>, AtomicU32);
-
-#[async_trait]
-impl BudgetStore for Store {
-    async fn load(&self, _: &AccountName) -> Option<Kept> {
-        let arrivals = (*self.0.lock().unwrap())?;
-        let as_of = arrivals.requests.max(arrivals.creates);
-        Some(Kept { arrivals, as_of })
-    }
-
-    async fn save(&self, _: &AccountName, arrivals: Arrivals) -> bool {
-        *self.0.lock().unwrap() = Some(arrivals);
-        self.1.fetch_add(1, Ordering::Relaxed);
-        true
-    }
-}
 
 fn policy(requests_per_minute: u32) -> Policy {
     Policy {
@@ -38,22 +24,28 @@ fn policy(requests_per_minute: u32) -> Policy {
     }
 }
 
-async fn open(policy: Policy, status: u16, store: &Arc<Store>) -> Arc<Account> {
-    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
-    open_at(policy, status, store, &clock).await
+fn clock() -> Clock {
+    Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1)
+}
+
+/// An account without a past.
+async fn open(policy: Policy, status: u16) -> Arc<Account> {
+    open_at(policy, status, &journal(), &clock()).await
 }
 
 fn devdraft() -> Arc<dyn Provider> {
-    let registered = crate::provider::registered("devdraft").unwrap();
-    let secret = |name: &&str| ((*name).to_owned(), crate::purchase::Secret::new("x"));
-    (registered.build)(&registered.secrets.iter().map(secret).collect()).unwrap()
+    testing::provider("devdraft")
 }
 
-async fn open_at(policy: Policy, status: u16, store: &Arc<Store>, clock: &Clock) -> Arc<Account> {
+async fn open_at(
+    policy: Policy,
+    status: u16,
+    journal: &Arc<dyn Journal>,
+    clock: &Clock,
+) -> Arc<Account> {
     let provider = devdraft();
     let answer = move |_| async move { Ok(json_response(status, &serde_json::json!({}))) };
     let clock = clock.clone();
-    let store: Arc<dyn BudgetStore> = Arc::clone(store) as _;
     let upstream = Arc::new(Scripted::new(answer));
     Account::open(
         AccountName::new("a"),
@@ -61,7 +53,7 @@ async fn open_at(policy: Policy, status: u16, store: &Arc<Store>, clock: &Clock)
         policy,
         upstream,
         clock,
-        store,
+        journal,
     )
     .await
 }
@@ -85,12 +77,12 @@ async fn learned(account: &Arc<Account>, class: Class, trouble: &Trouble) -> Who
 /// Promise P2, for one process and its restarts.
 #[tokio::test(start_paused = true)]
 async fn no_account_exceeds_its_requests_per_minute_over_restarts() {
-    let store = Arc::new(Store::default());
+    let (journal, clock) = (journal(), clock());
     let start = tokio::time::Instant::now();
     let mut sent = Vec::new();
     while start.elapsed() < Duration::from_secs(180) {
         // Each life of the process makes a few requests and dies without a word.
-        let account = open(policy(100), 200, &store).await;
+        let account = open_at(policy(100), 200, &journal, &clock).await;
         for _ in 0..7 {
             forever(&account, Class::Poll).await;
             sent.push(start.elapsed());
@@ -123,11 +115,11 @@ async fn no_account_exceeds_its_requests_per_minute_in_crash_loops() {
     for seed in 0..6 {
         let mut random = StdRng::seed_from_u64(seed);
         let limit = [1, 7, 20, 100, 100, 600][usize::try_from(seed).unwrap()];
-        let store = Arc::new(Store::default());
+        let journal = journal();
         let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
         let mut sent = Vec::new();
         while clock.now().as_millis() < 1_800_000_000_000 + 900_000 {
-            let account = open_at(policy(limit), 200, &store, &clock).await;
+            let account = open_at(policy(limit), 200, &journal, &clock).await;
             for _ in 0..random.random_range(0..limit * 2) {
                 let class = CLASSES[random.random_range(0..CLASSES.len())];
                 let wait = Duration::from_millis(random.random_range(0..8_000));
@@ -159,7 +151,7 @@ async fn no_account_exceeds_its_requests_per_minute_in_crash_loops() {
 
 #[tokio::test(start_paused = true)]
 async fn an_account_slows_down_where_a_provider_throttles_without_a_word() {
-    let account = open(policy(100), 200, &Arc::default()).await;
+    let account = open(policy(100), 200).await;
     for _ in 0..90 {
         forever(&account, Class::Poll).await;
     }
@@ -189,7 +181,7 @@ async fn an_account_slows_down_where_a_provider_throttles_without_a_word() {
 
 #[tokio::test(start_paused = true)]
 async fn a_throttle_that_says_how_long_lowers_no_limit() {
-    let account = open(policy(100), 429, &Arc::default()).await;
+    let account = open(policy(100), 429).await;
     let retry_after = Some(Duration::from_secs(1));
     learned(&account, Class::Poll, &Trouble::Throttled { retry_after }).await;
     assert_eq!(account.snapshot().requests_per_minute, 100);
@@ -197,7 +189,7 @@ async fn a_throttle_that_says_how_long_lowers_no_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_create_does_not_wait_for_polls() {
-    let account = open(policy(100), 200, &Arc::default()).await;
+    let account = open(policy(100), 200).await;
     let polls = tokio::spawn({
         let account = Arc::clone(&account);
         async move {
@@ -214,20 +206,20 @@ async fn a_create_does_not_wait_for_polls() {
 
 #[tokio::test(start_paused = true)]
 async fn a_block_of_budget_is_one_write() {
-    let store = Arc::new(Store::default());
-    let account = open(policy(6_000), 200, &store).await;
+    let journal = journal();
+    let account = open_at(policy(6_000), 200, &journal, &clock()).await;
     let start = tokio::time::Instant::now();
     for _ in 0..1_000 {
         forever(&account, Class::Poll).await;
     }
     let blocks = start.elapsed().as_secs() / 5 + 2;
-    let writes = u64::from(store.1.load(Ordering::Relaxed));
+    let writes = journal.commits();
     assert!(writes <= blocks, "{writes} writes in {blocks} blocks");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_throttle_pauses_the_whole_account_for_as_long_as_it_says() {
-    let account = open(policy(0), 429, &Arc::default()).await;
+    let account = open(policy(0), 429).await;
     let mut admission = forever(&account, Class::Poll).await;
     account.ask(&mut admission, request()).await.unwrap();
     let retry_after = Some(Duration::from_secs(45));
@@ -242,7 +234,7 @@ async fn a_throttle_pauses_the_whole_account_for_as_long_as_it_says() {
 
 #[tokio::test(start_paused = true)]
 async fn refused_credentials_are_tried_once_a_minute_and_recover() {
-    let account = open(policy(0), 200, &Arc::default()).await;
+    let account = open(policy(0), 200).await;
     learned(&account, Class::Poll, &Trouble::Unauthorized).await;
     assert_eq!(account.snapshot().health, Health::Unauthorized);
     assert!(matches!(
@@ -266,7 +258,7 @@ async fn requests_in_flight_are_bounded_and_given_back() {
         max_in_flight: 8,
         ..policy(0)
     };
-    let account = open(bounded, 200, &Arc::default()).await;
+    let account = open(bounded, 200).await;
     let mut admissions = Vec::new();
     while let Ok(admission) = account.try_admit(Class::Poll).await {
         admissions.push(admission);
@@ -283,7 +275,7 @@ async fn requests_in_flight_are_bounded_and_given_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_create_that_probes_and_fails_does_not_keep_the_breaker_to_itself() {
-    let account = open(policy(0), 500, &Arc::default()).await;
+    let account = open(policy(0), 500).await;
     let mut probes = 0;
     for _ in 0..40 {
         // A create's answer is judged elsewhere: nothing more is learned of it here.
@@ -311,9 +303,9 @@ async fn closing(policy: Policy, closed: usize) -> (Arc<Account>, Arc<Mutex<Vec<
         std::future::ready(answer)
     };
     let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
-    let (name, store) = (AccountName::new("a"), Arc::new(Store::default()));
+    let (name, journal) = (AccountName::new("a"), journal());
     let upstream = Arc::new(Scripted::new(answer));
-    let account = Account::open(name, devdraft(), policy, upstream, clock, store).await;
+    let account = Account::open(name, devdraft(), policy, upstream, clock, &journal).await;
     (account, seen)
 }
 
@@ -353,7 +345,7 @@ async fn a_create_is_never_sent_again_and_a_read_once_at_the_most() {
 
 #[tokio::test(start_paused = true)]
 async fn a_page_that_fails_does_not_stop_single_reads() {
-    let account = open(policy(0), 500, &Arc::default()).await;
+    let account = open(policy(0), 500).await;
     for _ in 0..20 {
         let mut admission = forever(&account, Class::Sweep).await;
         account.ask(&mut admission, request()).await.unwrap();
@@ -364,7 +356,7 @@ async fn a_page_that_fails_does_not_stop_single_reads() {
 
 #[tokio::test(start_paused = true)]
 async fn look_ups_of_unclear_creates_take_a_tenth() {
-    let account = open(policy(120), 200, &Arc::default()).await;
+    let account = open(policy(120), 200).await;
     let start = tokio::time::Instant::now();
     for _ in 0..24 {
         forever(&account, Class::LookUp).await;
@@ -377,7 +369,7 @@ async fn look_ups_of_unclear_creates_take_a_tenth() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sweep_goes_before_polls_and_leaves_them_half() {
-    let account = open(policy(100), 200, &Arc::default()).await;
+    let account = open(policy(100), 200).await;
     let polled = Arc::new(AtomicU32::new(0));
     let mut polls = tokio::task::JoinSet::new();
     for _ in 0..8 {

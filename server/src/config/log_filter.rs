@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_modules_that_a_filter_can_name_are_those_that_there_are() {
-        let lib = include_str!("../lib.rs");
+        let lib = include_str!("../lib.rs").replace("#[cfg(test)]\nmod testing;", "");
         let declared = lib.lines().filter_map(|line| {
             let line = line.strip_prefix("pub ").unwrap_or(line);
             line.strip_prefix("mod ")?.strip_suffix(';')

@@ -6,11 +6,9 @@ use futures_util::StreamExt as _;
 
 use super::*;
 use crate::{
-    journal::{AttemptChange, Filter, Fingerprints, Write, Written, memory::MemoryJournal},
-    purchase::{
-        AccountName, BuyerAction, CallerName, Cause, Finality, Purchase, Redirect, State, Status,
-        Transition,
-    },
+    journal::{AttemptChange, Filter, Write, Written, memory::MemoryJournal},
+    purchase::{BuyerAction, CallerName, Cause, Finality, Redirect, State, Status, Transition},
+    testing,
 };
 
 mod feeds;
@@ -52,39 +50,12 @@ impl World {
     }
 
     async fn begin(&self, number: u128) -> PurchaseId {
-        let (id, now) = (purchase_id(number), self.clock.now());
-        let status = Status::pending(now);
-        let record = Record {
-            purchase: Purchase {
-                id,
-                account: AccountName::new("main"),
-                provider: Arc::from("devdraft"),
-                caller: CallerName::new(if number.is_multiple_of(2) {
-                    "even"
-                } else {
-                    "odd"
-                }),
-                idempotency_key: Arc::from(number.to_string()),
-                labels: Arc::default(),
-                create_time: now,
-                status: Arc::new(status.clone()),
-            },
-            fingerprints: Fingerprints::default(),
-            recovery: BTreeMap::new(),
-            attempt: None,
-            first_send_time: None,
-            change_time: now,
-            resolution_note: None,
-        };
-        let first = Transition {
-            from_state: None,
-            status,
-            cause: Cause::Create,
-        };
-        let begin = Write::Begin {
-            record: Box::new(record),
-            transitions: vec![first],
-        };
+        let id = purchase_id(number);
+        let status = Status::pending(self.clock.now());
+        let mut record = testing::record(id, "main", "devdraft", status);
+        let is_even = number.is_multiple_of(2);
+        record.purchase.caller = CallerName::new(if is_even { "even" } else { "odd" });
+        let begin = testing::begin(record);
         assert_eq!(self.journal.write(begin).await.unwrap(), Written::Done);
         id
     }

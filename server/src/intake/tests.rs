@@ -18,12 +18,10 @@ mod unclear;
 
 use std::collections::VecDeque;
 
-use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    account::{Arrivals, BudgetStore, Kept},
     cadence::Policy,
     journal::memory::MemoryJournal,
     provider::{self, Registered},
@@ -164,26 +162,6 @@ impl Wire {
     }
 }
 
-/// Keeps budgets in memory.
-#[derive(Default)]
-struct Budgets(Mutex<BTreeMap<AccountName, Arrivals>>);
-
-#[async_trait]
-impl BudgetStore for Budgets {
-    async fn load(&self, account: &AccountName) -> Option<Kept> {
-        let arrivals = self.0.lock().unwrap().get(account).copied()?;
-        let as_of = arrivals.requests.max(arrivals.creates);
-        Some(Kept { arrivals, as_of })
-    }
-
-    async fn save(&self, account: &AccountName, arrivals: Arrivals) -> bool {
-        // Others get a turn, as they do where keeping takes time.
-        tokio::task::yield_now().await;
-        self.0.lock().unwrap().insert(account.clone(), arrivals);
-        true
-    }
-}
-
 /// One process over a store that outlives it, with one account.
 struct World {
     provider: &'static str,
@@ -238,16 +216,16 @@ impl World {
             .secrets
             .iter()
             .map(|name| ((*name).to_owned(), Secret::new("x")));
+        let shared: Arc<dyn Journal> = Arc::clone(&journal) as _;
         let account = Account::open(
             AccountName::new("main"),
             (row.build)(&secrets.collect()).unwrap(),
             policy,
             Arc::new(wire.scripted(provider, &clock)),
             clock.clone(),
-            Arc::new(Budgets::default()),
+            &shared,
         )
         .await;
-        let shared: Arc<dyn Journal> = Arc::clone(&journal) as _;
         let feed = Feed::new(Arc::clone(&shared), clock.clone());
         let intake = Intake::new(
             Arc::clone(&shared),

@@ -3,15 +3,13 @@
 mod clock;
 mod defects;
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::{
-    journal::{Fingerprints, Record, Write, memory::MemoryJournal},
+    journal::{Record, Write, memory::MemoryJournal},
     purchase::{
-        CallerName, Cause, Finality, Purchase, PurchaseId, Revision, State, Status, Timestamp,
-        Transition,
+        CallerName, Cause, Finality, PurchaseId, Revision, State, Status, Timestamp, Transition,
     },
+    testing,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -22,34 +20,10 @@ async fn begun(journal: &dyn Journal, id: u128, status: Status) -> PurchaseId {
 }
 
 async fn begun_as(journal: &dyn Journal, id: u128, key: &str, status: Status) -> PurchaseId {
-    let (id, now) = (PurchaseId::from_u128(id), status.observe_time);
-    let record = Record {
-        purchase: Purchase {
-            id,
-            account: AccountName::new("main"),
-            provider: "carbon".into(),
-            caller: CallerName::new("shop"),
-            idempotency_key: key.into(),
-            labels: Arc::default(),
-            create_time: now,
-            status: Arc::new(status.clone()),
-        },
-        fingerprints: Fingerprints::default(),
-        recovery: BTreeMap::new(),
-        attempt: None,
-        first_send_time: None,
-        change_time: now,
-        resolution_note: None,
-    };
-    let transition = Transition {
-        from_state: None,
-        status,
-        cause: Cause::Create,
-    };
-    let begin = Write::Begin {
-        record: Box::new(record),
-        transitions: vec![transition],
-    };
+    let id = PurchaseId::from_u128(id);
+    let mut record = testing::record(id, "main", "carbon", status);
+    record.purchase.idempotency_key = key.into();
+    let begin = testing::begin(record);
     journal.write(begin).await.unwrap();
     id
 }

@@ -7,9 +7,9 @@ const STEPS_S: [i64; 8] = [-34_560_000, -7_200, -60, -5, 5, 7_200, 86_400, 34_56
 /// How many requests were let through in each of four minutes, by a caller that takes what it gets;
 /// the wall clock is set in the middle, where the process starts again if `restarts`.
 async fn minutes(limit: u32, step_s: i64, restarts: bool) -> Vec<usize> {
-    let store = Arc::new(Store::default());
+    let journal = journal();
     let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
-    let mut account = open_at(policy(limit), 200, &store, &clock).await;
+    let mut account = open_at(policy(limit), 200, &journal, &clock).await;
     let start = tokio::time::Instant::now();
     let (mut sent, mut is_set) = (Vec::new(), false);
     while start.elapsed() < Duration::from_secs(240) {
@@ -17,7 +17,7 @@ async fn minutes(limit: u32, step_s: i64, restarts: bool) -> Vec<usize> {
             is_set = true;
             clock.step_wall(step_s * 1_000);
             if restarts {
-                account = open_at(policy(limit), 200, &store, &clock).await;
+                account = open_at(policy(limit), 200, &journal, &clock).await;
             }
         }
         forever(&account, Class::Create).await.ends();
@@ -58,4 +58,30 @@ async fn p2_a_wall_clock_that_is_set_neither_stops_an_account_nor_lets_it_exceed
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_a_budget_is_taken_up_by_the_monotonic_clock_whatever_was_done_to_the_wall() {
+    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let budgets = Budgets::new(&journal(), &clock, &AccountName::new("a"));
+    let now = clock.moment();
+    let arrivals = Arrivals {
+        requests: now.plus(Duration::from_secs(3_600)),
+        creates: now.plus(Duration::from_secs(86_400)),
+    };
+    assert!(budgets.save(arrivals).await);
+    for days in [-800, 1, 4_000, -3_201] {
+        clock.step_wall(days * 86_400_000);
+        let kept = budgets.load().await.unwrap();
+        assert_eq!(
+            kept,
+            Kept {
+                arrivals,
+                as_of: clock.moment()
+            }
+        );
+    }
+    clock.reboot();
+    let kept = budgets.load().await.unwrap();
+    assert_eq!(kept, Kept::before_this_boot());
 }

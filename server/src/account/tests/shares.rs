@@ -76,7 +76,7 @@ async fn a_create_that_something_else_refuses_keeps_no_slot_from_others() {
                 Refuses::ItsOwnLimitWhileItWaits,
                 Refuses::TheBreaker,
             ] {
-                let account = open(limits(limit, 1), 200, &Arc::default()).await;
+                let account = open(limits(limit, 1), 200).await;
                 // The one create of this minute.
                 drop(account.try_admit(Class::Create).await.unwrap());
                 let wants = match refuses {
@@ -121,7 +121,7 @@ async fn a_slot_that_is_kept_for_a_create_costs_others_that_slot_alone() {
         for class in NOT_FIRST {
             let mut polls = Vec::new();
             for creates in [0, 1] {
-                let account = open(limits(limit, 0), 200, &Arc::default()).await;
+                let account = open(limits(limit, 0), 200).await;
                 while account.try_admit(Class::Create).await.is_ok() {}
                 if creates == 1 {
                     let now = account.clock.moment();
@@ -141,7 +141,7 @@ async fn a_create_that_waits_for_its_own_limit_takes_no_place_in_flight() {
         max_in_flight: 4,
         ..limits(0, 1)
     };
-    let account = open(few, 200, &Arc::default()).await;
+    let account = open(few, 200).await;
     drop(account.try_admit(Class::Create).await.unwrap());
     let waits = tokio::spawn({
         let account = Arc::clone(&account);
@@ -167,7 +167,7 @@ async fn a_tenth_goes_to_the_longest_overdue_whatever_else_wants_it() {
             Class::Refresh,
             Class::Sweep,
         ] {
-            let account = open(policy(limit), 200, &Arc::default()).await;
+            let account = open(policy(limit), 200).await;
             let mut others = tokio::task::JoinSet::new();
             for _ in 0..10 {
                 let account = Arc::clone(&account);
@@ -197,7 +197,7 @@ async fn a_tenth_goes_to_the_longest_overdue_whatever_else_wants_it() {
 #[tokio::test(start_paused = true)]
 async fn among_polls_alone_each_tenth_is_for_the_longest_overdue() {
     for limit in [0, 100] {
-        let account = open(policy(limit), 200, &Arc::default()).await;
+        let account = open(policy(limit), 200).await;
         let (polls, longest) = made(&account, Class::Poll, 120).await;
         assert_eq!(longest, polls / 10, "of {polls}");
     }
@@ -206,7 +206,7 @@ async fn among_polls_alone_each_tenth_is_for_the_longest_overdue() {
 #[tokio::test(start_paused = true)]
 async fn creates_take_turns_among_callers_however_many_one_makes() {
     for (requests, per_minute, seconds) in [(100, 0, 300), (0, 10, 600), (0, 1, 1_200)] {
-        let account = open(limits(requests, per_minute), 200, &Arc::default()).await;
+        let account = open(limits(requests, per_minute), 200).await;
         let (many, few): (Arc<AtomicU32>, Arc<AtomicU32>) = Default::default();
         let mut callers = tokio::task::JoinSet::new();
         for _ in 0..20 {
@@ -230,7 +230,7 @@ async fn creates_take_turns_among_callers_however_many_one_makes() {
 
 #[tokio::test(start_paused = true)]
 async fn no_turns_and_no_tenth_exceed_the_limit() {
-    let account = open(policy(60), 200, &Arc::default()).await;
+    let account = open(policy(60), 200).await;
     let made_by_all: Arc<AtomicU32> = Arc::default();
     let mut others = tokio::task::JoinSet::new();
     for caller in ["a", "b", "c"] {

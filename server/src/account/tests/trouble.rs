@@ -13,9 +13,9 @@ async fn saying(policy: Policy) -> (Arc<Account>, Arc<Mutex<Reply>>) {
         async move { reply }
     });
     let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
-    let store: Arc<dyn BudgetStore> = Arc::<Store>::default();
+    let journal = journal();
     let (name, upstream) = (AccountName::new("a"), Arc::new(upstream));
-    let account = Account::open(name, devdraft(), policy, upstream, clock, store);
+    let account = Account::open(name, devdraft(), policy, upstream, clock, &journal);
     (account.await, reply)
 }
 

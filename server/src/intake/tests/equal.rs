@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tillwatch_proto::v1::{DevdraftBankIntent, MasumiAmount, devdraft_order::Intent as Devdraft};
 
 use super::{orders::order, *};
-use crate::{provider::Recovery, purchase::PurchaseId};
+use crate::{provider::Recovery, purchase::PurchaseId, testing};
 
 /// The amounts that orders are drawn with, in their shortest form.
 const AMOUNTS: [&str; 5] = ["1", "12.5", "10.39", "100", "0.07"];
@@ -95,9 +95,7 @@ proptest! {
         words in ("[ab]", "[ab]"),
     ) {
         let name = PROVIDERS[place];
-        let row = provider::registered(name).unwrap();
-        let secret = |name: &&str| ((*name).to_owned(), Secret::new("s"));
-        let provider = (row.build)(&row.secrets.iter().map(secret).collect()).unwrap();
+        let provider = testing::provider(name);
         let keyring = Keyring::parse(&Secret::new(format!("k:{}", "11".repeat(32)))).unwrap();
         let fingerprints = |order: &Order| {
             keyring.fingerprints("k", "main", order, provider.decimal_fields()).unwrap()

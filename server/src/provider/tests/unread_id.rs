@@ -1,7 +1,5 @@
 //! A purchase that a caller names by an id of no shape that its provider is known to have.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use tillwatch_proto::v1::{
     CarbonReference, DevdraftReference, InabitReference, MasumiReference, PhygitalsReference,
@@ -10,8 +8,9 @@ use tillwatch_proto::v1::{
 
 use super::reading::said;
 use crate::{
-    provider::{Provider, REGISTRY, registered},
-    purchase::{Secret, Timestamp, UnreadId},
+    provider::REGISTRY,
+    purchase::{Timestamp, UnreadId},
+    testing::provider,
     upstream::{Request, scripted::json_response},
 };
 
@@ -23,12 +22,6 @@ const IDS: [&str; 4] = [
     "ORD:2026+11|a=b;c\"<>&",
     "...",
 ];
-
-fn provider(name: &str) -> Arc<dyn Provider> {
-    let row = registered(name).unwrap();
-    let secret = |name: &&str| ((*name).to_owned(), Secret::new("x"));
-    (row.build)(&row.secrets.iter().map(secret).collect()).unwrap()
-}
 
 fn named(name: &str, id: &str) -> ProviderReference {
     let id = id.to_owned();

@@ -1,7 +1,6 @@
 //! What a wall clock that is wrong does to retention and to budgets, in virtual time.
 
 use super::*;
-use crate::account::{Arrivals, Kept};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -88,30 +87,4 @@ async fn retention_ages_by_the_wall_clock_over_starts_that_are_right() {
     }
     life(&journal, &clock, 120 * HOUR).await;
     assert!(!has_key(&*journal).await, "after 400 days");
-}
-
-#[tokio::test(start_paused = true)]
-async fn p2_a_budget_is_taken_up_by_the_monotonic_clock_whatever_was_done_to_the_wall() {
-    let (journal, clock) = remembered().await;
-    let (store, name) = (JournalBudgets::new(&journal, &clock), AccountName::new("a"));
-    let now = clock.moment();
-    let arrivals = Arrivals {
-        requests: now.plus(HOUR),
-        creates: now.plus(DAY),
-    };
-    assert!(store.save(&name, arrivals).await);
-    for days in [-800, 1, 4_000, -3_201] {
-        clock.step_wall(days_ms(days));
-        let kept = store.load(&name).await.unwrap();
-        assert_eq!(
-            kept,
-            Kept {
-                arrivals,
-                as_of: clock.moment()
-            }
-        );
-    }
-    clock.reboot();
-    let kept = store.load(&name).await.unwrap();
-    assert_eq!(kept, Kept::before_this_boot());
 }

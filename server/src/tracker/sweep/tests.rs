@@ -5,12 +5,10 @@ mod lists;
 
 use std::collections::{BTreeSet, HashMap};
 
-use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    account::{Arrivals, BudgetStore, Kept},
     clock::Clock,
     journal::{Journal, Record, Written, memory::MemoryJournal},
     provider::registered,
@@ -23,19 +21,6 @@ use crate::{
         scripted::{Scripted, json_response},
     },
 };
-
-struct Unkept;
-
-#[async_trait]
-impl BudgetStore for Unkept {
-    async fn load(&self, _: &AccountName) -> Option<Kept> {
-        None
-    }
-
-    async fn save(&self, _: &AccountName, _: Arrivals) -> bool {
-        true
-    }
-}
 
 /// A purchase at the scripted provider.
 #[derive(Clone)]
@@ -287,7 +272,7 @@ impl World {
             policy,
             Arc::new(Scripted::new(script)),
             clock.clone(),
-            Arc::new(Unkept),
+            &(Arc::clone(&journal) as Arc<dyn Journal>),
         )
         .await;
         let accounts = Accounts::new([account]);

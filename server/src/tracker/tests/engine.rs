@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::super::*;
 use crate::{
-    account::{Account, Arrivals, BudgetStore, Kept},
+    account::Account,
     cadence::{Policy, Schedule},
     journal::{Fingerprints, memory::MemoryJournal},
     purchase::{CallerName, Reference, Revision, Secret, State, Status, Timestamp},
@@ -20,19 +20,6 @@ use crate::{
         scripted::{Scripted, json_response},
     },
 };
-
-struct Unlimited;
-
-#[async_trait::async_trait]
-impl BudgetStore for Unlimited {
-    async fn load(&self, _: &AccountName) -> Option<Kept> {
-        None
-    }
-
-    async fn save(&self, _: &AccountName, _: Arrivals) -> bool {
-        true
-    }
-}
 
 fn clock() -> Clock {
     Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1)
@@ -105,7 +92,7 @@ async fn account(
         policy,
         upstream,
         clock.clone(),
-        Arc::new(Unlimited),
+        &(Arc::new(MemoryJournal::new("budgets")) as Arc<dyn Journal>),
     )
     .await
 }

@@ -5,12 +5,11 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use serde_json::json;
 
 use super::super::*;
 use crate::{
-    account::{Account, Arrivals, BudgetStore, Class, Health, Kept},
+    account::{Account, Class, Health},
     cadence::{Policy, Schedule},
     journal::{Record, memory::MemoryJournal},
     provider::registered,
@@ -22,19 +21,6 @@ use crate::{
         scripted::{Scripted, json_response},
     },
 };
-
-struct Unkept;
-
-#[async_trait]
-impl BudgetStore for Unkept {
-    async fn load(&self, _: &AccountName) -> Option<Kept> {
-        None
-    }
-
-    async fn save(&self, _: &AccountName, _: Arrivals) -> bool {
-        true
-    }
-}
 
 /// What happens to an account's requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -164,6 +150,7 @@ impl House {
         let start = Timestamp::from_millis(1_800_000_000_000).unwrap();
         let clock = Clock::simulated(start, 3);
         let journal = Arc::new(MemoryJournal::new("e"));
+        let shared: Arc<dyn Journal> = Arc::clone(&journal) as _;
         let mode = Arc::new(Mutex::new(Mode::Well));
         let sent: Arc<[AtomicUsize; 2]> = Arc::default();
         let vain: Arc<AtomicUsize> = Arc::default();
@@ -197,7 +184,7 @@ impl House {
                 policy,
                 Arc::new(upstream),
                 clock.clone(),
-                Arc::new(Unkept),
+                &shared,
             );
             accounts.push(account.await);
         }
