@@ -47,6 +47,22 @@ impl Violation {
     }
 }
 
+/// A rule for a field of an order or a reference, in the words that callers, the contract's comments
+/// and `docs/PROVIDERS.md` share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stated {
+    /// The contract's message that has the field.
+    pub message: &'static str,
+    /// The field's name in that message.
+    pub field: &'static str,
+    /// The field's path below the order or reference.
+    pub path: String,
+    /// What the field must be.
+    pub rule: String,
+    /// Whether the field must be there.
+    pub is_required: bool,
+}
+
 /// What is durable of an order, besides its fingerprints, so that an unclear submit can be settled.
 pub type Recovery = BTreeMap<String, String>;
 
@@ -217,6 +233,8 @@ pub struct Registered {
     pub build: Build,
     /// The contract's message of a reference.
     pub reference_message: fn(&Reference) -> ProviderReference,
+    /// All rules for its orders' fields, then those for its references'.
+    pub rules: fn() -> [Vec<Stated>; 2],
 }
 
 /// All providers.
@@ -269,6 +287,14 @@ pub fn reference(
     }
     let path = format!("{path}.{name}");
     (provider.reference(message)).map_err(|violations| within(&path, violations))
+}
+
+/// The violation of a reference that is another provider's.
+fn foreign(name: &str) -> Vec<Violation> {
+    vec![Violation::new(
+        "reference",
+        format!("must be a reference of {name}"),
+    )]
 }
 
 /// Violations whose fields lie below a path.

@@ -54,6 +54,7 @@ fn registry() -> [Registered; 1] {
         policy,
         build,
         reference_message: |_| unreachable!(),
+        rules: || unreachable!(),
     }]
 }
 

@@ -16,9 +16,9 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Placed, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
+    Intent, Placed, Provider, Recovery, Registered, SettingsError, Stated, Unclear, Violation,
     error_answer,
-    rules::{self, Rules, TEXT_CHARACTERS_MAX},
+    rules::{self, Form, Row, TEXT_CHARACTERS_MAX, Table},
     wire,
 };
 use crate::{
@@ -38,6 +38,7 @@ pub const REGISTERED: Registered = Registered {
     policy,
     build,
     reference_message,
+    rules: stated,
 };
 
 const NAME: &str = "carbon";
@@ -138,15 +139,12 @@ impl Provider for Carbon {
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         let Some(Named::Carbon(named)) = &message.reference else {
-            return Err(Rules::foreign("reference", NAME));
+            return Err(super::foreign(NAME));
         };
-        let order_id = rules::named_id(&named.order_id, rules::uuid);
+        let order_id = rules::named_uuid(&named.order_id);
         let contact_id = rules::uuid(&named.contact_id);
         let (Some(order_id), Some(contact_id)) = (&order_id, &contact_id) else {
-            let mut rules = Rules::default();
-            rules.hold("order_id", order_id.is_some(), rules::ID_RULE);
-            rules.uuid("contact_id", &named.contact_id);
-            return Err(rules.into_violations());
+            return Err(REFERENCE.check(named, Timestamp::default()));
         };
         Ok(Reference::new([
             ("order_id", order_id),
@@ -189,8 +187,8 @@ struct Charge {
 }
 
 impl Placed for Charge {
-    fn violations(&self, _: Timestamp) -> Vec<Violation> {
-        check(&self.order)
+    fn violations(&self, now: Timestamp) -> Vec<Violation> {
+        ORDER.check(&self.order, now)
     }
 
     fn recovery(&self, _: PurchaseId, _: uuid::Uuid) -> Recovery {
@@ -210,42 +208,55 @@ impl Placed for Charge {
     }
 }
 
-fn check(order: &CarbonOrder) -> Vec<Violation> {
-    let mut rules = Rules::default();
-    // A part of the reference, and so of its shape.
-    rules.uuid("contact_id", &order.contact_id);
-    // Carbon's own name of a card: samples are UUIDs, nothing is promised.
-    rules.required_text(
-        "credit_debit_id",
-        &order.credit_debit_id,
-        TEXT_CHARACTERS_MAX,
-    );
-    rules.amount("fiat_charge_amount", &order.fiat_charge_amount, 2);
-    rules.required_text("cryptocurrency_symbol", &order.cryptocurrency_symbol, 32);
-    rules.required_text(
-        "receive_address",
-        &order.receive_address,
-        TEXT_CHARACTERS_MAX,
-    );
-    rules.text("memo", &order.memo, TEXT_CHARACTERS_MAX);
-    rules.text(
-        "rate_signature",
-        &order.rate_signature,
-        RATE_SIGNATURE_CHARACTERS_MAX,
-    );
-    for (field, url, required) in [
-        ("confirmation_url", &order.confirmation_url, true),
-        ("success_redirect_url", &order.success_redirect_url, true),
-        ("error_redirect_url", &order.error_redirect_url, true),
-        (
-            "verification_redirect_url",
-            &order.verification_redirect_url,
-            false,
+const TEXT: Form = Form::Printable(TEXT_CHARACTERS_MAX);
+
+const ORDER: Table<CarbonOrder> = Table {
+    message: "CarbonOrder",
+    path: "",
+    rows: &[
+        // A part of the reference, and so of its shape.
+        Row::required("contact_id", Form::Uuid, |order| &order.contact_id),
+        // Carbon's own name of a card: samples are UUIDs, nothing is promised.
+        Row::required("credit_debit_id", TEXT, |order| &order.credit_debit_id),
+        Row::required("fiat_charge_amount", Form::Amount(Some(2)), |order| {
+            &order.fiat_charge_amount
+        }),
+        Row::required("cryptocurrency_symbol", Form::Printable(32), |order| {
+            &order.cryptocurrency_symbol
+        }),
+        Row::required("receive_address", TEXT, |order| &order.receive_address),
+        Row::optional("memo", TEXT, |order| &order.memo),
+        Row::optional(
+            "rate_signature",
+            Form::Printable(RATE_SIGNATURE_CHARACTERS_MAX),
+            |order| &order.rate_signature,
         ),
-    ] {
-        rules.url(field, url, required);
-    }
-    rules.into_violations()
+        Row::required("confirmation_url", Form::Url, |order| {
+            &order.confirmation_url
+        }),
+        Row::required("success_redirect_url", Form::Url, |order| {
+            &order.success_redirect_url
+        }),
+        Row::required("error_redirect_url", Form::Url, |order| {
+            &order.error_redirect_url
+        }),
+        Row::optional("verification_redirect_url", Form::Url, |order| {
+            &order.verification_redirect_url
+        }),
+    ],
+};
+
+const REFERENCE: Table<CarbonReference> = Table {
+    message: "CarbonReference",
+    path: "",
+    rows: &[
+        Row::required("order_id", Form::NamedUuid, |named| &named.order_id),
+        Row::required("contact_id", Form::Uuid, |named| &named.contact_id),
+    ],
+};
+
+fn stated() -> [Vec<Stated>; 2] {
+    [ORDER.stated(), REFERENCE.stated()]
 }
 
 fn reference(order_id: &str, contact_id: &str) -> Option<Reference> {

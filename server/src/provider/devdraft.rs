@@ -17,9 +17,9 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Placed, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
+    Intent, Placed, Provider, Recovery, Registered, SettingsError, Stated, Unclear, Violation,
     error_answer,
-    rules::{self, Rules},
+    rules::{self, Form, Row, Table},
     wire::{self, Damage},
 };
 use crate::{
@@ -36,6 +36,8 @@ use crate::{
 const TRANSACTION: &str = "transaction_id";
 /// Ours: the longest id. Samples are "txn_" and 26 characters, which nobody promises.
 const TRANSACTION_BYTES_MAX: usize = 204;
+/// Ours: what an id can hold besides letters and digits.
+const TRANSACTION_SIGNS: &str = "_-";
 /// The recovery fact of an order.
 const KEY: &str = "idempotency_key";
 
@@ -106,6 +108,7 @@ pub const REGISTERED: Registered = Registered {
     policy,
     build,
     reference_message,
+    rules: stated,
 };
 
 /// The provider's guidance for polling, and its limit per key.
@@ -197,13 +200,13 @@ impl Provider for Devdraft {
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         let Some(Named::Devdraft(named)) = &message.reference else {
-            return Err(Rules::foreign("reference", REGISTERED.name));
+            return Err(super::foreign(REGISTERED.name));
         };
-        let known = |id: &str| is_transaction(id).then(|| id.to_owned());
-        let Some(id) = rules::named_id(&named.transaction_id, known) else {
-            return Err(vec![Violation::new(TRANSACTION, rules::ID_RULE)]);
-        };
-        Ok(Reference::new([(TRANSACTION, &id)]))
+        let violations = REFERENCE.check(named, Timestamp::default());
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        Ok(Reference::new([(TRANSACTION, &named.transaction_id)]))
     }
 
     fn status_request(&self, reference: &Reference) -> Request {
@@ -229,6 +232,20 @@ impl Provider for Devdraft {
     }
 }
 
+const REFERENCE: Table<DevdraftReference> = Table {
+    message: "DevdraftReference",
+    path: "",
+    rows: &[Row::required(
+        TRANSACTION,
+        Form::Named(TRANSACTION_BYTES_MAX, TRANSACTION_SIGNS),
+        |named| &named.transaction_id,
+    )],
+};
+
+fn stated() -> [Vec<Stated>; 2] {
+    [order::stated(), REFERENCE.stated()]
+}
+
 /// An order of a payment intent.
 struct PaymentIntent {
     devdraft: Devdraft,
@@ -236,8 +253,8 @@ struct PaymentIntent {
 }
 
 impl Placed for PaymentIntent {
-    fn violations(&self, _: Timestamp) -> Vec<Violation> {
-        order::check(&self.order)
+    fn violations(&self, now: Timestamp) -> Vec<Violation> {
+        order::violations(&self.order, now)
     }
 
     fn recovery(&self, _: PurchaseId, key: uuid::Uuid) -> Recovery {
@@ -278,8 +295,7 @@ impl Placed for PaymentIntent {
 
 /// Whether a text can be a transaction's id. Its shape is ours: whatever a path can hold safely.
 fn is_transaction(text: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    (1..=TRANSACTION_BYTES_MAX).contains(&text.len()) && text.bytes().all(fits)
+    rules::is_signed(text, TRANSACTION_BYTES_MAX, TRANSACTION_SIGNS)
 }
 
 /// What an answer outside 200 to 299 means. The wait of a 429 is in its body as well (documented).

@@ -16,9 +16,9 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Placed, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
+    Intent, Placed, Provider, Recovery, Registered, SettingsError, Stated, Unclear, Violation,
     error_answer,
-    rules::{self, AMOUNT_DIGITS_MAX, Rules, TEXT_CHARACTERS_MAX},
+    rules::{self, Form, Row, TEXT_CHARACTERS_MAX, Table},
     sweep::Sweep,
     wire,
 };
@@ -39,6 +39,7 @@ pub const REGISTERED: Registered = Registered {
     policy,
     build,
     reference_message,
+    rules: stated,
 };
 
 const NAME: &str = "inabit";
@@ -195,8 +196,8 @@ impl Provider for Inabit {
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         match &message.reference {
             Some(Named::Inabit(named)) => named_reference(&named.purchase_id)
-                .ok_or_else(|| vec![Violation::new("purchase_id", rules::ID_RULE)]),
-            _ => Err(Rules::foreign("reference", NAME)),
+                .ok_or_else(|| REFERENCE.check(named, Timestamp::default())),
+            _ => Err(super::foreign(NAME)),
         }
     }
 
@@ -241,8 +242,8 @@ struct Checkout {
 }
 
 impl Placed for Checkout {
-    fn violations(&self, _: Timestamp) -> Vec<Violation> {
-        check(&self.order)
+    fn violations(&self, now: Timestamp) -> Vec<Violation> {
+        ORDER.check(&self.order, now)
     }
 
     fn recovery(&self, purchase: PurchaseId, _: uuid::Uuid) -> Recovery {
@@ -273,26 +274,43 @@ impl Placed for Checkout {
     }
 }
 
-fn check(order: &InabitOrder) -> Vec<Violation> {
-    let mut rules = Rules::default();
-    // Which of the texts the provider insists on is not documented; it will say so itself.
-    rules.text("title", &order.title, TEXT_CHARACTERS_MAX);
-    rules.text("sub_title", &order.sub_title, TEXT_CHARACTERS_MAX);
-    rules.text("site_name", &order.site_name, TEXT_CHARACTERS_MAX);
-    let identifier = &order.purchase_identifier;
-    rules.text(PURCHASE_IDENTIFIER, identifier, TEXT_CHARACTERS_MAX);
-    rules.hold(
-        PURCHASE_IDENTIFIER,
-        identifier.trim() == identifier,
-        "has no blanks around it",
-    );
-    rules.amount("fiat_amount", &order.fiat_amount, AMOUNT_DIGITS_MAX);
-    rules.hold(
-        "fiat_currency",
-        matches!(order.fiat_currency.as_str(), "USD" | "EUR"),
-        "is \"USD\" or \"EUR\"",
-    );
-    rules.into_violations()
+const TEXT: Form = Form::Printable(TEXT_CHARACTERS_MAX);
+
+const ORDER: Table<InabitOrder> = Table {
+    message: "InabitOrder",
+    path: "",
+    rows: &[
+        // The provider's page does not say which of the texts it insists on; it will say so itself.
+        Row::optional("title", TEXT, |order| &order.title),
+        Row::optional("sub_title", TEXT, |order| &order.sub_title),
+        Row::optional("site_name", TEXT, |order| &order.site_name),
+        Row::optional(PURCHASE_IDENTIFIER, TEXT, |order| {
+            &order.purchase_identifier
+        }),
+        Row::other(
+            PURCHASE_IDENTIFIER,
+            "without blanks around it",
+            |order, _| order.purchase_identifier.trim() == order.purchase_identifier,
+        ),
+        Row::required("fiat_amount", Form::Amount(None), |order| {
+            &order.fiat_amount
+        }),
+        Row::required("fiat_currency", Form::Words(&["USD", "EUR"]), |order| {
+            &order.fiat_currency
+        }),
+    ],
+};
+
+const REFERENCE: Table<InabitReference> = Table {
+    message: "InabitReference",
+    path: "",
+    rows: &[Row::required("purchase_id", Form::NamedUuid, |named| {
+        &named.purchase_id
+    })],
+};
+
+fn stated() -> [Vec<Stated>; 2] {
+    [ORDER.stated(), REFERENCE.stated()]
 }
 
 /// The create's body: the amount is a JSON number with exactly the caller's digits.
@@ -322,7 +340,7 @@ fn body(order: &InabitOrder, intent: &Intent<'_>) -> Value {
 
 /// A reference as callers and rows name it.
 fn named_reference(purchase_id: &str) -> Option<Reference> {
-    let id = rules::named_id(purchase_id, rules::uuid)?;
+    let id = rules::named_uuid(purchase_id)?;
     Some(Reference::new([("purchase_id", &id)]))
 }
 

@@ -19,8 +19,10 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Placed, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
-    rules::Rules, sweep::Sweep, wire,
+    Intent, Placed, Provider, Recovery, Registered, SettingsError, Stated, Unclear, Violation,
+    rules::{Form, Row, Table},
+    sweep::Sweep,
+    wire,
 };
 use crate::{
     cadence::{Policy, Schedule},
@@ -118,6 +120,7 @@ pub const REGISTERED: Registered = Registered {
     policy,
     build,
     reference_message,
+    rules: stated,
 };
 
 /// The provider reads the chain about every 3 minutes and its wallets every minute
@@ -156,22 +159,25 @@ fn reference_of(recovery: &Recovery) -> Option<Reference> {
     ]))
 }
 
-/// Checks a reference's parts, which an order has under the same names.
-fn check_reference(rules: &mut Rules, blockchain_identifier: &str, network: &str) {
-    if rules.required(IDENTIFIER, blockchain_identifier) {
-        rules.length(IDENTIFIER, blockchain_identifier, 1..=8_000);
-        // Inferred from every identifier seen, which are hexadecimal, and older ones in words.
-        rules.hold(
-            IDENTIFIER,
-            blockchain_identifier
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic()),
-            "holds visible ASCII characters only",
-        );
-    }
-    if rules.required(NETWORK, network) {
-        rules.one_of(NETWORK, network, NETWORKS);
-    }
+/// The form of the identifier, which an order and a reference have under one name. Inferred from
+/// every identifier seen, which are hexadecimal, and older ones in words.
+const IDENTIFIER_FORM: Form = Form::Visible(1, 8_000);
+/// The form of the network, which both have as well.
+const NETWORK_FORM: Form = Form::Words(NETWORKS);
+
+const REFERENCE: Table<MasumiReference> = Table {
+    message: "MasumiReference",
+    path: "",
+    rows: &[
+        Row::required(IDENTIFIER, IDENTIFIER_FORM, |named| {
+            &named.blockchain_identifier
+        }),
+        Row::required(NETWORK, NETWORK_FORM, |named| &named.network),
+    ],
+};
+
+fn stated() -> [Vec<Stated>; 2] {
+    [order::stated(), REFERENCE.stated()]
 }
 
 fn reference_message(reference: &Reference) -> ProviderReference {
@@ -235,11 +241,9 @@ impl Provider for Masumi {
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
         let Some(Named::Masumi(named)) = &message.reference else {
-            return Err(Rules::foreign("reference", REGISTERED.name));
+            return Err(super::foreign(REGISTERED.name));
         };
-        let mut rules = Rules::default();
-        check_reference(&mut rules, &named.blockchain_identifier, &named.network);
-        let violations = rules.into_violations();
+        let violations = REFERENCE.check(named, Timestamp::default());
         if !violations.is_empty() {
             return Err(violations);
         }
@@ -288,7 +292,7 @@ struct Escrow {
 
 impl Placed for Escrow {
     fn violations(&self, now: Timestamp) -> Vec<Violation> {
-        order::check(&self.order, now)
+        order::violations(&self.order, now)
     }
 
     fn recovery(&self, _: PurchaseId, _: uuid::Uuid) -> Recovery {

@@ -19,9 +19,9 @@ use tillwatch_proto::v1::{
 };
 
 use super::{
-    Intent, Placed, Provider, Recovery, Registered, SettingsError, Unclear, Violation,
+    Intent, Placed, Provider, Recovery, Registered, SettingsError, Stated, Unclear, Violation,
     error_answer,
-    rules::{self, Rules, TEXT_CHARACTERS_MAX},
+    rules::{self, Form, Row, TEXT_CHARACTERS_MAX, Table},
     wire::{self, Damage},
 };
 use crate::{
@@ -43,6 +43,7 @@ pub const REGISTERED: Registered = Registered {
     policy,
     build,
     reference_message,
+    rules: stated,
 };
 
 const NAME: &str = "phygitals";
@@ -53,15 +54,13 @@ const PULLS: &str = "pulls";
 /// The one error that ends a purchase (documented).
 const FAILED: &str = "Transaction failed";
 
-/// The contract's limit of the two JSON fields.
-const JSON_BYTES_MAX: usize = 16 * 1024;
 /// Ours: transactions in one order.
 const TXS_MAX: usize = 64;
 /// Ours: the most delivered pieces of one answer.
 const ITEMS_MAX: usize = 10_000;
 /// Ours: what a session's id can hold besides letters and digits; nothing that leads elsewhere in a
 /// path, although it is sent in a body alone.
-const SESSION_SIGNS: &[u8] = b"._-~:=+@|";
+const SESSION_SIGNS: &str = "._-~:=+@|";
 
 const GRAPH: Graph = Graph::documented(&[
     (PENDING, &[FULFILLED, FAILED]),
@@ -160,21 +159,14 @@ impl Provider for Phygitals {
     }
 
     fn reference(&self, message: &ProviderReference) -> Result<Reference, Vec<Violation>> {
-        match &message.reference {
-            Some(Named::Phygitals(named)) => {
-                let id = &named.session_id;
-                let known = |id: &str| reference(id).map(|_| id.to_owned());
-                let id = rules::named_id(id, known).ok_or_else(|| {
-                    let rule = format!(
-                        "is 1 to 8000 letters, digits and signs of \"._-~:=+@|\", or {}",
-                        rules::ID_RULE
-                    );
-                    vec![Violation::new("session_id", rule)]
-                })?;
-                Ok(Reference::new([("session_id", &id)]))
-            }
-            _ => Err(Rules::foreign("reference", NAME)),
+        let Some(Named::Phygitals(named)) = &message.reference else {
+            return Err(super::foreign(NAME));
+        };
+        let violations = REFERENCE.check(named, Timestamp::default());
+        if !violations.is_empty() {
+            return Err(violations);
         }
+        Ok(Reference::new([("session_id", &named.session_id)]))
     }
 
     fn compare(&self, recovery: &Recovery, observation: &mut Observation) {
@@ -241,8 +233,8 @@ struct Pulls {
 }
 
 impl Placed for Pulls {
-    fn violations(&self, _: Timestamp) -> Vec<Violation> {
-        check(&self.order)
+    fn violations(&self, now: Timestamp) -> Vec<Violation> {
+        ORDER.check(&self.order, now)
     }
 
     fn recovery(&self, _: PurchaseId, _: uuid::Uuid) -> Recovery {
@@ -266,51 +258,66 @@ impl Placed for Pulls {
     }
 }
 
-fn check(order: &PhygitalsOrder) -> Vec<Violation> {
-    let mut rules = Rules::default();
-    rules.required_text("claw_id", &order.claw_id, TEXT_CHARACTERS_MAX);
-    rules.hold("amount", order.amount > 0, "is at least 1");
-    rules.required_text("currency", &order.currency, TEXT_CHARACTERS_MAX);
-    rules.required_text("chain", &order.chain, TEXT_CHARACTERS_MAX);
-    // Inferred: a voucher or an ERC-20 permit can take the place of a signed transaction.
-    let replaced = !order.voucher_id.is_empty() || !order.permit_data_json.is_empty();
-    rules.hold(
-        "txs",
-        replaced || !order.txs.is_empty(),
-        "has at least one transaction, unless `voucher_id` or `permit_data_json` is set",
-    );
-    rules.hold(
-        "txs",
-        order.txs.len() <= TXS_MAX,
-        format!("has at most {TXS_MAX} transactions"),
-    );
-    let signed = |text: &String| BASE64.decode(text).is_ok_and(|bytes| !bytes.is_empty());
-    rules.hold("txs", order.txs.iter().all(signed), "are base64");
-    rules.text("voucher_id", &order.voucher_id, TEXT_CHARACTERS_MAX);
-    rules.text("buyer_wallet", &order.buyer_wallet, TEXT_CHARACTERS_MAX);
-    for (field, text) in [
-        ("permit_data_json", &order.permit_data_json),
-        ("extra_data_json", &order.extra_data_json),
-    ] {
-        let object = || serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object());
-        rules.hold(
-            field,
-            text.is_empty() || (text.len() <= JSON_BYTES_MAX && object()),
-            "is a JSON object of at most 16 KiB",
-        );
-    }
-    rules.into_violations()
+const TEXT: Form = Form::Printable(TEXT_CHARACTERS_MAX);
+
+const ORDER: Table<PhygitalsOrder> = Table {
+    message: "PhygitalsOrder",
+    path: "",
+    rows: &[
+        Row::required("claw_id", TEXT, |order| &order.claw_id),
+        Row::number("amount", 1, None, |order| Some(order.amount)),
+        Row::required("currency", TEXT, |order| &order.currency),
+        Row::required("chain", TEXT, |order| &order.chain),
+        Row::list(
+            "txs",
+            TXS_MAX,
+            "transactions, each in base64",
+            |order, most| {
+                let signed =
+                    |text: &String| BASE64.decode(text).is_ok_and(|bytes| !bytes.is_empty());
+                order.txs.len() <= most && order.txs.iter().all(signed)
+            },
+        ),
+        // Inferred: a voucher or an ERC-20 permit can take the place of a signed transaction.
+        Row::other(
+            "txs",
+            "at least one transaction, unless voucher_id or permit_data_json is set",
+            |order, _| {
+                let is_replaced =
+                    !order.voucher_id.is_empty() || !order.permit_data_json.is_empty();
+                is_replaced || !order.txs.is_empty()
+            },
+        ),
+        Row::optional("voucher_id", TEXT, |order| &order.voucher_id),
+        Row::optional("buyer_wallet", TEXT, |order| &order.buyer_wallet),
+        Row::optional("permit_data_json", Form::Object, |order| {
+            &order.permit_data_json
+        }),
+        Row::optional("extra_data_json", Form::Object, |order| {
+            &order.extra_data_json
+        }),
+    ],
+};
+
+const REFERENCE: Table<PhygitalsReference> = Table {
+    message: "PhygitalsReference",
+    path: "",
+    rows: &[Row::required(
+        "session_id",
+        Form::Named(IDENTIFIER_BYTES_MAX, SESSION_SIGNS),
+        |named| &named.session_id,
+    )],
+};
+
+fn stated() -> [Vec<Stated>; 2] {
+    [ORDER.stated(), REFERENCE.stated()]
 }
 
 /// A session's id as a reference. Its shape is ours: samples are UUIDs, nothing is promised, and an
 /// id that is taken for none loses what was paid for.
 fn reference(session_id: &str) -> Option<Reference> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || SESSION_SIGNS.contains(&byte);
-    let is_path = matches!(session_id, "." | "..");
-    let shaped = (1..=IDENTIFIER_BYTES_MAX).contains(&session_id.len())
-        && session_id.bytes().all(fits)
-        && !is_path;
-    shaped.then(|| Reference::new([("session_id", session_id)]))
+    rules::is_signed(session_id, IDENTIFIER_BYTES_MAX, SESSION_SIGNS)
+        .then(|| Reference::new([("session_id", session_id)]))
 }
 
 /// The provider's error text: `error` for 400, `message` for 401 and 429 (documented). Of other codes

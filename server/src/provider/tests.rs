@@ -3,6 +3,8 @@
 pub(super) mod fixture;
 mod harmless;
 pub(super) mod reading;
+mod rules;
+mod samples;
 mod table;
 mod told;
 mod unread_id;

@@ -7,8 +7,11 @@ use tillwatch_proto::v1::{
 };
 
 use crate::{
-    provider::{Violation, rules::Rules},
-    purchase::Decimal,
+    provider::{
+        Stated, Violation,
+        rules::{Form, Row, Table},
+    },
+    purchase::{Decimal, Timestamp},
 };
 
 /// Networks and payment rails, one list for every field of either.
@@ -34,112 +37,155 @@ const NETWORKS: &[&str] = &[
 const STABLECOINS: &[&str] = &["usdc", "eurc"];
 const BANK_CURRENCIES: &[&str] = &["usd", "eur", "mxn"];
 
-/// Ours: the longest amount.
-const AMOUNT_BYTES_MAX: usize = 64;
 /// Above this amount the provider wants the customer's name. It says dollars; other currencies are
 /// compared by their number here, and by itself as it likes.
 const NAMELESS_MAX: &str = "1000";
 
-/// Every field that breaks a documented rule.
-pub(super) fn check(order: &DevdraftOrder) -> Vec<Violation> {
-    let mut rules = Rules::default();
-    let amount = match &order.intent {
-        None => {
-            rules.hold("intent", false, "is required: stablecoin or bank");
-            None
-        }
-        Some(Intent::Stablecoin(intent)) => check_stablecoin(&mut rules, intent),
-        Some(Intent::Bank(intent)) => check_bank(&mut rules, intent),
+const NETWORK: Form = Form::Words(NETWORKS);
+/// An amount that is left out lets the payer choose. Ours: the longest one.
+const AMOUNT: Form = Form::Decimal(64);
+
+const ORDER: Table<DevdraftOrder> = Table {
+    message: "DevdraftOrder",
+    path: "",
+    rows: &[Row::other("intent", "stablecoin or bank", |order, _| {
+        order.intent.is_some()
+    })],
+};
+
+const STABLECOIN: Table<DevdraftStablecoinIntent> = Table {
+    message: "DevdraftStablecoinIntent",
+    path: "stablecoin",
+    rows: &[
+        Row::required("source_currency", Form::Words(STABLECOINS), |intent| {
+            &intent.source_currency
+        }),
+        Row::required("source_network", NETWORK, |intent| &intent.source_network),
+        Row::optional("destination_currency", Form::Any, |intent| {
+            &intent.destination_currency
+        }),
+        Row::required("destination_network", NETWORK, |intent| {
+            &intent.destination_network
+        }),
+        Row::optional("destination_address", Form::Any, |intent| {
+            &intent.destination_address
+        }),
+        Row::optional("amount", AMOUNT, |intent| &intent.amount),
+    ],
+};
+
+const BANK: Table<DevdraftBankIntent> = Table {
+    message: "DevdraftBankIntent",
+    path: "bank",
+    rows: &[
+        Row::required("source_payment_rail", NETWORK, |intent| {
+            &intent.source_payment_rail
+        }),
+        Row::required("source_currency", Form::Words(BANK_CURRENCIES), |intent| {
+            &intent.source_currency
+        }),
+        Row::required("destination_currency", Form::Any, |intent| {
+            &intent.destination_currency
+        }),
+        Row::required("destination_network", NETWORK, |intent| {
+            &intent.destination_network
+        }),
+        Row::optional("destination_address", Form::Any, |intent| {
+            &intent.destination_address
+        }),
+        Row::optional("amount", AMOUNT, |intent| &intent.amount),
+        Row::optional("wire_message", Form::Units(0, 256), |intent| {
+            &intent.wire_message
+        }),
+        Row::optional("sepa_reference", Form::Units(6, 140), |intent| {
+            &intent.sepa_reference
+        }),
+        Row::optional("ach_reference", Form::Units(0, 10), |intent| {
+            &intent.ach_reference
+        }),
+    ],
+};
+
+/// The customer's fields, whose rules depend on the order's amount.
+const CUSTOMER: Table<DevdraftOrder> = Table {
+    message: "DevdraftCustomer",
+    path: "customer",
+    rows: &[
+        Row::optional("first_name", Form::Units(0, 100), |order| {
+            customer(order, |it| &it.first_name)
+        }),
+        Row::other("first_name", "set for amounts above 1,000", |order, _| {
+            !is_large(order) || !customer(order, |it| &it.first_name).is_empty()
+        }),
+        Row::optional("last_name", Form::Units(0, 100), |order| {
+            customer(order, |it| &it.last_name)
+        }),
+        Row::other("last_name", "set for amounts above 1,000", |order, _| {
+            !is_large(order) || !customer(order, |it| &it.last_name).is_empty()
+        }),
+        Row::optional("email", Form::Units(0, 255), |order| {
+            customer(order, |it| &it.email)
+        }),
+        Row::optional("address", Form::Units(0, 500), |order| {
+            customer(order, |it| &it.address)
+        }),
+        Row::optional("country", Form::Any, |order| {
+            customer(order, |it| &it.country)
+        }),
+        Row::optional("country_iso", Form::Any, |order| {
+            customer(order, |it| &it.country_iso)
+        }),
+        Row::optional("province", Form::Any, |order| {
+            customer(order, |it| &it.province)
+        }),
+        Row::optional("province_iso", Form::Any, |order| {
+            customer(order, |it| &it.province_iso)
+        }),
+        Row::optional("phone_number", Form::Any, |order| {
+            customer(order, |it| &it.phone_number)
+        }),
+    ],
+};
+
+pub(super) fn stated() -> Vec<Stated> {
+    [
+        ORDER.stated(),
+        STABLECOIN.stated(),
+        BANK.stated(),
+        CUSTOMER.stated(),
+    ]
+    .concat()
+}
+
+/// The rules that an order breaks.
+pub(super) fn violations(order: &DevdraftOrder, now: Timestamp) -> Vec<Violation> {
+    let intent = match &order.intent {
+        None => Vec::new(),
+        Some(Intent::Stablecoin(intent)) => STABLECOIN.check(intent, now),
+        Some(Intent::Bank(intent)) => BANK.check(intent, now),
     };
-    let nameless_max = Decimal::parse(NAMELESS_MAX).ok();
-    let named = amount.is_some_and(|amount| Some(amount) > nameless_max);
-    check_customer(&mut rules, order.customer.as_ref(), named);
-    rules.into_violations()
+    [ORDER.check(order, now), intent, CUSTOMER.check(order, now)].concat()
 }
 
-fn check_stablecoin(rules: &mut Rules, intent: &DevdraftStablecoinIntent) -> Option<Decimal> {
-    required_word(
-        rules,
-        "stablecoin.source_currency",
-        &intent.source_currency,
-        STABLECOINS,
-    );
-    required_word(
-        rules,
-        "stablecoin.source_network",
-        &intent.source_network,
-        NETWORKS,
-    );
-    required_word(
-        rules,
-        "stablecoin.destination_network",
-        &intent.destination_network,
-        NETWORKS,
-    );
-    check_amount(rules, "stablecoin.amount", &intent.amount)
+/// A text of the customer; empty if there is none.
+fn customer(order: &DevdraftOrder, of: fn(&DevdraftCustomer) -> &str) -> &str {
+    order.customer.as_ref().map_or("", of)
 }
 
-fn check_bank(rules: &mut Rules, intent: &DevdraftBankIntent) -> Option<Decimal> {
-    required_word(
-        rules,
-        "bank.source_payment_rail",
-        &intent.source_payment_rail,
-        NETWORKS,
-    );
-    required_word(
-        rules,
-        "bank.source_currency",
-        &intent.source_currency,
-        BANK_CURRENCIES,
-    );
-    rules.required("bank.destination_currency", &intent.destination_currency);
-    required_word(
-        rules,
-        "bank.destination_network",
-        &intent.destination_network,
-        NETWORKS,
-    );
-    rules.length("bank.wire_message", &intent.wire_message, 1..=256);
-    rules.length("bank.sepa_reference", &intent.sepa_reference, 6..=140);
-    rules.length("bank.ach_reference", &intent.ach_reference, 1..=10);
-    check_amount(rules, "bank.amount", &intent.amount)
-}
-
-fn required_word(rules: &mut Rules, field: &str, text: &str, words: &[&str]) {
-    rules.required(field, text);
-    rules.one_of(field, text, words);
-}
-
-/// The amount, where one is given and is one.
-fn check_amount(rules: &mut Rules, field: &str, text: &str) -> Option<Decimal> {
-    let amount = Decimal::parse(text).ok();
-    rules.hold(
-        field,
-        text.is_empty()
-            || (text.len() <= AMOUNT_BYTES_MAX
-                && amount.as_ref().is_some_and(Decimal::is_positive)),
-        format!("is a decimal number above 0 of at most {AMOUNT_BYTES_MAX} characters"),
-    );
-    amount
-}
-
-fn check_customer(rules: &mut Rules, customer: Option<&DevdraftCustomer>, named: bool) {
-    let nobody = DevdraftCustomer::default();
-    let customer = customer.unwrap_or(&nobody);
-    for (field, text, most) in [
-        ("customer.first_name", &customer.first_name, 100),
-        ("customer.last_name", &customer.last_name, 100),
-        ("customer.email", &customer.email, 255),
-        ("customer.address", &customer.address, 500),
-    ] {
-        rules.length(field, text, 1..=most);
+/// The order's amount as it was written.
+fn amount(order: &DevdraftOrder) -> &str {
+    match &order.intent {
+        Some(Intent::Stablecoin(intent)) => &intent.amount,
+        Some(Intent::Bank(intent)) => &intent.amount,
+        None => "",
     }
-    for (field, text) in [
-        ("customer.first_name", &customer.first_name),
-        ("customer.last_name", &customer.last_name),
-    ] {
-        let rule = format!("is required for amounts above {NAMELESS_MAX}");
-        rules.hold(field, !named || !text.is_empty(), rule);
+}
+
+/// Whether the provider wants to know the customer's name.
+fn is_large(order: &DevdraftOrder) -> bool {
+    match (Decimal::parse(amount(order)), Decimal::parse(NAMELESS_MAX)) {
+        (Ok(amount), Ok(most)) => amount > most,
+        _ => false,
     }
 }
 
@@ -160,11 +206,7 @@ fn canonical(amount: &str) -> String {
 /// The body that orders it. The names are the provider's, in two spellings; empty fields are left
 /// out, since an amount that is left out lets the payer choose.
 pub(super) fn body(order: &DevdraftOrder) -> Value {
-    let amount = canonical(match &order.intent {
-        Some(Intent::Stablecoin(intent)) => &intent.amount,
-        Some(Intent::Bank(intent)) => &intent.amount,
-        None => "",
-    });
+    let amount = canonical(amount(order));
     let mut fields: Vec<(&str, &String)> = vec![("amount", &amount)];
     match &order.intent {
         Some(Intent::Stablecoin(intent)) => fields.extend([

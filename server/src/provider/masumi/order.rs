@@ -8,8 +8,12 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tillwatch_proto::v1::{MasumiAmount, MasumiOrder};
 
+use super::{IDENTIFIER, IDENTIFIER_FORM, NETWORK, NETWORK_FORM};
 use crate::{
-    provider::{Violation, rules::Rules},
+    provider::{
+        Stated, Violation,
+        rules::{Form, Row, Table, time_of},
+    },
     purchase::Timestamp,
 };
 
@@ -25,156 +29,148 @@ const BODY_BYTES_MAX: usize = 100 * 1024;
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 const FIFTEEN_MINUTES: Duration = Duration::from_secs(900);
 
-/// Every field that breaks a rule of the provider.
-pub(super) fn check(order: &MasumiOrder, now: Timestamp) -> Vec<Violation> {
-    let mut rules = Rules::default();
-    super::check_reference(&mut rules, &order.blockchain_identifier, &order.network);
-    for (field, text, allowed) in [
-        ("input_hash", &order.input_hash, 1..=250),
-        ("seller_vkey", &order.seller_vkey, 1..=250),
-        ("agent_identifier", &order.agent_identifier, 57..=250),
-        (
+/// A text that the provider takes at most so many characters of.
+const ADDRESS: Form = Form::Units(0, 250);
+
+const ORDER: Table<MasumiOrder> = Table {
+    message: "MasumiOrder",
+    path: "",
+    rows: &[
+        Row::required(IDENTIFIER, IDENTIFIER_FORM, |order| {
+            &order.blockchain_identifier
+        }),
+        Row::required(NETWORK, NETWORK_FORM, |order| &order.network),
+        Row::required("input_hash", Form::Hexadecimal(1, 250), |order| {
+            &order.input_hash
+        }),
+        Row::required("seller_vkey", Form::Units(1, 250), |order| {
+            &order.seller_vkey
+        }),
+        Row::required("agent_identifier", Form::Units(57, 250), |order| {
+            &order.agent_identifier
+        }),
+        Row::required(
             "identifier_from_purchaser",
-            &order.identifier_from_purchaser,
-            14..=26,
+            Form::Hexadecimal(14, 26),
+            |order| &order.identifier_from_purchaser,
         ),
-    ] {
-        rules.required(field, text);
-        rules.length(field, text, allowed);
-    }
-    rules.hexadecimal("input_hash", &order.input_hash);
-    rules.hexadecimal(
-        "identifier_from_purchaser",
-        &order.identifier_from_purchaser,
-    );
-    check_times(&mut rules, order, now);
-    check_amounts(&mut rules, &order.amounts);
-    rules.one_of(
-        "payment_source_type",
-        &order.payment_source_type,
-        PAYMENT_SOURCE_TYPES,
-    );
-    rules.hold(
-        "supported_payment_source_index",
-        order
-            .supported_payment_source_index
-            .is_none_or(|index| index <= SOURCE_INDEX_MAX),
-        format!("is 0 to {SOURCE_INDEX_MAX}"),
-    );
-    for (field, text) in [
-        ("smart_contract_address", &order.smart_contract_address),
-        ("buyer_return_address", &order.buyer_return_address),
-        ("seller_return_address", &order.seller_return_address),
-    ] {
-        rules.length(field, text, 1..=250);
-    }
-    for (field, text) in [
-        ("seller_vkey", &order.seller_vkey),
-        ("agent_identifier", &order.agent_identifier),
-        ("metadata", &order.metadata),
-        ("smart_contract_address", &order.smart_contract_address),
-        ("buyer_return_address", &order.buyer_return_address),
-        ("seller_return_address", &order.seller_return_address),
-    ] {
-        rules.no_zero_character(field, text);
-    }
-    // Only the metadata has no limit of its own.
-    rules.hold(
-        "metadata",
-        body(order).to_string().len() <= BODY_BYTES_MAX,
-        format!("leaves the whole request at most {BODY_BYTES_MAX} bytes"),
-    );
-    rules.into_violations()
-}
+        Row::time("pay_by_time", |order| order.pay_by_time.as_ref()),
+        Row::other("pay_by_time", "at most 5 minutes ago", |order, now| {
+            let oldest = Some(now.minus(FIVE_MINUTES));
+            is_before(oldest, Duration::ZERO, read(order.pay_by_time.as_ref()))
+        }),
+        Row::other(
+            "pay_by_time",
+            "at least 5 minutes before submit_result_time",
+            |order, _| {
+                let submit_result = read(order.submit_result_time.as_ref());
+                is_before(
+                    read(order.pay_by_time.as_ref()),
+                    FIVE_MINUTES,
+                    submit_result,
+                )
+            },
+        ),
+        Row::time("submit_result_time", |order| {
+            order.submit_result_time.as_ref()
+        }),
+        Row::other(
+            "submit_result_time",
+            "at least 15 minutes ahead",
+            |order, now| {
+                let submit_result = read(order.submit_result_time.as_ref());
+                is_before(Some(now), FIFTEEN_MINUTES, submit_result)
+            },
+        ),
+        Row::other(
+            "submit_result_time",
+            "at least 15 minutes before unlock_time",
+            |order, _| {
+                let submit_result = read(order.submit_result_time.as_ref());
+                is_before(
+                    submit_result,
+                    FIFTEEN_MINUTES,
+                    read(order.unlock_time.as_ref()),
+                )
+            },
+        ),
+        Row::time("unlock_time", |order| order.unlock_time.as_ref()),
+        Row::time("external_dispute_unlock_time", |order| {
+            order.external_dispute_unlock_time.as_ref()
+        }),
+        Row::other(
+            "external_dispute_unlock_time",
+            "at least 15 minutes after unlock_time",
+            |order, _| {
+                let dispute = read(order.external_dispute_unlock_time.as_ref());
+                is_before(read(order.unlock_time.as_ref()), FIFTEEN_MINUTES, dispute)
+            },
+        ),
+        Row::list("amounts", AMOUNTS_MAX, "entries", |order, most| {
+            order.amounts.len() <= most
+        }),
+        Row::optional("metadata", Form::Any, |order| &order.metadata),
+        // Only the metadata has no limit of its own.
+        Row::other(
+            "metadata",
+            "so short that the whole request has at most 100 KiB",
+            |order, _| body(order).to_string().len() <= BODY_BYTES_MAX,
+        ),
+        Row::optional(
+            "payment_source_type",
+            Form::Words(PAYMENT_SOURCE_TYPES),
+            |order| &order.payment_source_type,
+        ),
+        Row::optional("smart_contract_address", ADDRESS, |order| {
+            &order.smart_contract_address
+        }),
+        Row::number(
+            "supported_payment_source_index",
+            0,
+            Some(SOURCE_INDEX_MAX),
+            |order| order.supported_payment_source_index,
+        ),
+        Row::optional("buyer_return_address", ADDRESS, |order| {
+            &order.buyer_return_address
+        }),
+        Row::optional("seller_return_address", ADDRESS, |order| {
+            &order.seller_return_address
+        }),
+    ],
+};
 
-/// The four times: each one there, and in the provider's order.
-fn check_times(rules: &mut Rules, order: &MasumiOrder, now: Timestamp) {
-    let mut read = |field: &str, time: Option<&prost_types::Timestamp>| {
-        rules.hold(field, time.is_some(), "is required");
-        let millis = time.map(time_of);
-        rules.hold(
-            field,
-            millis != Some(None),
-            "is a time of the years 1 to 9999 with 0 to 999999999 nanoseconds",
-        );
-        millis.flatten()
-    };
-    let pay_by = read("pay_by_time", order.pay_by_time.as_ref());
-    let submit_result = read("submit_result_time", order.submit_result_time.as_ref());
-    let unlock = read("unlock_time", order.unlock_time.as_ref());
-    let dispute = read(
-        "external_dispute_unlock_time",
-        order.external_dispute_unlock_time.as_ref(),
-    );
-    let ordered = |earlier: Option<Timestamp>, margin: Duration, later: Option<Timestamp>| {
-        earlier
-            .zip(later)
-            .is_none_or(|(earlier, later)| earlier <= later.minus(margin))
-    };
-    rules.hold(
-        "pay_by_time",
-        pay_by.is_none_or(|time| time >= now.minus(FIVE_MINUTES)),
-        "is not more than 5 minutes ago",
-    );
-    rules.hold(
-        "pay_by_time",
-        ordered(pay_by, FIVE_MINUTES, submit_result),
-        "is at least 5 minutes before submit_result_time",
-    );
-    rules.hold(
-        "submit_result_time",
-        ordered(Some(now), FIFTEEN_MINUTES, submit_result),
-        "is at least 15 minutes ahead",
-    );
-    rules.hold(
-        "submit_result_time",
-        ordered(submit_result, FIFTEEN_MINUTES, unlock),
-        "is at least 15 minutes before unlock_time",
-    );
-    rules.hold(
-        "external_dispute_unlock_time",
-        ordered(unlock, FIFTEEN_MINUTES, dispute),
-        "is at least 15 minutes after unlock_time",
-    );
-}
-
-fn check_amounts(rules: &mut Rules, amounts: &[MasumiAmount]) {
-    rules.hold(
-        "amounts",
-        amounts.len() <= AMOUNTS_MAX,
-        format!("has at most {AMOUNTS_MAX} entries"),
-    );
-    for (place, amount) in amounts.iter().enumerate().take(AMOUNTS_MAX) {
-        let field = |name: &str| format!("amounts[{place}].{name}");
-        let digits = amount.amount.bytes().all(|byte| byte.is_ascii_digit());
-        rules.hold(
-            &field("amount"),
-            !amount.amount.is_empty() && digits && amount.amount.len() <= 25,
-            "is an integer of 1 to 25 digits",
-        );
+const AMOUNT: Table<MasumiAmount> = Table {
+    message: "MasumiAmount",
+    path: "amounts[]",
+    rows: &[
         // The provider takes 25 digits, keeps 64 bits with a sign, and answers 500 in between. Zero
         // it takes for no price at all.
-        let fits = |value: u128| (1..=i64::MAX.unsigned_abs().into()).contains(&value);
-        rules.hold(
-            &field("amount"),
-            amount.amount.parse().map_or(true, fits),
-            format!("is 1 to {}", i64::MAX),
-        );
-        rules.length(&field("unit"), &amount.unit, 1..=150);
-        rules.no_zero_character(&field("unit"), &amount.unit);
-    }
+        Row::required("amount", Form::Integer(25), |amount| &amount.amount),
+        Row::optional("unit", Form::Units(0, 150), |amount| &amount.unit),
+    ],
+};
+
+pub(super) fn stated() -> Vec<Stated> {
+    [ORDER.stated(), AMOUNT.stated()].concat()
 }
 
-/// The point in time of a proto timestamp, cut to the millisecond; `None` where it is none.
-fn time_of(time: &prost_types::Timestamp) -> Option<Timestamp> {
-    if !(0..1_000_000_000).contains(&time.nanos) {
-        return None;
+/// The rules that an order breaks.
+pub(super) fn violations(order: &MasumiOrder, now: Timestamp) -> Vec<Violation> {
+    let mut violations = ORDER.check(order, now);
+    for (place, amount) in order.amounts.iter().enumerate().take(AMOUNTS_MAX) {
+        violations.extend(AMOUNT.check_in(&format!("amounts[{place}]"), amount, now));
     }
-    let millis = time
-        .seconds
-        .checked_mul(1_000)?
-        .checked_add(i64::from(time.nanos / 1_000_000))?;
-    Timestamp::from_millis(millis).ok()
+    violations
+}
+
+/// A time, if it is there and is one.
+fn read(time: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
+    time.and_then(time_of)
+}
+
+/// Whether a time lies before another by a margin. A time that is missing breaks a rule of its own.
+fn is_before(earlier: Option<Timestamp>, margin: Duration, later: Option<Timestamp>) -> bool {
+    (earlier.zip(later)).is_none_or(|(earlier, later)| earlier <= later.minus(margin))
 }
 
 /// The body that orders it. Empty fields are left out, since the provider takes an empty text for a

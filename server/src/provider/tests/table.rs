@@ -7,13 +7,9 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use serde_json::{Value, json};
-use tillwatch_proto::v1::{
-    CarbonOrder, CarbonReference, DevdraftOrder, DevdraftReference, InabitOrder, InabitReference,
-    MasumiOrder, MasumiReference, PhygitalsOrder, PhygitalsReference, ProviderReference,
-    create_purchase_request::Order, provider_reference::Reference as Named,
-};
+use tillwatch_proto::v1::{ProviderReference, create_purchase_request::Order};
 
-use super::{fixture, reading};
+use super::{fixture, reading, samples};
 use crate::{
     observation::{Answer, Observation, Standing, Submitted},
     provider::{self, Provider, REGISTRY, Recovery},
@@ -64,57 +60,13 @@ pub(super) struct Sample {
     pub(super) name: &'static str,
     provider: Arc<dyn Provider>,
     order: Order,
-    reference: Named,
+    reference: ProviderReference,
 }
 
 impl Sample {
     fn new(name: &'static str, provider: Arc<dyn Provider>) -> Self {
-        let session = "6f1c2a5e-2b3d-4e0f-9a01-000000000001";
-        let purchase = "0b7a1c9e-1111-4222-8333-000000000001";
-        let order_id = "7c0e0000-0000-4000-8000-000000000001";
-        let contact_id = "ab5b0000-0000-4000-8000-000000000001";
-        let (order, reference) = match name {
-            "phygitals" => (
-                Order::Phygitals(PhygitalsOrder::default()),
-                Named::Phygitals(PhygitalsReference {
-                    session_id: session.to_owned(),
-                }),
-            ),
-            "masumi" => (
-                Order::Masumi(MasumiOrder {
-                    blockchain_identifier: "TEST_blockchain_identifier_0001".to_owned(),
-                    network: "Preprod".to_owned(),
-                    ..MasumiOrder::default()
-                }),
-                Named::Masumi(MasumiReference {
-                    blockchain_identifier: "TEST_blockchain_identifier_0001".to_owned(),
-                    network: "Preprod".to_owned(),
-                }),
-            ),
-            "inabit" => (
-                Order::Inabit(InabitOrder::default()),
-                Named::Inabit(InabitReference {
-                    purchase_id: purchase.to_owned(),
-                }),
-            ),
-            "carbon" => (
-                Order::Carbon(CarbonOrder {
-                    contact_id: contact_id.to_owned(),
-                    ..CarbonOrder::default()
-                }),
-                Named::Carbon(CarbonReference {
-                    order_id: order_id.to_owned(),
-                    contact_id: contact_id.to_owned(),
-                }),
-            ),
-            "devdraft" => (
-                Order::Devdraft(DevdraftOrder::default()),
-                Named::Devdraft(DevdraftReference {
-                    transaction_id: "txn_01TEST0000000000000000000A".to_owned(),
-                }),
-            ),
-            _ => panic!("{name} has no sample"),
-        };
+        let order = samples::orders(name).remove(0);
+        let reference = samples::reference(name);
         Self {
             name,
             provider,
@@ -133,10 +85,7 @@ impl Sample {
 
     /// What the provider makes of a status answer.
     pub(super) fn read(&self, answer: &Response) -> Answer {
-        let message = ProviderReference {
-            reference: Some(self.reference.clone()),
-        };
-        let reference = self.provider.reference(&message).unwrap();
+        let reference = self.provider.reference(&self.reference).unwrap();
         self.provider
             .read_status(&reference, answer, fixture::now())
     }

@@ -182,6 +182,12 @@ fn check(order: DevdraftOrder) -> Vec<String> {
     violations.iter().map(line).collect()
 }
 
+/// The fields that break a rule.
+fn broken(order: DevdraftOrder) -> Vec<String> {
+    let field = |line: String| line.split(' ').next().unwrap_or_default().to_owned();
+    check(order).into_iter().map(field).collect()
+}
+
 fn stablecoin(change: impl FnOnce(&mut DevdraftStablecoinIntent)) -> Vec<String> {
     let mut order = order("create_request");
     if let Some(Intent::Stablecoin(intent)) = &mut order.intent {
@@ -242,27 +248,27 @@ fn orders_without_what_the_provider_requires_are_refused_by_field() {
     let intent = Some(Intent::Stablecoin(DevdraftStablecoinIntent::default()));
     let customer = None;
     assert_eq!(
-        check(DevdraftOrder { intent, customer }),
+        broken(DevdraftOrder { intent, customer }),
         [
-            "stablecoin.source_currency is required",
-            "stablecoin.source_network is required",
-            "stablecoin.destination_network is required",
+            "stablecoin.source_currency",
+            "stablecoin.source_network",
+            "stablecoin.destination_network"
         ]
     );
     let intent = Some(Intent::Bank(DevdraftBankIntent::default()));
     let customer = None;
     assert_eq!(
-        check(DevdraftOrder { intent, customer }),
+        broken(DevdraftOrder { intent, customer }),
         [
-            "bank.source_payment_rail is required",
-            "bank.source_currency is required",
-            "bank.destination_currency is required",
-            "bank.destination_network is required",
+            "bank.source_payment_rail",
+            "bank.source_currency",
+            "bank.destination_currency",
+            "bank.destination_network"
         ]
     );
     assert_eq!(
         check(DevdraftOrder::default()),
-        ["intent is required: stablecoin or bank"]
+        ["intent must be stablecoin or bank"]
     );
     let order = Order::Masumi(MasumiOrder::default());
     assert!(provider().order(&order).is_none());
@@ -272,22 +278,22 @@ fn orders_without_what_the_provider_requires_are_refused_by_field() {
 fn words_outside_the_documented_lists_are_refused() {
     assert_eq!(
         stablecoin(|intent| intent.source_currency = "usd".to_owned()),
-        ["stablecoin.source_currency is one of usdc, eurc"]
+        ["stablecoin.source_currency must be \"usdc\" or \"eurc\""]
     );
     for network in ["Ethereum", "bitcoin", " base"] {
         let violations = stablecoin(|intent| intent.source_network = network.to_owned());
         assert_eq!(violations.len(), 1);
-        assert!(violations[0].starts_with("stablecoin.source_network is one of ethereum, "));
+        assert!(violations[0].starts_with("stablecoin.source_network must be \"ethereum\", "));
         let violations = stablecoin(|intent| intent.destination_network = network.to_owned());
-        assert!(violations[0].starts_with("stablecoin.destination_network is one of "));
+        assert!(violations[0].starts_with("stablecoin.destination_network must be \"ethereum\", "));
         let violations = bank(|intent| intent.source_payment_rail = network.to_owned());
-        assert!(violations[0].starts_with("bank.source_payment_rail is one of "));
+        assert!(violations[0].starts_with("bank.source_payment_rail must be \"ethereum\", "));
         let violations = bank(|intent| intent.destination_network = network.to_owned());
-        assert!(violations[0].starts_with("bank.destination_network is one of "));
+        assert!(violations[0].starts_with("bank.destination_network must be \"ethereum\", "));
     }
     assert_eq!(
         bank(|intent| intent.source_currency = "gbp".to_owned()),
-        ["bank.source_currency is one of usd, eur, mxn"]
+        ["bank.source_currency must be \"usd\", \"eur\" or \"mxn\""]
     );
 }
 
@@ -296,39 +302,43 @@ fn lengths_are_those_of_the_documentation() {
     let table = [
         (
             customer(|it| it.first_name = "x".repeat(101)),
-            "customer.first_name has at most 100",
+            "customer.first_name must be at most 100",
         ),
         (
             customer(|it| it.last_name = "x".repeat(101)),
-            "customer.last_name has at most 100",
+            "customer.last_name must be at most 100",
         ),
         (
             customer(|it| it.email = "x".repeat(256)),
-            "customer.email has at most 255",
+            "customer.email must be at most 255",
         ),
         (
             customer(|it| it.address = "x".repeat(501)),
-            "customer.address has at most 500",
+            "customer.address must be at most 500",
         ),
         (
             bank(|it| it.wire_message = "x".repeat(257)),
-            "bank.wire_message has at most 256",
+            "bank.wire_message must be at most 256",
         ),
         (
             bank(|it| it.sepa_reference = "x".repeat(5)),
-            "bank.sepa_reference has 6 to 140",
+            "bank.sepa_reference must be 6 to 140",
         ),
         (
             bank(|it| it.sepa_reference = "x".repeat(141)),
-            "bank.sepa_reference has 6 to 140",
+            "bank.sepa_reference must be 6 to 140",
         ),
         (
             bank(|it| it.ach_reference = "x".repeat(11)),
-            "bank.ach_reference has at most 10",
+            "bank.ach_reference must be at most 10",
         ),
     ];
     for (violations, expected) in table {
-        assert_eq!(violations, [format!("{expected} characters")]);
+        let [violation] = violations.as_slice() else {
+            panic!("{expected}: {violations:?}");
+        };
+        let rule = format!("{expected} characters without U+0000");
+        assert_eq!(violation.trim_end_matches(", or empty"), rule);
     }
     let whole = customer(|it| {
         it.first_name = "é".repeat(100);
@@ -341,8 +351,8 @@ fn lengths_are_those_of_the_documentation() {
 #[test]
 fn amounts_are_decimal_numbers_above_zero_and_large_ones_want_a_name() {
     let names = [
-        "customer.first_name is required for amounts above 1000",
-        "customer.last_name is required for amounts above 1000",
+        "customer.first_name must be set for amounts above 1,000",
+        "customer.last_name must be set for amounts above 1,000",
     ];
     let table: &[(&str, &[&str])] = &[
         ("", &[]),
@@ -353,27 +363,27 @@ fn amounts_are_decimal_numbers_above_zero_and_large_ones_want_a_name() {
         ("99999999999999999999", &names),
         (
             "0",
-            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+            &["bank.amount must be a decimal number above 0 of at most 64 characters, or empty"],
         ),
         (
             "-1",
-            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+            &["bank.amount must be a decimal number above 0 of at most 64 characters, or empty"],
         ),
         (
             "1e3",
-            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+            &["bank.amount must be a decimal number above 0 of at most 64 characters, or empty"],
         ),
         (
             "1,000",
-            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+            &["bank.amount must be a decimal number above 0 of at most 64 characters, or empty"],
         ),
         (
             &format!("0.{}", "7".repeat(63)),
-            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+            &["bank.amount must be a decimal number above 0 of at most 64 characters, or empty"],
         ),
         (
             "ten",
-            &["bank.amount is a decimal number above 0 of at most 64 characters"],
+            &["bank.amount must be a decimal number above 0 of at most 64 characters, or empty"],
         ),
     ];
     for (amount, expected) in table {
@@ -389,7 +399,7 @@ fn amounts_are_decimal_numbers_above_zero_and_large_ones_want_a_name() {
     );
     assert_eq!(
         stablecoin(|intent| intent.amount = "0.0".to_owned()),
-        ["stablecoin.amount is a decimal number above 0 of at most 64 characters"]
+        ["stablecoin.amount must be a decimal number above 0 of at most 64 characters, or empty"]
     );
     assert_eq!(
         provider().decimal_fields(),
