@@ -8,7 +8,8 @@ seconds="${1:-10}"
 cd "$(dirname "$0")/.."
 export RUSTC_BOOTSTRAP=1
 export CARGO_TARGET_DIR="$PWD/fuzz/target"
-targets="${FUZZ_TARGETS:-phygitals masumi inabit carbon devdraft retry_after numbers tokens configuration grpc_timeout}"
+# The name of each executable, which stands below its [[bin]].
+targets="${FUZZ_TARGETS:-$(sed -n '/^\[\[bin]]/{n;s/^name = "\(.*\)"/\1/p}' fuzz/Cargo.toml)}"
 
 # Nothing here is unsafe, so there is nothing for an address sanitizer to find.
 cargo fuzz build --sanitizer none
@@ -19,11 +20,12 @@ for target in $targets; do
   corpus="fuzz/corpus/$target"
   mkdir -p "$corpus"
   seeds="$corpus"
-  case "$target" in
-    masumi) seeds="$corpus tests/fixtures/masumi tests/fixtures/masumi_recorded tests/fixtures/pages" ;;
-    phygitals|inabit|carbon|devdraft) seeds="$corpus tests/fixtures/$target tests/fixtures/pages" ;;
-    *) seeds="$corpus fuzz/seeds/$target" ;;
-  esac
+  if [ -d "tests/fixtures/$target" ]; then
+    seeds="$corpus tests/fixtures/$target tests/fixtures/pages"
+    [ ! -d "tests/fixtures/${target}_recorded" ] || seeds="$seeds tests/fixtures/${target}_recorded"
+  else
+    seeds="$corpus fuzz/seeds/$target"
+  fi
   log="$CARGO_TARGET_DIR/$target.log"
   # shellcheck disable=SC2086 # several folders, none of which has a blank in it
   mkdir -p "fuzz/artifacts/$target"

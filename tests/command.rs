@@ -128,7 +128,7 @@ async fn the_command_creates_shows_lists_and_refreshes() {
     let status = &fresh.json()[0]["purchase"]["status"];
     assert_eq!(status["state"], json!("PURCHASE_STATE_AWAITING_PAYMENT"));
     let accounts = run(&house, "reader", &["accounts", "--json"]).await;
-    assert_eq!(accounts.json().len(), 5);
+    assert_eq!(accounts.json().len(), tillwatch_sandbox::PROVIDERS.len());
     let accounts = run(&house, "reader", &["accounts"]).await;
     assert!(accounts.out.contains("masumi-main"), "{}", accounts.out);
 }

@@ -59,14 +59,16 @@ fn after_unclear(provider: &str) -> (usize, &'static str) {
     match provider {
         // Masumi refuses or takes it; Devdraft takes it once for each key.
         "masumi" | "devdraft" => (1, "CREATED"),
-        _ => (0, "OUTCOME_UNKNOWN"),
+        "phygitals" | "inabit" | "carbon" => (0, "OUTCOME_UNKNOWN"),
+        _ => panic!("{provider} is not in this table"),
     }
 }
 
 fn accepted(provider: &str) -> &'static str {
     match provider {
         "phygitals" => "PROCESSING",
-        _ => "CREATED",
+        "masumi" | "inabit" | "carbon" | "devdraft" => "CREATED",
+        _ => panic!("{provider} is not in this table"),
     }
 }
 
@@ -231,13 +233,7 @@ fn word(state: PurchaseState) -> &'static str {
 }
 
 fn secrets(provider: &str) -> &'static [&'static str] {
-    match provider {
-        "phygitals" => &["api_key"],
-        "masumi" => &["token"],
-        "inabit" => &["organization_api_key", "widget_api_key"],
-        "carbon" => &["secret_key"],
-        _ => &["client_key", "client_secret"],
-    }
+    (tillwatch_server::provider::registered(provider).expect(provider)).secrets
 }
 
 async fn check(case: Case) -> Result<(), String> {

@@ -17,6 +17,7 @@ use tillwatch_proto::v1::{
     purchase_service_client::PurchaseServiceClient,
 };
 use tillwatch_sandbox::{Options, PROVIDERS, Sandbox};
+use tillwatch_server::provider::registered;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -36,14 +37,7 @@ const CALLERS: [(&str, &str); 4] = [
 
 /// The secrets of each provider's account.
 fn secrets(provider: &str) -> &'static [&'static str] {
-    match provider {
-        "phygitals" => &["api_key"],
-        "masumi" => &["token"],
-        "inabit" => &["organization_api_key", "widget_api_key"],
-        "carbon" => &["secret_key"],
-        "devdraft" => &["client_key", "client_secret"],
-        _ => &[],
-    }
+    registered(provider).expect(provider).secrets
 }
 
 /// How a house differs from the usual one.

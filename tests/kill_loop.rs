@@ -85,7 +85,7 @@ async fn buy(mut stub: Stub, known: Shared, name: String) {
     let mut watches = JoinSet::new();
     for number in 0_usize.. {
         let key = format!("{name}-{number}");
-        let request = request(&key, PROVIDERS[number % 5], Scenario::Paid);
+        let request = request(&key, PROVIDERS[number % PROVIDERS.len()], Scenario::Paid);
         let sent = (key.clone(), request.clone());
         known.lock().unwrap().sent.extend([sent]);
         let Ok(answer) = stub.create_purchase(request).await else {

@@ -36,6 +36,7 @@ mod providers;
 mod readme;
 mod reads;
 mod refusals;
+mod registry;
 mod restart;
 mod sweeps;
 mod tidy;

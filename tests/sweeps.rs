@@ -21,7 +21,8 @@ struct Reads {
 fn reads(house: &House, provider: &str) -> Reads {
     let (page, single) = match provider {
         "masumi" => ("/purchase/diff", "/resolve-blockchain-identifier"),
-        _ => ("/merchant/purchase/search", "/merchant/purchase/"),
+        "inabit" => ("/merchant/purchase/search", "/merchant/purchase/"),
+        _ => panic!("{provider} has no list"),
     };
     let requests = house.sandbox.requests();
     let of = |part: &str| requests.iter().filter(|it| it.path.contains(part)).count();

@@ -89,10 +89,11 @@ async fn where_nobody_can_be_asked_an_operator_names_the_reference() {
             "phygitals" => Reference::Phygitals(PhygitalsReference {
                 session_id: named.clone(),
             }),
-            _ => Reference::Carbon(CarbonReference {
+            "carbon" => Reference::Carbon(CarbonReference {
                 order_id: named.clone(),
                 contact_id: "ab5b0000-0000-4000-8000-000000000001".to_owned(),
             }),
+            _ => panic!("{provider} is not asked here"),
         };
         let resolution = ResolvePurchaseRequest {
             purchase_id: id.clone(),

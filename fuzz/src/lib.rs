@@ -44,7 +44,8 @@ fn reference(provider: &str) -> Reference {
             ("order_id", "7c0e0000-0000-4000-8000-000000000001"),
             ("contact_id", "ab5b0000-0000-4000-8000-000000000001"),
         ]),
-        _ => Reference::new([("transaction_id", "txn_01TEST0000000000000000000A")]),
+        "devdraft" => Reference::new([("transaction_id", "txn_01TEST0000000000000000000A")]),
+        _ => panic!("{provider} has no sample"),
     }
 }
 
@@ -58,7 +59,8 @@ fn order(provider: &str) -> Order {
             contact_id: "ab5b0000-0000-4000-8000-000000000001".to_owned(),
             ..CarbonOrder::default()
         }),
-        _ => Order::Devdraft(DevdraftOrder::default()),
+        "devdraft" => Order::Devdraft(DevdraftOrder::default()),
+        _ => panic!("{provider} has no sample"),
     }
 }
 

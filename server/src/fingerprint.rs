@@ -5,11 +5,9 @@ use std::{collections::BTreeMap, fmt};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use prost::Message;
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage as _, Value,
-};
+use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, Value};
 use sha2::Sha256;
-use tillwatch_proto::v1::create_purchase_request::Order;
+use tillwatch_proto::v1::{CreatePurchaseRequest, create_purchase_request::Order};
 
 use crate::purchase::{Decimal, Secret};
 
@@ -109,7 +107,7 @@ impl Keyring {
         let mut texts = BTreeMap::new();
         texts.insert("account".to_owned(), account.as_bytes().to_vec());
         let (kind, message) = self.dynamic(order)?;
-        texts.insert(kind.to_owned(), Vec::new());
+        texts.insert(kind, Vec::new());
         walk(&message, "", &mut texts);
         let fields = texts.into_iter().map(|(name, bytes)| {
             let bytes = if decimals.contains(&name.as_str()) {
@@ -145,22 +143,21 @@ impl Keyring {
     }
 
     /// The order's message with its descriptor, and the name of its oneof field.
-    fn dynamic(&self, order: &Order) -> Option<(&'static str, DynamicMessage)> {
-        let (kind, name, bytes) = match order {
-            Order::Phygitals(order) => ("phygitals", "PhygitalsOrder", order.encode_to_vec()),
-            Order::Masumi(order) => ("masumi", "MasumiOrder", order.encode_to_vec()),
-            Order::Inabit(order) => ("inabit", "InabitOrder", order.encode_to_vec()),
-            Order::Carbon(order) => ("carbon", "CarbonOrder", order.encode_to_vec()),
-            Order::Devdraft(order) => ("devdraft", "DevdraftOrder", order.encode_to_vec()),
-            Order::Existing(order) => ("existing", "ProviderReference", order.encode_to_vec()),
+    fn dynamic(&self, order: &Order) -> Option<(String, DynamicMessage)> {
+        let request = CreatePurchaseRequest {
+            order: Some(order.clone()),
+            ..CreatePurchaseRequest::default()
         };
-        let descriptor: MessageDescriptor = self
+        let descriptor = self
             .pool
-            .get_message_by_name(&format!("tillwatch.v1.{name}"))?;
-        Some((
-            kind,
-            DynamicMessage::decode(descriptor, bytes.as_slice()).ok()?,
-        ))
+            .get_message_by_name("tillwatch.v1.CreatePurchaseRequest")?;
+        let bytes = request.encode_to_vec();
+        let mut request = DynamicMessage::decode(descriptor, bytes.as_slice()).ok()?;
+        let (field, order) = request.take_fields().next()?;
+        match order {
+            Value::Message(order) => Some((field.name().to_owned(), order)),
+            _ => None,
+        }
     }
 }
 

@@ -246,6 +246,21 @@ pub const REGISTRY: [Registered; 5] = [
     devdraft::REGISTERED,
 ];
 
+/// The names of all providers, in the registry's order.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "both have the same length, and the compiler walks them"
+)]
+pub const NAMES: [&str; REGISTRY.len()] = {
+    let mut names = [""; REGISTRY.len()];
+    let mut place = 0;
+    while place < names.len() {
+        names[place] = REGISTRY[place].name;
+        place += 1;
+    }
+    names
+};
+
 /// The registry's row with this name.
 pub fn registered(name: &str) -> Option<&'static Registered> {
     REGISTRY.iter().find(|row| row.name == name)

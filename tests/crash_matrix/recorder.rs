@@ -121,7 +121,8 @@ impl Recorder {
             "masumi" => path == "/api/v1/purchase",
             "inabit" => path == "/v1/purchase",
             "carbon" => path == "/v1/card/charge3d",
-            _ => path == "/api/v0/payment-intents/stablecoin",
+            "devdraft" => path == "/api/v0/payment-intents/stablecoin",
+            other => panic!("{other} has no create here"),
         };
         if !creates {
             return None;
@@ -150,10 +151,10 @@ impl Recorder {
 
     /// The answer to what is no create that counts: nothing is known of anything.
     fn unknown(&self, head: &str) -> (u16, Value) {
-        match self.provider {
-            "inabit" if head.starts_with("POST") => (201, json!({ "data": { "purchases": [] } })),
-            _ => (404, self.error(404)),
+        if self.provider == "inabit" && head.starts_with("POST") {
+            return (201, json!({ "data": { "purchases": [] } }));
         }
+        (404, self.error(404))
     }
 
     fn error(&self, status: u16) -> Value {
@@ -162,7 +163,8 @@ impl Recorder {
             "masumi" => json!({ "status": "error", "error": { "message": "will not" } }),
             "inabit" => json!({ "error": { "message": "will not" } }),
             "carbon" => json!({ "code": status, "message": "will not" }),
-            _ => json!({ "statusCode": status, "message": "will not" }),
+            "devdraft" => json!({ "statusCode": status, "message": "will not" }),
+            other => panic!("{other} has no error here"),
         }
     }
 
@@ -173,7 +175,8 @@ impl Recorder {
             "masumi" => json!({ "status": "success", "data": row(body) }),
             "inabit" => json!({ "data": { "id": uuid } }),
             "carbon" => json!({ "charge3denrolled": "Y", "orderId": uuid }),
-            _ => json!({ "id": "txn_1", "state": "pending" }),
+            "devdraft" => json!({ "id": "txn_1", "state": "pending" }),
+            other => panic!("{other} has no answer here"),
         }
     }
 }

@@ -24,7 +24,7 @@ use super::*;
 use crate::{
     cadence::Policy,
     journal::memory::MemoryJournal,
-    provider::{self, Registered},
+    provider::{self, Registered, Unclear},
     purchase::{AccountName, AttentionReason, Cause, FailureReason, Finality, Revision, Secret},
     upstream::{
         Connection, Request, Response, UpstreamError,
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// All providers, for tests of what holds for each.
-const PROVIDERS: [&str; 5] = ["phygitals", "masumi", "inabit", "carbon", "devdraft"];
+const PROVIDERS: [&str; provider::NAMES.len()] = provider::NAMES;
 
 const START_MS: i64 = 1_800_000_000_000;
 

@@ -211,13 +211,14 @@ async fn c3_a_repeat_whose_commit_took_over_5_s_is_not_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn c5_of_an_order_only_fingerprints_and_recovery_facts_are_stored() {
-    let recovery: [(&str, &[&str]); 5] = [
+    let recovery: [(&str, &[&str]); PROVIDERS.len()] = [
         ("phygitals", &["pulls"]),
         ("masumi", &["blockchain_identifier", "network"]),
         ("inabit", &["purchase_identifier"]),
         ("carbon", &[]),
         ("devdraft", &["idempotency_key"]),
     ];
+    assert_eq!(recovery.map(|(provider, _)| provider), PROVIDERS);
     for (provider, facts) in recovery {
         let world = World::open(provider).await;
         world.create().await.unwrap();

@@ -17,9 +17,40 @@ pub(super) const HASH: &str = "ab12cd";
 /// A text that no store may hold.
 pub(super) const CANARY: &str = "canary-of-the-order";
 
-pub(super) fn order(provider: &str) -> Order {
+/// Everything that these tests need to know of a provider.
+struct Sample {
+    order: Order,
+    /// The reference that `accepted` gives, as a caller names it.
+    reference: Named,
+    /// An answer to a create that names the purchase, and the state after it.
+    accepted: (Value, &'static str),
+    /// An answer by which the provider will not have the order.
+    refused: Value,
+    /// An answer to a read by which the provider does not know the purchase.
+    missing: (u16, Value),
+    /// An answer to a status read about the purchase of `reference`.
+    shown: Value,
+}
+
+/// The end of a test that meets a provider without a sample: a new provider needs one here.
+pub(super) fn without_sample(provider: &str) -> ! {
+    panic!("{provider} has no sample in intake/tests/orders.rs");
+}
+
+fn sample(provider: &str) -> Sample {
     match provider {
-        "phygitals" => Order::Phygitals(PhygitalsOrder {
+        "phygitals" => phygitals(),
+        "masumi" => masumi(),
+        "inabit" => inabit(),
+        "carbon" => carbon(),
+        "devdraft" => devdraft(),
+        _ => without_sample(provider),
+    }
+}
+
+fn phygitals() -> Sample {
+    Sample {
+        order: Order::Phygitals(PhygitalsOrder {
             claw_id: CANARY.to_owned(),
             amount: 1,
             currency: "USDC".to_owned(),
@@ -27,21 +58,64 @@ pub(super) fn order(provider: &str) -> Order {
             txs: vec!["AQID".to_owned()],
             ..PhygitalsOrder::default()
         }),
-        "masumi" => Order::Masumi(MasumiOrder {
+        reference: Named::Phygitals(PhygitalsReference {
+            session_id: "s-1".to_owned(),
+        }),
+        accepted: (
+            json!({ "result": { "session_id": "s-1", "nfts": [] } }),
+            "PROCESSING",
+        ),
+        refused: json!({ "error": "no such claw" }),
+        missing: (400, json!({ "error": "unknown session" })),
+        shown: json!({ "status": "pending" }),
+    }
+}
+
+fn masumi() -> Sample {
+    let row = json!({ "status": "success", "data": masumi_row(HASH) });
+    let error = |message: &str| json!({ "status": "error", "error": { "message": message } });
+    Sample {
+        order: Order::Masumi(MasumiOrder {
             blockchain_identifier: IDENTIFIER.to_owned(),
             network: "Preprod".to_owned(),
             input_hash: HASH.to_owned(),
             metadata: CANARY.to_owned(),
             ..MasumiOrder::default()
         }),
-        "inabit" => Order::Inabit(InabitOrder {
+        reference: Named::Masumi(MasumiReference {
+            blockchain_identifier: IDENTIFIER.to_owned(),
+            network: "Preprod".to_owned(),
+        }),
+        accepted: (row.clone(), "CREATED"),
+        refused: error("no such claw"),
+        missing: (404, error("Purchase not found")),
+        shown: row,
+    }
+}
+
+fn inabit() -> Sample {
+    Sample {
+        order: Order::Inabit(InabitOrder {
             title: CANARY.to_owned(),
             purchase_identifier: "order-1".to_owned(),
             fiat_amount: "2.50".to_owned(),
             fiat_currency: "USD".to_owned(),
             ..InabitOrder::default()
         }),
-        "carbon" => Order::Carbon(CarbonOrder {
+        reference: Named::Inabit(InabitReference {
+            purchase_id: UUID.to_owned(),
+        }),
+        accepted: (json!({ "data": { "id": UUID } }), "CREATED"),
+        refused: json!({ "error": { "message": "no such claw" } }),
+        missing: (201, json!({ "data": { "purchases": [] } })),
+        shown: json!({ "data": { "id": UUID, "status": "Initiated" } }),
+    }
+}
+
+fn carbon() -> Sample {
+    let enrolled = json!({ "details": { "charge3denrolled": "Y", "orderId": UUID } });
+    Sample {
+        order: Order::Carbon(CarbonOrder {
             contact_id: CONTACT.to_owned(),
             credit_debit_id: "1".to_owned(),
             fiat_charge_amount: "10.39".to_owned(),
@@ -49,20 +123,43 @@ pub(super) fn order(provider: &str) -> Order {
             receive_address: CANARY.to_owned(),
             ..CarbonOrder::default()
         }),
-        _ => Order::Devdraft(DevdraftOrder {
-            intent: Some(devdraft_order::Intent::Stablecoin(
-                DevdraftStablecoinIntent {
-                    source_currency: "usdc".to_owned(),
-                    amount: "12.50".to_owned(),
-                    ..DevdraftStablecoinIntent::default()
-                },
-            )),
+        reference: Named::Carbon(CarbonReference {
+            order_id: UUID.to_owned(),
+            contact_id: CONTACT.to_owned(),
+        }),
+        accepted: (enrolled, "CREATED"),
+        refused: json!({ "code": 400, "message": "no such claw" }),
+        missing: (400, json!({ "code": 400, "message": "No order found" })),
+        shown: json!({ "details": { "uuid": UUID, "status": "-1" } }),
+    }
+}
+
+fn devdraft() -> Sample {
+    let intent = devdraft_order::Intent::Stablecoin(DevdraftStablecoinIntent {
+        source_currency: "usdc".to_owned(),
+        amount: "12.50".to_owned(),
+        ..DevdraftStablecoinIntent::default()
+    });
+    Sample {
+        order: Order::Devdraft(DevdraftOrder {
+            intent: Some(intent),
             customer: Some(DevdraftCustomer {
                 email: CANARY.to_owned(),
                 ..DevdraftCustomer::default()
             }),
         }),
+        reference: Named::Devdraft(DevdraftReference {
+            transaction_id: "txn_1".to_owned(),
+        }),
+        accepted: (json!({ "id": "txn_1", "state": "pending" }), "CREATED"),
+        refused: json!({ "statusCode": 400, "message": "no such claw" }),
+        missing: (404, json!({ "statusCode": 404, "message": "not found" })),
+        shown: json!({ "id": "txn_1", "status": "AWAITING_FUNDS" }),
     }
+}
+
+pub(super) fn order(provider: &str) -> Order {
+    sample(provider).order
 }
 
 /// The same order with another value in one field, and that field's name.
@@ -106,84 +203,33 @@ pub(super) fn masumi_row(hash: &str) -> Value {
 
 /// An answer to a create that names the purchase.
 pub(super) fn accepted(provider: &str) -> Reply {
-    let body = match provider {
-        "phygitals" => json!({ "result": { "session_id": "s-1", "nfts": [] } }),
-        "masumi" => json!({ "status": "success", "data": masumi_row(HASH) }),
-        "inabit" => json!({ "data": { "id": UUID } }),
-        "carbon" => json!({ "details": { "charge3denrolled": "Y", "orderId": UUID } }),
-        _ => json!({ "id": "txn_1", "state": "pending" }),
-    };
-    Reply::Json(200, body)
+    Reply::Json(200, sample(provider).accepted.0)
 }
 
 /// The state after [`accepted`].
 pub(super) fn accepted_state(provider: &str) -> &'static str {
-    match provider {
-        "phygitals" => "PROCESSING",
-        _ => "CREATED",
-    }
+    sample(provider).accepted.1
 }
 
 /// An answer by which the provider will not have this order.
 pub(super) fn refused(provider: &str) -> Reply {
-    let body = match provider {
-        "phygitals" => json!({ "error": "no such claw" }),
-        "masumi" => json!({ "status": "error", "error": { "message": "no such claw" } }),
-        "inabit" => json!({ "error": { "message": "no such claw" } }),
-        "carbon" => json!({ "code": 400, "message": "no such claw" }),
-        _ => json!({ "statusCode": 400, "message": "no such claw" }),
-    };
-    Reply::Json(400, body)
+    Reply::Json(400, sample(provider).refused)
 }
 
 /// An answer to a read by which the provider does not know the purchase.
 pub(super) fn missing(provider: &str) -> Reply {
-    match provider {
-        "masumi" => Reply::Json(
-            404,
-            json!({ "status": "error", "error": { "message": "Purchase not found" } }),
-        ),
-        "inabit" => Reply::Json(201, json!({ "data": { "purchases": [] } })),
-        "carbon" => Reply::Json(400, json!({ "code": 400, "message": "No order found" })),
-        "devdraft" => Reply::Json(404, json!({ "statusCode": 404, "message": "not found" })),
-        _ => Reply::Json(400, json!({ "error": "unknown session" })),
-    }
+    let (status, body) = sample(provider).missing;
+    Reply::Json(status, body)
 }
 
 /// The reference that [`accepted`] gives, as a caller names it.
 pub(super) fn reference(provider: &str) -> ProviderReference {
-    let named = match provider {
-        "phygitals" => Named::Phygitals(PhygitalsReference {
-            session_id: "s-1".to_owned(),
-        }),
-        "masumi" => Named::Masumi(MasumiReference {
-            blockchain_identifier: IDENTIFIER.to_owned(),
-            network: "Preprod".to_owned(),
-        }),
-        "inabit" => Named::Inabit(InabitReference {
-            purchase_id: UUID.to_owned(),
-        }),
-        "carbon" => Named::Carbon(CarbonReference {
-            order_id: UUID.to_owned(),
-            contact_id: CONTACT.to_owned(),
-        }),
-        _ => Named::Devdraft(DevdraftReference {
-            transaction_id: "txn_1".to_owned(),
-        }),
-    };
     ProviderReference {
-        reference: Some(named),
+        reference: Some(sample(provider).reference),
     }
 }
 
 /// An answer to a status read about the purchase of [`reference`].
 pub(super) fn shown(provider: &str) -> Reply {
-    let body = match provider {
-        "phygitals" => json!({ "status": "pending" }),
-        "masumi" => json!({ "status": "success", "data": masumi_row(HASH) }),
-        "inabit" => json!({ "data": { "id": UUID, "status": "Initiated" } }),
-        "carbon" => json!({ "details": { "uuid": UUID, "status": "-1" } }),
-        _ => json!({ "id": "txn_1", "status": "AWAITING_FUNDS" }),
-    };
-    Reply::Json(200, body)
+    Reply::Json(200, sample(provider).shown)
 }

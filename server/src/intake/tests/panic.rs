@@ -26,9 +26,15 @@ async fn c4_an_attempt_that_panics_hangs_nobody_and_is_settled_as_unclear() {
         let unknown = history[1].starts_with("OUTCOME_UNKNOWN");
         assert!(unknown, "{provider}: {history:?}");
         // Whoever waited repeats where that is safe.
-        let (then, sent) = match provider {
-            "masumi" | "devdraft" => ("CREATED", 2),
-            _ => ("OUTCOME_UNKNOWN!OUTCOME_UNKNOWN", 1),
+        let (then, sent) = match world.account.provider.unclear() {
+            Unclear::LookUp {
+                repeat_is_safe: true,
+            }
+            | Unclear::RepeatWithKey { .. } => ("CREATED", 2),
+            Unclear::LookUp {
+                repeat_is_safe: false,
+            }
+            | Unclear::AskNobody => ("OUTCOME_UNKNOWN!OUTCOME_UNKNOWN", 1),
         };
         assert_eq!(words(&joined.purchase.status), then, "{provider}");
         assert_eq!(world.wire.creates(), sent, "{provider}");

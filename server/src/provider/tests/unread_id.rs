@@ -36,7 +36,8 @@ fn named(name: &str, id: &str) -> ProviderReference {
             order_id: id,
             contact_id: CONTACT.to_owned(),
         }),
-        _ => Named::Devdraft(DevdraftReference { transaction_id: id }),
+        "devdraft" => Named::Devdraft(DevdraftReference { transaction_id: id }),
+        _ => panic!("{name} has no sample"),
     };
     ProviderReference {
         reference: Some(reference),
@@ -55,7 +56,8 @@ fn shown(name: &str, id: &str) -> Value {
         } }),
         "inabit" => json!({ "data": { "id": id, "status": "Initiated" } }),
         "carbon" => json!({ "details": { "uuid": id, "status": "-1" } }),
-        _ => json!({ "id": id, "status": "AWAITING_FUNDS" }),
+        "devdraft" => json!({ "id": id, "status": "AWAITING_FUNDS" }),
+        _ => panic!("{name} has no sample"),
     }
 }
 

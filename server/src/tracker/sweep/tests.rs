@@ -92,7 +92,8 @@ fn start() -> Timestamp {
 fn identifier(name: &str, number: usize) -> String {
     match name {
         "masumi" => format!("identifier-{number:06}"),
-        _ => format!("0b7a1c9e-1111-4222-8333-{number:012}"),
+        "inabit" => format!("0b7a1c9e-1111-4222-8333-{number:012}"),
+        _ => panic!("{name} has no list"),
     }
 }
 
@@ -108,7 +109,8 @@ fn reference(name: &str, number: usize) -> Reference {
             ("blockchain_identifier", id.as_str()),
             ("network", "Preprod"),
         ]),
-        _ => Reference::new([("purchase_id", id.as_str())]),
+        "inabit" => Reference::new([("purchase_id", id.as_str())]),
+        _ => panic!("{name} has no list"),
     }
 }
 
@@ -122,7 +124,8 @@ fn row(name: &str, number: usize, bought: &Bought) -> Value {
             "nextActionOrOnChainStateOrResultLastChangedAt": bought.stamp.to_string(),
             "PaymentSource": { "network": "Preprod" },
         }),
-        _ => json!({ "id": identifier(name, number), "status": bought.word }),
+        "inabit" => json!({ "id": identifier(name, number), "status": bought.word }),
+        _ => panic!("{name} has no list"),
     }
 }
 
