@@ -309,11 +309,8 @@ impl Inner {
     /// Follows an open purchase with a reference from now on, or learns what is new of it: news bring
     /// the schedule of the new state.
     fn follow(&self, lane: &Lane, purchase: &Purchase, reference: &Reference, answered: bool) {
-        let Some(due) = lane.committed(purchase, reference, answered, &self.clock) else {
-            return;
-        };
-        let rare = self.stretched(lane, purchase.create_time, purchase.status.finality);
-        lane.ask_by(purchase.id, rare.map_or(due, |rare| due.max(rare)));
+        let rare = || self.stretched(lane, purchase.create_time, purchase.status.finality);
+        lane.committed(purchase, reference, answered, (&self.clock, rare));
     }
 
     fn watchers(&self, purchase: PurchaseId) -> usize {

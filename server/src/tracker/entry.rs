@@ -1,17 +1,18 @@
-//! What is in memory of one open purchase: just what decides when to ask and whether an answer is
-//! news.
+//! One open purchase in memory: it decides whether an answer is news, what its silence means, and when
+//! it is asked next. Pure but for chance, which its clock has.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use super::{
-    digest::told,
-    poll::{RETRY_BASE, RETRY_MAX, Times},
+    digest::{digest, told},
+    poll::Times,
+    sweep::Change,
 };
 use crate::{
     cadence::{Policy, budget::backoff, hazard::Stayed},
     clock::Clock,
     journal::Record,
-    lifecycle::{Heard, Source, Verdict},
+    lifecycle::{self, Heard, Horizon, Source, Verdict},
     observation::{Observation, Standing},
     purchase::{
         Finality, Freshness, Moment, Purchase, PurchaseId, Reference, Revision, State, Status,
@@ -19,8 +20,18 @@ use crate::{
     },
 };
 
+/// How long after its creation a purchase may be unknown to its provider.
+const MISSING_ALLOWED: Duration = Duration::from_secs(60);
+/// The wait after a poll without a readable answer; doubled while they come in a row.
+pub(super) const RETRY_BASE: Duration = Duration::from_secs(1);
+/// The longest of these waits. Ours.
+const RETRY_MAX: Duration = Duration::from_secs(120);
+/// After how long without a readable answer a person is told. Ours.
+const UNREADABLE_AFTER: Duration = Duration::from_secs(600);
+/// How often a last read is tried after the horizon. Ours.
+const LAST_READ_EVERY: Duration = Duration::from_secs(3_600);
 /// How often a purchase is polled that is open and unchanged for too long.
-pub(super) const STALE_EVERY: Duration = Duration::from_secs(86_400);
+const STALE_EVERY: Duration = Duration::from_secs(86_400);
 /// The bounds of the pause between two long polls, in milliseconds. Documented by Phygitals.
 const LONG_POLL_GAP_MS: (u64, u64) = (500, 1_000);
 
@@ -33,11 +44,88 @@ const ENDLESS: u64 = u64::MAX;
 /// memory holds a million of the others.
 const REFERENCE_KEPT_MAX: usize = 88;
 
+/// How long a status may stay as it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// While it is open, until somebody should look.
+    pub(super) stale_after: Duration,
+    /// After its end, until it is FINAL; `None` for as long as it lasts.
+    pub(super) horizon: Option<Duration>,
+}
+
+/// What an answer is to its purchase.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Another answer is being decided on: this one has to wait.
+    Wait,
+    /// The same as before.
+    Same,
+    /// Older than what is known.
+    Old,
+    /// Held back, since its stamp is older: the purchase is asked again then.
+    HeldBack(Moment),
+    /// News. No other answer is taken in until these are settled.
+    Fresh(Fresh),
+}
+
+/// News that have to be committed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fresh {
+    /// A digest of what was heard.
+    seen: u64,
+    /// When its request began.
+    began: Moment,
+    /// What is known of its stay until now, if it was open.
+    pub(super) stayed: Option<Stayed>,
+    /// Whether any answer has shown that funds moved.
+    pub(super) funds_moved: bool,
+    /// The change, if a single read has shown it that lists should show as well.
+    pub(super) change: Option<Change>,
+}
+
+/// Why a request brought no answer about its purchase.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Silence {
+    /// The provider did not know the purchase when this request began.
+    Missing { began: Moment },
+    /// There was no readable answer.
+    Trouble {
+        /// Whether it is this purchase's trouble alone.
+        is_own: bool,
+        /// Whether the purchase is asked about less often for it: an account in trouble waits as a
+        /// whole.
+        backs_off: bool,
+        /// How long the provider wishes it to wait.
+        wait: Duration,
+    },
+}
+
+/// This service's own word about a purchase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnWord {
+    /// The provider does not know it, although it should by now.
+    Missing,
+    /// No answer about it has been readable for long.
+    Unreadable,
+    /// It is open, and unchanged for long.
+    Stale,
+    /// The horizon after the end of this revision has passed.
+    Over(Revision),
+}
+
+/// By which a purchase is asked again.
+pub(super) struct Terms<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) clock: &'a Clock,
+    /// The earliest next single read of a purchase that rounds show.
+    pub(super) rare: &'a dyn Fn(Timestamp, Finality) -> Option<Moment>,
+}
+
 /// One open purchase. With its places in map, wheel and turns at most 512 bytes.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: PurchaseId,
-    /// Its reference, as the store compares it; `None` where it is too long to be kept here.
+    /// Its reference, as the store compares it; `None` if it is too long to be kept here.
     pub(super) reference: Option<Box<str>>,
     /// Whose it is, by the lane's number.
     pub(super) caller: u32,
@@ -56,20 +144,20 @@ pub(super) struct Entry {
     pub(super) revision: Revision,
     pub(super) finality: Finality,
     /// Whether the newest word has no mapping: no deadline of this service runs while it stands.
-    pub(super) unmapped: bool,
+    unmapped: bool,
     pub(super) heard: Heard,
-    /// When the request of the last readable answer began.
+    /// Whether an answer is being decided on: others wait.
+    is_deciding: bool,
+    /// When the request of the last applied answer began.
     pub(super) read: Option<Moment>,
-    /// A digest of the last applied observation: the same again is no news.
-    pub(super) digest: u64,
+    /// A digest of the last applied observation: the same again is no news. 0 stands for none.
+    digest: u64,
     pub(super) failures: u32,
     /// Since which second no answer about it could be read, while its account was well.
     failing_since_s: Option<NonZeroU32>,
     pub(super) due: Moment,
     /// Whether a poll of it is due or under way, so that it is in no timer.
     pub(super) busy: bool,
-    /// The revision that the next two belong to.
-    pub(super) limits_of: Revision,
     /// How long the status may stay unchanged while it is open, in milliseconds.
     stale_after_ms: u64,
     /// How long it is followed after its end, in milliseconds; [`ENDLESS`] for as long as it lasts.
@@ -77,11 +165,16 @@ pub(super) struct Entry {
     /// Polled no more, since nothing has changed for so long.
     pub(super) given_up: bool,
     /// Whether any answer that was heard here showed that funds moved.
-    pub(super) funds_moved: bool,
+    funds_moved: bool,
 }
 
 impl Entry {
-    pub(super) fn new(purchase: &Purchase, reference: &Reference, clock: &Clock) -> Self {
+    pub(super) fn new(
+        purchase: &Purchase,
+        reference: &Reference,
+        limits: Limits,
+        clock: &Clock,
+    ) -> Self {
         let now = clock.moment();
         let mut entry = Self {
             id: purchase.id,
@@ -96,24 +189,29 @@ impl Entry {
             finality: Finality::Open,
             unmapped: false,
             heard: Heard::default(),
+            is_deciding: false,
             read: None,
             digest: 0,
             failures: 0,
             failing_since_s: None,
             due: now,
             busy: false,
-            limits_of: Revision::default(),
-            stale_after_ms: millis(STALE_EVERY),
-            horizon_ms: ENDLESS,
+            stale_after_ms: 0,
+            horizon_ms: 0,
             given_up: false,
             funds_moved: false,
         };
-        entry.learn(&purchase.status, clock);
+        entry.learn(&purchase.status, limits, clock);
         entry
     }
 
-    pub(super) fn recovered(record: &Record, reference: &Reference, clock: &Clock) -> Self {
-        let mut entry = Self::new(&record.purchase, reference, clock);
+    pub(super) fn recovered(
+        record: &Record,
+        reference: &Reference,
+        limits: Limits,
+        clock: &Clock,
+    ) -> Self {
+        let mut entry = Self::new(&record.purchase, reference, limits, clock);
         let status = &record.purchase.status;
         entry.stayed = Stayed::new(number(status.state), past(status.observe_time, clock));
         entry.changed = past(record.change_time, clock);
@@ -122,7 +220,9 @@ impl Entry {
 
     /// Learns a newly committed status. Says whether it is news: more than this service's own word
     /// that there are none.
-    pub(super) fn learn(&mut self, status: &Status, clock: &Clock) -> bool {
+    pub(super) fn learn(&mut self, status: &Status, limits: Limits, clock: &Clock) -> bool {
+        self.stale_after_ms = millis(limits.stale_after);
+        self.horizon_ms = limits.horizon.map_or(ENDLESS, millis);
         self.finality = status.finality;
         self.unmapped = status.unmapped;
         self.revision = status.revision;
@@ -139,26 +239,169 @@ impl Entry {
         is_news
     }
 
-    /// Takes a readable answer in, and says what becomes of it. Said before it is committed, so that
-    /// an older answer sees it from now on. Where the commit fails it is news again, since its digest
-    /// is not kept.
+    /// Takes a readable answer in. Its news have to be settled: if they are not, since the commit failed
+    /// or was given up, the same is news again.
     pub(super) fn hear(
         &mut self,
         observation: &Observation,
         times: Times,
         source: Source,
-    ) -> Verdict {
-        (self.failures, self.failing_since_s) = (0, None);
-        let change = observation.provider_change_time;
-        let verdict = self.heard.hear(source, change, times.began, times.arrived);
-        if verdict == Verdict::Apply {
-            self.unmapped = observation.standing == Standing::Unmapped;
+        now: Moment,
+    ) -> News {
+        if self.is_deciding {
+            return News::Wait;
         }
-        verdict
+        let before = self.heard;
+        let change = observation.provider_change_time;
+        (self.failures, self.failing_since_s) = (0, None);
+        self.funds_moved |= observation.funds_moved;
+        match (self.heard).hear(source, change, times.began, times.arrived) {
+            Verdict::Apply => {}
+            Verdict::HoldBack => {
+                return News::HeldBack(self.heard.asked_again_at().unwrap_or(now).max(now));
+            }
+            Verdict::Drop => return News::Old,
+        }
+        self.unmapped = observation.standing == Standing::Unmapped;
+        let seen = digest(observation);
+        if seen == self.digest {
+            self.read = Some(times.began);
+            return News::Same;
+        }
+        self.is_deciding = true;
+        // The first answer of all may tell of a change that was before the lists were read.
+        let is_first = before.answered.is_none();
+        let is_newer = |stamp: &_| before.newest_change.is_some_and(|known| *stamp > known);
+        let shown = (source == Source::Read && !is_first).then(|| Change {
+            purchase: self.id,
+            stamp: change.filter(is_newer),
+            before: self.digest,
+            arrived: times.arrived,
+        });
+        News::Fresh(Fresh {
+            seen,
+            began: times.began,
+            stayed: self.is_open().then_some(self.stayed),
+            funds_moved: self.funds_moved,
+            change: shown,
+        })
     }
 
-    /// When the purchase is asked again whatever its schedule, since an answer is held back.
-    pub(super) fn asked_again_at(&self, now: Moment) -> Option<Moment> {
+    /// Whether an answer is being decided on.
+    pub(super) fn is_deciding(&self) -> bool {
+        self.is_deciding
+    }
+
+    /// What was heard is committed, or was no news to the status.
+    pub(super) fn settle(&mut self, fresh: &Fresh) {
+        self.is_deciding = false;
+        (self.digest, self.read) = (fresh.seen, Some(fresh.began));
+    }
+
+    /// What was heard was not committed: the same is news again.
+    pub(super) fn unsettle(&mut self) {
+        self.is_deciding = false;
+    }
+
+    /// A request brought no answer about it. Says what a person has to be told for it; `None` if nothing
+    /// yet.
+    pub(super) fn silent(&mut self, silence: Silence, now: Moment) -> Option<OwnWord> {
+        match silence {
+            // Somebody has asked later, and was told more.
+            Silence::Missing { began } if self.heard.answered > Some(began) => None,
+            Silence::Missing { .. } => {
+                self.failures = self.failures.saturating_add(1);
+                // What is heard next is news, whatever was heard before.
+                self.digest = 0;
+                self.fails(now);
+                (now.since(self.created) >= MISSING_ALLOWED).then_some(OwnWord::Missing)
+            }
+            Silence::Trouble { is_own, .. } => {
+                self.failures = self.failures.saturating_add(1);
+                if !is_own {
+                    self.failing_since_s = None;
+                    return None;
+                }
+                if now.since(self.fails(now)) < UNREADABLE_AFTER {
+                    return None;
+                }
+                self.digest = 0;
+                Some(OwnWord::Unreadable)
+            }
+        }
+    }
+
+    /// What the passing of time has made of it, which is this service's own word.
+    pub(super) fn passed(&mut self, give_up_after: Duration, now: Moment) -> Option<OwnWord> {
+        if !self.is_open() {
+            let horizon = self.horizon().filter(|_| !self.unmapped);
+            return match lifecycle::horizon(self.changed, horizon, self.read, now) {
+                Horizon::Ahead | Horizon::LastRead => None,
+                Horizon::Over => Some(OwnWord::Over(self.revision)),
+            };
+        }
+        let unchanged = now.since(self.changed);
+        // What may be news is waited for.
+        let waits = self.unmapped || self.heard.held_back_since.is_some();
+        if unchanged >= give_up_after && !waits {
+            self.given_up = true;
+            return None;
+        }
+        (unchanged >= self.stale_after()).then_some(OwnWord::Stale)
+    }
+
+    /// When it is asked next, after an answer or a silence.
+    pub(super) fn next(&self, silence: Option<Silence>, terms: &Terms<'_>) -> Moment {
+        let now = terms.clock.moment();
+        let mut due = self.next_due(terms.policy, terms.clock);
+        if let Some(again) = self.asked_again_at(now) {
+            due = due.min(again);
+        }
+        let end = self.horizon_end();
+        if end.is_some_and(|end| end <= now) {
+            // The last read has failed, or was no answer about the purchase.
+            return due.min(now.plus(terms.clock.jittered(LAST_READ_EVERY, 100)));
+        }
+        if self.failures == 0
+            && self.heard.held_back_since.is_none()
+            && let Some(rare) = (terms.rare)(self.create_time, self.finality)
+        {
+            due = due.max(rare);
+        }
+        // The last read is made in time, also if the one before it has failed.
+        due = due.min(end.unwrap_or(due).max(now));
+        let wait = match silence {
+            None => return due,
+            Some(Silence::Missing { began }) if began.since(self.created) < MISSING_ALLOWED => {
+                return due;
+            }
+            Some(Silence::Missing { .. }) => Duration::ZERO,
+            Some(Silence::Trouble {
+                backs_off, wait, ..
+            }) if backs_off => wait,
+            Some(Silence::Trouble { .. }) => return due,
+        };
+        due.max(self.backed_off(wait, terms.clock))
+    }
+
+    /// When it is asked about again after a failure, if its schedule does not say later: with full
+    /// jitter, not before its provider wishes, and in time to say that it cannot be read.
+    fn backed_off(&self, wait: Duration, clock: &Clock) -> Moment {
+        let now = clock.moment();
+        let doubled = self.failures.min(16).saturating_sub(1);
+        let longest = backoff(RETRY_BASE, doubled, RETRY_MAX);
+        let again = now.plus(clock.up_to(longest));
+        if wait > Duration::ZERO {
+            return again.max(now.plus(wait));
+        }
+        let told = self
+            .failing_since()
+            .map(|since| since.plus(UNREADABLE_AFTER));
+        again.min(told.filter(|told| now < *told).unwrap_or(again))
+    }
+
+    /// When it is asked again whatever its schedule, since an answer is held back.
+    fn asked_again_at(&self, now: Moment) -> Option<Moment> {
         let at = self.heard.asked_again_at()?;
         let wait = match self.failures {
             0 => Duration::ZERO,
@@ -167,25 +410,13 @@ impl Entry {
         Some(at.max(now.plus(wait)))
     }
 
-    /// Learns how long its status of this revision may stay as it is.
-    pub(super) fn limit(
-        &mut self,
-        revision: Revision,
-        stale_after: Duration,
-        horizon: Option<Duration>,
-    ) {
-        self.limits_of = revision;
-        self.stale_after_ms = millis(stale_after);
-        self.horizon_ms = horizon.map_or(ENDLESS, millis);
-    }
-
     /// How long the status may stay unchanged while it is open.
-    pub(super) fn stale_after(&self) -> Duration {
+    fn stale_after(&self) -> Duration {
         Duration::from_millis(self.stale_after_ms)
     }
 
     /// How long it is followed after its end; `None` for as long as it lasts.
-    pub(super) fn horizon(&self) -> Option<Duration> {
+    fn horizon(&self) -> Option<Duration> {
         (self.horizon_ms != ENDLESS).then(|| Duration::from_millis(self.horizon_ms))
     }
 
@@ -196,15 +427,16 @@ impl Entry {
         read.map_or(asked, |read| read.max(asked)).plus(READ_FLOOR)
     }
 
-    /// When it is followed no more, where it has ended and that is known.
-    pub(super) fn horizon_end(&self) -> Option<Moment> {
-        let is_known = self.finality != Finality::Open && self.limits_of == self.revision;
-        let horizon = self.horizon().filter(|_| is_known && !self.unmapped)?;
+    /// When it is followed no more, if it has ended and an end to that is known.
+    fn horizon_end(&self) -> Option<Moment> {
+        let horizon = self
+            .horizon()
+            .filter(|_| !self.is_open() && !self.unmapped)?;
         Some(self.changed.plus(horizon))
     }
 
     /// No answer about it could be read, while its account was well. Returns since when.
-    pub(super) fn fails(&mut self, now: Moment) -> Moment {
+    fn fails(&mut self, now: Moment) -> Moment {
         let second = u32::try_from(now.as_millis() / 1_000).ok();
         let second = second.and_then(NonZeroU32::new);
         self.failing_since_s = self.failing_since_s.or(second);
@@ -215,11 +447,6 @@ impl Entry {
     pub(super) fn failing_since(&self) -> Option<Moment> {
         let second = i64::from(self.failing_since_s?.get());
         Some(Moment::from_millis(second * 1_000))
-    }
-
-    /// It is not known to fail by itself.
-    pub(super) fn fails_no_more(&mut self) {
-        self.failing_since_s = None;
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -245,18 +472,15 @@ impl Entry {
         }
     }
 
-    /// The time of the next poll after one that ended now.
-    pub(super) fn next_due(&self, policy: &Policy, stale_after: Duration, clock: &Clock) -> Moment {
+    /// The time of the next poll after one that ended now, by the schedule alone.
+    pub(super) fn next_due(&self, policy: &Policy, clock: &Clock) -> Moment {
         let now = clock.moment();
-        if self.finality != Finality::Open {
-            let every = policy.after_terminal.every(now.since(self.changed));
-            return now.plus(clock.jittered(every, 100));
-        }
-        if now.since(self.changed) >= stale_after {
+        if self.is_open() && now.since(self.changed) >= self.stale_after() {
             return now.plus(clock.jittered(STALE_EVERY, 100));
         }
-        let every = policy.schedule.every(now.since(self.created));
-        if policy.long_poll && every <= Duration::from_millis(LONG_POLL_GAP_MS.1) {
+        let every = self.every(policy, now);
+        if self.is_open() && policy.long_poll && every <= Duration::from_millis(LONG_POLL_GAP_MS.1)
+        {
             let (least, most) = LONG_POLL_GAP_MS;
             let spread = clock.up_to(Duration::from_millis(most - least));
             return now.plus(Duration::from_millis(least) + spread);
@@ -270,7 +494,7 @@ fn past(time: Timestamp, clock: &Clock) -> Moment {
     clock.moment_of(time).min(clock.moment())
 }
 
-/// A reference as it is kept in memory, where it is.
+/// A reference as it is kept in memory, if it is.
 pub(super) fn kept(reference: &Reference) -> Option<Box<str>> {
     let canonical = reference.canonical();
     (canonical.len() <= REFERENCE_KEPT_MAX).then(|| canonical.into_boxed_str())

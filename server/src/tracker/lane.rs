@@ -1,38 +1,34 @@
 //! One account's open purchases, and what is due of them.
 
-mod turn;
-
+mod drive;
 mod news;
+mod turn;
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
     time::Duration,
 };
 
 use tokio::sync::Notify;
 
 use super::{
-    Inner, RefreshError,
-    entry::{Entry, kept, number},
+    RefreshError,
+    entry::{Entry, Limits, kept},
     lock,
 };
 use crate::{
     account::Account,
-    cadence::{
-        hazard::{Hazards, Stayed},
-        shelf::Shelf,
-        turns::Turns,
-        wheel::Wheel,
-    },
+    cadence::{hazard::Hazards, shelf::Shelf, turns::Turns, wheel::Wheel},
     clock::Clock,
     journal::Record,
-    purchase::{self, CallerName, Finality, Moment, Purchase, PurchaseId, Reference},
+    purchase::{self, CallerName, Finality, Moment, Purchase, PurchaseId, Reference, Status},
 };
+
+pub(super) use news::Due;
 
 /// One account's lane.
 pub(super) struct Lane {
@@ -44,6 +40,8 @@ pub(super) struct Lane {
     sooner: Notify,
     /// Refreshes under way, by purchase: those that overlap take turns and share an answer.
     refreshing: Mutex<HashMap<PurchaseId, Weak<tokio::sync::Mutex<Option<Refreshed>>>>>,
+    /// Told when news of a purchase were settled or given up.
+    decided: Notify,
     /// How many polls and rounds a panic has ended.
     defects: AtomicU64,
 }
@@ -96,7 +94,7 @@ struct Suspect {
     is_next: bool,
 }
 
-/// When an account may be asked again, where it refuses.
+/// When an account may be asked again, if it refuses.
 #[derive(Default)]
 struct Waits {
     /// About what is open.
@@ -126,43 +124,12 @@ pub(super) struct Turn {
     pub(super) reference: Reference,
 }
 
-/// A purchase whose turn it is, with its reference where that is in memory.
-struct Due {
+/// A purchase whose turn it is, with its reference if that is in memory.
+struct Chosen {
     id: PurchaseId,
     reference: Option<Box<str>>,
     /// Since when it has been due.
     since: Moment,
-}
-
-/// When a purchase is polled again whose poll ended without a word.
-const LOST_RETRY: Duration = Duration::from_secs(60);
-/// The wait before a reference is looked for again in a journal that is away.
-const REFERENCE_RETRY: Duration = Duration::from_secs(1);
-
-/// How many places that were answered last are known.
-const ANSWERED_MAX: usize = 16;
-
-/// A purchase that is in no timer while it is polled. It is armed again when this is dropped, also by
-/// a panic.
-struct Taken {
-    lane: Arc<Lane>,
-    purchase: PurchaseId,
-    again: Moment,
-}
-
-impl Taken {
-    fn again_at(mut self, due: Moment) {
-        self.again = due;
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.lane.defect();
-        }
-        self.lane.rearm(self.purchase, self.again);
-    }
 }
 
 impl State {
@@ -184,8 +151,13 @@ impl Lane {
             waits: Mutex::default(),
             sooner: Notify::new(),
             refreshing: Mutex::default(),
+            decided: Notify::new(),
             defects: AtomicU64::new(0),
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
     /// A panic has ended a poll or a round.
@@ -220,7 +192,7 @@ impl Lane {
 
     /// What is due and has not begun.
     pub(super) fn backlog(&self, now: Moment) -> Backlog {
-        let state = lock(&self.state);
+        let state = self.state();
         let first = |turns: &Turns| {
             let entry = state.entries.get(turns.longest_due()?)?.as_ref()?;
             Some(now.since(entry.due))
@@ -233,7 +205,7 @@ impl Lane {
     }
 
     pub(super) fn len(&self) -> usize {
-        lock(&self.state).places.len()
+        self.state().places.len()
     }
 
     /// Calls `with` with a purchase's entry, if it is open here.
@@ -242,13 +214,13 @@ impl Lane {
         purchase: PurchaseId,
         with: impl FnOnce(&mut Entry) -> T,
     ) -> Option<T> {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         state.of(purchase).map(|(_, entry)| with(entry))
     }
 
     /// Follows a purchase no more. Returns when its last answer arrived, if it was open here.
     pub(super) fn remove(&self, purchase: PurchaseId) -> Option<Moment> {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let place = state.places.remove(&bytes(purchase))?;
         let was_open = state.entry(place).is_some_and(|entry| entry.is_open());
         self.counts(&mut state, was_open, false);
@@ -272,77 +244,43 @@ impl Lane {
         self.account.follows(state.count);
     }
 
-    /// Learns from an answer what a purchase stayed in until now, and what it changed to.
-    pub(super) fn looked(
-        &self,
-        purchase: PurchaseId,
-        before: Stayed,
-        changed_to: Option<purchase::State>,
-        now: Moment,
-    ) {
-        let mut state = lock(&self.state);
-        let changed_to = changed_to.map(number);
-        state.hazards.learn(
-            before.state(),
-            before.span(now),
-            changed_to.map(usize::from),
-        );
-        if let Some((place, entry)) = state.of(purchase) {
-            match changed_to {
-                Some(number) => entry.stayed.changed(number, now),
-                None => entry.stayed.unchanged(now),
-            }
-            state.suspect.take_if(|suspect| suspect.place == place);
-            state.ask_suspect(now);
-            if state.answered.back() != Some(&place) {
-                state.answered.push_back(place);
-            }
-            if state.answered.len() > ANSWERED_MAX {
-                state.answered.pop_front();
-            }
-        }
-    }
-
-    /// A transition of an open purchase with a reference was committed; `answered` says whether that
-    /// is an answer of the provider that was heard elsewhere. Returns when a purchase that is followed
-    /// already is asked at the latest, where these are news of it.
+    /// A transition of an open purchase with a reference was committed: it is followed from now on, or
+    /// its news bring the schedule of its new state. `answered` says whether that is an answer of the
+    /// provider that was heard elsewhere, and `rare` when a purchase that rounds show is read next.
     pub(super) fn committed(
         &self,
         purchase: &Purchase,
         reference: &Reference,
         answered: bool,
-        clock: &Clock,
-    ) -> Option<Moment> {
-        let (policy, stale_after) = (&self.account.policy, self.stale_after(&purchase.status));
+        (clock, rare): (&Clock, impl FnOnce() -> Option<Moment>),
+    ) {
+        let (policy, limits) = (&self.account.policy, self.limits(&purchase.status));
         let now = clock.moment();
-        let known = {
-            let mut state = lock(&self.state);
-            let learned = state.of(purchase.id).map(|(_, entry)| {
+        {
+            let mut state = self.state();
+            if let Some((place, entry)) = state.of(purchase.id) {
                 let was_open = entry.is_open();
                 entry.reference = kept(reference);
-                let is_news = entry.learn(&purchase.status, clock);
-                let due = is_news.then(|| entry.next_due(policy, stale_after, clock));
-                (due, was_open, entry.is_open())
-            });
-            learned.map(|(due, was_open, is_open)| {
+                let is_news = entry.learn(&purchase.status, limits, clock);
+                let is_open = entry.is_open();
+                let due = is_news.then(|| entry.next_due(policy, clock));
                 self.counts(&mut state, was_open, is_open);
-                due
-            })
-        };
-        if let Some(due) = known {
-            return due;
+                if let Some(due) = due {
+                    self.ask_by(&mut state, place, due.max(rare().unwrap_or(due)));
+                }
+                return;
+            }
         }
-        let mut entry = Entry::new(purchase, reference, clock);
+        let mut entry = Entry::new(purchase, reference, limits, clock);
         if answered {
             (entry.heard.answered, entry.heard.arrived) = (Some(now), Some(now));
         }
-        entry.due = entry.next_due(policy, stale_after, clock);
-        if purchase.status.state == crate::purchase::State::OutcomeUnknown {
+        entry.due = entry.next_due(policy, clock);
+        if purchase.status.state == purchase::State::OutcomeUnknown {
             // Somebody has named it: what it is comes from the provider, at once.
             entry.due = now;
         }
         self.insert(entry, &purchase.caller);
-        None
     }
 
     pub(super) fn recover(&self, record: &Record, clock: &Clock) {
@@ -353,25 +291,14 @@ impl Lane {
         if status.finality == Finality::Final {
             return;
         }
-        let mut entry = Entry::recovered(record, reference, clock);
-        let every = match entry.finality {
-            Finality::Open => self
-                .account
-                .policy
-                .schedule
-                .every(clock.moment().since(entry.created)),
-            Finality::Terminal | Finality::Final => self
-                .account
-                .policy
-                .after_terminal
-                .every(clock.moment().since(entry.changed)),
-        };
-        entry.due = clock.moment().plus(clock.up_to(every));
+        let mut entry = Entry::recovered(record, reference, self.limits(status), clock);
+        let now = clock.moment();
+        entry.due = now.plus(clock.up_to(entry.every(&self.account.policy, now)));
         self.insert(entry, &record.purchase.caller);
     }
 
     fn insert(&self, mut entry: Entry, caller: &CallerName) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let (id, due, is_open) = (entry.id, entry.due, entry.is_open());
         if state.places.contains_key(&bytes(id)) {
             return;
@@ -398,33 +325,40 @@ impl Lane {
     }
 
     /// How long this status may stay as it is.
-    pub(super) fn stale_after(&self, status: &crate::purchase::Status) -> Duration {
-        let own = self.account.provider.stale_after(status);
-        self.account.policy.stale_after.unwrap_or(own)
+    fn limits(&self, status: &Status) -> Limits {
+        let (provider, policy) = (&self.account.provider, &self.account.policy);
+        let own = provider.stale_after(status);
+        Limits {
+            stale_after: policy.stale_after.unwrap_or(own),
+            horizon: provider.horizon(status, policy.horizon),
+        }
     }
 
-    /// Lets an entry be polled again at its new time.
+    /// Lets a purchase be polled again at a new time.
     pub(super) fn rearm(&self, purchase: PurchaseId, due: Moment) {
-        let mut state = lock(&self.state);
+        self.again(purchase, |_| due);
+    }
+
+    /// Lets a purchase be polled again at the time that its entry says.
+    pub(super) fn again(&self, purchase: PurchaseId, next: impl FnOnce(&Entry) -> Moment) {
+        let mut state = self.state();
         let Some((place, entry)) = state.of(purchase) else {
             return;
         };
-        let due = due.max(entry.floor());
-        entry.due = due;
-        entry.busy = false;
+        let due = next(entry).max(entry.floor());
+        (entry.due, entry.busy) = (due, false);
         if entry.given_up {
             return;
         }
         state.open.remove(place);
         state.ended.remove(place);
         state.wheel.arm(place, due);
-        drop(state);
         self.sooner.notify_one();
     }
 
     /// Lets what has fallen due take turns. Returns when the next will.
     fn collect(&self, now: Moment) -> Option<Moment> {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let State {
             entries,
             wheel,
@@ -443,102 +377,5 @@ impl Lane {
             }
         });
         wheel.next()
-    }
-}
-
-impl Inner {
-    /// Polls what is due in one lane, until the tracker stops.
-    pub(super) async fn drive(self: &Arc<Self>, lane: &Arc<Lane>) {
-        while !self.stop.is_cancelled() {
-            let now = self.clock.moment();
-            let due = lane.collect(now);
-            let refused = self.spend(lane).await;
-            let next = [due, refused].into_iter().flatten().min();
-            let wait = next.map_or(Duration::from_secs(3_600), |next| {
-                next.since(self.clock.moment())
-            });
-            tokio::select! {
-                // The same seed is the same run.
-                biased;
-                () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
-                () = lane.sooner.notified() => {}
-                () = lane.account.recovered() => {}
-                () = self.stop.cancelled() => {}
-            }
-        }
-    }
-
-    /// Polls all that is due and may be. Returns when to try again, where some may not.
-    async fn spend(self: &Arc<Self>, lane: &Arc<Lane>) -> Option<Moment> {
-        let mut refused = Vec::new();
-        let mut retry_at: Option<Moment> = None;
-        while let Some(class) = lane.class(&refused) {
-            if self.stop.is_cancelled() {
-                return None;
-            }
-            let admission = match lane.account.try_admit(class).await {
-                Ok(admission) => admission,
-                Err(refusal) => {
-                    refused.push(class);
-                    if lane.account.is_held() {
-                        lane.is_held(self.clock.moment());
-                    }
-                    let at = refusal.retry_at();
-                    lane.may_ask_at(class, Some(at));
-                    retry_at = Some(retry_at.map_or(at, |known| known.min(at)));
-                    continue;
-                }
-            };
-            lane.may_ask_at(class, None);
-            if !admission.is_probe() {
-                self.spread(lane).await;
-            }
-            let watchers = |purchase| self.watchers(purchase);
-            let Some(due) = lane.turn(&admission, &watchers, self.clock.moment()) else {
-                continue;
-            };
-            let late = self.clock.moment().since(due.since);
-            lane.account.began_late(late);
-            let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
-            let admission = admission.about(due.id);
-            let taken = Taken {
-                lane: Arc::clone(lane),
-                purchase: due.id,
-                again: self.clock.moment().plus(LOST_RETRY),
-            };
-            self.tasks.spawn(async move {
-                let stop = inner.stop.clone();
-                let id = due.id;
-                let asked = async {
-                    let reference = match due.reference {
-                        Some(text) => Reference::from_canonical(&text),
-                        None => inner.reference(id).await,
-                    };
-                    let turn = Turn {
-                        purchase: id,
-                        reference: reference?,
-                    };
-                    Some(inner.ask(&polled, &turn, admission).await)
-                };
-                // A commit under way is waited for; a request that is only held is given up.
-                let due = tokio::select! {
-                    biased;
-                    asked = asked => match asked {
-                        Some(asked) => inner.heard(&polled, id, asked).await,
-                        // The journal is away, and with it the reference.
-                        None => inner.clock.moment().plus(REFERENCE_RETRY),
-                    },
-                    () = stop.cancelled() => return,
-                };
-                taken.again_at(due);
-            });
-        }
-        retry_at
-    }
-
-    /// The reference of a purchase whose reference is too long to be kept in memory.
-    pub(super) async fn reference(&self, purchase: PurchaseId) -> Option<Reference> {
-        let record = self.record(purchase).await.ok()??;
-        record.purchase.status.reference.clone()
     }
 }

@@ -4,34 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RefreshError,
-    digest::digest,
-    entry::{Entry, READ_FLOOR},
-    lane::{Lane, Refreshed, Turn},
-    sweep::Change,
+    entry::{Entry, Fresh, OwnWord, READ_FLOOR, Silence, Terms},
+    lane::{Due, Lane, Refreshed, Turn},
 };
 use crate::{
     account::{Admission, Class, Whose},
-    cadence::budget::backoff,
     clock::Now,
     journal::{AttemptChange, JournalError, Record, Write, Written},
-    lifecycle::{self, Horizon, Source, Verdict},
+    lifecycle::{self, Source},
     observation::{Answer, Observation, Trouble},
     purchase::{Cause, Finality, Moment, PurchaseId, Reference, State, Transition},
     upstream::{self, UpstreamError},
 };
 
-/// How long after its creation a purchase may be unknown to its provider.
-const MISSING_ALLOWED: Duration = Duration::from_secs(60);
-/// The wait after a poll without a readable answer; doubled while they come in a row.
-pub(super) const RETRY_BASE: Duration = Duration::from_secs(1);
-/// The longest of these waits. Ours.
-pub(super) const RETRY_MAX: Duration = Duration::from_secs(120);
-/// After how long without a readable answer a person is told. Ours.
-const UNREADABLE_AFTER: Duration = Duration::from_secs(600);
 /// How often a step is decided anew when others commit in between.
 const DECISIONS_MAX: usize = 16;
-/// How often a last read is tried after the horizon. Ours.
-const LAST_READ_EVERY: Duration = Duration::from_secs(3_600);
 /// How long a caller's refresh waits for the right to ask.
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
 
@@ -53,17 +40,23 @@ impl Asked {
         }
     }
 
-    /// Whether the purchase is asked about less often for it: an account in trouble waits as a whole,
-    /// and one that may not be known yet is asked for.
-    fn backs_off(&self, entry: &Entry) -> bool {
-        match &self.answer {
-            Answer::Observed(_) => false,
-            Answer::NotFound => self.began.since(entry.created) >= MISSING_ALLOWED,
-            Answer::Trouble(Trouble::Throttled { .. } | Trouble::Unauthorized) => {
-                self.whose == Some(Whose::Purchase)
+    /// Why there is no answer about the purchase; `None` if there is one.
+    fn silence(&self) -> Option<Silence> {
+        let is_own = self.whose == Some(Whose::Purchase);
+        let (backs_off, wait) = match &self.answer {
+            Answer::Observed(_) => return None,
+            Answer::NotFound => return Some(Silence::Missing { began: self.began }),
+            Answer::Trouble(Trouble::Throttled { retry_after }) => (is_own, *retry_after),
+            Answer::Trouble(Trouble::Unauthorized) => (is_own, None),
+            Answer::Trouble(Trouble::Unreachable { .. } | Trouble::Unreadable { .. }) => {
+                (true, None)
             }
-            Answer::Trouble(Trouble::Unreachable { .. } | Trouble::Unreadable { .. }) => true,
-        }
+        };
+        Some(Silence::Trouble {
+            is_own,
+            backs_off,
+            wait: wait.unwrap_or_default(),
+        })
     }
 }
 
@@ -113,111 +106,37 @@ impl Inner {
         }
     }
 
-    /// Applies what was heard, and returns when to ask again.
+    /// Applies what was heard, or that nothing was.
     pub(super) async fn heard(
-        self: &Arc<Self>,
-        lane: &Arc<Lane>,
-        purchase: PurchaseId,
-        asked: Asked,
-    ) -> Moment {
-        let failed = match &asked.answer {
-            Answer::Observed(observation) => self
-                .observed(lane, purchase, observation, asked.times(), Source::Read)
-                .await
-                .is_err(),
-            Answer::NotFound => self.not_found(lane, purchase, asked.began).await.is_err(),
-            Answer::Trouble(_) => self.unheard(lane, purchase, &asked).await.is_err(),
-        };
-        if failed {
-            // The journal is away: the same news is heard again when it is back.
-            return self.clock.moment().plus(RETRY_BASE);
-        }
-        match self.passing_time(lane, purchase).await {
-            Ok(()) => self.next_due(lane, purchase, &asked),
-            Err(_) => self.clock.moment().plus(RETRY_BASE),
-        }
-    }
-
-    fn next_due(&self, lane: &Lane, purchase: PurchaseId, asked: &Asked) -> Moment {
-        let now = self.clock.moment();
-        let policy = &lane.account.policy;
-        let stretched = |create_time, finality| self.stretched(lane, create_time, finality);
-        let due = lane.with(purchase, |entry| {
-            let stale_after = entry.stale_after();
-            let mut due = entry.next_due(policy, stale_after, &self.clock);
-            if let Some(again) = entry.asked_again_at(now) {
-                due = due.min(again);
-            }
-            let end = entry.horizon_end();
-            if end.is_some_and(|end| end <= now) {
-                // The last read has failed, or was no answer about the purchase.
-                return due.min(now.plus(self.clock.jittered(LAST_READ_EVERY, 100)));
-            }
-            if entry.failures == 0 && entry.heard.held_back_since.is_none() {
-                due =
-                    stretched(entry.create_time, entry.finality).map_or(due, |rare| due.max(rare));
-            }
-            // The last read is made in time, also where the one before it has failed.
-            due = due.min(end.unwrap_or(due).max(now));
-            if asked.backs_off(entry) {
-                return due.max(self.backed_off(entry, asked));
-            }
-            due
-        });
-        due.unwrap_or(now)
-    }
-
-    /// When a purchase that failed is asked about again, if its schedule does not say later: with full
-    /// jitter, not before its provider wishes, and in time to say that it cannot be read.
-    fn backed_off(&self, entry: &Entry, asked: &Asked) -> Moment {
-        let now = self.clock.moment();
-        let doubled = entry.failures.min(16).saturating_sub(1);
-        let longest = backoff(RETRY_BASE, doubled, RETRY_MAX);
-        let again = now.plus(self.clock.up_to(longest));
-        if let Answer::Trouble(Trouble::Throttled { retry_after }) = &asked.answer {
-            return again.max(now.plus(retry_after.unwrap_or_default()));
-        }
-        let told = entry
-            .failing_since()
-            .map(|since| since.plus(UNREADABLE_AFTER));
-        again.min(told.filter(|told| now < *told).unwrap_or(again))
-    }
-
-    /// No answer about the purchase. Where that is its own trouble for too long, a person is told.
-    async fn unheard(
         &self,
         lane: &Lane,
         purchase: PurchaseId,
         asked: &Asked,
     ) -> Result<(), JournalError> {
-        let now = self.clock.moment();
-        let is_own = asked.whose == Some(Whose::Purchase);
-        let is_late = lane.with(purchase, |entry| {
-            entry.failures = entry.failures.saturating_add(1);
-            if !is_own {
-                entry.fails_no_more();
-                return false;
-            }
-            let since = entry.fails(now);
-            let is_late = now.since(since) >= UNREADABLE_AFTER;
-            if is_late {
-                // What is heard next is news, whatever was heard before.
-                entry.digest = 0;
-            }
-            is_late
-        });
-        if is_late != Some(true) {
-            return Ok(());
+        if let Answer::Observed(observation) = &asked.answer {
+            let observed = self.observed(lane, purchase, observation, asked.times(), Source::Read);
+            return observed.await.map(drop);
         }
-        self.step(purchase, |record| {
-            lifecycle::found_unreadable(&record.purchase.status, self.clock.now())
-        })
-        .await
-        .map(drop)
+        let Some(silence) = asked.silence() else {
+            return Ok(());
+        };
+        let silent = || lane.silent(purchase, silence, self.clock.moment());
+        self.in_turn(lane, purchase, silent).await.map(drop)
     }
 
-    /// A readable answer to a request with these times. Two about one purchase may be applied at
-    /// once: the newer one holds. Says whether it has changed the status.
+    /// When a purchase is asked again.
+    pub(super) fn next(&self, lane: &Lane, entry: &Entry, asked: &Asked) -> Moment {
+        let rare = |create_time, finality| self.stretched(lane, create_time, finality);
+        let terms = Terms {
+            policy: &lane.account.policy,
+            clock: &self.clock,
+            rare: &rare,
+        };
+        entry.next(asked.silence(), &terms)
+    }
+
+    /// A readable answer to a request with these times. Answers about one purchase are decided on one
+    /// after the other. Says whether it has changed the status.
     pub(super) async fn observed(
         &self,
         lane: &Lane,
@@ -226,182 +145,76 @@ impl Inner {
         times: Times,
         source: Source,
     ) -> Result<bool, JournalError> {
-        let Now { wall, moment: now } = self.clock.both();
-        let seen = digest(observation);
         self.stamped(lane, observation.provider_change_time);
-        let heard = lane.hear(purchase, |entry| {
-            let before = entry.heard;
-            let applied = entry.digest;
-            let verdict = entry.hear(observation, times, source);
-            let is_open = entry.finality == Finality::Open;
-            let stayed = is_open.then_some(entry.stayed);
-            let is_news = entry.digest != seen;
-            entry.funds_moved |= observation.funds_moved;
-            (
-                verdict,
-                (before, applied),
-                entry.heard,
-                is_news,
-                stayed,
-                entry.funds_moved,
-            )
-        });
-        let Some((verdict, (before, applied), heard, is_news, stayed, funds_moved)) = heard else {
+        let hear = || lane.hear(purchase, observation, (times, source), self.clock.moment());
+        let Some(fresh) = self.in_turn(lane, purchase, hear).await? else {
             return Ok(false);
         };
-        if let (Verdict::HoldBack, Some(at)) = (verdict, heard.asked_again_at()) {
-            lane.ask_by(purchase, at.max(now));
-        }
-        if verdict != Verdict::Apply {
-            return Ok(false);
-        }
+        let deciding = lane.deciding(purchase, fresh);
+        let Now { wall, moment: now } = self.clock.both();
         // What was seen in any answer forbids an end by deadline, whatever this one lacks.
-        let unended = observation.without_deadline().filter(|_| funds_moved);
+        let unended = observation.without_deadline().filter(|_| fresh.funds_moved);
         let observation = unended.as_ref().unwrap_or(observation);
-        // Another answer that was heard meanwhile is newer than this one.
-        let is_newest = |entry: &mut Entry| entry.heard.applied() == heard.applied();
-        let mut changed_to = None;
-        if is_news {
-            let provider = &lane.account.provider;
-            let graph = provider.graph();
-            changed_to = self
-                .step(purchase, |record| {
-                    if lane.with(purchase, is_newest) != Some(true) {
-                        return None;
-                    }
-                    let status = &record.purchase.status;
-                    let mut observation = observation.clone();
-                    provider.compare(&record.recovery, &mut observation);
-                    lifecycle::observed(status, &observation, graph, Cause::Poll, wall)
-                })
-                .await?;
-            // The first answer of all may tell of a change that was before the lists were read.
-            if source == Source::Read && before.answered.is_some() {
-                let stamp = observation.provider_change_time;
-                let is_newer = |stamp: &_| before.newest_change.is_some_and(|known| *stamp > known);
-                let change = Change {
-                    purchase,
-                    stamp: stamp.filter(is_newer),
-                    before: applied,
-                    arrived: times.arrived,
-                };
-                self.changed_singly(lane, change);
-            }
+        let provider = &lane.account.provider;
+        let graph = provider.graph();
+        let changed_to = self
+            .step(purchase, |record| {
+                let status = &record.purchase.status;
+                let mut observation = observation.clone();
+                provider.compare(&record.recovery, &mut observation);
+                lifecycle::observed(status, &observation, graph, Cause::Poll, wall)
+            })
+            .await?;
+        if let Some(change) = fresh.change {
+            self.changed_singly(lane, change);
         }
-        if let Some(stayed) = stayed {
-            lane.looked(purchase, stayed, changed_to, now);
-        }
-        lane.with(purchase, |entry| {
-            // One that was passed by a newer answer is not what was applied last.
-            if is_newest(entry) {
-                entry.digest = seen;
-                entry.read = Some(times.began);
-            }
-        });
+        let word = deciding.settle(changed_to, now);
+        self.say(purchase, [word, None]).await?;
         Ok(changed_to.is_some())
     }
 
-    /// The provider does not know the reference.
-    async fn not_found(
+    /// Takes something in as soon as no other answer about its purchase is being decided on, and commits
+    /// this service's own words. Returns news, which are to be committed.
+    async fn in_turn(
         &self,
         lane: &Lane,
         purchase: PurchaseId,
-        began: Moment,
-    ) -> Result<(), JournalError> {
-        let Now { wall, moment: now } = self.clock.both();
-        let is_late = lane.with(purchase, |entry| {
-            if entry
-                .heard
-                .answered
-                .is_some_and(|answered| began < answered)
-            {
-                // Somebody has asked later, and was told more.
-                return false;
+        take_in: impl Fn() -> Due,
+    ) -> Result<Option<Fresh>, JournalError> {
+        loop {
+            let decided = lane.decided();
+            match take_in() {
+                Due::Wait => decided.await,
+                Due::Commit(fresh) => return Ok(Some(fresh)),
+                Due::Say(words) => return self.say(purchase, words).await.map(|()| None),
             }
-            entry.failures = entry.failures.saturating_add(1);
-            // What is heard next is news, whatever was heard before.
-            entry.digest = 0;
-            entry.fails(now);
-            now.since(entry.created) >= MISSING_ALLOWED
-        });
-        if is_late != Some(true) {
-            return Ok(());
         }
-        self.step(purchase, |record| {
-            lifecycle::found_missing(&record.purchase.status, wall)
-        })
-        .await
-        .map(drop)
     }
 
-    /// What the passing of time makes of a purchase: STALE, given up, FINAL.
-    pub(super) async fn passing_time(
+    /// Commits this service's own words about a purchase.
+    async fn say(
         &self,
-        lane: &Lane,
         purchase: PurchaseId,
+        words: [Option<OwnWord>; 2],
     ) -> Result<(), JournalError> {
-        let Now { wall, moment: now } = self.clock.both();
-        let Some((finality, changed, fresh)) = lane.with(purchase, |entry| {
-            let fresh = entry.limits_of == entry.revision;
-            (entry.finality, entry.changed, fresh)
-        }) else {
-            return Ok(());
-        };
-        if !fresh {
-            self.learn_limits(lane, purchase).await?;
+        let wall = self.clock.now();
+        for word in words.into_iter().flatten() {
+            self.step(purchase, |record| {
+                let status = &record.purchase.status;
+                match word {
+                    OwnWord::Missing => lifecycle::found_missing(status, wall),
+                    OwnWord::Unreadable => lifecycle::found_unreadable(status, wall),
+                    OwnWord::Stale => lifecycle::stale(status, wall),
+                    OwnWord::Over(revision) => {
+                        let is_terminal = status.finality == Finality::Terminal;
+                        (is_terminal && status.revision == revision)
+                            .then(|| lifecycle::made_final(status, wall))
+                            .flatten()
+                    }
+                }
+            })
+            .await?;
         }
-        let limits = lane.with(purchase, |entry| {
-            let horizon = entry.horizon().filter(|_| !entry.unmapped);
-            // What may be news is waited for.
-            let waits = entry.unmapped || entry.heard.held_back_since.is_some();
-            (entry.stale_after(), horizon, entry.read, waits)
-        });
-        let Some((stale_after, horizon, read, waits)) = limits else {
-            return Ok(());
-        };
-        if finality == Finality::Open {
-            let unchanged = now.since(changed);
-            if unchanged >= lane.account.policy.give_up_after && !waits {
-                lane.with(purchase, |entry| entry.given_up = true);
-            } else if unchanged >= stale_after {
-                self.step(purchase, |record| {
-                    lifecycle::stale(&record.purchase.status, wall)
-                })
-                .await?;
-            }
-            return Ok(());
-        }
-        let Some((since, revision)) = lane.with(purchase, |entry| (entry.changed, entry.revision))
-        else {
-            return Ok(());
-        };
-        match lifecycle::horizon(since, horizon, read, now) {
-            Horizon::Ahead | Horizon::LastRead => Ok(()),
-            Horizon::Over => self
-                .step(purchase, |record| {
-                    let status = &record.purchase.status;
-                    let is_terminal = status.finality == Finality::Terminal;
-                    (is_terminal && status.revision == revision)
-                        .then(|| lifecycle::made_final(status, wall))
-                        .flatten()
-                })
-                .await
-                .map(drop),
-        }
-    }
-
-    /// Reads from the newest status how long it may stay as it is.
-    async fn learn_limits(&self, lane: &Lane, purchase: PurchaseId) -> Result<(), JournalError> {
-        let Some(record) = self.record(purchase).await? else {
-            return Ok(());
-        };
-        let status = &record.purchase.status;
-        let stale_after = lane.stale_after(status);
-        let account = &lane.account;
-        let horizon = account.provider.horizon(status, account.policy.horizon);
-        lane.with(purchase, |entry| {
-            entry.limit(status.revision, stale_after, horizon);
-        });
         Ok(())
     }
 
@@ -520,12 +333,7 @@ impl Inner {
             Answer::Trouble(trouble) => Some(trouble.clone()),
             Answer::Observed(_) | Answer::NotFound => None,
         };
-        if let Answer::Observed(observation) = &asked.answer {
-            self.observed(lane, purchase, observation, asked.times(), Source::Read)
-                .await?;
-        } else {
-            self.heard(lane, purchase, asked).await;
-        }
+        self.heard(lane, purchase, &asked).await?;
         trouble.map_or(Ok(()), |trouble| Err(RefreshError::Trouble(trouble)))
     }
 }

@@ -390,7 +390,6 @@ impl Inner {
                     if is_news {
                         lock(&sweeper.known).brought_news();
                     }
-                    self.passing_time(lane, purchase).await?;
                     if sweep.coverage() == Coverage::All {
                         self.shown(lane, sweeper, purchase);
                     }

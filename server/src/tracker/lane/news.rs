@@ -1,48 +1,164 @@
 //! What is heard of a lane's purchases, when they are asked again for it, and how fresh they are.
 
-use super::{Finality, Lane, PurchaseId, lock};
+use std::time::Duration;
+
+use tokio::sync::futures::Notified;
+
+use super::{Finality, Lane, PurchaseId, State, lock};
 use crate::{
     account::Class,
+    cadence::hazard::Stayed,
     clock::Clock,
-    purchase::{Freshness, Moment},
-    tracker::entry::Entry,
+    lifecycle::Source,
+    observation::Observation,
+    purchase::{self, Freshness, Moment},
+    tracker::{
+        entry::{Fresh, News, OwnWord, Silence, number},
+        poll::Times,
+    },
 };
 
+/// How many places that were answered last are known.
+const ANSWERED_MAX: usize = 16;
+
+/// What has to be done for an answer or a silence.
+pub(in crate::tracker) enum Due {
+    /// Another answer about the purchase is being decided on: this one comes after it.
+    Wait,
+    /// News have to be committed, and settled.
+    Commit(Fresh),
+    /// This service's own words have to be committed, if any.
+    Say([Option<OwnWord>; 2]),
+}
+
+/// News that are being committed. Given up when dropped, so that the same is news again.
+pub(in crate::tracker) struct Deciding<'lane> {
+    lane: &'lane Lane,
+    purchase: PurchaseId,
+    fresh: Option<Fresh>,
+}
+
+impl Deciding<'_> {
+    /// What was heard is committed, or was no news to the status. Says what the passing of time has
+    /// made of the purchase.
+    pub(in crate::tracker) fn settle(
+        mut self,
+        changed_to: Option<purchase::State>,
+        now: Moment,
+    ) -> Option<OwnWord> {
+        let fresh = self.fresh.take()?;
+        self.lane.settle(self.purchase, &fresh, changed_to, now)
+    }
+}
+
+impl Drop for Deciding<'_> {
+    fn drop(&mut self) {
+        if self.fresh.is_some() {
+            self.lane.with(self.purchase, |entry| entry.unsettle());
+        }
+        self.lane.decided.notify_waiters();
+    }
+}
+
 impl Lane {
-    /// Takes an answer about a purchase in, if it is open here.
-    pub(in crate::tracker) fn hear<T>(
+    /// Takes a readable answer about a purchase in, if it is open here.
+    pub(in crate::tracker) fn hear(
         &self,
         purchase: PurchaseId,
-        hear: impl FnOnce(&mut Entry) -> T,
-    ) -> Option<T> {
-        let mut state = lock(&self.state);
-        let (_, entry) = state.of(purchase)?;
+        observation: &Observation,
+        (times, source): (Times, Source),
+        now: Moment,
+    ) -> Due {
+        let mut state = self.state();
+        let Some((place, entry)) = state.of(purchase) else {
+            return Due::Say([None; 2]);
+        };
         let before = usize::from(entry.heard.held_back_since.is_some());
-        let heard = hear(entry);
+        let stayed = entry.is_open().then_some(entry.stayed);
+        let news = entry.hear(observation, times, source, now);
         let after = usize::from(entry.heard.held_back_since.is_some());
         state.held_back = state.held_back + after - before;
-        Some(heard)
+        match news {
+            News::Wait => return Due::Wait,
+            News::Fresh(fresh) => return Due::Commit(fresh),
+            News::Same => state.looked(Some(place), stayed, None, now),
+            News::HeldBack(at) => self.ask_by(&mut state, place, at),
+            News::Old => {}
+        }
+        Due::Say([
+            state.passed(place, self.account.policy.give_up_after, now),
+            None,
+        ])
+    }
+
+    /// A request has brought no answer about a purchase.
+    pub(in crate::tracker) fn silent(
+        &self,
+        purchase: PurchaseId,
+        silence: Silence,
+        now: Moment,
+    ) -> Due {
+        let mut state = self.state();
+        let Some((place, entry)) = state.of(purchase) else {
+            return Due::Say([None; 2]);
+        };
+        if entry.is_deciding() {
+            return Due::Wait;
+        }
+        let told = entry.silent(silence, now);
+        Due::Say([
+            told,
+            state.passed(place, self.account.policy.give_up_after, now),
+        ])
+    }
+
+    /// Ready once news of some purchase are settled or given up, from now on.
+    pub(in crate::tracker) fn decided(&self) -> Notified<'_> {
+        self.decided.notified()
+    }
+
+    /// Holds a purchase's other answers up until its news are settled.
+    pub(in crate::tracker) fn deciding(&self, purchase: PurchaseId, fresh: Fresh) -> Deciding<'_> {
+        Deciding {
+            lane: self,
+            purchase,
+            fresh: Some(fresh),
+        }
+    }
+
+    fn settle(
+        &self,
+        purchase: PurchaseId,
+        fresh: &Fresh,
+        changed_to: Option<purchase::State>,
+        now: Moment,
+    ) -> Option<OwnWord> {
+        let mut state = self.state();
+        let place = state.of(purchase).map(|(place, entry)| {
+            entry.settle(fresh);
+            place
+        });
+        state.looked(place, fresh.stayed, changed_to, now);
+        state.passed(place?, self.account.policy.give_up_after, now)
     }
 
     /// Of how many purchases an answer is held back.
     pub(in crate::tracker) fn held_back(&self) -> usize {
-        lock(&self.state).held_back
+        self.state().held_back
     }
 
-    /// Asks about a purchase at this time at the latest, also where it was given up.
-    pub(in crate::tracker) fn ask_by(&self, purchase: PurchaseId, at: Moment) {
-        let mut state = lock(&self.state);
-        let Some((place, entry)) = state.of(purchase) else {
+    /// Asks about a purchase at this time at the latest, also if it was given up.
+    pub(super) fn ask_by(&self, state: &mut State, place: u32, at: Moment) {
+        let Some(entry) = state.entry(place) else {
             return;
         };
         let was_given_up = std::mem::take(&mut entry.given_up);
-        // One that is being asked is armed at the end of that.
+        // A purchase that is being asked is armed at the end of that.
         if entry.busy || (entry.due <= at && !was_given_up) {
             return;
         }
         entry.due = at;
         state.wheel.arm(place, at);
-        drop(state);
         self.sooner.notify_one();
     }
 
@@ -55,7 +171,7 @@ impl Lane {
         }
     }
 
-    /// How fresh a purchase's status is, if it is open here. Its next poll lies ahead: where the
+    /// How fresh a purchase's status is, if it is open here. Its next poll lies ahead: if the
     /// account waits, when it may be asked.
     pub(in crate::tracker) fn freshness(
         &self,
@@ -74,5 +190,42 @@ impl Lane {
         let next = due.map(|due| due.max(clock.moment()).max(wait.unwrap_or(due)));
         freshness.next_poll_time = next.map(|next| clock.wall_of(next));
         Some(freshness)
+    }
+}
+
+impl State {
+    /// Learns from an answer what a purchase stayed in until now, if it was open, and what it changed
+    /// to.
+    fn looked(
+        &mut self,
+        place: Option<u32>,
+        stayed: Option<Stayed>,
+        changed_to: Option<purchase::State>,
+        now: Moment,
+    ) {
+        let Some(before) = stayed else { return };
+        let changed_to = changed_to.map(number);
+        let (from, span) = (before.state(), before.span(now));
+        self.hazards.learn(from, span, changed_to.map(usize::from));
+        let Some(place) = place else { return };
+        let Some(entry) = self.entry(place) else {
+            return;
+        };
+        match changed_to {
+            Some(number) => entry.stayed.changed(number, now),
+            None => entry.stayed.unchanged(now),
+        }
+        self.suspect.take_if(|suspect| suspect.place == place);
+        self.ask_suspect(now);
+        if self.answered.back() != Some(&place) {
+            self.answered.push_back(place);
+        }
+        if self.answered.len() > ANSWERED_MAX {
+            self.answered.pop_front();
+        }
+    }
+
+    fn passed(&mut self, place: u32, give_up_after: Duration, now: Moment) -> Option<OwnWord> {
+        self.entry(place)?.passed(give_up_after, now)
     }
 }

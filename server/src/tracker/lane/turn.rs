@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::{Due, Lane, State, Suspect, lock};
+use super::{Chosen, Lane, State, Suspect};
 use crate::{
     account::{Admission, Class},
     cadence::hazard::weight,
@@ -10,7 +10,7 @@ use crate::{
     tracker::Inner,
 };
 
-/// Of so many turns, one goes to what has ended, where both are due.
+/// Of so many turns, one goes to what has ended, if both are due.
 const ENDED_EVERY: u32 = 10;
 /// Of how many purchases the times are changed at once, before others have the lane.
 const SPREAD_AT_ONCE: usize = 1_000;
@@ -18,7 +18,7 @@ const SPREAD_AT_ONCE: usize = 1_000;
 impl Lane {
     /// The class that is next, of those that are due and not refused.
     pub(super) fn class(&self, refused: &[Class]) -> Option<Class> {
-        let state = lock(&self.state);
+        let state = self.state();
         let open = !state.open.is_empty() && !refused.contains(&Class::Poll);
         let ended = !state.ended.is_empty() && !refused.contains(&Class::AfterTerminal);
         match (open, ended) {
@@ -31,14 +31,14 @@ impl Lane {
         }
     }
 
-    /// The next of this class; `None` where all that was due is gone, or was read this moment.
+    /// The next of this class; `None` if all that was due is gone, or was read this moment.
     pub(super) fn turn(
         &self,
         admission: &Admission,
         watchers: &dyn Fn(PurchaseId) -> usize,
         now: Moment,
-    ) -> Option<Due> {
-        let mut state = lock(&self.state);
+    ) -> Option<Chosen> {
+        let mut state = self.state();
         state.turns = state.turns.wrapping_add(1);
         let place = if admission.class() == Class::AfterTerminal {
             state.ended.take_longest_due()?
@@ -51,7 +51,7 @@ impl Lane {
             state.open.remove(place);
             place
         } else {
-            // Whose turn it is does not matter where all that is due can go at once.
+            // The order does not matter if all that is due can go at once.
             let more = usize::try_from(admission.more()).unwrap_or(usize::MAX);
             if admission.is_for_longest_due() || state.open.len() <= more.saturating_add(1) {
                 state.open.take_longest_due()?
@@ -71,7 +71,7 @@ impl Lane {
             return None;
         }
         entry.stayed.asked(now);
-        Some(Due {
+        Some(Chosen {
             id: entry.id,
             reference: entry.reference.clone(),
             since: entry.due,
@@ -80,7 +80,7 @@ impl Lane {
 
     /// The whole account was throttled for a request about this purchase.
     pub(in crate::tracker) fn suspect(&self, purchase: PurchaseId) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let place = state.of(purchase).map(|(place, _)| place);
         state.suspect = place.map(|place| Suspect {
             place,
@@ -90,23 +90,23 @@ impl Lane {
 
     /// Trouble holds the account's polls back.
     pub(super) fn is_held(&self, now: Moment) {
-        lock(&self.state).held_since.get_or_insert(now);
+        self.state().held_since.get_or_insert(now);
     }
 
-    /// For how long trouble has held the account's polls back, where it does no more.
+    /// For how long trouble has held the account's polls back, if it does no more.
     pub(super) fn was_held(&self, now: Moment) -> Option<Duration> {
-        let held_since = lock(&self.state).held_since.take()?;
+        let held_since = self.state().held_since.take()?;
         Some(now.since(held_since))
     }
 
     /// How much of what is due waits for its turn: open, and ended.
     fn due(&self) -> [usize; 2] {
-        let state = lock(&self.state);
+        let state = self.state();
         [state.open.len(), state.ended.len()]
     }
 
     /// Gives those of one kind that are due times of their own, in their order: those from the
-    /// `first`-th to the `last`-th of `count`, over `span` or their interval where that is shorter.
+    /// `first`-th to the `last`-th of `count`, over `span`, or their interval if that is shorter.
     /// The first of all stays due.
     fn spread(
         &self,
@@ -115,7 +115,7 @@ impl Lane {
         span: Duration,
         now: Moment,
     ) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let State {
             entries,
             wheel,
@@ -199,7 +199,7 @@ impl State {
 
 impl Inner {
     /// What was held back by trouble, and would go all at once now that it is over, is spread as it was
-    /// before: what fell due in a while over that while, or over its interval where that is shorter.
+    /// before: what fell due in a while over that while, or over its interval if that is shorter.
     pub(super) async fn spread(&self, lane: &Lane) {
         let now = self.clock.moment();
         let Some(span) = lane.was_held(now) else {

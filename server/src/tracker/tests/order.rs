@@ -1,6 +1,11 @@
-//! Which of several answers holds, where a provider's stamps go back.
+//! Which of several answers holds, if a provider's stamps go back or answers overlap.
 
 use super::*;
+use crate::{
+    lifecycle::Source,
+    observation::{Observation, Standing},
+    tracker::{entry::Silence, lane::Due},
+};
 
 /// An answer with a stamp so many seconds after the start.
 fn stamped(word: &str, seconds: i64) -> Reply {
@@ -121,4 +126,42 @@ async fn answers_that_are_held_back_are_answers() {
     let answered = freshness.last_answer_time.unwrap();
     assert!(world.clock.now().since(answered) < seconds(6));
     assert_eq!(freshness.consecutive_failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_about_one_purchase_are_decided_on_one_after_the_other() {
+    let (world, id) = World::devdraft("AWAITING_FUNDS").await;
+    tokio::time::sleep(seconds(60)).await;
+    let lane = Arc::clone(&world.tracker.0.lanes[&AccountName::new("main")]);
+    let paid = Observation::of(
+        "FUNDS_RECEIVED",
+        Standing::Mapped(State::Paid, Finality::Open),
+    );
+    let hear = || {
+        let now = world.clock.moment();
+        let times = poll::Times {
+            began: now,
+            arrived: now,
+        };
+        lane.hear(id, &paid, (times, Source::Read), now)
+    };
+    let Due::Commit(fresh) = hear() else {
+        panic!("these are news");
+    };
+    let deciding = lane.deciding(id, fresh);
+    assert!(matches!(hear(), Due::Wait), "while they are decided on");
+    let silence = Silence::Missing {
+        began: world.clock.moment(),
+    };
+    let silent = lane.silent(id, silence, world.clock.moment());
+    assert!(matches!(silent, Due::Wait), "silence as well");
+    drop(deciding);
+    let Due::Commit(fresh) = hear() else {
+        panic!("what was not committed is news again");
+    };
+    let decided = lane.decided();
+    let deciding = lane.deciding(id, fresh);
+    deciding.settle(Some(State::Paid), world.clock.moment());
+    decided.await;
+    assert!(matches!(hear(), Due::Say([None, None])), "no news");
 }

@@ -1,0 +1,146 @@
+//! A lane's loop: polls what is due as soon as its account may be asked.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use super::{Lane, Turn};
+use crate::{
+    purchase::{Moment, PurchaseId, Reference},
+    tracker::{
+        Inner,
+        entry::{Entry, RETRY_BASE},
+    },
+};
+
+/// When a purchase is polled again whose poll ended without a word.
+const LOST_RETRY: Duration = Duration::from_secs(60);
+
+/// A purchase that is in no timer while it is polled. It is armed again when this is dropped, also by
+/// a panic.
+struct Taken {
+    lane: Arc<Lane>,
+    purchase: PurchaseId,
+    /// When it is asked again if its poll ends without a word.
+    again: Moment,
+    is_armed: bool,
+}
+
+impl Taken {
+    /// It is asked again when its entry says.
+    fn again(mut self, next: impl FnOnce(&Entry) -> Moment) {
+        self.is_armed = true;
+        self.lane.again(self.purchase, next);
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.lane.defect();
+        }
+        if !self.is_armed {
+            self.lane.rearm(self.purchase, self.again);
+        }
+    }
+}
+
+impl Inner {
+    /// Polls what is due in one lane, until the tracker stops.
+    pub(in crate::tracker) async fn drive(self: &Arc<Self>, lane: &Arc<Lane>) {
+        while !self.stop.is_cancelled() {
+            let now = self.clock.moment();
+            let due = lane.collect(now);
+            let refused = self.spend(lane).await;
+            let next = [due, refused].into_iter().flatten().min();
+            let wait = next.map_or(Duration::from_secs(3_600), |next| {
+                next.since(self.clock.moment())
+            });
+            tokio::select! {
+                // The same seed is the same run.
+                biased;
+                () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
+                () = lane.sooner.notified() => {}
+                () = lane.account.recovered() => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Polls all that is due and may be. Returns when to try again, if some may not.
+    async fn spend(self: &Arc<Self>, lane: &Arc<Lane>) -> Option<Moment> {
+        let mut refused = Vec::new();
+        let mut retry_at: Option<Moment> = None;
+        while let Some(class) = lane.class(&refused) {
+            if self.stop.is_cancelled() {
+                return None;
+            }
+            let admission = match lane.account.try_admit(class).await {
+                Ok(admission) => admission,
+                Err(refusal) => {
+                    refused.push(class);
+                    if lane.account.is_held() {
+                        lane.is_held(self.clock.moment());
+                    }
+                    let at = refusal.retry_at();
+                    lane.may_ask_at(class, Some(at));
+                    retry_at = Some(retry_at.map_or(at, |known| known.min(at)));
+                    continue;
+                }
+            };
+            lane.may_ask_at(class, None);
+            if !admission.is_probe() {
+                self.spread(lane).await;
+            }
+            let watchers = |purchase| self.watchers(purchase);
+            let Some(due) = lane.turn(&admission, &watchers, self.clock.moment()) else {
+                continue;
+            };
+            let late = self.clock.moment().since(due.since);
+            lane.account.began_late(late);
+            let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
+            let admission = admission.about(due.id);
+            let taken = Taken {
+                lane: Arc::clone(lane),
+                purchase: due.id,
+                again: self.clock.moment().plus(LOST_RETRY),
+                is_armed: false,
+            };
+            self.tasks.spawn(async move {
+                let stop = inner.stop.clone();
+                let id = due.id;
+                let asked = async {
+                    let reference = match due.reference {
+                        Some(text) => Reference::from_canonical(&text),
+                        None => inner.reference(id).await,
+                    };
+                    let turn = Turn {
+                        purchase: id,
+                        reference: reference?,
+                    };
+                    Some(inner.ask(&polled, &turn, admission).await)
+                };
+                // A commit under way is waited for; a request that is only held is given up.
+                let asked = tokio::select! {
+                    biased;
+                    asked = asked => asked,
+                    () = stop.cancelled() => return,
+                };
+                let is_heard = match &asked {
+                    Some(asked) => inner.heard(&polled, id, asked).await.is_ok(),
+                    None => false,
+                };
+                taken.again(|entry| match asked {
+                    Some(asked) if is_heard => inner.next(&polled, entry, &asked),
+                    // The journal is away: the same news is heard again when it is back.
+                    _ => inner.clock.moment().plus(RETRY_BASE),
+                });
+            });
+        }
+        retry_at
+    }
+
+    /// The reference of a purchase whose reference is too long to be kept in memory.
+    pub(in crate::tracker) async fn reference(&self, purchase: PurchaseId) -> Option<Reference> {
+        let record = self.record(purchase).await.ok()??;
+        record.purchase.status.reference.clone()
+    }
+}
