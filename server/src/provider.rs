@@ -31,9 +31,9 @@ use crate::{
 /// A field of a request that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The proto field's name, dotted where nested, relative to the order or reference.
+    /// The field's proto name, with dots if it is nested, relative to the order or reference.
     pub field: String,
-    /// The rule, as a sentence about what is allowed.
+    /// The rule: "must be …".
     pub rule: String,
 }
 
@@ -57,33 +57,34 @@ pub struct Stated {
     pub field: &'static str,
     /// The field's path below the order or reference.
     pub path: String,
-    /// What the field must be.
+    /// The words after "must be".
     pub rule: String,
-    /// Whether the field must be there.
+    /// True if the field must be there.
     pub is_required: bool,
 }
 
-/// What is durable of an order, besides its fingerprints, so that an unclear submit can be settled.
+/// The facts of an order that are stored besides its fingerprints, so that an unclear submit can be
+/// settled.
 pub type Recovery = BTreeMap<String, String>;
 
-/// What can be done about a submit whose outcome is unclear (promise C3).
+/// The remedy for a submit whose outcome is unclear (promise C3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unclear {
     /// The provider cannot be asked: a person has to settle it.
     AskNobody,
     /// It can be looked up by its recovery facts.
     LookUp {
-        /// Whether a caller's repeat is safe at any time, since the provider refuses a second one.
+        /// True if a caller's repeat is safe at any time, since the provider refuses a second one.
         repeat_is_safe: bool,
     },
     /// It can be sent again with the same provider key, which the provider forgets after a while.
     RepeatWithKey {
-        /// How long after the first send a repeat is still safe.
+        /// The time after the first send in which a repeat is safe.
         within: Duration,
     },
 }
 
-/// What is known of a submit when its answer is read, or when it is looked up.
+/// The known facts of a submit when its answer is read, or when it is looked up.
 pub struct Intent<'a> {
     /// The purchase's id.
     pub purchase: PurchaseId,
@@ -91,7 +92,7 @@ pub struct Intent<'a> {
     pub create_time: Timestamp,
     /// The durable facts of the order.
     pub recovery: &'a Recovery,
-    /// Whether the order had this text in this field (proto name, dotted where nested). Fields of
+    /// True if the order had this text in this field (proto name, with dots if nested). Fields of
     /// [`Provider::decimal_fields`] compare by value.
     pub matches: &'a (dyn Fn(&str, &str) -> bool + Send + Sync),
 }
@@ -107,14 +108,14 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// The steps that its words can take.
     fn graph(&self) -> Graph;
 
-    /// How long this terminal status is followed; `None` holds it open for as long as it lasts.
+    /// The time for which this terminal status is followed; `None` holds it open as long as it lasts.
     /// `configured` replaces the provider's own durations, never its reasons to hold.
     fn horizon(&self, status: &Status, configured: Option<Duration>) -> Option<Duration>;
 
-    /// How long this open status may stay unchanged before somebody should look.
+    /// The time for which this open status may stay unchanged before somebody should look.
     fn stale_after(&self, status: &Status) -> Duration;
 
-    /// What can be done about an unclear submit.
+    /// The remedy for an unclear submit.
     fn unclear(&self) -> Unclear;
 
     /// Reads an order of this provider, once and for all that is done with it; `None` if it is
@@ -135,7 +136,7 @@ pub trait Provider: fmt::Debug + Send + Sync {
         None
     }
 
-    /// What the answer to a look-up means. An observation carries a reference and is of our order;
+    /// The meaning of the answer to a look-up. An observation carries a reference and is of our order;
     /// [`Answer::NotFound`] proves nothing.
     fn read_look_up(&self, intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Answer {
         let _ = (intent, answer, now);
@@ -184,7 +185,7 @@ impl fmt::Debug for dyn Placed {
     }
 }
 
-/// What stands for a secret in a text.
+/// The word that stands for a secret in a text.
 const STRUCK: &str = "[secret]";
 
 /// The provider's words about a refused order, for the caller who sent it: without the account's
@@ -198,7 +199,7 @@ pub fn told(provider: &dyn Provider, message: &str) -> String {
         .map(|value| value.trim_start_matches("Bearer ").to_owned())
         .filter(|secret| !secret.is_empty())
         .collect();
-    // The longest first: one may be a part of another.
+    // The longest first: a secret may be a part of another.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     for secret in secrets {
         text = text.replace(&secret, STRUCK);
@@ -220,7 +221,7 @@ pub enum SettingsError {
 /// Makes a provider with an account's secrets.
 pub type Build = fn(&BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, SettingsError>;
 
-/// One row of the registry: what there is to know of a provider before an account exists.
+/// A row of the registry: all facts of a provider that need no account.
 #[derive(Debug, Clone, Copy)]
 pub struct Registered {
     /// The provider's name.
@@ -289,7 +290,7 @@ pub fn violations(provider: &dyn Provider, order: &dyn Placed, now: Timestamp) -
 /// The reference that a message means.
 ///
 /// # Errors
-/// What is wrong with it, by the path below `path`, which is where the request has the message.
+/// The broken rules, by their fields' paths. The request has the message at `path`.
 pub fn reference(
     provider: &dyn Provider,
     path: &str,

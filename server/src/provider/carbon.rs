@@ -2,7 +2,7 @@
 //!
 //! Facts are from carbon.money's `order-status` page and the readable part of docs.carbon.money's
 //! `credit-debit`, read in November 2026; the create's answer is from public integrations. The
-//! order of its codes is that of Trust Payments' settle status (inferred). What is ours says so.
+//! order of its codes is that of Trust Payments' settle status (inferred). Facts of our own say so.
 
 mod create;
 
@@ -332,7 +332,7 @@ fn read_amounts(details: &Value, is_sent: bool) -> Result<Vec<Amount>, Trouble> 
     Ok(asked.into_iter().chain(delivered).collect())
 }
 
-/// The status table: state, finality and, where it ended badly, why.
+/// The status table: state, finality and, if it ended badly, the reason.
 fn standing(code: &str, sent: bool) -> (Standing, Option<FailureReason>) {
     use Finality::{Final, Open, Terminal};
     let (state, finality, failure) = match code {

@@ -48,8 +48,8 @@ const HORIZON: Duration = Duration::from_secs(30 * 86_400);
 /// Ours.
 const STALE_AFTER: Duration = Duration::from_secs(7 * 86_400);
 
-/// Inferred from bridge.xyz's transfer states, which the words are in upper case, with DISPUTED. ERROR
-/// is left out: it can come from anywhere, and a person can lead it anywhere.
+/// Inferred: bridge.xyz's transfer states in upper case, plus DISPUTED. ERROR is left out: any word can
+/// lead to it, and a person can lead it to any word.
 const GRAPH: Graph = Graph::inferred(&[
     ("pending", &["AWAITING_FUNDS", "DISPUTED"]),
     (
@@ -293,12 +293,12 @@ impl Placed for PaymentIntent {
     }
 }
 
-/// Whether a text can be a transaction's id. Its shape is ours: whatever a path can hold safely.
+/// True if a text can be a transaction's id. Its shape is ours: anything that a path can hold safely.
 fn is_transaction(text: &str) -> bool {
     rules::is_signed(text, TRANSACTION_BYTES_MAX, TRANSACTION_SIGNS)
 }
 
-/// What an answer outside 200 to 299 means. The wait of a 429 is in its body as well (documented).
+/// The meaning of an answer outside 200 to 299. The wait of a 429 is in its body as well (documented).
 fn trouble(answer: &Response, now: Timestamp) -> Trouble {
     let trouble = error_answer::trouble(answer, now);
     let Trouble::Throttled { retry_after: None } = trouble else {
@@ -312,7 +312,7 @@ fn trouble(answer: &Response, now: Timestamp) -> Trouble {
 }
 
 /// The message of an error in one of the provider's shapes: NestJS's, whose `message` is a list
-/// where a validation found several faults (inferred), or the idempotency guide's.
+/// if a validation found several faults (inferred), or the idempotency guide's.
 fn error_of(body: &Value, status: u16) -> Option<String> {
     if let Some(error) = body.get("error").filter(|error| error.is_object()) {
         wire::text(error, "type")?;
@@ -418,7 +418,7 @@ fn observation(
             observation.facts.push(("bridge_transfer_id", transfer));
         }
     }
-    // Null where the payer chooses the amount.
+    // Null if the payer chooses the amount.
     let source = body.get("source").unwrap_or(&Value::Null);
     let unit = wire::text(source, "currency").unwrap_or_default();
     let asked = wire::amount(body, "amount", AmountRole::Asked, &unit);

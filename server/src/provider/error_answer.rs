@@ -1,7 +1,7 @@
-//! Answers outside 200 to 299, and what they mean where a provider has no rule of its own.
+//! Answers outside 200 to 299, and their meaning if a provider has no rule of its own.
 //!
 //! The providers' documents show few of their error bodies, so a text is looked for in every shape
-//! that is in use. What a text says is never matched, but for routes that do not exist.
+//! that is in use. The words of a text are never matched, except for routes that do not exist.
 
 use ::http::header;
 
@@ -13,13 +13,13 @@ use crate::{
 };
 use serde_json::Value;
 
-/// Where error bodies have their texts, the more telling first.
+/// The fields in which error bodies have their texts, the more telling first.
 const TEXT_FIELDS: [&str; 9] = [
     "message", "messages", "errors", "error", "detail", "msg", "reason", "code", "title",
 ];
-/// How deep below such a field a text is looked for.
+/// The depth below such a field to which a text is looked for.
 const DEPTH_MAX: usize = 3;
-/// What texts about a route that does not exist have in them, in lower case: Express and NestJS,
+/// The parts of texts about a route that does not exist, in lower case: Express and NestJS,
 /// Masumi's framework (recorded), Fastify, Kong, Rails, Laravel, Spring, Flask and Apache.
 const NO_ROUTE: [&str; 20] = [
     "cannot post",
@@ -43,7 +43,7 @@ const NO_ROUTE: [&str; 20] = [
     "path not found",
     "requested url",
 ];
-/// What a text can have around the words "Not Found" and still say nothing more.
+/// The parts that a text can have around the words "Not Found" and still say nothing more.
 const NOT_FOUND: [&str; 5] = [
     "not found",
     "404 not found",
@@ -51,16 +51,16 @@ const NOT_FOUND: [&str; 5] = [
     "error 404 not found",
     "http 404 not found",
 ];
-/// What a 404 means that is not in the provider's shape, or names a route.
+/// The trouble of a 404 that is not in the provider's shape, or names a route.
 const LEADS_NOWHERE: &str = "HTTP 404: the base URL leads nowhere at the provider";
-/// What a web page means in the place of a refusal: the provider's own are JSON.
+/// The trouble of a web page in the place of a refusal: the provider's own refusals are JSON.
 const IN_FRONT: &str = "something in front of the provider refuses this address";
 
-/// What the provider's own error shape says, in a body that has that shape. The second is the HTTP
+/// Reads the text of a body that has the provider's own error shape. The second is the HTTP
 /// status.
 pub(super) type Own = fn(&Value, u16) -> Option<String>;
 
-/// What an answer outside 200 to 299 means. `now` is its arrival, for a `Retry-After` date in an
+/// The meaning of an answer outside 200 to 299. `now` is its arrival, for a `Retry-After` date in an
 /// answer that has no date of its own.
 pub(super) fn trouble(answer: &Response, now: Timestamp) -> Trouble {
     match answer.status {
@@ -81,10 +81,10 @@ pub(super) fn trouble(answer: &Response, now: Timestamp) -> Trouble {
     }
 }
 
-/// What a submit's answer outside 200 to 299 means.
+/// The meaning of a submit's answer outside 200 to 299.
 ///
 /// HTTP 400, 409, 412 and 422 with an error text are about the order. A 404 is so in the provider's
-/// own shape alone and if it says what is not there: whatever stands behind a wrong base URL answers
+/// own shape alone and if it names the missing thing: any server behind a wrong base URL answers
 /// it as well, and has bought nothing. Without any text something in between may have answered, and
 /// the order may exist.
 pub(super) fn not_accepted(answer: &Response, own: Own, now: Timestamp) -> Submitted {
@@ -119,7 +119,7 @@ fn not_sent(trouble: Trouble) -> Trouble {
     }
 }
 
-/// Whether a 404 says that the provider does not know the purchase.
+/// True if a 404 says that the provider does not know the purchase.
 pub(super) fn is_unknown(answer: &Response, own: Own) -> bool {
     if answer.status != 404 {
         return false;
@@ -142,7 +142,7 @@ pub(super) fn unclear(trouble: Trouble) -> Submitted {
     })
 }
 
-/// The text of an error body in any usual shape; nothing where it has none, or where it says by its
+/// The text of an error body in any usual shape; nothing if it has none, or if it says by its
 /// own code that the fault is the server's.
 pub(super) fn text(body: &Value) -> Option<String> {
     let is_servers = ["code", "statusCode", "status"].into_iter().any(|field| {
@@ -177,13 +177,13 @@ fn text_in(value: &Value, depth: usize) -> Option<String> {
     }
 }
 
-/// Whether a text names a route, or says that there is none.
+/// True if a text names a route, or says that there is none.
 fn is_no_route(text: &str) -> bool {
     let text = format!(" {}", text.to_ascii_lowercase());
     NO_ROUTE.iter().any(|words| text.contains(words))
 }
 
-/// Whether a text says "Not Found" and no more, in any spelling.
+/// True if a text says "Not Found" and no more, in any spelling.
 fn is_bare(text: &str) -> bool {
     let words = text.split(|sign: char| !sign.is_ascii_alphanumeric());
     let words: Vec<String> = words
@@ -193,7 +193,7 @@ fn is_bare(text: &str) -> bool {
     NOT_FOUND.contains(&words.join(" ").as_str())
 }
 
-/// Whether an answer is for a browser.
+/// True if an answer is for a browser.
 fn is_web_page(answer: &Response) -> bool {
     let kind = answer.headers.get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -206,175 +206,4 @@ fn is_web_page(answer: &Response) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use ::http::{HeaderMap, HeaderValue};
-    use serde_json::json;
-
-    use super::*;
-
-    fn answer(status: u16, body: &Value) -> Response {
-        Response {
-            status,
-            headers: HeaderMap::new(),
-            body: body.to_string().into(),
-        }
-    }
-
-    #[test]
-    fn an_error_text_is_found_in_every_usual_shape() {
-        let table = [
-            (json!({"error": "e"}), Some("e")),
-            (json!({"message": "m", "error": "Bad Request"}), Some("m")),
-            (json!({"message": ["a", 7, "b"]}), Some("a; b")),
-            (
-                json!({"message": null, "error": {"message": "m"}}),
-                Some("m"),
-            ),
-            (json!({"error": {"messages": ["a", "b"]}}), Some("a; b")),
-            (json!({"error": {"type": "t", "code": "c"}}), Some("c")),
-            (
-                json!({"errors": [{"msg": "a"}, {"message": "b"}]}),
-                Some("a; b"),
-            ),
-            (
-                json!({"detail": [{"loc": ["body"], "msg": "a"}]}),
-                Some("a"),
-            ),
-            (
-                json!({"type": "about:blank", "title": "t", "status": 400}),
-                Some("t"),
-            ),
-            (json!({"error": true, "message": ""}), None),
-            (json!({"error": {}}), None),
-            (json!({"code": "400"}), None),
-            (json!({"message": "m", "code": 500}), None),
-            (json!({"statusCode": "502", "message": "m"}), None),
-            (json!({"data": [], "result": 7, "details": "x"}), None),
-            (json!({"error": [[[[["deep"]]]]]}), None),
-        ];
-        for (body, expected) in table {
-            assert_eq!(text(&body).as_deref(), expected, "{body}");
-        }
-    }
-
-    /// A shape of its own: a text in `own`.
-    fn own(body: &Value, _: u16) -> Option<String> {
-        wire::text(body, "own")
-    }
-
-    #[test]
-    fn a_missing_route_is_no_missing_purchase() {
-        let table = [
-            (404, json!({"own": "Purchase not found"}), true),
-            (404, json!({"own": "Not Found"}), true),
-            (404, json!({"message": "no such purchase"}), true),
-            (404, json!({"message": "Not Found"}), false),
-            (404, json!({"message": "not_found"}), false),
-            (404, json!({"message": "Cannot GET /x"}), false),
-            (404, json!({"own": "Can not POST /x"}), false),
-            (404, json!({"message": "Route GET:/x not found"}), false),
-            (
-                404,
-                json!({"message": "no Route matched with those values"}),
-                false,
-            ),
-            (404, json!({}), false),
-            (400, json!({"own": "Purchase not found"}), false),
-        ];
-        for (status, body, expected) in table {
-            let read = is_unknown(&answer(status, &body), own);
-            assert_eq!(read, expected, "{status} {body}");
-        }
-    }
-
-    #[test]
-    fn a_create_that_found_no_route_was_not_sent() {
-        let refused = [
-            json!({"own": "contact not found"}),
-            json!({"own": "agent not found on network"}),
-        ];
-        for body in refused {
-            let submitted = not_accepted(&answer(404, &body), own, now());
-            assert!(matches!(submitted, Submitted::Refused { .. }), "{body}");
-        }
-        let nowhere = [
-            r#"{"own": "Not Found"}"#,
-            r#"{"own": "404 Not Found."}"#,
-            r#"{"own": "NOT_FOUND"}"#,
-            r#"{"own": "Cannot POST /api/v1/purchase"}"#,
-            r#"{"own": "The requested URL was not found on the server."}"#,
-            r#"{"message": "Not Found"}"#,
-            r#"{"message": "No static resource api/v1/purchase."}"#,
-            r#"{"detail": "Not Found"}"#,
-            r#"{"error": {"code": "NOT_FOUND"}}"#,
-            "<html><body><h1>404 Not Found</h1></body></html>",
-            "404 page not found",
-            "Not Found",
-            "{}",
-            "",
-        ];
-        for body in nowhere {
-            let mut answer = answer(404, &Value::Null);
-            answer.body = body.into();
-            let submitted = not_accepted(&answer, own, now());
-            let expected = Submitted::NotSent(Trouble::Unreachable {
-                sent: false,
-                why: LEADS_NOWHERE.to_owned(),
-            });
-            assert_eq!(submitted, expected, "{body}");
-            let read = trouble(&answer, now());
-            assert_eq!(read, Trouble::unreadable(LEADS_NOWHERE), "{body}");
-        }
-    }
-
-    #[test]
-    fn a_web_page_that_refuses_is_not_about_the_credentials() {
-        let page = "\n<!doctype html><title>Attention Required! | Cloudflare</title>";
-        let pages = [
-            (page, ""),
-            ("blocked", "text/html; charset=UTF-8"),
-            ("", "TEXT/HTML"),
-        ];
-        for status in [401, 403] {
-            for (body, kind) in pages {
-                let mut answer = answer(status, &Value::Null);
-                answer.body = body.into();
-                if !kind.is_empty() {
-                    let kind = HeaderValue::from_static(kind);
-                    answer.headers.insert(header::CONTENT_TYPE, kind);
-                }
-                let why = format!("HTTP {status}: {IN_FRONT}");
-                let unreachable = |sent| Trouble::Unreachable {
-                    sent,
-                    why: why.clone(),
-                };
-                assert_eq!(trouble(&answer, now()), unreachable(true), "{body}");
-                let submitted = not_accepted(&answer, own, now());
-                assert_eq!(submitted, Submitted::NotSent(unreachable(false)), "{body}");
-            }
-            for body in [json!({"message": "Unauthorized"}), json!({}), json!("no")] {
-                let refused = answer(status, &body);
-                assert_eq!(trouble(&refused, now()), Trouble::Unauthorized, "{body}");
-            }
-        }
-    }
-
-    fn now() -> Timestamp {
-        Timestamp::from_iso("2026-07-01T10:10:00Z").unwrap()
-    }
-
-    #[test]
-    fn a_wait_is_read_by_the_arrival_where_the_answer_has_no_date() {
-        let mut throttled = answer(429, &json!({}));
-        let date = HeaderValue::from_static("Wed, 01 Jul 2026 10:10:30 GMT");
-        throttled.headers.insert(header::RETRY_AFTER, date);
-        let now = now();
-        let retry_after = Some(Duration::from_secs(30));
-        assert_eq!(trouble(&throttled, now), Trouble::Throttled { retry_after });
-        let submitted = not_accepted(&throttled, own, now);
-        let throttled = Submitted::NotSent(Trouble::Throttled { retry_after });
-        assert_eq!(submitted, throttled);
-    }
-}
+mod tests;

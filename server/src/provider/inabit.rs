@@ -1,7 +1,7 @@
 //! Inabit Terminal: a merchant's crypto checkout, created as a widget and read as an organisation.
 //!
 //! Facts are from docs.inabit.com/inabit-terminal, read in November 2026; the create call is from
-//! a public integration, since its page was not found. What is inferred or ours says so.
+//! a public integration, since its page was not found. Facts that are inferred or ours say so.
 
 mod look_up;
 mod sweep;
@@ -44,13 +44,13 @@ pub const REGISTERED: Registered = Registered {
 
 const NAME: &str = "inabit";
 const PURCHASE_IDENTIFIER: &str = "purchase_identifier";
-/// Where the buyer pays: the hosted widget (from the public integration).
+/// The page on which the buyer pays: the hosted widget (from the public integration).
 const WIDGET_URL: &str = "https://www.inabit.biz/?purchaseId=";
 /// Ours: the most transactions of one purchase.
 const HASHES_MAX: usize = 1_000;
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Inferred, except where the page's text says a step: it draws no graph.
+/// Inferred, except for the steps that the page's text describes: it draws no graph.
 const GRAPH: Graph = Graph::inferred(&[
     (
         "Initiated",
@@ -66,7 +66,7 @@ const GRAPH: Graph = Graph::inferred(&[
             "Expired",
         ],
     ),
-    // On a chain where a payment is seen before it is in a block, the amount shows first.
+    // Some chains show a payment before it is in a block; then the amount shows first.
     (
         "Unconfirmed",
         &[
@@ -173,7 +173,7 @@ impl Provider for Inabit {
     }
 
     fn unclear(&self) -> Unclear {
-        // Whether an identifier can be used twice is not documented: assume that it can.
+        // No page says that an identifier can be used only once: assume that it can be used again.
         Unclear::LookUp {
             repeat_is_safe: false,
         }
@@ -352,7 +352,7 @@ fn reference(purchase_id: &str) -> Option<Reference> {
     )]))
 }
 
-/// The rows of a search's answer, and how many there are in all, where it says so: the page's prose
+/// The rows of a search's answer, and the number of all rows if it says so: the page's prose
 /// puts `total` inside `data` or beside it.
 fn found(body: &Value) -> Result<(&[Value], Option<usize>), Trouble> {
     let data = body.get("data").unwrap_or(&Value::Null);
@@ -387,7 +387,7 @@ fn error_of(body: &Value, _: u16) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join(": "))
 }
 
-/// What the `data` of an accepted create says: its id is all that is read.
+/// The meaning of an accepted create's `data`: only its id is read.
 fn created(data: &Value) -> Submitted {
     // `id` in the public integration; `purchaseId` is the same in the provider's webhooks.
     let named: Vec<String> = ["id", "purchaseId"]
@@ -421,7 +421,7 @@ fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, 
     read_purchase(reference, data)
 }
 
-/// The status table: state, finality and, where it ended badly, why.
+/// The status table: state, finality and, if it ended badly, the reason.
 fn standing(word: &str) -> (Standing, Option<FailureReason>) {
     use Finality::{Final, Open, Terminal};
     let (state, finality, failure) = match word {
@@ -446,7 +446,8 @@ fn standing(word: &str) -> (Standing, Option<FailureReason>) {
     (Standing::Mapped(state, finality), failure)
 }
 
-/// What a purchase's fields say. `currentDate` is the provider's clock, no change (documented).
+/// The observation that a purchase's fields make. `currentDate` is the provider's clock, no change
+/// (documented).
 fn read_purchase(reference: &Reference, data: &Value) -> Result<Observation, Trouble> {
     let word = wire::text(data, "status")
         .ok_or_else(|| Trouble::unreadable("the answer has no status"))?;

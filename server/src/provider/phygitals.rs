@@ -1,7 +1,7 @@
 //! Phygitals: claw packs for a signed transaction, fulfilled within seconds and asked by long poll.
 //!
 //! Facts are from its Public API pages `purchase/crypto`, `purchase/status` and `authentication`,
-//! read in November 2026; what is inferred or ours says so.
+//! read in November 2026; facts that are inferred or ours say so.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -326,7 +326,7 @@ fn error_of(body: &Value, _: u16) -> Option<String> {
     wire::text(body, "error").or_else(|| wire::text(body, "message"))
 }
 
-/// What an accepted create says. The answer comes once, so only its session decides.
+/// The meaning of an accepted create. The answer comes once, so only its session decides.
 fn created(body: &Value, recovery: &Recovery) -> Submitted {
     let has_result = body.get("result").is_some_and(Value::is_object);
     let session_id = wire::text(wire::unwrapped(body, "result"), "session_id")
@@ -351,7 +351,7 @@ fn created(body: &Value, recovery: &Recovery) -> Submitted {
     }
 }
 
-/// What a status answer with HTTP 200 says.
+/// The observation of a status answer with HTTP 200.
 fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, Trouble> {
     let body = wire::object(answer)?;
     let named = wire::text(wire::unwrapped(&body, "result"), "session_id");
@@ -362,7 +362,7 @@ fn read_answer(reference: &Reference, answer: &Response) -> Result<Observation, 
 }
 
 /// The documented shapes: `{"status": "pending"}`, and a `result` whose `nfts` decide. Public clients
-/// of the create, and the sibling API's page, have what is in `result` at the top.
+/// of the create, and the sibling API's page, have the fields of `result` at the top.
 fn read_body(body: &Value, damage: Damage) -> Result<Observation, Trouble> {
     let result = wire::unwrapped(body, "result");
     let word = wire::text(body, "status").or_else(|| wire::text(result, "status"));
@@ -424,7 +424,7 @@ fn count_pieces(recovery: &Recovery, observation: &mut Observation) {
 #[derive(Default)]
 struct Pieces {
     items: Vec<Item>,
-    /// Whether each entry in their place is a piece with an identifier.
+    /// True if each entry in their place is a piece with an identifier.
     are_whole: bool,
 }
 
@@ -476,7 +476,7 @@ fn read_item(piece: &Value) -> Option<Item> {
     })
 }
 
-/// What HTTP 400 says: one error text is an end, every other is about the request (inferred), and
+/// The meaning of HTTP 400: one error text is an end; every other is about the request (inferred), and
 /// must not declare a paid purchase failed.
 fn read_error(answer: &Response) -> Result<Observation, Trouble> {
     let body = wire::object(answer)?;

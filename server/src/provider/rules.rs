@@ -52,18 +52,18 @@ enum Rule<M> {
     },
     List {
         most: usize,
-        /// The entries' name, and what holds for each.
+        /// The entries' name, and the rule for each of them.
         entries: &'static str,
         holds: fn(&M, usize) -> bool,
     },
     Other {
-        /// What the field must be.
+        /// The words after "must be".
         text: &'static str,
         holds: fn(&M, Timestamp) -> bool,
     },
 }
 
-/// What a text must be.
+/// The form of a text.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Form {
     /// At most so many characters, none of them a control character.
@@ -304,7 +304,7 @@ impl Form {
         }
     }
 
-    /// Whether the form's own words say that an empty text is allowed.
+    /// True if the form's own words say that an empty text is allowed.
     fn takes_empty(self) -> bool {
         matches!(self, Self::Printable(_) | Self::Units(0, _) | Self::Any)
     }
@@ -386,7 +386,7 @@ fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// Whether a text is 1 to `most` letters, digits and these signs, and leads nowhere else in a path.
+/// True if a text is 1 to `most` letters, digits and these signs, and leads nowhere else in a path.
 pub(super) fn is_signed(text: &str, most: usize, signs: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || signs.as_bytes().contains(&byte);
     (1..=most).contains(&text.len()) && text.bytes().all(fits) && !matches!(text, "." | "..")
@@ -407,7 +407,7 @@ pub(super) fn named_uuid(text: &str) -> Option<String> {
     uuid(text).or_else(|| UnreadId::has_shape(text).then(|| text.to_owned()))
 }
 
-/// Whether a text is an absolute web address without spaces or control characters.
+/// True if a text is an absolute web address without spaces or control characters.
 pub(super) fn is_web_address(text: &str) -> bool {
     let clean = !text.contains(|character: char| character.is_control() || character == ' ');
     clean

@@ -1,7 +1,7 @@
 //! Reading many purchases by one request, for the providers that have such a request.
 //!
-//! A provider says which lists there are and reads their pages; when to read, what is open and what
-//! a row changes is the tracker's.
+//! A provider names its lists and reads their pages. The tracker knows the open purchases, decides when a
+//! page is read, and learns from its rows.
 
 use std::{fmt, time::Duration};
 
@@ -11,13 +11,13 @@ use crate::{
     upstream::{Request, Response},
 };
 
-/// What a round through a list tells.
+/// The news that a round through a list brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
-    /// What has changed: a round goes on where the last one ended, and silence is no news. Each
+    /// The changes: a round goes on from the end of the last one, and silence is no news. Each
     /// open purchase is read singly as well.
     Changes,
-    /// All purchases: one that a whole round does not show has to be read by itself.
+    /// All purchases: a purchase that a whole round does not show has to be read by itself.
     All,
 }
 
@@ -26,7 +26,7 @@ pub enum Coverage {
 pub struct Cursor {
     /// The time that the list is read from: of a change, or of a creation.
     pub since: Timestamp,
-    /// What else says where: the id of a row, or how many rows to skip. Empty at the start.
+    /// The rest of the place: the id of a row, or the number of rows to skip. Empty at the start.
     pub after: String,
 }
 
@@ -55,10 +55,10 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// What is known when a round begins.
+/// The known facts when a round begins.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds<'a> {
-    /// Where the last round ended, in this process or an earlier one.
+    /// The end of the last round, in this process or an earlier one.
     pub kept: Option<&'a Cursor>,
     /// When the oldest open purchase was created here.
     pub oldest: Timestamp,
@@ -71,11 +71,11 @@ pub struct Bounds<'a> {
 /// The page that is wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// Of which list.
+    /// The list's name.
     pub list: &'a str,
-    /// From where on.
+    /// The place from which the page is read.
     pub place: &'a Cursor,
-    /// How many rows at most: fewer after a page that failed, 2 to [`ROWS_MAX`].
+    /// The most rows: fewer after a page that failed, 2 to [`ROWS_MAX`].
     pub rows: usize,
 }
 
@@ -85,9 +85,9 @@ pub const ROWS_MAX: usize = 100;
 /// One purchase in a page.
 #[derive(Debug)]
 pub struct Row {
-    /// Whose row it is: perhaps nobody's here.
+    /// The purchase's reference; perhaps no purchase of this service has it.
     pub reference: Reference,
-    /// What it says. Trouble where the purchase has to be read by itself.
+    /// The row's observation. Trouble if the purchase has to be read by itself.
     pub said: Result<Box<Observation>, Trouble>,
 }
 
@@ -96,17 +96,17 @@ pub struct Row {
 pub struct Page {
     /// Its rows, without those that name nothing or that only a single read may judge.
     pub rows: Vec<Row>,
-    /// Where the list goes on: the next page, or the start of the next round.
+    /// The place of the next page, or the start of the next round.
     pub next: Cursor,
-    /// Whether this was the round's last page.
+    /// True if this was the round's last page.
     pub is_last: bool,
-    /// How many pages the whole list has, where the answer says.
+    /// The number of pages of the whole list, if the answer says it.
     pub pages: Option<usize>,
 }
 
 /// A provider's request that reads many purchases.
 pub trait Sweep: Send + Sync {
-    /// What a round tells.
+    /// The news that a round brings.
     fn coverage(&self) -> Coverage;
 
     /// After how long an open purchase is read singly although rounds go well.
@@ -115,7 +115,7 @@ pub trait Sweep: Send + Sync {
     /// The names of the lists, any of which can have this purchase. Letters, digits and `/`.
     fn lists(&self, reference: &Reference) -> Vec<String>;
 
-    /// Where a round begins.
+    /// The place at which a round begins.
     fn start(&self, known: Bounds<'_>) -> Cursor;
 
     /// The request of one page.
@@ -129,21 +129,4 @@ pub trait Sweep: Send + Sync {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_kept_as_text() {
-        let since = Timestamp::from_iso("2026-11-20T07:13:01.234Z").unwrap();
-        for after in ["", "cmtest0000000000000000021", "a b"] {
-            let place = Cursor {
-                since,
-                after: after.to_owned(),
-            };
-            assert_eq!(Cursor::parse(&place.to_string()), Some(place));
-        }
-        for text in ["", "1", "x y"] {
-            assert_eq!(Cursor::parse(text), None, "{text}");
-        }
-    }
-}
+mod tests;

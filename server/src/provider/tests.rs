@@ -1,4 +1,4 @@
-//! All providers against what holds for each of them, and the parts of their own tests.
+//! The rules that hold for every provider, and the parts of each provider's own tests.
 
 pub(super) mod fixture;
 mod harmless;

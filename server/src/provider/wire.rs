@@ -12,7 +12,7 @@ use crate::{
     upstream::Response,
 };
 
-/// What a damaged part means for the answer that it stands in.
+/// The effect of a damaged part on its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Damage {
     /// It makes the answer unreadable, which is then asked for again.
@@ -31,7 +31,7 @@ impl Damage {
     }
 }
 
-/// The object in a field, or the whole answer where it has none: a wrapper may come and go with a
+/// The object in a field, or the whole answer if it has none: a wrapper may come and go with a
 /// provider's version.
 pub(super) fn unwrapped<'a>(body: &'a Value, field: &str) -> &'a Value {
     body.get(field)
@@ -39,7 +39,7 @@ pub(super) fn unwrapped<'a>(body: &'a Value, field: &str) -> &'a Value {
         .unwrap_or(body)
 }
 
-/// The text of a field: a string as it is, a number or bool by its digits; nothing where it is
+/// The text of a field: a string as it is, a number or bool by its digits; nothing if it is
 /// missing, null, an empty string, or anything nested.
 pub(super) fn text(object: &Value, field: &str) -> Option<String> {
     match object.get(field)? {
@@ -56,7 +56,7 @@ pub(super) fn query_value(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-/// A word that an answer cannot do without: as [`text`], yet unreadable where it is nested, so that
+/// A word that an answer cannot do without: as [`text`], yet unreadable if it is nested, so that
 /// a damaged word is never taken for a missing one.
 pub(super) fn word(object: &Value, field: &str) -> Result<Option<String>, Trouble> {
     match object.get(field) {
@@ -67,9 +67,9 @@ pub(super) fn word(object: &Value, field: &str) -> Result<Option<String>, Troubl
     }
 }
 
-/// A field that holds an identifier, hash or address: never cut and never cleaned, so one that is
-/// too long, has control characters (which no store takes) or has lost characters to U+FFFD makes the
-/// answer unreadable.
+/// A field that holds an identifier, hash or address: never cut and never cleaned. If it is
+/// too long, has control characters (which no store takes) or has lost characters to U+FFFD, the
+/// answer is unreadable.
 pub(super) fn identifier(object: &Value, field: &str) -> Result<Option<String>, Trouble> {
     // `false` is a common word for nothing; neither truth is a name.
     let text = text(object, field).filter(|_| !object.get(field).is_some_and(Value::is_boolean));
@@ -87,15 +87,15 @@ pub(super) fn identifier(object: &Value, field: &str) -> Result<Option<String>, 
     observation::identifier(field, &text).map(Some)
 }
 
-/// A field that holds an ISO-8601 time; nothing where it holds anything else.
+/// A field that holds an ISO-8601 time; nothing if it holds anything else.
 pub(super) fn time(object: &Value, field: &str) -> Option<Timestamp> {
     Timestamp::from_iso(object.get(field)?.as_str()?).ok()
 }
 
-/// A field that holds a decimal number, as a JSON number or as text; nothing where it holds anything
+/// A field that holds a decimal number, as a JSON number or as text; nothing if it holds anything
 /// else, since no state hangs on an amount and a damaged one must not hide a right status.
 ///
-/// One that is too long to be kept whole makes the answer unreadable, as every identifier does.
+/// A number that is too long to be kept whole makes the answer unreadable, as every identifier does.
 pub(super) fn decimal(object: &Value, field: &str) -> Result<Option<Decimal>, Trouble> {
     let Some(text) = text(object, field) else {
         return Ok(None);
@@ -127,7 +127,7 @@ pub(super) fn amount(
     Ok(decimal(object, field)?.map(amount))
 }
 
-/// A field that holds a list; nothing where it is missing, null or no list.
+/// A field that holds a list; nothing if it is missing, null or no list.
 pub(super) fn list<'a>(object: &'a Value, field: &str) -> Option<&'a [Value]> {
     object.get(field)?.as_array().map(Vec::as_slice)
 }

@@ -1,7 +1,7 @@
-//! Charging a card: the order's body, and what the answer to it means.
+//! Charging a card: the order's body, and the meaning of the answer to it.
 //!
-//! No page shows the whole answer: field names are from public integrations, and where the order's
-//! id stands is inferred, so it is looked for in every place that any of them reads.
+//! No page shows the whole answer: field names are from public integrations, and the place of the
+//! order's id is inferred, so it is looked for in every place that any of them reads.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -46,7 +46,7 @@ pub(super) fn body(order: &CarbonOrder) -> Value {
     Value::Object(body)
 }
 
-/// What the answer to a create means. `contact_id` is the order's own.
+/// The meaning of the answer to a create. `contact_id` is the order's own.
 pub(super) fn read(answer: &Response, contact_id: &str, now: Timestamp) -> Submitted {
     if !(200..300).contains(&answer.status) {
         return error_answer::not_accepted(answer, error_of, now);
@@ -75,7 +75,7 @@ impl<'a> Body<'a> {
         wire::text(self.0, field).or_else(|| wire::text(self.0.get("details")?, field))
     }
 
-    /// Whether the card is enrolled, in a word or as a truth: a value of another type must not refuse
+    /// The card's enrolment, in a word or as a truth: a value of another type must not refuse
     /// a charged order.
     fn enrolled(&self) -> Option<&'a str> {
         let objects = [Some(self.0), self.0.get("details")];
@@ -95,7 +95,7 @@ fn is_yes(enrolled: &str) -> bool {
     enrolled.eq_ignore_ascii_case("Y")
 }
 
-/// What an accepted order says. The answer comes once, so only its order's id decides.
+/// The meaning of an accepted order. The answer comes once, so only its order's id decides.
 fn accepted(body: &Body<'_>, contact_id: &str, now: Timestamp) -> Submitted {
     let named: Vec<String> = ["orderId", "orderID", "order_id", "uuid"]
         .into_iter()
@@ -126,7 +126,7 @@ fn in_termurl(body: &Body<'_>) -> Option<String> {
         .map(|(_, value)| value.into_owned())
 }
 
-/// The form that the buyer's browser has to post to the bank; none where it is larger than can be
+/// The form that the buyer's browser has to post to the bank; none if it is larger than can be
 /// kept, since half a form is refused by the bank.
 fn challenge(body: &Body<'_>, now: Timestamp) -> Option<BuyerAction> {
     let url = body

@@ -181,7 +181,7 @@ fn amount(order: &DevdraftOrder) -> &str {
     }
 }
 
-/// Whether the provider wants to know the customer's name.
+/// True if the provider wants to know the customer's name.
 fn is_large(order: &DevdraftOrder) -> bool {
     match (Decimal::parse(amount(order)), Decimal::parse(NAMELESS_MAX)) {
         (Ok(amount), Ok(most)) => amount > most,

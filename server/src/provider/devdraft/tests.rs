@@ -1,4 +1,4 @@
-//! What the provider's requests and answers are held to.
+//! The provider's requests and answers, held to its fixtures.
 
 mod orders;
 

@@ -63,7 +63,7 @@ fn read_rows(intent: &Intent<'_>, answer: &Response) -> Result<Option<Observatio
     Ok(Some(observation))
 }
 
-/// Whether a row is of our order: identifier, amount, currency, and not older than the intent.
+/// True if a row is of our order: identifier, amount, currency, and not older than the intent.
 fn agrees(intent: &Intent<'_>, row: &Value) -> bool {
     let Some(identifier) = intent.recovery.get(PURCHASE_IDENTIFIER) else {
         return false;

@@ -292,7 +292,7 @@ fn amounts_compare_as_they_stand() {
     }
     let padded = reading::observed(status(&with(json!({"amount": " 5 "}))));
     assert_eq!(reading::amounts(&padded.amounts)[1], "PAID 5 TRX");
-    // Promise D2: an amount is never cut, and one that is too long makes the answer unreadable.
+    // Promise D2: an amount is never cut; an amount that is too long makes the answer unreadable.
     let digits = "7".repeat(8_000);
     let long = reading::observed(status(&with(json!({"amount": digits}))));
     assert_eq!(long.amounts[1].value, digits);

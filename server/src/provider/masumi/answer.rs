@@ -1,4 +1,4 @@
-//! What the provider's answers say: the status table, the facts, the money, and what became of a
+//! The meaning of the provider's answers: the status table, the facts, the money, and the outcome of a
 //! submit.
 
 use std::time::Duration;
@@ -31,7 +31,7 @@ const MILLISECONDS_FROM: i64 = 1_000_000_000_000;
 /// handful of transactions.
 const ENTRIES_MAX: usize = 256;
 
-/// What kind of answer is read.
+/// The kind of answer that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Read {
     /// The answer to a create: a deadline of this service never ends a purchase on its word.
@@ -49,7 +49,7 @@ impl Read {
     }
 }
 
-/// What the answer to a submit means.
+/// The meaning of the answer to a submit.
 pub(super) fn submit(
     intent: &Intent<'_>,
     reference: &Reference,
@@ -107,7 +107,7 @@ fn existing(
     }
 }
 
-/// What the answer to a look-up means: a purchase is adopted only if its input hash is ours.
+/// The meaning of the answer to a look-up: a purchase is adopted only if its input hash is ours.
 pub(super) fn look_up(
     intent: &Intent<'_>,
     reference: &Reference,
@@ -126,7 +126,7 @@ pub(super) fn look_up(
     })
 }
 
-/// What the answer to a status read means.
+/// The meaning of the answer to a status read.
 pub(super) fn status(reference: &Reference, answer: &Response, now: Timestamp) -> Answer {
     read(answer, now, |data| {
         observation(data, reference, Read::Exact, now)
@@ -153,7 +153,7 @@ fn read(
     }
 }
 
-/// What a row of a list says of its purchase; nothing where a deadline of this service would end it,
+/// The observation that a row of a list makes; nothing if a deadline of this service would end it,
 /// since that takes a read of exactly this purchase.
 pub(super) fn listed(
     data: &Value,
@@ -192,7 +192,7 @@ fn held_by_another() -> Trouble {
     Trouble::unreadable("the blockchain identifier is held by another order")
 }
 
-/// Whether the answer is about the purchase that was asked for.
+/// True if the answer is about the purchase that was asked for.
 fn check_identity(data: &Value, reference: &Reference) -> Result<(), Trouble> {
     let named = wire::text(data, "blockchainIdentifier");
     if named.as_deref() != Some(reference.part(IDENTIFIER)) {
@@ -286,13 +286,13 @@ fn standing(state: Option<&str>, action: &str, has_error: bool) -> Standing {
     Standing::Mapped(state, finality)
 }
 
-/// How long `payByTime` has passed, zero while it has not; `None` where it is no time.
+/// The time since `payByTime`, zero before it; `None` if it is no time.
 fn since_pay_by(data: &Value, now: Timestamp) -> Option<Duration> {
     let pay_by = Timestamp::from_millis_text(&wire::text(data, "payByTime")?).ok()?;
     (pay_by.as_millis() >= MILLISECONDS_FROM).then(|| now.since(pay_by))
 }
 
-/// Whether a field is there: neither missing nor null nor an empty text.
+/// True if a field is there: neither missing nor null nor an empty text.
 fn is_present(object: &Value, field: &str) -> bool {
     match object.get(field) {
         None | Some(Value::Null) => false,
@@ -301,13 +301,13 @@ fn is_present(object: &Value, field: &str) -> bool {
     }
 }
 
-/// Whether the next action stands beside an error.
+/// True if the next action stands beside an error.
 fn has_error(data: &Value) -> bool {
     data.get("NextAction")
         .is_some_and(|next| is_present(next, "errorType"))
 }
 
-/// Whether the answer itself shows that funds moved. A recovery at the provider can detach the current
+/// True if the answer itself shows that funds moved. A recovery at the provider can detach the current
 /// transaction from a row whose funds are on chain (recorded).
 fn shows_funds(data: &Value, state: Option<&str>) -> bool {
     let is_on_chain = state.is_some_and(|state| state != "FundsOrDatumInvalid");
@@ -322,9 +322,9 @@ fn shows_funds(data: &Value, state: Option<&str>) -> bool {
     is_on_chain || has_hash || has_fees || is_present(data, "SmartContractWallet")
 }
 
-/// Whether the time to pay has passed for long, and nothing shows that funds may be on their way.
+/// True if the time to pay has passed for long, and nothing shows that funds may be on their way.
 fn has_expired(data: &Value, state: Option<&str>, action: Option<&str>, now: Timestamp) -> bool {
-    // Recorded: the provider itself sets FundsOrDatumInvalid where payByTime passed without funds.
+    // Recorded: the provider itself sets FundsOrDatumInvalid once payByTime has passed without funds.
     matches!(state, None | Some("FundsOrDatumInvalid"))
         && matches!(
             action,
@@ -401,7 +401,7 @@ fn facts(data: &Value, damage: Damage) -> Result<Vec<(&'static str, Option<Strin
 
 fn amounts(data: &Value, state: Option<&str>, damage: Damage) -> Result<Vec<Amount>, Trouble> {
     let mut amounts = Vec::new();
-    // The provider lists PaidFunds from the create on, as what is to be paid.
+    // The provider lists PaidFunds from the create on, as the amount to be paid.
     if state.is_some_and(|state| state != "FundsOrDatumInvalid") {
         amounts.extend(damage.hold(funds(data, "PaidFunds", AmountRole::Paid))?);
     }
@@ -417,7 +417,7 @@ fn amounts(data: &Value, state: Option<&str>, damage: Damage) -> Result<Vec<Amou
     Ok(amounts)
 }
 
-/// The amounts of one role. None where one entry has no amount that can be read: the list is then
+/// The amounts of one role. None if an entry has no amount that can be read: the list is then
 /// not whole, and no state hangs on it, so the rest of the answer holds.
 fn funds(data: &Value, field: &str, role: AmountRole) -> Result<Vec<Amount>, Trouble> {
     let mut amounts = Vec::new();
@@ -442,7 +442,7 @@ fn entries<'a>(data: &'a Value, field: &str) -> &'a [Value] {
         .unwrap_or_default()
 }
 
-/// The hashes that the answer has, oldest first; nothing where it has none. The current transaction
+/// The hashes that the answer has, oldest first; nothing if it has none. The current transaction
 /// is null again after an operator's recovery, and its hash is null until it is submitted.
 fn transaction_hashes(data: &Value, damage: Damage) -> Result<Option<Vec<String>>, Trouble> {
     let mut earlier: Vec<&Value> = entries(data, "TransactionHistory").iter().collect();

@@ -1,7 +1,7 @@
 //! The form of `POST /api/v1/purchase`, and every rule that the provider holds an order to.
 //!
-//! Some of what breaks a rule is answered with 500 by the provider, after which nobody knows whether
-//! the order exists; so all of it is refused here. Signatures and prices it checks alone.
+//! The provider answers some broken rules with 500, after which nobody knows whether the order exists; so
+//! this service refuses all of them. Only the provider checks signatures and prices.
 
 use std::time::Duration;
 
@@ -21,15 +21,15 @@ use crate::{
 const PAYMENT_SOURCE_TYPES: &[&str] = &["Web3CardanoV1", "Web3CardanoV2"];
 const AMOUNTS_MAX: usize = 7;
 const SOURCE_INDEX_MAX: u32 = 24;
-/// What the provider's JSON parser takes (recorded). A longer order is answered 413 before anything
-/// else is looked at, also when it is repeated.
+/// The longest body that the provider's JSON parser takes (recorded). A longer order is answered 413
+/// before anything else is looked at, also when it is repeated.
 const BODY_BYTES_MAX: usize = 100 * 1024;
 
 /// The provider's margins between its four times.
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 const FIFTEEN_MINUTES: Duration = Duration::from_secs(900);
 
-/// A text that the provider takes at most so many characters of.
+/// The form of an address.
 const ADDRESS: Form = Form::Units(0, 250);
 
 const ORDER: Table<MasumiOrder> = Table {
@@ -168,7 +168,7 @@ fn read(time: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
     time.and_then(time_of)
 }
 
-/// Whether a time lies before another by a margin. A time that is missing breaks a rule of its own.
+/// True if a time lies before another by a margin. A time that is missing breaks a rule of its own.
 fn is_before(earlier: Option<Timestamp>, margin: Duration, later: Option<Timestamp>) -> bool {
     (earlier.zip(later)).is_none_or(|(earlier, later)| earlier <= later.minus(margin))
 }

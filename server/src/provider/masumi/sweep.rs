@@ -1,4 +1,4 @@
-//! `purchase/diff`: what has changed, by list. One list per network and payment source type.
+//! `purchase/diff`: the changes, by list. One list per network and payment source type.
 //!
 //! Its stamps are the start of the writing transaction, up to 30 s before its commit, in the
 //! database's timezone (recorded), so places follow the stamps seen, never this service's clock.
@@ -20,8 +20,8 @@ use crate::{
     upstream::{Request, Response},
 };
 
-/// The payment source types of the provider's schema. Without one of them named, the second kind
-/// is invisible (recorded).
+/// The payment source types of the provider's schema. A request that names none does not show the
+/// second (recorded).
 const SOURCE_TYPES: [&str; 2] = ["Web3CardanoV1", "Web3CardanoV2"];
 /// Read again from this long before the newest stamp seen, for rows stamped before their commit.
 const OVERLAP: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ impl Sweep for Masumi {
     }
 }
 
-/// Where a row stands in the list's order.
+/// The place of a row in the list's order.
 fn cursor_of(data: &Value) -> Result<Cursor, Trouble> {
     let since = wire::time(data, STAMP);
     let id = wire::identifier(data, "id")?;

@@ -1,4 +1,4 @@
-//! What the provider's requests and answers are held to.
+//! The provider's requests and answers, held to its fixtures.
 
 mod answers;
 mod on_file;
@@ -65,7 +65,7 @@ fn submit(intent: &Intent<'_>, answer: &Response, now: Timestamp) -> Submitted {
     fixture::placed(&provider(), Order::Masumi(order)).read(intent, answer, now)
 }
 
-/// How a file is read.
+/// The way in which a file is read.
 #[derive(Clone, Copy, PartialEq)]
 enum Read {
     /// As the answer to the request that it was the answer to.
@@ -74,7 +74,7 @@ enum Read {
     Submit,
 }
 
-/// One line of what a file's answer means to whoever sent its request. The hand-made files name no
+/// The meaning of a file's answer for the sender of its request, in one line. The hand-made files name no
 /// request: theirs are the fixtures' one purchase.
 fn read_file(of: &str, name: &str, clock: &str, read: Read) -> String {
     let file = fixture::file(of, name);

@@ -1,7 +1,7 @@
 //! The fixtures in `tests/fixtures` as requests and answers, and the parts of every provider's tests.
 //!
 //! Their shape: requests have `method`, `path`, `headers`, `query` and `body`; answers have
-//! `http_status`, `headers` and `body`; both say where they come from.
+//! `http_status`, `headers` and `body`; both name their source.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -83,8 +83,8 @@ fn changed(field: &str, value: Value, change: Change) -> Option<Value> {
     change(field, value)
 }
 
-/// What has to stay the same: all but how an amount is written, and whether a fact that is not there
-/// is said to be none.
+/// The parts that have to stay the same: all but the spelling of an amount, and a fact that is named as
+/// absent.
 fn meaning(observation: &Observation) -> Observation {
     let mut observation = observation.clone();
     observation.facts.retain(|(_, value)| value.is_some());
@@ -98,7 +98,7 @@ fn meaning(observation: &Observation) -> Observation {
     observation
 }
 
-/// What a file's answer means to whoever sent its request.
+/// The meaning of a file's answer for the sender of its request.
 fn read(sample: &Sample, name: &str, answer: &Response) -> (String, Option<Observation>) {
     if name.starts_with("create_") {
         return match sample.submitted(answer) {

@@ -1,4 +1,4 @@
-//! What tests expect of a reading, in few words: `PAID OPEN FundsLocked`, `not found`, `refused`.
+//! The readings that tests expect, in few words: `PAID OPEN FundsLocked`, `not found`, `refused`.
 
 use crate::{
     observation::{Answer, Observation, Standing, Submitted, Trouble, word},
@@ -16,7 +16,7 @@ pub(in crate::provider) fn brief(observation: &Observation) -> String {
     }
 }
 
-/// As [`brief`], and what else the observation says.
+/// As [`brief`], with the rest of the observation.
 fn whole(observation: &Observation) -> String {
     let attention = observation.attention.map(|it| format!("!{}", it.as_str()));
     let failure = observation.failure;
@@ -46,7 +46,7 @@ fn trouble(trouble: &Trouble) -> &'static str {
     }
 }
 
-/// What a read said, in its first words.
+/// The result of a read, in its first words.
 pub(in crate::provider) fn said(answer: &Answer) -> String {
     match answer {
         Answer::Observed(observation) => brief(observation),
@@ -55,7 +55,7 @@ pub(in crate::provider) fn said(answer: &Answer) -> String {
     }
 }
 
-/// What a read said, as a whole line.
+/// The result of a read, as a whole line.
 pub(in crate::provider) fn answer_line(answer: &Answer) -> String {
     match answer {
         Answer::Observed(observation) => whole(observation),
@@ -63,7 +63,7 @@ pub(in crate::provider) fn answer_line(answer: &Answer) -> String {
     }
 }
 
-/// How a submit ended, in its first words.
+/// The end of a submit, in its first words.
 pub(in crate::provider) fn outcome(submitted: &Submitted) -> &'static str {
     match submitted {
         Submitted::Accepted(_) => "accepted",
@@ -75,7 +75,7 @@ pub(in crate::provider) fn outcome(submitted: &Submitted) -> &'static str {
     }
 }
 
-/// How a submit ended, as a whole line.
+/// The end of a submit, as a whole line.
 pub(in crate::provider) fn submit_line(submitted: &Submitted) -> String {
     let outcome = outcome(submitted);
     match submitted {

@@ -434,7 +434,7 @@ fn with(message: &DynamicMessage, path: &str, text: &str) -> DynamicMessage {
     message
 }
 
-/// Whether a field is a text.
+/// True if a field is a text.
 fn is_text(pool: &DescriptorPool, stated: &Stated) -> bool {
     let message = pool
         .get_message_by_name(&format!("tillwatch.v1.{}", stated.message))

@@ -83,7 +83,7 @@ impl Sample {
             .collect()
     }
 
-    /// What the provider makes of a status answer.
+    /// The provider's reading of a status answer.
     pub(super) fn read(&self, answer: &Response) -> Answer {
         let reference = self.provider.reference(&self.reference).unwrap();
         self.provider
@@ -94,7 +94,7 @@ impl Sample {
         reading::observed(self.read(answer))
     }
 
-    /// What the provider makes of a status fixture after a change of its body.
+    /// The provider's reading of a status fixture after a change of its body.
     fn changed(&self, file: &str, change: impl FnOnce(&mut Value)) -> Observation {
         let mut answer = fixture::answer(self.name, file);
         let mut body = answer.json().unwrap();
@@ -103,7 +103,7 @@ impl Sample {
         self.status(&answer)
     }
 
-    /// What the provider makes of a create's answer.
+    /// The provider's reading of a create's answer.
     pub(super) fn submitted(&self, answer: &Response) -> Submitted {
         let (order, provider) = (&self.order, &self.provider);
         let key = uuid::Uuid::from_u128(1);

@@ -1,4 +1,4 @@
-//! What a caller is told of a refusal: the provider's words, never the account's credentials.
+//! The words about a refusal that a caller reads: the provider's, never the account's credentials.
 
 use std::sync::Arc;
 

@@ -61,7 +61,7 @@ fn shown(name: &str, id: &str) -> Value {
     }
 }
 
-/// Where a request has this text: in a place of its own, which is encoded when it is sent.
+/// True if a request has this text in a place of its own, which is encoded when it is sent.
 fn carries(request: &Request, id: &str) -> bool {
     let body: Value = (request.body.as_ref())
         .and_then(|body| serde_json::from_slice(body).ok())

@@ -1,4 +1,4 @@
-//! Answers beyond the table: what is adopted, refused or left unclear, and shapes that mean harm.
+//! Answers beyond the table: adoptions, refusals, unclear outcomes, and shapes that mean harm.
 
 use serde_json::{Value, json};
 

@@ -1,9 +1,9 @@
-//! What each answer on file is read as: one line per file, from the status table by hand.
+//! The reading of each answer on file: one line per file, from the status table by hand.
 
 use super::{HAND_MADE_CLOCK, RECORDED_CLOCK, Read, read_file};
 use crate::provider::tests::fixture;
 
-/// Fixtures of what is not read here: pages are in `pages`; refunds, webhooks, keys, counts and
+/// Fixtures of other requests: pages are in `pages`; refunds, webhooks, keys, counts and
 /// health are not this service's.
 const ELSEWHERE: &[&str] = &[
     "api_key_status",

@@ -1,4 +1,4 @@
-//! What each page of `purchase/diff` on file is read as, and how pages are asked for.
+//! The reading of each page of `purchase/diff` on file, and the requests of pages.
 
 use super::{HAND_MADE_CLOCK, RECORDED_CLOCK, TOKEN, provider};
 use crate::{
@@ -22,7 +22,7 @@ fn place(since: &str, after: &str) -> Cursor {
     }
 }
 
-/// A page as one line: how many rows it has, where it leads, and what its last row says.
+/// A page as one line: the number of its rows, its next place, and its last row's observation.
 fn page_line(of: &str, name: &str, clock: &str) -> String {
     let request = &fixture::file(of, name)["request"]["query"];
     let text = |field: &str, or: &str| request[field].as_str().unwrap_or(or).to_owned();

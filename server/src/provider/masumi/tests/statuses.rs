@@ -173,7 +173,7 @@ fn attention_follows_the_action_on_any_row() {
 
 const MINUTE: i64 = 60_000;
 
-/// What a purchase is read as this long after its time to pay: by a read, a look-up and a create's
+/// The reading of a purchase so long after its time to pay: by a read, a look-up and a create's
 /// answer, of which the last never lets anything expire.
 fn check_late(late: i64, state: &str, action: &str, transaction: &Value, expected: &str) {
     let pay_by = at(HAND_MADE_CLOCK).as_millis() - late;
