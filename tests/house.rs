@@ -18,6 +18,10 @@ use tillwatch_proto::v1::{
 };
 use tillwatch_sandbox::{Options, PROVIDERS, Sandbox};
 use tillwatch_server::provider::registered;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -256,6 +260,18 @@ impl House {
             }
         })
         .await;
+    }
+
+    /// What a scrape of the server reads.
+    pub async fn metrics(&self) -> String {
+        let mut scrape = TcpStream::connect(&self.server.ops).await.unwrap();
+        let request = "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
+        scrape.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        within("metrics", scrape.read_to_string(&mut text))
+            .await
+            .unwrap();
+        text
     }
 
     /// A channel to the server.

@@ -30,6 +30,7 @@ mod disk;
 mod drain;
 mod endings;
 mod kill_loop;
+mod nowhere;
 mod port;
 mod probes;
 mod providers;

@@ -125,6 +125,8 @@ pub enum Trouble {
         /// What happened, in this service's words.
         why: String,
     },
+    /// A 404 from something that is not the provider's API.
+    Nowhere,
     /// An answer that makes no sense.
     Unreadable {
         /// What was wrong with it, in this service's words.
@@ -136,6 +138,15 @@ impl Trouble {
     /// An answer that makes no sense, with what was wrong.
     pub fn unreadable(why: impl Into<String>) -> Self {
         Self::Unreadable { why: why.into() }
+    }
+
+    /// What happened, in this service's words; nothing if the kind of trouble says it all.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Unreachable { why, .. } | Self::Unreadable { why } => Some(why),
+            Self::Nowhere => Some("HTTP 404: the base URL leads nowhere at the provider"),
+            Self::Throttled { .. } | Self::Unauthorized => None,
+        }
     }
 }
 

@@ -72,4 +72,6 @@ pub struct Figures {
     pub requests: BTreeMap<(Class, Outcome), u64>,
     /// Answers that made no sense.
     pub unreadable: u64,
+    /// Answers of something that is not the provider's API.
+    pub nowhere: u64,
 }

@@ -438,8 +438,10 @@ impl Live {
 
     /// What the provider's file made of an answer. Failures were counted when it arrived.
     pub(super) fn learn(&mut self, asked: &Asked, trouble: &Trouble, now: Moment) -> Whose {
-        if matches!(trouble, Trouble::Unreadable { .. }) {
-            self.row_unreadable();
+        match trouble {
+            Trouble::Nowhere => self.figures.nowhere += 1,
+            Trouble::Unreadable { .. } => self.row_unreadable(),
+            _ => {}
         }
         let whose = self.verdicts.learn(asked, trouble, self.number, now);
         if let Trouble::Throttled { retry_after } = trouble {

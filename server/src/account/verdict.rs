@@ -187,12 +187,19 @@ impl Verdicts {
         let is_accounts = match trouble {
             Trouble::Throttled { .. } => !own,
             Trouble::Unauthorized => !own && self.unauthorized(asked, now),
-            Trouble::Unreachable { why, .. } | Trouble::Unreadable { why } => {
-                self.words.clone_from(why);
+            Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. } => {
+                trouble
+                    .why()
+                    .unwrap_or_default()
+                    .clone_into(&mut self.words);
                 if !own {
                     self.unheard.add(asked.witness());
                 }
-                let is_way = matches!(trouble, Trouble::Unreachable { sent: false, .. });
+                let is_way = match trouble {
+                    Trouble::Unreachable { sent, .. } => !sent,
+                    Trouble::Nowhere => asked.class.is_first(),
+                    _ => false,
+                };
                 is_way || (!own && self.unheard.are_all())
             }
         };
@@ -260,7 +267,7 @@ impl Verdicts {
         !self.paused_for(now).is_zero()
             || self.breaker.is_open()
             || self.breaker.failures() > 0
-            || self.unheard.are_all()
+            || self.unheard.suffice(self.open)
     }
 
     pub(super) fn is_broken(&self) -> bool {

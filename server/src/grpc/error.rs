@@ -329,16 +329,17 @@ impl Failure {
                 Self::new(reason, text).after(wait)
             }
             RefreshError::Trouble(trouble) => {
+                let why = trouble.why().map(|why| format!("{text}: {why}"));
                 let (reason, wait) = match trouble {
                     Trouble::Throttled { retry_after } => (Reason::AccountThrottled, retry_after),
                     Trouble::Unauthorized => {
                         (Reason::AccountUnauthorized, Some(Duration::from_secs(60)))
                     }
-                    Trouble::Unreachable { .. } | Trouble::Unreadable { .. } => {
+                    Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. } => {
                         (Reason::ProviderUnreachable, None)
                     }
                 };
-                Self::new(reason, text).after(wait.unwrap_or(RETRY_AFTER))
+                Self::new(reason, why.unwrap_or(text)).after(wait.unwrap_or(RETRY_AFTER))
             }
             RefreshError::AccountMissing => Self::new(Reason::AccountUnknown, text),
             RefreshError::Journal(_) => Self::new(Reason::JournalUnavailable, text),

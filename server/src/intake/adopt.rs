@@ -112,9 +112,9 @@ impl Inner {
                 purchase: None,
                 retry_after: Duration::from_secs(60),
             },
-            Trouble::Unreachable { why, .. } | Trouble::Unreadable { why } => {
+            Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. } => {
                 CreateError::Unreachable {
-                    why: Some(why),
+                    why: trouble.why().map(str::to_owned),
                     purchase: None,
                     retry_after: RETRY_AFTER,
                 }

@@ -525,9 +525,9 @@ impl Inner {
                     purchase: id,
                     retry_after: Duration::from_secs(60),
                 },
-                Trouble::Unreachable { why, .. } | Trouble::Unreadable { why } => {
+                Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. } => {
                     CreateError::Unreachable {
-                        why: Some(why.clone()),
+                        why: trouble.why().map(str::to_owned),
                         purchase: id,
                         retry_after: pause(None),
                     }

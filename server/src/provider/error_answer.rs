@@ -21,7 +21,7 @@ const TEXT_FIELDS: [&str; 9] = [
 const DEPTH_MAX: usize = 3;
 /// The parts of texts about a route that does not exist, in lower case: Express and NestJS,
 /// Masumi's framework (recorded), Fastify, Kong, Rails, Laravel, Spring, Flask and Apache.
-const NO_ROUTE: [&str; 20] = [
+const NO_ROUTE: [&str; 22] = [
     "cannot post",
     "cannot get",
     "can not post",
@@ -41,18 +41,24 @@ const NO_ROUTE: [&str; 20] = [
     "no such endpoint",
     "page not found",
     "path not found",
+    "page could not be found",
+    "path could not be found",
     "requested url",
 ];
-/// The parts that a text can have around the words "Not Found" and still say nothing more.
-const NOT_FOUND: [&str; 5] = [
+/// Texts that say only that nothing is there, in lower case: of any web server, Azure's and Spring's
+/// gateways, Google's front ends, Drupal and Vercel.
+const NOT_FOUND: [&str; 10] = [
     "not found",
     "404 not found",
     "not found 404",
     "error 404 not found",
     "http 404 not found",
+    "resource not found",
+    "the resource could not be found",
+    "the requested resource was not found",
+    "the requested resource could not be found",
+    "requested entity was not found",
 ];
-/// The trouble of a 404 that is not in the provider's shape, or names a route.
-const LEADS_NOWHERE: &str = "HTTP 404: the base URL leads nowhere at the provider";
 /// The trouble of a web page in the place of a refusal: the provider's own refusals are JSON.
 const IN_FRONT: &str = "something in front of the provider refuses this address";
 
@@ -69,7 +75,7 @@ pub(super) fn trouble(answer: &Response, now: Timestamp) -> Trouble {
             why: format!("HTTP {}: {IN_FRONT}", answer.status),
         },
         401 | 403 => Trouble::Unauthorized,
-        404 => Trouble::unreadable(LEADS_NOWHERE),
+        404 => Trouble::Nowhere,
         429 => Trouble::Throttled {
             retry_after: retry_after::of(&answer.headers, now),
         },
@@ -95,12 +101,7 @@ pub(super) fn not_accepted(answer: &Response, own: Own, now: Timestamp) -> Submi
         401 | 403 | 429 => return Submitted::NotSent(not_sent(trouble(answer, now))),
         404 => match own().filter(|text| !is_bare(text) && !is_no_route(text)) {
             Some(text) => Some(text),
-            None => {
-                return Submitted::NotSent(Trouble::Unreachable {
-                    sent: false,
-                    why: LEADS_NOWHERE.to_owned(),
-                });
-            }
+            None => return Submitted::NotSent(Trouble::Nowhere),
         },
         400 | 409 | 412 | 422 => any(),
         _ => None,
@@ -136,10 +137,7 @@ pub(super) fn is_unknown(answer: &Response, own: Own) -> bool {
 
 /// A submit whose answer cannot be read: the order may exist.
 pub(super) fn unclear(trouble: Trouble) -> Submitted {
-    Submitted::unclear(match trouble {
-        Trouble::Unreadable { why } | Trouble::Unreachable { why, .. } => why,
-        Trouble::Throttled { .. } | Trouble::Unauthorized => "no definite answer".to_owned(),
-    })
+    Submitted::unclear(trouble.why().unwrap_or("no definite answer"))
 }
 
 /// The text of an error body in any usual shape; nothing if it has none, or if it says by its

@@ -79,6 +79,7 @@ impl Collector {
                 .map(|((class, outcome), made)| (class.as_str(), outcome.as_str(), *made))
                 .collect(),
             unreadable: snapshot.figures.unreadable,
+            nowhere: snapshot.figures.nowhere,
             open: self.rooms.tracker.open_purchases(&account.name),
             due: backlog.due,
             late: backlog.late,

@@ -68,6 +68,8 @@ pub struct AccountPicture {
     pub requests: Vec<(&'static str, &'static str, u64)>,
     /// Answers that made no sense.
     pub unreadable: u64,
+    /// Answers of something that is not the provider's API.
+    pub nowhere: u64,
     /// Purchases that are being polled.
     pub open: usize,
     /// Purchases whose poll is due and has not begun.
@@ -218,6 +220,7 @@ fn stored(registry: &mut Registry, picture: &Picture) {
 fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
     let requests = Family::<RequestLabels, Counter>::default();
     let unreadable = Family::<AccountLabels, Counter>::default();
+    let nowhere = Family::<AccountLabels, Counter>::default();
     let health = Family::<HealthLabels, Gauge>::default();
     let [open, due, held_back, breaker, in_flight] = [(); 5].map(|()| Gauges::default());
     let (late, budget) = (Parts::default(), Parts::default());
@@ -242,6 +245,7 @@ fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
             health.get_or_create(&labels).set(i64::from(is_this));
         }
         unreadable.get_or_create(labels).inc_by(account.unreadable);
+        nowhere.get_or_create(labels).inc_by(account.nowhere);
         open.get_or_create(labels).set(count(account.open));
         due.get_or_create(labels).set(count(account.due));
         held_back
@@ -261,6 +265,8 @@ fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
     registry.register("upstream_requests", words, requests);
     let words = "Answers that made no sense";
     registry.register("unreadable_answers", words, unreadable);
+    let words = "Answers of something that is not the provider's API: the base URL leads nowhere";
+    registry.register("nowhere_answers", words, nowhere);
     registry.register("open_purchases", "Purchases that are polled", open);
     registry.register("due", "Purchases whose poll is due and not begun", due);
     let words = "How long the first of those that are due has been";
@@ -324,6 +330,7 @@ mod tests {
                 labels,
                 requests: vec![("poll", "answered", 7)],
                 unreadable: 1,
+                nowhere: 6,
                 open: 3,
                 due: 2,
                 late: Duration::from_millis(1_500),
@@ -353,6 +360,7 @@ mod tests {
                 "tillwatch_upstream_requests_total{{{of},class=\"poll\",outcome=\"answered\"}} 7"
             ),
             format!("tillwatch_unreadable_answers_total{{{of}}} 1"),
+            format!("tillwatch_nowhere_answers_total{{{of}}} 6"),
             format!("tillwatch_open_purchases{{{of}}} 3"),
             format!("tillwatch_due{{{of}}} 2"),
             format!("tillwatch_late_seconds{{{of}}} 1.5"),

@@ -48,9 +48,9 @@ impl Asked {
             Answer::NotFound => return Some(Silence::Missing { began: self.began }),
             Answer::Trouble(Trouble::Throttled { retry_after }) => (is_own, *retry_after),
             Answer::Trouble(Trouble::Unauthorized) => (is_own, None),
-            Answer::Trouble(Trouble::Unreachable { .. } | Trouble::Unreadable { .. }) => {
-                (true, None)
-            }
+            Answer::Trouble(
+                Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. },
+            ) => (true, None),
         };
         Some(Silence::Trouble {
             is_own,

@@ -351,6 +351,7 @@ impl Inner {
                     // Single reads say whether only the list is refused.
                     Trouble::Unauthorized
                     | Trouble::Unreachable { .. }
+                    | Trouble::Nowhere
                     | Trouble::Unreadable { .. } => Cut::Failed,
                 })
             }

@@ -365,7 +365,7 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
         (
             404,
             nest(404, json!("Cannot POST /v0/x")),
-            "not sent, not reached",
+            "not sent, nowhere",
         ),
         (400, nest(404, json!("y")), "refused y"),
         (400, nest(400, json!([])), "refused x"),
@@ -380,15 +380,15 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
         (
             404,
             json!({ "message": "x" }).to_string(),
-            "not sent, not reached",
+            "not sent, nowhere",
         ),
         (
             400,
             json!({ "error": { "type": "t", "code": "c" } }).to_string(),
             "refused c",
         ),
-        (404, "<html>".to_owned(), "not sent, not reached"),
-        (404, nest(404, json!("Not Found")), "not sent, not reached"),
+        (404, "<html>".to_owned(), "not sent, nowhere"),
+        (404, nest(404, json!("Not Found")), "not sent, nowhere"),
         (403, "<html>".to_owned(), "not sent, not reached"),
         (405, nest(405, json!("x")), "unclear"),
         (500, nest(500, json!("x")), "unclear"),
@@ -451,8 +451,8 @@ fn a_read_that_is_no_answer_changes_nothing() {
     let table = [
         (200, String::new(), "unreadable"),
         (200, "[]".to_owned(), "unreadable"),
-        (404, "<html>".to_owned(), "unreadable"),
-        (404, unknown_route.to_string(), "unreadable"),
+        (404, "<html>".to_owned(), "nowhere"),
+        (404, unknown_route.to_string(), "nowhere"),
         (400, String::new(), "unreadable"),
         (302, String::new(), "unreadable"),
         (401, String::new(), "unauthorized"),

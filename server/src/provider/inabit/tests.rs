@@ -403,10 +403,10 @@ fn answers_vary() {
         (
             404,
             json!({"message": "Cannot GET /x", "error": "Not Found"}),
-            "unreadable",
+            "nowhere",
         ),
-        (404, json!({}), "unreadable"),
-        (404, json!({"error": "Not Found"}), "unreadable"),
+        (404, json!({}), "nowhere"),
+        (404, json!({"error": "Not Found"}), "nowhere"),
         (404, json!({"message": "no such purchase"}), "not found"),
         (400, json!({"error": {"message": "no"}}), "unreadable"),
         (301, json!({}), "unreadable"),

@@ -237,7 +237,7 @@ fn answers_vary() {
         (400, json!({"error": "Session expired"}), "unreachable"),
         (400, json!({"error": [FAILED]}), "unreachable"),
         (400, json!({"message": FAILED}), "unreachable"),
-        (404, json!({"error": "Not found"}), "unreadable"),
+        (404, json!({"error": "Not found"}), "nowhere"),
         (302, json!({"status": "pending"}), "unreadable"),
         (403, json!({}), "unauthorized"),
         (408, json!({}), "unreachable"),

@@ -42,6 +42,7 @@ fn trouble(trouble: &Trouble) -> &'static str {
         Trouble::Unauthorized => "unauthorized",
         Trouble::Unreachable { sent: true, .. } => "unreachable",
         Trouble::Unreachable { sent: false, .. } => "not reached",
+        Trouble::Nowhere => "nowhere",
         Trouble::Unreadable { .. } => "unreadable",
     }
 }

@@ -90,17 +90,13 @@ fn a_submit_that_nobody_answered_in_the_providers_words_stays_unclear() {
         (400, b"<html>", "unclear"),
         (400, br#"{"message":"bad"}"#, "refused bad"),
         (400, br#"{"status":"error","error":"bad"}"#, "refused bad"),
-        (404, b"<html>", "not sent, not reached"),
-        (
-            404,
-            br#"{"message":"no such app"}"#,
-            "not sent, not reached",
-        ),
+        (404, b"<html>", "not sent, nowhere"),
+        (404, br#"{"message":"no such app"}"#, "not sent, nowhere"),
         (403, b"<html>", "not sent, not reached"),
         (
             404,
             br#"{"status":"error","error":{"message":"Not Found"}}"#,
-            "not sent, not reached",
+            "not sent, nowhere",
         ),
         (
             400,
@@ -162,11 +158,11 @@ fn a_read_that_is_no_answer_changes_nothing() {
         (200, br#"{"status":"success","data":[]}"#, "unreadable"),
         (200, br#"{"status":"success","data":{}}"#, "unreadable"),
         (200, br#"{"status":"error","data":{}}"#, "unreadable"),
-        (404, b"<html>", "unreadable"),
+        (404, b"<html>", "nowhere"),
         (
             404,
             br#"{"status":"error","error":{"message":"Can not POST /x"}}"#,
-            "unreadable",
+            "nowhere",
         ),
         (
             404,
@@ -174,7 +170,7 @@ fn a_read_that_is_no_answer_changes_nothing() {
             "not found",
         ),
         (404, br#"{"error":"Purchase not found"}"#, "not found"),
-        (404, br#"{"error":"Not Found"}"#, "unreadable"),
+        (404, br#"{"error":"Not Found"}"#, "nowhere"),
         (302, b"", "unreadable"),
         (400, b"", "unreadable"),
         (401, b"", "unauthorized"),

@@ -353,8 +353,8 @@ const RECORDED: &[(&str, &str)] = &[
     ),
     ("scoped_key_resolve_other_unlocked_row", "not found"),
     ("trailing_slash", "unreadable"),
-    ("unknown_purchase_id", "unreadable"),
-    ("unknown_root", "unreadable"),
+    ("unknown_purchase_id", "nowhere"),
+    ("unknown_root", "nowhere"),
     ("wrong_content_type_form", "unreadable"),
     ("wrong_content_type_text", "unreadable"),
 ];
@@ -499,7 +499,7 @@ fn an_unknown_route_proves_that_nothing_was_created() {
     for name in ["unknown_root", "unknown_purchase_id"] {
         assert_eq!(
             read_file("masumi_recorded", name, RECORDED_CLOCK, Read::Submit),
-            "not sent, not reached",
+            "not sent, nowhere",
             "{name}"
         );
     }

@@ -63,6 +63,7 @@ fn page_line(of: &str, name: &str, clock: &str) -> String {
         Err(Trouble::Unauthorized) => "unauthorized".to_owned(),
         Err(Trouble::Throttled { .. }) => "throttled".to_owned(),
         Err(Trouble::Unreachable { .. }) => "unreachable".to_owned(),
+        Err(Trouble::Nowhere) => "nowhere".to_owned(),
         Err(Trouble::Unreadable { why }) => format!("unreadable: {why}"),
     }
 }
