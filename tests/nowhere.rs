@@ -192,8 +192,8 @@ impl Moved {
                 let answer = shop
                     .refresh_status(RefreshStatusRequest { purchase_id })
                     .await;
-                if answer.is_err() {
-                    return answer;
+                if let Err(status) = answer {
+                    return Err::<(), _>(status);
                 }
             }
         })

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use prost_types::Duration;
+use sha2::{Digest as _, Sha256};
 use tillwatch::Refusal;
 use tillwatch_proto::v1::{
     CreatePurchaseRequest, DevdraftOrder, DevdraftReference, GetStatusRequest, ListAccountsRequest,
@@ -435,6 +436,39 @@ async fn another_callers_purchase_is_not_there() {
         let list = shop.list_purchases(ListPurchasesRequest::default()).await;
         list.unwrap().into_inner().purchases[0].labels.clone()
     });
+}
+
+#[tokio::test]
+async fn operate_alone_lists_the_accounts_that_a_caller_may_use_and_create_alone_does_not() {
+    let callers = [
+        ("everywhere", r#"["*"]"#, r#"["operate"]"#),
+        ("somewhere", r#"["carbon-main"]"#, r#"["operate"]"#),
+        ("buyer", r#"["*"]"#, r#"["create"]"#),
+    ];
+    let mut more = String::new();
+    for (name, accounts, scopes) in callers {
+        let hash = hex::encode(Sha256::digest(token(name)));
+        more.push_str(&format!(
+            "\n[callers.{name}]\ntoken_sha256 = [\"{hash}\"]\naccounts = {accounts}\nscopes = {scopes}\n"
+        ));
+    }
+    let house = House::start(Settings {
+        more,
+        ..Settings::default()
+    })
+    .await;
+    let mut all: Vec<String> = PROVIDERS.into_iter().map(account).collect();
+    all.sort_unstable();
+    for (name, expected) in [("everywhere", all), ("somewhere", vec![account("carbon")])] {
+        let mut stub = house.stub(name).await;
+        let listed = stub.list_accounts(ListAccountsRequest {}).await.unwrap();
+        let accounts = listed.into_inner().accounts.into_iter();
+        let names: Vec<String> = accounts.map(|account| account.name).collect();
+        assert_eq!(names, expected, "{name}");
+    }
+    let mut buyer = house.stub("buyer").await;
+    let refused = refusal(buyer.list_accounts(ListAccountsRequest {}).await);
+    assert_eq!(refused.reason, "SCOPE_MISSING");
 }
 
 #[tokio::test]
