@@ -17,6 +17,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
+use tonic::Status;
 
 use crate::{
     house::{House, Settings, account, refusal},
@@ -186,15 +187,11 @@ impl Moved {
     /// What a refresh says once it has asked: none asks within 100 ms of a poll.
     async fn refresh(&self, id: &str) -> Refusal {
         let mut shop = self.house.stub("shop").await;
-        let refused = within("a refresh that asks", async {
+        let refused: Result<(), Status> = within("a refresh that asks", async {
             loop {
                 let purchase_id = id.to_owned();
-                let answer = shop
-                    .refresh_status(RefreshStatusRequest { purchase_id })
-                    .await;
-                if let Err(status) = answer {
-                    return Err::<(), _>(status);
-                }
+                shop.refresh_status(RefreshStatusRequest { purchase_id })
+                    .await?;
             }
         })
         .await;
