@@ -15,7 +15,7 @@ use serde_json::json;
 use tillwatch_server::{
     account::Accounts,
     clock::Clock,
-    feed::{Event, Feed, Pace, Until},
+    feed::{Event, Feed, Rhythm, Until},
     journal::{Journal, Write, memory::MemoryJournal},
     purchase::{AccountName, Cause, Status, Timestamp, Transition},
     tracker::Tracker,
@@ -204,11 +204,11 @@ async fn life(
         for _ in 0..watchers_each {
             let (feed, id, seen) = (feed.clone(), record.purchase.id, Arc::clone(seen));
             work.spawn(async move {
-                let pace = Pace {
+                let rhythm = Rhythm {
                     heartbeat: Duration::from_secs(15),
                     ends_at: None,
                 };
-                let opened = feed.watch(id, None, Until::Terminal, pace).await;
+                let opened = feed.watch(id, None, Until::Terminal, rhythm).await;
                 let Ok(Some((_, mut watch))) = opened else {
                     return;
                 };

@@ -5,13 +5,13 @@
 //! pushed here: the journal's observer says that something was committed, and each stream fetches
 //! what it has not sent yet.
 
+mod alarms;
 mod channel;
 mod followers;
 mod purchases;
 mod ring;
 mod wait;
 mod watch;
-mod wheel;
 
 use std::{
     fmt,
@@ -30,12 +30,12 @@ use crate::{
     journal::{Committed, Journal, JournalError, Position, Record},
     purchase::{PurchaseId, Revision, Timestamp},
 };
+use alarms::Alarms;
 use channel::Channels;
 use followers::Followers;
 pub use purchases::{FeedEvent, WatchAll};
 use ring::Ring;
 pub use watch::{Event, Until, Watch};
-use wheel::Wheel;
 
 /// How long streams outlive the journal.
 const WITHOUT_JOURNAL_MAX: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ pub enum End {
 
 /// How one stream behaves.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct Rhythm {
     /// The longest silence before a heartbeat.
     pub heartbeat: Duration,
     /// When the stream ends of age; `None` for never.
@@ -82,7 +82,7 @@ struct Inner {
     /// Open streams of both kinds, for metrics.
     streams: AtomicUsize,
     /// When which stream wants to be woken although nothing happens.
-    wheel: Wheel,
+    alarms: Alarms,
     /// 0 while streams may go on, else the [`End`] that all of them meet.
     ending: AtomicU8,
     /// The time up to which the journal is known, in milliseconds; kept while it is unavailable.
@@ -112,7 +112,7 @@ impl Feed {
             channels: Channels::default(),
             streams: AtomicUsize::new(0),
             followers: Followers::default(),
-            wheel: Wheel::new(),
+            alarms: Alarms::new(),
             ending: AtomicU8::new(0),
             as_of_ms: AtomicI64::new(now_ms),
             available: AtomicBool::new(true),
@@ -131,7 +131,7 @@ impl Feed {
         let available = self.0.journal.available();
         let mut lost_since = None;
         loop {
-            tokio::time::sleep(wheel::SLOT).await;
+            tokio::time::sleep(alarms::SLOT).await;
             let is_available = *available.borrow();
             self.0.available.store(is_available, Ordering::Relaxed);
             if is_available {
@@ -148,7 +148,7 @@ impl Feed {
                 }
             }
             self.0.channels.forget(self.0.clock.moment());
-            self.0.wheel.tick(Instant::now());
+            self.0.alarms.tick(Instant::now());
         }
     }
 
@@ -179,9 +179,9 @@ impl Feed {
         purchase: PurchaseId,
         cursor: Option<Revision>,
         until: Until,
-        pace: Pace,
+        rhythm: Rhythm,
     ) -> Result<Option<(Record, Watch)>, JournalError> {
-        Watch::open(&self.0, purchase, cursor, until, pace).await
+        Watch::open(&self.0, purchase, cursor, until, rhythm).await
     }
 
     /// A stream of the transitions of all purchases that a filter admits, after a position.
@@ -189,9 +189,9 @@ impl Feed {
         &self,
         filter: crate::journal::Filter,
         after: Position,
-        pace: Pace,
+        rhythm: Rhythm,
     ) -> WatchAll {
-        WatchAll::open(&self.0, filter, after, pace)
+        WatchAll::open(&self.0, filter, after, rhythm)
     }
 
     /// Waits until a purchase has a revision after `after`, until `deadline`, or until streams are

@@ -1,12 +1,12 @@
-//! What is open: schedules, polls, commits, until FINAL.
+//! Open purchases: their schedules, polls and commits, until FINAL.
 //!
-//! Each account has a lane of its own: what is due there, and a task that asks the account for the
-//! right to poll. One account's trouble never slows another's lane.
+//! Each account has a lane of its own: its open purchases, and a loop that polls them as the account
+//! allows. One account's trouble never slows another's lane.
 
 mod digest;
-mod ended;
 mod entry;
 mod lane;
+mod last_answers;
 mod poll;
 mod sweep;
 
@@ -26,9 +26,9 @@ use crate::{
     observation::Trouble,
     purchase::{AccountName, Cause, Finality, Freshness, Purchase, PurchaseId, Reference},
 };
-use ended::Ended;
 pub use lane::Backlog;
 use lane::Lane;
+use last_answers::LastAnswers;
 use sweep::Sweeper;
 
 /// The tracker of one process. Cheap to clone.
@@ -46,8 +46,8 @@ struct Inner {
     /// Ends lanes and held requests.
     stop: CancellationToken,
     /// The last answers about what is followed no more.
-    ended: Mutex<Ended>,
-    /// Counts who watches a purchase, where somebody has said how.
+    last_answers: Mutex<LastAnswers>,
+    /// Counts a purchase's watchers, once [`Tracker::count_watchers`] was called.
     watchers: OnceLock<CountWatchers>,
 }
 
@@ -61,7 +61,7 @@ pub struct Loop {
 }
 
 impl Loop {
-    /// What it does: `lane` or `sweep`.
+    /// Its kind: `lane` or `sweep`.
     pub fn name(&self) -> &'static str {
         match self.sweeper {
             None => "lane",
@@ -83,10 +83,10 @@ impl Loop {
     }
 }
 
-/// Counts who watches a purchase. Must not block.
+/// Counts a purchase's watchers. Must not block.
 pub type CountWatchers = Box<dyn Fn(PurchaseId) -> usize + Send + Sync>;
 
-/// Why a refresh has no fresh status to show.
+/// A refresh has no fresh status to show.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RefreshError {
     /// The account is not configured: nobody asks about its purchases.
@@ -144,7 +144,7 @@ impl Tracker {
             sweepers: Sweeper::of(accounts),
             tasks,
             stop,
-            ended: Mutex::default(),
+            last_answers: Mutex::default(),
             watchers: OnceLock::new(),
         });
         let observer = Arc::downgrade(&inner);
@@ -158,8 +158,8 @@ impl Tracker {
         Self(inner)
     }
 
-    /// Says how to count who watches a purchase: news of watched ones counts more. Only the first
-    /// call has an effect.
+    /// Takes the way to count a purchase's watchers: news of watched purchases counts more. Only the
+    /// first call has an effect.
     pub fn count_watchers(&self, count: CountWatchers) {
         let _ = self.0.watchers.set(count);
     }
@@ -167,7 +167,7 @@ impl Tracker {
     /// Takes up an open purchase of an earlier process. First polls are spread over an interval.
     ///
     /// # Errors
-    /// The journal, where the purchase's account is no longer configured and that has to be said.
+    /// The journal failed to take the word that the purchase's account is no longer configured.
     pub async fn recover(&self, record: &Record) -> Result<(), JournalError> {
         let purchase = &record.purchase;
         if let Some(lane) = self.0.lanes.get(&purchase.account) {
@@ -217,7 +217,7 @@ impl Tracker {
         self.0.tasks.wait().await;
     }
 
-    /// How current a purchase's status is.
+    /// The freshness of a purchase's status.
     pub fn freshness(&self, purchase: &Purchase) -> Freshness {
         let lane = self.0.lanes.get(&purchase.account);
         let Some(lane) = lane else {
@@ -226,7 +226,7 @@ impl Tracker {
         let now = self.0.clock.now();
         let Some(mut freshness) = lane.freshness(purchase.id, &self.0.clock) else {
             return Freshness {
-                last_answer_time: lock(&self.0.ended).answered(purchase.id),
+                last_answer_time: lock(&self.0.last_answers).answered(purchase.id),
                 ..Freshness::default()
             };
         };
@@ -256,26 +256,26 @@ impl Tracker {
         self.0.refresh(lane, purchase.id).await
     }
 
-    /// What of an account is due and has not begun.
+    /// The polls of an account that are due and have not begun.
     pub fn backlog(&self, account: &AccountName) -> Backlog {
         let now = self.0.clock.moment();
         let lane = self.0.lanes.get(account);
         lane.map_or_else(Backlog::default, |lane| lane.backlog(now))
     }
 
-    /// Of how many purchases of an account an answer is held back, since its stamp is older than the
-    /// newest applied one.
+    /// The number of an account's purchases of which an answer is held back, since its stamp is older
+    /// than the newest applied one.
     pub fn held_back(&self, account: &AccountName) -> usize {
         let lane = self.0.lanes.get(account);
         lane.map_or(0, |lane| lane.held_back())
     }
 
-    /// How many polls and rounds through lists a panic has ended.
+    /// The number of polls and rounds through lists that a panic has ended.
     pub fn defects(&self) -> u64 {
         self.0.lanes.values().map(|lane| lane.defects()).sum()
     }
 
-    /// How many purchases an account has open.
+    /// The number of an account's open purchases.
     pub fn open_purchases(&self, account: &AccountName) -> usize {
         self.0.lanes.get(account).map_or(0, |lane| lane.len())
     }
@@ -298,7 +298,7 @@ impl Inner {
                 .map(|last| self.clock.wall_of(last));
             let last = known.or_else(|| answered.then_some(status.observe_time));
             if let Some(last) = last {
-                lock(&self.ended).remember(purchase.id, last);
+                lock(&self.last_answers).remember(purchase.id, last);
             }
         } else if let Some(reference) = &status.reference {
             self.follow(lane, purchase, reference, answered);
@@ -306,8 +306,8 @@ impl Inner {
         self.sweepable(lane, purchase);
     }
 
-    /// Follows an open purchase with a reference from now on, or learns what is new of it: news bring
-    /// the schedule of the new state.
+    /// Follows an open purchase with a reference from now on, or learns its news, which bring the
+    /// schedule of the new state.
     fn follow(&self, lane: &Lane, purchase: &Purchase, reference: &Reference, answered: bool) {
         let rare = || self.stretched(lane, purchase.create_time, purchase.status.finality);
         lane.committed(purchase, reference, answered, (&self.clock, rare));

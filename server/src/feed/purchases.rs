@@ -12,7 +12,7 @@ use std::{
 use futures_util::{Stream, future::BoxFuture};
 use tokio::time::Instant;
 
-use super::{End, Inner, Pace, Wake, lock};
+use super::{End, Inner, Rhythm, Wake, lock};
 use crate::journal::{Committed, Filter, JournalError, Position};
 
 /// Transitions read from the journal at once.
@@ -43,7 +43,7 @@ pub struct WatchAll {
     reaches: Position,
     place: usize,
     wake: Arc<Wake>,
-    pace: Pace,
+    rhythm: Rhythm,
     /// When anything was sent last, or the stream opened.
     quiet_since: Instant,
     /// Whether the heartbeat has been sent that says so.
@@ -62,7 +62,12 @@ impl fmt::Debug for WatchAll {
 }
 
 impl WatchAll {
-    pub(super) fn open(inner: &Arc<Inner>, filter: Filter, after: Position, pace: Pace) -> Self {
+    pub(super) fn open(
+        inner: &Arc<Inner>,
+        filter: Filter,
+        after: Position,
+        rhythm: Rhythm,
+    ) -> Self {
         let wake = Arc::new(Wake::default());
         let place = inner.followers.join(filter.caller.as_ref(), &wake);
         inner
@@ -77,7 +82,7 @@ impl WatchAll {
             reaches: after,
             place,
             wake,
-            pace,
+            rhythm,
             quiet_since: Instant::now(),
             told_caught_up: false,
             slot: 0,
@@ -104,7 +109,10 @@ impl WatchAll {
                 let result = ready!(reading.as_mut().poll(context));
                 self.reading = None;
                 let Ok((read, reaches)) = result else {
-                    self.slot = self.inner.wheel.at(Instant::now() + READ_AGAIN, &self.wake);
+                    self.slot = self
+                        .inner
+                        .alarms
+                        .at(Instant::now() + READ_AGAIN, &self.wake);
                     return Poll::Pending;
                 };
                 self.looked_up = read.into();
@@ -139,7 +147,7 @@ impl WatchAll {
         let now = Instant::now();
         let due = match is_caught_up && !self.told_caught_up {
             true => now,
-            false => self.quiet_since + self.pace.heartbeat,
+            false => self.quiet_since + self.rhythm.heartbeat,
         };
         if due <= now {
             self.told_caught_up |= is_caught_up;
@@ -147,9 +155,9 @@ impl WatchAll {
             self.slot = 0;
             return Poll::Ready(FeedEvent::Heartbeat);
         }
-        if self.slot <= self.inner.wheel.passed(now) {
-            let next = self.pace.ends_at.map_or(due, |ends_at| ends_at.min(due));
-            self.slot = self.inner.wheel.at(next, &self.wake);
+        if self.slot <= self.inner.alarms.passed(now) {
+            let next = self.rhythm.ends_at.map_or(due, |ends_at| ends_at.min(due));
+            self.slot = self.inner.alarms.at(next, &self.wake);
         }
         Poll::Pending
     }
@@ -165,7 +173,7 @@ impl Stream for WatchAll {
         }
         this.wake.0.register(context.waker());
         let aged = this
-            .pace
+            .rhythm
             .ends_at
             .is_some_and(|ends_at| ends_at <= Instant::now());
         if let Some(end) = this.inner.ending().or(aged.then_some(End::Aged)) {

@@ -106,12 +106,12 @@ impl World {
     }
 
     async fn watch(&self, id: PurchaseId, cursor: Option<u32>, until: Until) -> Watch {
-        let pace = Pace {
+        let rhythm = Rhythm {
             heartbeat: HEARTBEAT,
             ends_at: None,
         };
         let cursor = cursor.map(Revision);
-        let opened = self.feed.watch(id, cursor, until, pace).await;
+        let opened = self.feed.watch(id, cursor, until, rhythm).await;
         opened.unwrap().expect("it exists").1
     }
 }
@@ -269,11 +269,13 @@ async fn s6_a_drain_and_the_maximum_age_end_streams_after_what_is_committed() {
 
     let world = World::open();
     let id = world.begin(1).await;
-    let pace = Pace {
+    let rhythm = Rhythm {
         heartbeat: Duration::from_secs(3_600),
         ends_at: Some(Instant::now() + Duration::from_secs(60)),
     };
-    let opened = world.feed.watch(id, Some(Revision(1)), Until::Final, pace);
+    let opened = world
+        .feed
+        .watch(id, Some(Revision(1)), Until::Final, rhythm);
     let mut watch = opened.await.unwrap().unwrap().1;
     let began = Instant::now();
     assert_eq!(words(&mut watch, 3).await, ["~1", "Aged", "end"]);
@@ -389,7 +391,7 @@ async fn s3_a_stream_of_many_purchases_joins_what_is_stored_with_what_is_committ
     before.open_steps(odd, 1).await;
     // Another process has none of that in memory.
     let world = World::over(before.journal.reopened());
-    let pace = Pace {
+    let rhythm = Rhythm {
         heartbeat: HEARTBEAT,
         ends_at: None,
     };
@@ -397,8 +399,8 @@ async fn s3_a_stream_of_many_purchases_joins_what_is_stored_with_what_is_committ
         caller: Some(CallerName::new("odd")),
         ..Filter::default()
     };
-    let mut own = world.feed.watch_all(filter, Position(0), pace);
-    let mut all = world.feed.watch_all(Filter::default(), Position(1), pace);
+    let mut own = world.feed.watch_all(filter, Position(0), rhythm);
+    let mut all = world.feed.watch_all(Filter::default(), Position(1), rhythm);
     assert_eq!(
         positions(&mut own, 3).await,
         [(Some(1), 1), (Some(2), 3), (None, 3)]
@@ -452,15 +454,17 @@ async fn s4_a_stream_that_waits_for_the_journal_is_shown_to_be_alive() {
     let world = World::open();
     let id = world.begin(1).await;
     let mut behind = world.watch(id, Some(1), Until::Final).await;
-    let pace = Pace {
+    let rhythm = Rhythm {
         heartbeat: HEARTBEAT,
         ends_at: Some(Instant::now() + Duration::from_secs(35)),
     };
-    let mut all = world.feed.watch_all(Filter::default(), Position(0), pace);
+    let mut all = world.feed.watch_all(Filter::default(), Position(0), rhythm);
     // More than the tail holds, and a journal that nobody can read.
     world.open_steps(id, 40).await;
     let unread = World::over(world.journal.reopened());
-    let mut stored = unread.feed.watch_all(Filter::default(), Position(0), pace);
+    let mut stored = unread
+        .feed
+        .watch_all(Filter::default(), Position(0), rhythm);
     unread.journal.close().await;
     world.journal.close().await;
     assert_eq!(positions(&mut all, 1).await, [(Some(1), 1)], "from memory");

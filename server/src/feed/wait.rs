@@ -1,5 +1,5 @@
 //! A wait for one purchase's next revision: the long poll. It is in the purchase's channel for as
-//! long as it waits, and nowhere else: it has no heartbeat, so the wheel never hears of it.
+//! long as it waits, and nowhere else: it has no heartbeat, so the alarms never hear of it.
 
 use std::{
     future::poll_fn,

@@ -13,7 +13,7 @@ use futures_util::{Stream, future::BoxFuture};
 use tokio::time::Instant;
 
 use super::{
-    End, Inner, Pace, Wake,
+    End, Inner, Rhythm, Wake,
     channel::{Channel, Next},
 };
 use crate::{
@@ -89,12 +89,12 @@ pub struct Watch {
     read: VecDeque<Transition>,
     reading: Option<Reading>,
     until: Until,
-    pace: Pace,
+    rhythm: Rhythm,
     /// When anything was sent last, or the stream opened.
     quiet_since: Instant,
     /// Whether the heartbeat has been sent that says so.
     told_caught_up: bool,
-    /// The wheel's slot in which this stream is woken; 0 for none.
+    /// The alarms' slot in which this stream is woken; 0 for none.
     slot: u64,
     ended: bool,
 }
@@ -116,7 +116,7 @@ impl Watch {
         purchase: PurchaseId,
         cursor: Option<Revision>,
         until: Until,
-        pace: Pace,
+        rhythm: Rhythm,
     ) -> Result<Option<(Record, Self)>, JournalError> {
         let wake = Arc::new(Wake::default());
         let (channel, place) = inner.channels.join(purchase, &wake);
@@ -135,7 +135,7 @@ impl Watch {
             read: VecDeque::new(),
             reading: None,
             until,
-            pace,
+            rhythm,
             quiet_since: Instant::now(),
             told_caught_up: false,
             slot: 0,
@@ -194,7 +194,7 @@ impl Watch {
     }
 
     fn wake_at(&mut self, time: Instant) {
-        self.slot = self.inner.wheel.at(time, &self.wake);
+        self.slot = self.inner.alarms.at(time, &self.wake);
     }
 
     /// A heartbeat that is due, or the promise of one. The first of a stream that has caught up is
@@ -203,7 +203,7 @@ impl Watch {
         let now = Instant::now();
         let due = match is_caught_up && !self.told_caught_up {
             true => now,
-            false => self.quiet_since + self.pace.heartbeat,
+            false => self.quiet_since + self.rhythm.heartbeat,
         };
         if due <= now {
             self.told_caught_up |= is_caught_up;
@@ -213,8 +213,8 @@ impl Watch {
                 revision: self.cursor,
             });
         }
-        if self.slot <= self.inner.wheel.passed(now) {
-            let next = self.pace.ends_at.map_or(due, |ends_at| ends_at.min(due));
+        if self.slot <= self.inner.alarms.passed(now) {
+            let next = self.rhythm.ends_at.map_or(due, |ends_at| ends_at.min(due));
             self.wake_at(next);
         }
         Poll::Pending
@@ -236,7 +236,7 @@ impl Stream for Watch {
             return Poll::Ready(Some(Ok(Event::Snapshot(status))));
         }
         let aged = this
-            .pace
+            .rhythm
             .ends_at
             .is_some_and(|ends_at| ends_at <= Instant::now());
         let end = this.inner.ending().or(aged.then_some(End::Aged));

@@ -15,7 +15,7 @@ use super::{
     validate,
 };
 use crate::{
-    feed::{Event, FeedEvent, Pace},
+    feed::{Event, FeedEvent, Rhythm},
     identity::{Caller, Scope},
     journal::{Filter, Listed, Position},
     provider::Violation,
@@ -32,12 +32,12 @@ pub const ANSWER_BYTES_MAX: usize = PAGE_BYTES_MAX + 128 * 1024;
 const AGE_JITTER: u32 = 5;
 
 impl Service {
-    /// The pace of a new stream.
-    fn pace(&self, heartbeat: Duration) -> Pace {
+    /// The rhythm of a new stream.
+    fn rhythm(&self, heartbeat: Duration) -> Rhythm {
         let age = self
             .stream_age
             .map(|age| age - self.rooms.clock.up_to(age / AGE_JITTER));
-        Pace {
+        Rhythm {
             heartbeat,
             ends_at: age.map(|age| Instant::now() + age),
         }
@@ -54,8 +54,8 @@ impl Service {
         let beat = validate::heartbeat(request.heartbeat_interval.as_ref()).map_err(invalid)?;
         let permit = self.limits.open(call.caller.name())?;
         let cursor = request.after_revision.map(Revision);
-        let pace = self.pace(beat);
-        let opened = self.rooms.feed.watch(id, cursor, until, pace).await?;
+        let rhythm = self.rhythm(beat);
+        let opened = self.rooms.feed.watch(id, cursor, until, rhythm).await?;
         let Some((record, watch)) = opened else {
             return Err(Failure::not_found());
         };
@@ -98,7 +98,7 @@ impl Service {
             watch,
             converted,
             call.deadline,
-            pace.ends_at,
+            rhythm.ends_at,
             permit,
             self.rooms.clock.clone(),
         ))
@@ -202,8 +202,8 @@ impl Service {
             accounts: vec![String::new()],
             ..Filter::default()
         });
-        let pace = self.pace(beat);
-        let watch = self.rooms.feed.watch_all(filter, after, pace);
+        let rhythm = self.rhythm(beat);
+        let watch = self.rooms.feed.watch_all(filter, after, rhythm);
         let rooms = self.rooms.clone();
         let caller = call.caller.clone();
         let shows_caller = caller.may(Scope::Operate);
@@ -237,7 +237,7 @@ impl Service {
             watch,
             converted,
             call.deadline,
-            pace.ends_at,
+            rhythm.ends_at,
             permit,
             self.rooms.clock.clone(),
         ))

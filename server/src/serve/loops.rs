@@ -19,15 +19,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{health::Readiness, purchase::AccountName};
 
-/// How long after a defect a loop is begun again.
+/// The time after a defect until the loop is begun again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How long a loop may work without waiting for anything until it counts as standing still. One that
-/// waits, for a disk, a budget, a provider or a time, goes on.
+/// The longest time that a loop may work without waiting for anything: then it counts as standing
+/// still. A loop that waits, for a disk, a budget, a provider or a time, goes on.
 const TURN_MAX: Duration = Duration::from_secs(10);
-/// How often the loops are looked at.
+/// The interval of looks at the loops.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What is known of one loop.
+/// One loop, as it is watched.
 #[derive(Debug)]
 struct Watched {
     name: &'static str,
@@ -53,7 +53,7 @@ impl Watched {
     /// Runs what `begin` makes, again after each defect, until it returns.
     async fn run<F: Future<Output = ()>>(self: Arc<Self>, begin: impl Fn() -> F) {
         loop {
-            let turns = Turns {
+            let turns = Measured {
                 work: Box::pin(begin()),
                 watched: &self,
             };
@@ -76,12 +76,12 @@ impl Watched {
 }
 
 /// A loop whose turns are measured.
-struct Turns<'watched, F> {
+struct Measured<'watched, F> {
     work: Pin<Box<F>>,
     watched: &'watched Watched,
 }
 
-impl<F: Future<Output = ()>> Future for Turns<'_, F> {
+impl<F: Future<Output = ()>> Future for Measured<'_, F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -100,7 +100,7 @@ pub(super) struct Loops {
     draining: CancellationToken,
 }
 
-/// How often loops were begun again. Clones show the same.
+/// The loops' restarts. Clones show the same.
 #[derive(Debug, Clone)]
 pub(super) struct Restarts(Vec<Arc<Watched>>);
 
@@ -163,7 +163,7 @@ impl Loops {
         });
     }
 
-    /// How often the loops begun so far were begun again.
+    /// The restarts of the loops that were begun so far.
     pub(super) fn restarts(&self) -> Restarts {
         Restarts(self.watched.clone())
     }

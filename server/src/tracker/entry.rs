@@ -1,12 +1,12 @@
-//! One open purchase in memory: it decides whether an answer is news, what its silence means, and when
-//! it is asked next. Pure but for chance, which its clock has.
+//! One open purchase in memory. It decides whether an answer is news, what its silence means, and when
+//! it is asked next. Pure but for chance, which comes from the clock.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use super::{
     digest::{digest, told},
     poll::Times,
-    sweep::Change,
+    sweep::SingleNews,
 };
 use crate::{
     cadence::{Policy, budget::backoff, hazard::Stayed},
@@ -20,17 +20,17 @@ use crate::{
     },
 };
 
-/// How long after its creation a purchase may be unknown to its provider.
+/// The time after its creation in which a purchase may be unknown to its provider.
 const MISSING_ALLOWED: Duration = Duration::from_secs(60);
 /// The wait after a poll without a readable answer; doubled while they come in a row.
 pub(super) const RETRY_BASE: Duration = Duration::from_secs(1);
 /// The longest of these waits. Ours.
 const RETRY_MAX: Duration = Duration::from_secs(120);
-/// After how long without a readable answer a person is told. Ours.
+/// The time without a readable answer after which a person is told. Ours.
 const UNREADABLE_AFTER: Duration = Duration::from_secs(600);
-/// How often a last read is tried after the horizon. Ours.
+/// The interval of last reads after the horizon, until one is answered. Ours.
 const LAST_READ_EVERY: Duration = Duration::from_secs(3_600);
-/// How often a purchase is polled that is open and unchanged for too long.
+/// The interval of a purchase that has been open and unchanged for too long.
 const STALE_EVERY: Duration = Duration::from_secs(86_400);
 /// The bounds of the pause between two long polls, in milliseconds. Documented by Phygitals.
 const LONG_POLL_GAP_MS: (u64, u64) = (500, 1_000);
@@ -44,16 +44,16 @@ const ENDLESS: u64 = u64::MAX;
 /// memory holds a million of the others.
 const REFERENCE_KEPT_MAX: usize = 88;
 
-/// How long a status may stay as it is.
+/// The time that a status may stay as it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct Patience {
     /// While it is open, until somebody should look.
     pub(super) stale_after: Duration,
     /// After its end, until it is FINAL; `None` for as long as it lasts.
     pub(super) horizon: Option<Duration>,
 }
 
-/// What an answer is to its purchase.
+/// The meaning of an answer to its purchase.
 #[derive(Debug)]
 pub(super) enum News {
     /// Another answer is being decided on: this one has to wait.
@@ -71,31 +71,30 @@ pub(super) enum News {
 /// News that have to be committed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fresh {
-    /// A digest of what was heard.
+    /// The digest of the answer.
     seen: u64,
     /// When its request began.
     began: Moment,
-    /// What is known of its stay until now, if it was open.
+    /// The purchase's stay in its state until now, if it was open.
     pub(super) stayed: Option<Stayed>,
-    /// Whether any answer has shown that funds moved.
+    /// Some answer has shown that funds moved.
     pub(super) funds_moved: bool,
-    /// The change, if a single read has shown it that lists should show as well.
-    pub(super) change: Option<Change>,
+    /// The change, if lists should show as well what this single read has shown.
+    pub(super) change: Option<SingleNews>,
 }
 
-/// Why a request brought no answer about its purchase.
+/// A request that brought no answer about its purchase.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Silence {
+pub(super) enum NoAnswer {
     /// The provider did not know the purchase when this request began.
     Missing { began: Moment },
     /// There was no readable answer.
     Trouble {
-        /// Whether it is this purchase's trouble alone.
+        /// The trouble is this purchase's alone.
         is_own: bool,
-        /// Whether the purchase is asked about less often for it: an account in trouble waits as a
-        /// whole.
+        /// The purchase is asked about less often for it. It is not if the account waits as a whole.
         backs_off: bool,
-        /// How long the provider wishes it to wait.
+        /// The wait that the provider wishes.
         wait: Duration,
     },
 }
@@ -113,7 +112,7 @@ pub(super) enum OwnWord {
     Over(Revision),
 }
 
-/// By which a purchase is asked again.
+/// The terms on which a purchase is asked again.
 pub(super) struct Terms<'a> {
     pub(super) policy: &'a Policy,
     pub(super) clock: &'a Clock,
@@ -127,44 +126,44 @@ pub(super) struct Entry {
     pub(super) id: PurchaseId,
     /// Its reference, as the store compares it; `None` if it is too long to be kept here.
     pub(super) reference: Option<Box<str>>,
-    /// Whose it is, by the lane's number.
+    /// Its caller, by the lane's number.
     pub(super) caller: u32,
-    /// What is known of its stay in its state.
+    /// Its stay in its state.
     pub(super) stayed: Stayed,
     /// When it was created, as it is shown and as a provider's lists are read by.
     pub(super) create_time: Timestamp,
-    /// The same moment, which ages count from.
+    /// The same moment by the clock of ages.
     pub(super) created: Moment,
-    /// When the newest revision was observed that is news: more than this service's own word that
-    /// there are none. Staleness and the horizon count from it.
+    /// When the status last really changed: a revision that only says that no news came does not count.
+    /// Staleness and the horizon count from it.
     pub(super) changed: Moment,
-    /// A digest of the newest status without what is this service's own word.
+    /// A digest of the newest status without this service's own word.
     told: u64,
     /// The newest revision.
     pub(super) revision: Revision,
     pub(super) finality: Finality,
-    /// Whether the newest word has no mapping: no deadline of this service runs while it stands.
+    /// The newest word has no mapping: no deadline of this service runs while it stands.
     unmapped: bool,
     pub(super) heard: Heard,
-    /// Whether an answer is being decided on: others wait.
+    /// An answer is being decided on: others wait.
     is_deciding: bool,
     /// When the request of the last applied answer began.
     pub(super) read: Option<Moment>,
     /// A digest of the last applied observation: the same again is no news. 0 stands for none.
     digest: u64,
     pub(super) failures: u32,
-    /// Since which second no answer about it could be read, while its account was well.
+    /// The second since which no answer about it could be read, while its account was well.
     failing_since_s: Option<NonZeroU32>,
     pub(super) due: Moment,
-    /// Whether a poll of it is due or under way, so that it is in no timer.
+    /// A poll of it is due or under way, so that it is in no timer.
     pub(super) busy: bool,
-    /// How long the status may stay unchanged while it is open, in milliseconds.
+    /// The time that the status may stay unchanged while it is open, in milliseconds.
     stale_after_ms: u64,
-    /// How long it is followed after its end, in milliseconds; [`ENDLESS`] for as long as it lasts.
+    /// The time that it is followed after its end, in milliseconds; [`ENDLESS`] for as long as it lasts.
     horizon_ms: u64,
     /// Polled no more, since nothing has changed for so long.
     pub(super) given_up: bool,
-    /// Whether any answer that was heard here showed that funds moved.
+    /// Some answer that was heard here showed that funds moved.
     funds_moved: bool,
 }
 
@@ -172,7 +171,7 @@ impl Entry {
     pub(super) fn new(
         purchase: &Purchase,
         reference: &Reference,
-        limits: Limits,
+        patience: Patience,
         clock: &Clock,
     ) -> Self {
         let now = clock.moment();
@@ -201,28 +200,28 @@ impl Entry {
             given_up: false,
             funds_moved: false,
         };
-        entry.learn(&purchase.status, limits, clock);
+        entry.learn(&purchase.status, patience, clock);
         entry
     }
 
     pub(super) fn recovered(
         record: &Record,
         reference: &Reference,
-        limits: Limits,
+        patience: Patience,
         clock: &Clock,
     ) -> Self {
-        let mut entry = Self::new(&record.purchase, reference, limits, clock);
+        let mut entry = Self::new(&record.purchase, reference, patience, clock);
         let status = &record.purchase.status;
         entry.stayed = Stayed::new(number(status.state), past(status.observe_time, clock));
         entry.changed = past(record.change_time, clock);
         entry
     }
 
-    /// Learns a newly committed status. Says whether it is news: more than this service's own word
-    /// that there are none.
-    pub(super) fn learn(&mut self, status: &Status, limits: Limits, clock: &Clock) -> bool {
-        self.stale_after_ms = millis(limits.stale_after);
-        self.horizon_ms = limits.horizon.map_or(ENDLESS, millis);
+    /// Learns a newly committed status. Says whether it is news: a status that only says that no news
+    /// came is none.
+    pub(super) fn learn(&mut self, status: &Status, patience: Patience, clock: &Clock) -> bool {
+        self.stale_after_ms = millis(patience.stale_after);
+        self.horizon_ms = patience.horizon.map_or(ENDLESS, millis);
         self.finality = status.finality;
         self.unmapped = status.unmapped;
         self.revision = status.revision;
@@ -232,15 +231,15 @@ impl Entry {
             self.told = told;
             self.changed = past(status.observe_time, clock);
         }
-        // What is heard of afterwards is ordered by the answers themselves: a status that is
-        // committed for another reason can carry a stamp that was found to be wrong.
+        // The answers themselves order what follows: a status that is committed for another reason can
+        // carry a stamp that was found to be wrong.
         let known = self.heard.newest_change;
         self.heard.newest_change = known.or(status.provider_change_time);
         is_news
     }
 
-    /// Takes a readable answer in. Its news have to be settled: if they are not, since the commit failed
-    /// or was given up, the same is news again.
+    /// Takes a readable answer in. The caller settles its news, or takes them back if they were not
+    /// committed.
     pub(super) fn hear(
         &mut self,
         observation: &Observation,
@@ -272,7 +271,7 @@ impl Entry {
         // The first answer of all may tell of a change that was before the lists were read.
         let is_first = before.answered.is_none();
         let is_newer = |stamp: &_| before.newest_change.is_some_and(|known| *stamp > known);
-        let shown = (source == Source::Read && !is_first).then(|| Change {
+        let shown = (source == Source::Read && !is_first).then(|| SingleNews {
             purchase: self.id,
             stamp: change.filter(is_newer),
             before: self.digest,
@@ -287,36 +286,36 @@ impl Entry {
         })
     }
 
-    /// Whether an answer is being decided on.
+    /// Says whether an answer is being decided on.
     pub(super) fn is_deciding(&self) -> bool {
         self.is_deciding
     }
 
-    /// What was heard is committed, or was no news to the status.
+    /// The news are committed, or were none to the status.
     pub(super) fn settle(&mut self, fresh: &Fresh) {
         self.is_deciding = false;
         (self.digest, self.read) = (fresh.seen, Some(fresh.began));
     }
 
-    /// What was heard was not committed: the same is news again.
+    /// The news were not committed: the same answer is news again.
     pub(super) fn unsettle(&mut self) {
         self.is_deciding = false;
     }
 
-    /// A request brought no answer about it. Says what a person has to be told for it; `None` if nothing
-    /// yet.
-    pub(super) fn silent(&mut self, silence: Silence, now: Moment) -> Option<OwnWord> {
+    /// A request brought no answer about it. Returns the word that a person has to be told for it, if
+    /// there is one by now.
+    pub(super) fn silent(&mut self, silence: NoAnswer, now: Moment) -> Option<OwnWord> {
         match silence {
             // Somebody has asked later, and was told more.
-            Silence::Missing { began } if self.heard.answered > Some(began) => None,
-            Silence::Missing { .. } => {
+            NoAnswer::Missing { began } if self.heard.answered > Some(began) => None,
+            NoAnswer::Missing { .. } => {
                 self.failures = self.failures.saturating_add(1);
-                // What is heard next is news, whatever was heard before.
+                // The next answer is news, whatever was heard before.
                 self.digest = 0;
                 self.fails(now);
                 (now.since(self.created) >= MISSING_ALLOWED).then_some(OwnWord::Missing)
             }
-            Silence::Trouble { is_own, .. } => {
+            NoAnswer::Trouble { is_own, .. } => {
                 self.failures = self.failures.saturating_add(1);
                 if !is_own {
                     self.failing_since_s = None;
@@ -331,7 +330,7 @@ impl Entry {
         }
     }
 
-    /// What the passing of time has made of it, which is this service's own word.
+    /// This service's own word about it, if enough time has passed for one.
     pub(super) fn passed(&mut self, give_up_after: Duration, now: Moment) -> Option<OwnWord> {
         if !self.is_open() {
             let horizon = self.horizon().filter(|_| !self.unmapped);
@@ -341,7 +340,7 @@ impl Entry {
             };
         }
         let unchanged = now.since(self.changed);
-        // What may be news is waited for.
+        // Possible news are waited for.
         let waits = self.unmapped || self.heard.held_back_since.is_some();
         if unchanged >= give_up_after && !waits {
             self.given_up = true;
@@ -351,7 +350,7 @@ impl Entry {
     }
 
     /// When it is asked next, after an answer or a silence.
-    pub(super) fn next(&self, silence: Option<Silence>, terms: &Terms<'_>) -> Moment {
+    pub(super) fn next(&self, silence: Option<NoAnswer>, terms: &Terms<'_>) -> Moment {
         let now = terms.clock.moment();
         let mut due = self.next_due(terms.policy, terms.clock);
         if let Some(again) = self.asked_again_at(now) {
@@ -372,14 +371,14 @@ impl Entry {
         due = due.min(end.unwrap_or(due).max(now));
         let wait = match silence {
             None => return due,
-            Some(Silence::Missing { began }) if began.since(self.created) < MISSING_ALLOWED => {
+            Some(NoAnswer::Missing { began }) if began.since(self.created) < MISSING_ALLOWED => {
                 return due;
             }
-            Some(Silence::Missing { .. }) => Duration::ZERO,
-            Some(Silence::Trouble {
+            Some(NoAnswer::Missing { .. }) => Duration::ZERO,
+            Some(NoAnswer::Trouble {
                 backs_off, wait, ..
             }) if backs_off => wait,
-            Some(Silence::Trouble { .. }) => return due,
+            Some(NoAnswer::Trouble { .. }) => return due,
         };
         due.max(self.backed_off(wait, terms.clock))
     }
@@ -410,17 +409,17 @@ impl Entry {
         Some(at.max(now.plus(wait)))
     }
 
-    /// How long the status may stay unchanged while it is open.
+    /// The time that the status may stay unchanged while it is open.
     fn stale_after(&self) -> Duration {
         Duration::from_millis(self.stale_after_ms)
     }
 
-    /// How long it is followed after its end; `None` for as long as it lasts.
+    /// The time that it is followed after its end; `None` for as long as it lasts.
     fn horizon(&self) -> Option<Duration> {
         (self.horizon_ms != ENDLESS).then(|| Duration::from_millis(self.horizon_ms))
     }
 
-    /// Before which no timer reads it, whatever a schedule or a clock says.
+    /// The earliest time at which a timer reads it, whatever a schedule or a clock says.
     pub(super) fn floor(&self) -> Moment {
         let read = self.heard.arrived.max(self.read);
         let asked = self.stayed.last_asked();
@@ -453,7 +452,7 @@ impl Entry {
         self.finality == Finality::Open
     }
 
-    /// How fresh it is, but for when it is asked next, which its lane knows.
+    /// Its freshness without the time of its next poll, which its lane knows.
     pub(super) fn freshness(&self, clock: &Clock) -> Freshness {
         Freshness {
             last_answer_time: self.heard.arrived.map(|arrived| clock.wall_of(arrived)),
@@ -489,7 +488,7 @@ impl Entry {
     }
 }
 
-/// The moment of a stored time. What was stored by a clock that was ahead has just happened.
+/// The moment of a stored time. A time that was stored by a clock that was ahead has just passed.
 fn past(time: Timestamp, clock: &Clock) -> Moment {
     clock.moment_of(time).min(clock.moment())
 }
@@ -504,7 +503,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A state's number in what is learned of stays.
+/// A state's number among stays.
 pub(super) fn number(state: State) -> u8 {
     state as u8
 }

@@ -1,4 +1,4 @@
-//! One account's open purchases, and what is due of them.
+//! One account's open purchases, and their polls that are due.
 
 mod drive;
 mod news;
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::{
     RefreshError,
-    entry::{Entry, Limits, kept},
+    entry::{Entry, Patience, kept},
     lock,
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     purchase::{self, CallerName, Finality, Moment, Purchase, PurchaseId, Reference, Status},
 };
 
-pub(super) use news::Due;
+pub(super) use news::ToDo;
 
 /// One account's lane.
 pub(super) struct Lane {
@@ -42,7 +42,7 @@ pub(super) struct Lane {
     refreshing: Mutex<HashMap<PurchaseId, Weak<tokio::sync::Mutex<Option<Refreshed>>>>>,
     /// Told when news of a purchase were settled or given up.
     decided: Notify,
-    /// How many polls and rounds a panic has ended.
+    /// The number of polls and rounds that a panic has ended.
     defects: AtomicU64,
 }
 
@@ -53,7 +53,7 @@ fn bytes(purchase: PurchaseId) -> Id {
     purchase.as_u128().to_ne_bytes()
 }
 
-/// What one lane knows, behind a lock that is held for moments.
+/// A lane's knowledge, behind a lock that is held for moments.
 #[derive(Default)]
 struct State {
     /// By place: a small number that wheel and turns know an entry by.
@@ -69,13 +69,13 @@ struct State {
     open: Turns,
     /// Due after their end: whichever has been due for longest first.
     ended: Turns,
-    /// How long purchases stay in their states.
+    /// The stays of purchases in their states.
     hazards: Hazards,
     /// Turns taken, to give one in ten to what has ended.
     turns: u32,
-    /// Of how many purchases an answer is held back.
+    /// The number of purchases of which an answer is held back.
     held_back: usize,
-    /// How many are open, and have not ended.
+    /// The number of purchases that have not ended.
     count: usize,
     /// Places that were answered last, the newest at the end: they show soonest that an account is
     /// well again.
@@ -90,7 +90,7 @@ struct State {
 /// asked next: if it alone is throttled again, the account is not.
 struct Suspect {
     place: u32,
-    /// Whether another has been answered since.
+    /// Another has been answered since.
     is_next: bool,
 }
 
@@ -103,23 +103,23 @@ struct Waits {
     ended: Option<Moment>,
 }
 
-/// What of an account is due and has not begun.
+/// An account's polls that are due and have not begun.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// How many purchases.
+    /// The number of purchases.
     pub due: usize,
-    /// How late the first of them is.
+    /// The delay of the first of them.
     pub late: Duration,
 }
 
-/// How the last of several refreshes that overlap went, for those who were waiting when it began.
+/// The result of the last of several refreshes that overlap, for those that were waiting when it began.
 pub(super) struct Refreshed {
     pub(super) began: Moment,
     pub(super) result: Result<(), RefreshError>,
 }
 
 /// A purchase whose turn it is.
-pub(super) struct Turn {
+pub(super) struct Target {
     pub(super) purchase: PurchaseId,
     pub(super) reference: Reference,
 }
@@ -167,7 +167,7 @@ impl Lane {
         tracing::error!(%account, "a poll or a page panicked, and is tried again");
     }
 
-    /// How many polls and rounds a panic has ended.
+    /// The number of polls and rounds that a panic has ended.
     pub(super) fn defects(&self) -> u64 {
         self.defects.load(Ordering::Relaxed)
     }
@@ -190,7 +190,7 @@ impl Lane {
         turn.lock_owned().await
     }
 
-    /// What is due and has not begun.
+    /// The polls that are due and have not begun.
     pub(super) fn backlog(&self, now: Moment) -> Backlog {
         let state = self.state();
         let first = |turns: &Turns| {
@@ -254,14 +254,14 @@ impl Lane {
         answered: bool,
         (clock, rare): (&Clock, impl FnOnce() -> Option<Moment>),
     ) {
-        let (policy, limits) = (&self.account.policy, self.limits(&purchase.status));
+        let (policy, patience) = (&self.account.policy, self.patience(&purchase.status));
         let now = clock.moment();
         {
             let mut state = self.state();
             if let Some((place, entry)) = state.of(purchase.id) {
                 let was_open = entry.is_open();
                 entry.reference = kept(reference);
-                let is_news = entry.learn(&purchase.status, limits, clock);
+                let is_news = entry.learn(&purchase.status, patience, clock);
                 let is_open = entry.is_open();
                 let due = is_news.then(|| entry.next_due(policy, clock));
                 self.counts(&mut state, was_open, is_open);
@@ -271,7 +271,7 @@ impl Lane {
                 return;
             }
         }
-        let mut entry = Entry::new(purchase, reference, limits, clock);
+        let mut entry = Entry::new(purchase, reference, patience, clock);
         if answered {
             (entry.heard.answered, entry.heard.arrived) = (Some(now), Some(now));
         }
@@ -291,7 +291,7 @@ impl Lane {
         if status.finality == Finality::Final {
             return;
         }
-        let mut entry = Entry::recovered(record, reference, self.limits(status), clock);
+        let mut entry = Entry::recovered(record, reference, self.patience(status), clock);
         let now = clock.moment();
         entry.due = now.plus(clock.up_to(entry.every(&self.account.policy, now)));
         self.insert(entry, &record.purchase.caller);
@@ -324,11 +324,11 @@ impl Lane {
         self.sooner.notify_one();
     }
 
-    /// How long this status may stay as it is.
-    fn limits(&self, status: &Status) -> Limits {
+    /// The time that this status may stay as it is.
+    fn patience(&self, status: &Status) -> Patience {
         let (provider, policy) = (&self.account.provider, &self.account.policy);
         let own = provider.stale_after(status);
-        Limits {
+        Patience {
             stale_after: policy.stale_after.unwrap_or(own),
             horizon: provider.horizon(status, policy.horizon),
         }

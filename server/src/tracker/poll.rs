@@ -1,11 +1,11 @@
-//! One poll: the request, what its answer changes, and when to ask again.
+//! One poll: it asks, and commits what its purchase's entry decides.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RefreshError,
-    entry::{Entry, Fresh, OwnWord, READ_FLOOR, Silence, Terms},
-    lane::{Due, Lane, Refreshed, Turn},
+    entry::{Entry, Fresh, NoAnswer, OwnWord, READ_FLOOR, Terms},
+    lane::{Lane, Refreshed, Target, ToDo},
 };
 use crate::{
     account::{Admission, Class, Whose},
@@ -17,13 +17,13 @@ use crate::{
     upstream::{self, UpstreamError},
 };
 
-/// How often a step is decided anew when others commit in between.
+/// The most decisions about one step while others commit in between.
 const DECISIONS_MAX: usize = 16;
-/// How long a caller's refresh waits for the right to ask.
+/// The longest wait of a caller's refresh for the right to ask.
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
 
 /// An answer with the times around it.
-pub(super) struct Asked {
+pub(super) struct Answered {
     answer: Answer,
     /// Whose trouble it tells of, if any.
     whose: Option<Whose>,
@@ -32,7 +32,7 @@ pub(super) struct Asked {
     arrived: Moment,
 }
 
-impl Asked {
+impl Answered {
     fn times(&self) -> Times {
         Times {
             began: self.began,
@@ -41,18 +41,18 @@ impl Asked {
     }
 
     /// Why there is no answer about the purchase; `None` if there is one.
-    fn silence(&self) -> Option<Silence> {
+    fn silence(&self) -> Option<NoAnswer> {
         let is_own = self.whose == Some(Whose::Purchase);
         let (backs_off, wait) = match &self.answer {
             Answer::Observed(_) => return None,
-            Answer::NotFound => return Some(Silence::Missing { began: self.began }),
+            Answer::NotFound => return Some(NoAnswer::Missing { began: self.began }),
             Answer::Trouble(Trouble::Throttled { retry_after }) => (is_own, *retry_after),
             Answer::Trouble(Trouble::Unauthorized) => (is_own, None),
             Answer::Trouble(
                 Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. },
             ) => (true, None),
         };
-        Some(Silence::Trouble {
+        Some(NoAnswer::Trouble {
             is_own,
             backs_off,
             wait: wait.unwrap_or_default(),
@@ -69,7 +69,12 @@ pub(super) struct Times {
 
 impl Inner {
     /// Asks the provider about one purchase.
-    pub(super) async fn ask(&self, lane: &Lane, turn: &Turn, mut admission: Admission) -> Asked {
+    pub(super) async fn ask(
+        &self,
+        lane: &Lane,
+        turn: &Target,
+        mut admission: Admission,
+    ) -> Answered {
         let account = &lane.account;
         let began = self.clock.moment();
         let request = account.provider.status_request(&turn.reference);
@@ -98,7 +103,7 @@ impl Inner {
         {
             lane.suspect(turn.purchase);
         }
-        Asked {
+        Answered {
             answer,
             whose,
             began,
@@ -111,7 +116,7 @@ impl Inner {
         &self,
         lane: &Lane,
         purchase: PurchaseId,
-        asked: &Asked,
+        asked: &Answered,
     ) -> Result<(), JournalError> {
         if let Answer::Observed(observation) = &asked.answer {
             let observed = self.observed(lane, purchase, observation, asked.times(), Source::Read);
@@ -125,7 +130,7 @@ impl Inner {
     }
 
     /// When a purchase is asked again.
-    pub(super) fn next(&self, lane: &Lane, entry: &Entry, asked: &Asked) -> Moment {
+    pub(super) fn next(&self, lane: &Lane, entry: &Entry, asked: &Answered) -> Moment {
         let rare = |create_time, finality| self.stretched(lane, create_time, finality);
         let terms = Terms {
             policy: &lane.account.policy,
@@ -152,7 +157,7 @@ impl Inner {
         };
         let deciding = lane.deciding(purchase, fresh);
         let Now { wall, moment: now } = self.clock.both();
-        // What was seen in any answer forbids an end by deadline, whatever this one lacks.
+        // Funds that any answer showed forbid an end by deadline, whatever this one lacks.
         let unended = observation.without_deadline().filter(|_| fresh.funds_moved);
         let observation = unended.as_ref().unwrap_or(observation);
         let provider = &lane.account.provider;
@@ -179,14 +184,14 @@ impl Inner {
         &self,
         lane: &Lane,
         purchase: PurchaseId,
-        take_in: impl Fn() -> Due,
+        take_in: impl Fn() -> ToDo,
     ) -> Result<Option<Fresh>, JournalError> {
         loop {
             let decided = lane.decided();
             match take_in() {
-                Due::Wait => decided.await,
-                Due::Commit(fresh) => return Ok(Some(fresh)),
-                Due::Say(words) => return self.say(purchase, words).await.map(|()| None),
+                ToDo::Wait => decided.await,
+                ToDo::Commit(fresh) => return Ok(Some(fresh)),
+                ToDo::Say(words) => return self.say(purchase, words).await.map(|()| None),
             }
         }
     }
@@ -267,7 +272,7 @@ impl Inner {
         }
         let asked_at = self.clock.moment();
         let mut turn_of_others = lane.refreshing(purchase).await;
-        // Whoever was here before has asked after this call came: its answer serves, good or bad.
+        // Another refresh has asked after this call came: its answer serves, good or bad.
         if let Some(before) = &*turn_of_others
             && before.began >= asked_at
         {
@@ -282,8 +287,8 @@ impl Inner {
         result
     }
 
-    /// The reference of a purchase that a caller wants to be told of; `None` where there is nothing to
-    /// ask any more. One that is not followed here yet is, from now on.
+    /// The reference of a purchase that a caller wants to be told of; `None` if there is nothing to ask
+    /// any more. A purchase that was not followed here is, from now on.
     async fn refreshable(
         &self,
         lane: &Lane,
@@ -324,7 +329,7 @@ impl Inner {
         let deadline = self.clock.moment().plus(REFRESH_WAIT);
         let admission = lane.account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(RefreshError::Refused)?.about(purchase);
-        let turn = Turn {
+        let turn = Target {
             purchase,
             reference,
         };

@@ -30,10 +30,10 @@ use crate::{
     purchase::{AccountName, Finality, Moment, PurchaseId, Timestamp},
     upstream,
 };
-pub(super) use known::Change;
+pub(super) use known::SingleNews;
 use known::{Known, Shown, Worth};
 
-/// How long a page waits for the right to be asked for before the wait begins anew.
+/// The longest wait for the right to ask for a page until the wait begins anew.
 const ADMISSION: Duration = Duration::from_secs(60);
 /// The wait after a page that failed; doubled while they come in a row.
 const RETRY_BASE: Duration = Duration::from_secs(1);
@@ -54,11 +54,11 @@ pub(super) struct Sweeper {
 struct Read {
     page: Page,
     times: Times,
-    /// When it was answered, by the provider's clock where that is told.
+    /// When it was answered, by the provider's clock if that is told.
     answered: Timestamp,
 }
 
-/// Why a round ended early.
+/// A round's early end.
 enum Cut {
     /// The tracker stops.
     Stopped,
@@ -98,7 +98,7 @@ impl Sweeper {
     }
 
     /// See [`Known::changed`].
-    pub(super) fn changed(&self, change: Change) {
+    pub(super) fn changed(&self, change: SingleNews) {
         lock(&self.known).changed(change);
     }
 
@@ -163,7 +163,7 @@ impl Inner {
         }
     }
 
-    /// One round through one list. Returns how long to wait where it failed.
+    /// One round through one list. Returns the wait until the next, if that is not the regular one.
     async fn round_of(
         &self,
         lane: &Lane,
@@ -192,7 +192,7 @@ impl Inner {
         }
     }
 
-    /// A round has failed. Returns how long to wait until the next.
+    /// A round has failed. Returns the wait until the next.
     async fn failed(&self, lane: &Lane, sweeper: &Sweeper, list: &str) -> Duration {
         let (failures, is_well) = {
             let mut known = lock(&sweeper.known);
@@ -265,7 +265,7 @@ impl Inner {
         Ok(self.keep(sweeper, list).await?)
     }
 
-    /// Takes up where an earlier process ended.
+    /// Goes on from the place where an earlier process ended.
     async fn resume(&self, sweeper: &Sweeper, list: &str) -> Result<(), JournalError> {
         if lock(&sweeper.known).kept(list).is_some() {
             return Ok(());
@@ -278,7 +278,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Keeps how far a list was read, where that has changed.
+    /// Keeps the place up to which a list was read, if that has changed.
     async fn keep(&self, sweeper: &Sweeper, list: &str) -> Result<(), JournalError> {
         let place = lock(&sweeper.known).kept(list).map(ToString::to_string);
         let key = sweeper.key(list);
@@ -305,8 +305,9 @@ impl Inner {
         let mut admission = loop {
             let deadline = self.clock.moment().plus(ADMISSION);
             let admitted = tokio::select! {
-                admitted = account.admit(Class::Sweep, deadline) => admitted,
+                biased;
                 () = self.stop.cancelled() => return Err(Cut::Stopped),
+                admitted = account.admit(Class::Sweep, deadline) => admitted,
             };
             let refusal = match admitted {
                 Ok(admission) => break admission.about_list(list),
@@ -314,16 +315,18 @@ impl Inner {
             };
             let wait = refusal.retry_at().since(self.clock.moment());
             tokio::select! {
-                () = tokio::time::sleep(wait.max(RETRY_BASE)) => {}
+                biased;
                 () = self.stop.cancelled() => return Err(Cut::Stopped),
+                () = tokio::time::sleep(wait.max(RETRY_BASE)) => {}
             }
         };
         let rows = lock(&sweeper.known).rows(list);
         let wanted = Wanted { list, place, rows };
         let began = self.clock.moment();
         let answered = tokio::select! {
-            answered = account.ask(&mut admission, sweep.request(wanted)) => answered,
+            biased;
             () = self.stop.cancelled() => return Err(Cut::Stopped),
+            answered = account.ask(&mut admission, sweep.request(wanted)) => answered,
         };
         // The account has learned already that there was no answer.
         let answer = answered.map_err(|_| Cut::Failed)?;
@@ -419,7 +422,7 @@ impl Inner {
     }
 
     /// A single read has shown a change, which the account's lists have to show, too.
-    pub(super) fn changed_singly(&self, lane: &Lane, change: Change) {
+    pub(super) fn changed_singly(&self, lane: &Lane, change: SingleNews) {
         if let Some(sweeper) = self.sweepers.get(&lane.account.name) {
             sweeper.changed(change);
         }

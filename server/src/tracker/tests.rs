@@ -13,12 +13,12 @@ use super::*;
 use crate::{
     account::Account,
     cadence::Policy,
-    journal::{Fingerprints, memory::MemoryJournal},
+    journal::memory::MemoryJournal,
     provider,
     purchase::{
-        AttentionReason, CallerName, Cause, Reference, Revision, Secret, State, Status, Timestamp,
-        Transition,
+        AttentionReason, Cause, Reference, Revision, Secret, State, Status, Timestamp, Transition,
     },
+    testing,
     upstream::{
         Request, Response, UpstreamError,
         scripted::{Scripted, json_response},
@@ -34,14 +34,14 @@ mod unmapped;
 
 type Reply = Result<Response, UpstreamError>;
 
-/// What the provider was asked and what it says.
+/// The provider's side of the wire.
 struct Wire {
     asked: Mutex<Vec<Timestamp>>,
     /// The next answers; the last one stays.
     replies: Mutex<VecDeque<Reply>>,
-    /// How long an answer takes.
+    /// The time that an answer takes.
     pause: Mutex<Duration>,
-    /// Whether whoever asks finds a defect.
+    /// The request meets a defect.
     panics: AtomicBool,
 }
 
@@ -178,33 +178,7 @@ impl World {
             reference: Some(Reference::new([part])),
             ..Status::pending(now)
         };
-        let record = Record {
-            purchase: Purchase {
-                id,
-                account: AccountName::new("main"),
-                provider: Arc::from("any"),
-                caller: CallerName::new("shop"),
-                idempotency_key: Arc::from(id.to_string()),
-                labels: Arc::default(),
-                create_time: now,
-                status: Arc::new(status.clone()),
-            },
-            fingerprints: Fingerprints::default(),
-            recovery: BTreeMap::new(),
-            attempt: None,
-            first_send_time: None,
-            change_time: now,
-            resolution_note: None,
-        };
-        let first = Transition {
-            from_state: None,
-            status,
-            cause: Cause::Create,
-        };
-        let begin = Write::Begin {
-            record: Box::new(record),
-            transitions: vec![first],
-        };
+        let begin = testing::begin(testing::record(id, "main", "any", status));
         self.journal.write(begin).await.unwrap();
         id
     }

@@ -8,7 +8,7 @@ use super::*;
 async fn a_commit_wakes_no_other_callers_feeds_and_drives_them_to_no_journal() {
     let world = World::open();
     let even = world.begin(2).await;
-    let pace = Pace {
+    let rhythm = Rhythm {
         heartbeat: HEARTBEAT,
         ends_at: None,
     };
@@ -17,7 +17,7 @@ async fn a_commit_wakes_no_other_callers_feeds_and_drives_them_to_no_journal() {
         ..Filter::default()
     };
     let head = world.journal.head();
-    let mut odd = world.feed.watch_all(of(Some("odd")), head, pace);
+    let mut odd = world.feed.watch_all(of(Some("odd")), head, rhythm);
     assert_eq!(positions(&mut odd, 1).await, [(None, 1)]);
     let polls = Arc::new(AtomicUsize::new(0));
     let seen = Arc::new(AtomicUsize::new(0));

@@ -17,7 +17,7 @@ async fn a_wait_leaves_nothing_behind_however_it_ends() {
     tokio::time::timeout(Duration::from_millis(1), given_up)
         .await
         .unwrap_err();
-    assert_eq!(world.feed.0.wheel.entries(), 0);
+    assert_eq!(world.feed.0.alarms.entries(), 0);
     assert_eq!((world.feed.watchers(id), world.feed.streams()), (0, 0));
 }
 

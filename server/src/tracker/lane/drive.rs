@@ -1,8 +1,8 @@
-//! A lane's loop: polls what is due as soon as its account may be asked.
+//! A lane's loop: it polls due purchases as soon as the account may be asked.
 
 use std::{sync::Arc, thread, time::Duration};
 
-use super::{Lane, Turn};
+use super::{Lane, Target};
 use crate::{
     purchase::{Moment, PurchaseId, Reference},
     tracker::{
@@ -16,7 +16,7 @@ const LOST_RETRY: Duration = Duration::from_secs(60);
 
 /// A purchase that is in no timer while it is polled. It is armed again when this is dropped, also by
 /// a panic.
-struct Taken {
+struct InPoll {
     lane: Arc<Lane>,
     purchase: PurchaseId,
     /// When it is asked again if its poll ends without a word.
@@ -24,7 +24,7 @@ struct Taken {
     is_armed: bool,
 }
 
-impl Taken {
+impl InPoll {
     /// It is asked again when its entry says.
     fn again(mut self, next: impl FnOnce(&Entry) -> Moment) {
         self.is_armed = true;
@@ -32,7 +32,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for InPoll {
     fn drop(&mut self) {
         if thread::panicking() {
             self.lane.defect();
@@ -44,7 +44,7 @@ impl Drop for Taken {
 }
 
 impl Inner {
-    /// Polls what is due in one lane, until the tracker stops.
+    /// Polls one lane's due purchases, until the tracker stops.
     pub(in crate::tracker) async fn drive(self: &Arc<Self>, lane: &Arc<Lane>) {
         while !self.stop.is_cancelled() {
             let now = self.clock.moment();
@@ -98,7 +98,7 @@ impl Inner {
             lane.account.began_late(late);
             let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
             let admission = admission.about(due.id);
-            let taken = Taken {
+            let taken = InPoll {
                 lane: Arc::clone(lane),
                 purchase: due.id,
                 again: self.clock.moment().plus(LOST_RETRY),
@@ -112,7 +112,7 @@ impl Inner {
                         Some(text) => Reference::from_canonical(&text),
                         None => inner.reference(id).await,
                     };
-                    let turn = Turn {
+                    let turn = Target {
                         purchase: id,
                         reference: reference?,
                     };

@@ -1,4 +1,4 @@
-//! What is heard of a lane's purchases, when they are asked again for it, and how fresh they are.
+//! Answers and silences about a lane's purchases, and the purchases' freshness.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::{
     observation::Observation,
     purchase::{self, Freshness, Moment},
     tracker::{
-        entry::{Fresh, News, OwnWord, Silence, number},
+        entry::{Fresh, News, NoAnswer, OwnWord, number},
         poll::Times,
     },
 };
 
-/// How many places that were answered last are known.
+/// The number of places that were answered last and are known.
 const ANSWERED_MAX: usize = 16;
 
-/// What has to be done for an answer or a silence.
-pub(in crate::tracker) enum Due {
+/// The work that an answer or a silence makes.
+pub(in crate::tracker) enum ToDo {
     /// Another answer about the purchase is being decided on: this one comes after it.
     Wait,
     /// News have to be committed, and settled.
@@ -39,8 +39,8 @@ pub(in crate::tracker) struct Deciding<'lane> {
 }
 
 impl Deciding<'_> {
-    /// What was heard is committed, or was no news to the status. Says what the passing of time has
-    /// made of the purchase.
+    /// The news are committed, or were none to the status. Returns this service's own word, if enough
+    /// time has passed for one.
     pub(in crate::tracker) fn settle(
         mut self,
         changed_to: Option<purchase::State>,
@@ -68,10 +68,10 @@ impl Lane {
         observation: &Observation,
         (times, source): (Times, Source),
         now: Moment,
-    ) -> Due {
+    ) -> ToDo {
         let mut state = self.state();
         let Some((place, entry)) = state.of(purchase) else {
-            return Due::Say([None; 2]);
+            return ToDo::Say([None; 2]);
         };
         let before = usize::from(entry.heard.held_back_since.is_some());
         let stayed = entry.is_open().then_some(entry.stayed);
@@ -79,13 +79,13 @@ impl Lane {
         let after = usize::from(entry.heard.held_back_since.is_some());
         state.held_back = state.held_back + after - before;
         match news {
-            News::Wait => return Due::Wait,
-            News::Fresh(fresh) => return Due::Commit(fresh),
+            News::Wait => return ToDo::Wait,
+            News::Fresh(fresh) => return ToDo::Commit(fresh),
             News::Same => state.looked(Some(place), stayed, None, now),
             News::HeldBack(at) => self.ask_by(&mut state, place, at),
             News::Old => {}
         }
-        Due::Say([
+        ToDo::Say([
             state.passed(place, self.account.policy.give_up_after, now),
             None,
         ])
@@ -95,18 +95,18 @@ impl Lane {
     pub(in crate::tracker) fn silent(
         &self,
         purchase: PurchaseId,
-        silence: Silence,
+        silence: NoAnswer,
         now: Moment,
-    ) -> Due {
+    ) -> ToDo {
         let mut state = self.state();
         let Some((place, entry)) = state.of(purchase) else {
-            return Due::Say([None; 2]);
+            return ToDo::Say([None; 2]);
         };
         if entry.is_deciding() {
-            return Due::Wait;
+            return ToDo::Wait;
         }
         let told = entry.silent(silence, now);
-        Due::Say([
+        ToDo::Say([
             told,
             state.passed(place, self.account.policy.give_up_after, now),
         ])
@@ -142,7 +142,7 @@ impl Lane {
         state.passed(place?, self.account.policy.give_up_after, now)
     }
 
-    /// Of how many purchases an answer is held back.
+    /// The number of purchases of which an answer is held back.
     pub(in crate::tracker) fn held_back(&self) -> usize {
         self.state().held_back
     }
@@ -171,8 +171,8 @@ impl Lane {
         }
     }
 
-    /// How fresh a purchase's status is, if it is open here. Its next poll lies ahead: if the
-    /// account waits, when it may be asked.
+    /// The freshness of a purchase's status, if it is open here. Its next poll lies ahead, and not
+    /// before the account may be asked.
     pub(in crate::tracker) fn freshness(
         &self,
         purchase: PurchaseId,

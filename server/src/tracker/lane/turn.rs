@@ -1,4 +1,4 @@
-//! Whose turn it is in a lane.
+//! The choice of the next poll in a lane.
 
 use std::{ops::Range, time::Duration};
 
@@ -99,7 +99,7 @@ impl Lane {
         Some(now.since(held_since))
     }
 
-    /// How much of what is due waits for its turn: open, and ended.
+    /// The numbers of purchases that are due: open, and ended.
     fn due(&self) -> [usize; 2] {
         let state = self.state();
         [state.open.len(), state.ended.len()]
@@ -198,8 +198,8 @@ impl State {
 }
 
 impl Inner {
-    /// What was held back by trouble, and would go all at once now that it is over, is spread as it was
-    /// before: what fell due in a while over that while, or over its interval if that is shorter.
+    /// Polls that trouble held back would all go at once now that it is over. They are spread as they
+    /// were before: over the time that they were held, or over their interval if that is shorter.
     pub(super) async fn spread(&self, lane: &Lane) {
         let now = self.clock.moment();
         let Some(span) = lane.was_held(now) else {

@@ -1,4 +1,4 @@
-//! What a sweeping account has open, by reference, and how its lists are doing. Plain state behind
+//! A sweeping account's open purchases, by reference, and the state of its lists. Plain state behind
 //! one lock; asks nobody.
 
 use std::{
@@ -17,14 +17,14 @@ use crate::{
 /// Pages of one list that fail in a row before purchases are read singly again.
 const FAILURES_MAX: u32 = 3;
 
-/// How far ahead of the provider's own clock a stamp may be that nobody here is known by. Less than
-/// rounds overlap, so that what is stamped now is not passed. Ours.
+/// The most by which the stamp of a foreign row may be ahead of the provider's own clock. Less than
+/// rounds overlap, so that a row that is stamped now is not passed. Ours.
 const STAMP_SLACK: Duration = Duration::from_secs(10);
 
-/// How many changes that single reads have shown are looked for in the lists at once. Ours.
+/// The most changes, shown by single reads, that are looked for in the lists at once. Ours.
 const AWAITED_MAX: usize = 256;
 
-/// How many purchases are looked at while the lock is held. Ours.
+/// The most purchases that are looked at while the lock is held. Ours.
 pub(super) const SCANNED_AT_ONCE: usize = 1_000;
 
 /// The most news that rows have to bring until lists are trusted again that hid a change. Ours.
@@ -49,7 +49,7 @@ pub(super) struct Member {
     packed: u32,
 }
 
-/// Where seconds begin to be counted: 2020.
+/// The beginning of the count of seconds: 2020.
 const BEGINNING_S: i64 = 1_577_836_800;
 const OPEN_BIT: u32 = 1 << 31;
 
@@ -88,7 +88,8 @@ struct List {
     open: usize,
     /// Pages that failed in a row.
     failures: u32,
-    /// How far it has been read; `None` while nothing of it was read or taken from the store.
+    /// The place up to which it has been read; `None` while nothing of it was read or taken from the
+    /// store.
     kept: Option<Cursor>,
     /// A stamp that was no later than the provider's clock at that moment: since the list was caught
     /// hiding a change, it is read on from no later than that clock can be by now.
@@ -97,7 +98,7 @@ struct List {
 
 /// A change that a single read has shown, of a purchase that answers were heard of before.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::tracker) struct Change {
+pub(in crate::tracker) struct SingleNews {
     pub(in crate::tracker) purchase: PurchaseId,
     /// Its stamp, if that is newer than all that was known.
     pub(in crate::tracker) stamp: Option<Timestamp>,
@@ -110,14 +111,14 @@ pub(in crate::tracker) struct Change {
 /// A change that a single read has shown, and no row yet.
 #[derive(Debug)]
 struct Awaited {
-    change: Change,
+    change: SingleNews,
     /// The lists of which no whole round has been read since.
     lists: BTreeSet<String>,
-    /// Whether a row that was asked for later has shown what was before it.
+    /// A row that was asked for later has shown the status before it.
     is_hidden: bool,
 }
 
-/// What a row about a purchase of ours shows.
+/// A row about a purchase of ours.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shown {
     pub(super) purchase: PurchaseId,
@@ -128,7 +129,7 @@ pub(super) struct Shown {
     pub(super) began: Moment,
 }
 
-/// What the pages of a list are worth.
+/// The worth of a list's pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Worth {
     /// They take fewer requests than single reads.
@@ -147,11 +148,11 @@ pub(super) struct Known {
     members: BTreeMap<Key, Member>,
     lists: BTreeMap<String, List>,
     open: usize,
-    /// Whether single reads were made rare since the last time that all were told to be frequent.
+    /// Some purchase may have the long single-read interval now.
     pub(super) stretched: bool,
-    /// The newest stamp that any answer had: where to go on behind a page that cannot be read.
+    /// The newest stamp of any answer. Rounds go on there, behind a page that cannot be read.
     newest: Option<Timestamp>,
-    /// How often the open purchases were halved, since the list of all has too many pages.
+    /// The number of times that the open purchases were halved, since the list of all has too many pages.
     halved: u32,
     /// Purchases created before are not looked for in the list.
     pub(super) since: Option<Timestamp>,
@@ -159,13 +160,13 @@ pub(super) struct Known {
     pub(super) next_round: Option<Moment>,
     /// At most [`AWAITED_MAX`].
     awaited: BTreeMap<PurchaseId, Awaited>,
-    /// Whether the list of all was caught hiding a change since its last whole round.
+    /// The list of all was caught hiding a change since its last whole round.
     lags: bool,
     /// The purchase that was read singly last to check the list of all.
     checked: Option<Key>,
-    /// How many news rows have to bring until the lists are trusted again.
+    /// The news that rows have to bring until the lists are trusted again.
     owed: u32,
-    /// How many they had to bring after the last change that they hid; doubled by each.
+    /// The news that they had to bring after the last change that they hid; doubled by each.
     penalty: u32,
 }
 
@@ -232,13 +233,13 @@ impl Known {
         }
     }
 
-    /// Whose row this is.
+    /// The purchase that a row is about.
     pub(super) fn find(&self, reference: &Reference) -> Option<PurchaseId> {
         let member = self.members.get(&key(reference))?;
         Some(member.purchase())
     }
 
-    /// The lists to read; none where single reads take fewer requests.
+    /// The lists to read; none if single reads take fewer requests.
     pub(super) fn lists(&self) -> Vec<String> {
         if !self.is_wanted() {
             return Vec::new();
@@ -251,11 +252,11 @@ impl Known {
         self.open > self.lists.values().filter(|list| list.open > 0).count()
     }
 
-    /// After how long a purchase is read singly although it is swept; `None` where it is not.
+    /// The interval of a purchase's single reads while it is swept; `None` if it is not.
     pub(super) fn singly_every(&self, created: Timestamp, finality: Finality) -> Option<Duration> {
         let is_shown = match self.coverage {
             Coverage::Changes => true,
-            // What has ended may be older than the list begins.
+            // A purchase that has ended may be older than the list's beginning.
             Coverage::All => {
                 finality == Finality::Open && self.since.is_none_or(|since| created >= since)
             }
@@ -287,12 +288,12 @@ impl Known {
         (found.collect(), next)
     }
 
-    /// Whether a purchase was created before a time, if one is named.
+    /// Says whether a purchase was created before a time, if one is named.
     pub(super) fn is_before(member: &Member, time: Option<Timestamp>) -> bool {
         time.is_none_or(|time| member.created() < time)
     }
 
-    /// Whether the list of all has to show a purchase.
+    /// Says whether the list of all has to show a purchase.
     pub(super) fn is_expected(&self, member: &Member) -> bool {
         member.is_open() && self.since.is_none_or(|since| member.created() >= since)
     }
@@ -317,7 +318,7 @@ impl Known {
         Some(*oldest)
     }
 
-    /// How many open purchases a round looks for.
+    /// The number of open purchases that a round looks for.
     fn covered(&self) -> usize {
         let most = self.open.checked_shr(self.halved).unwrap_or(0);
         most.max(1).min(self.open)
@@ -346,7 +347,7 @@ impl Known {
         self.lists.get(list)?.kept.as_ref()
     }
 
-    /// Where to read on: behind what cannot be read, where reading has failed for too long.
+    /// The place to read on from: behind a damaged row, if reading has failed for too long.
     pub(super) fn start(&self, sweep: &dyn Sweep, list: &str, now: Timestamp) -> Cursor {
         let oldest = self.oldest().unwrap_or(now);
         let place = sweep.start(Bounds {
@@ -364,7 +365,7 @@ impl Known {
         }
     }
 
-    /// How many rows to ask for: fewer after failures, so that a damaged row or a large one hides
+    /// The number of rows to ask for: fewer after failures, so that a damaged row or a large one hides
     /// fewer others.
     pub(super) fn rows(&self, list: &str) -> usize {
         let failures = self.lists.get(list).map_or(0, |list| list.failures);
@@ -411,7 +412,7 @@ impl Known {
     /// A page failed. Returns how many have in a row.
     pub(super) fn failed(&mut self, list: &str) -> u32 {
         if self.coverage == Coverage::Changes {
-            // What cannot be read is passed over: that hides changes, and the list does not.
+            // Rows that cannot be read are passed over: that hides changes, and the list does not.
             self.awaited.clear();
         }
         let list = self.lists.entry(list.to_owned()).or_default();
@@ -425,7 +426,7 @@ impl Known {
 
     /// The lists have to show this change, too: those of changes in their next round, and that of all
     /// by no longer showing what was before it.
-    pub(super) fn changed(&mut self, change: Change) {
+    pub(super) fn changed(&mut self, change: SingleNews) {
         let lists: BTreeSet<String> = self.lists().into_iter().collect();
         let is_read = |list: &List| {
             list.failures == 0 && (self.coverage == Coverage::All || list.kept.is_some())
@@ -455,7 +456,7 @@ impl Known {
         let Some(awaited) = self.awaited.get_mut(&row.purchase) else {
             return false;
         };
-        let Change {
+        let SingleNews {
             stamp,
             before,
             arrived,
@@ -501,7 +502,7 @@ impl Known {
     pub(super) fn ended(&mut self, list: &str, began: Moment) -> bool {
         let hides = match self.coverage {
             Coverage::Changes => self.hides(list, began),
-            // What no page shows is read singly after each round as it is.
+            // A purchase that no page shows is read singly after each round as it is.
             Coverage::All => std::mem::take(&mut self.lags),
         };
         if !hides {
@@ -512,8 +513,8 @@ impl Known {
         true
     }
 
-    /// Whether all lists have been read by whole rounds and none has shown a change. If so, they are
-    /// read again from its stamp.
+    /// Says whether all lists have been read by whole rounds and none has shown a change. If so, they
+    /// are read again from its stamp.
     fn hides(&mut self, list: &str, began: Moment) -> bool {
         let mut hidden: Option<(Timestamp, Moment)> = None;
         self.awaited.retain(|_, Awaited { change, lists, .. }| {

@@ -10,11 +10,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     clock::Clock,
-    journal::{Journal, Record, Written, memory::MemoryJournal},
+    journal::{Journal, Written, memory::MemoryJournal},
     provider::registered,
-    purchase::{
-        CallerName, Cause, Purchase, Reference, Secret, State, Status, Timestamp, Transition,
-    },
+    purchase::{Reference, State, Status, Timestamp},
+    testing,
     tracker::Tracker,
     upstream::{
         Request, Response, UpstreamError,
@@ -27,9 +26,9 @@ use crate::{
 struct Bought {
     word: &'static str,
     stamp: Timestamp,
-    /// Whether no page shows it.
+    /// No page shows it.
     hidden: bool,
-    /// Whether it makes every page fail that would show it.
+    /// Each page fails that would show it.
     poison: bool,
     /// The word that pages show in place of the newest.
     listed: Option<&'static str>,
@@ -62,7 +61,7 @@ struct Asked {
     single_ids: BTreeSet<usize>,
 }
 
-/// What reading the second list does.
+/// The fate of a request for the second list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Second {
     #[default]
@@ -77,9 +76,9 @@ struct World {
     journal: Arc<MemoryJournal>,
     bought: Arc<Mutex<HashMap<usize, Bought>>>,
     asked: Arc<Mutex<Asked>>,
-    /// How late an answer to a page is, of the first list and of the second.
+    /// The time that a page takes, of the first list and of the second.
     page_takes: Arc<Mutex<[Duration; 2]>>,
-    /// What reading the second list does.
+    /// The fate of a request for the second list.
     second: Arc<Mutex<Second>>,
     tracker: Tracker,
     name: &'static str,
@@ -129,7 +128,7 @@ fn row(name: &str, number: usize, bought: &Bought) -> Value {
     }
 }
 
-/// What the scripted provider answers: its second list has nothing.
+/// The scripted provider's answer to a page: its second list has nothing.
 fn answer_of(name: &str, request: &Request, bought: &HashMap<usize, Bought>) -> Response {
     let query: HashMap<&str, &str> = request
         .query
@@ -261,17 +260,14 @@ impl World {
                 }
             }
         };
-        let row = registered(name).unwrap();
-        let secret = |name: &&str| ((*name).to_owned(), Secret::new("x"));
-        let provider = (row.build)(&row.secrets.iter().map(secret).collect()).unwrap();
         let policy = crate::cadence::Policy {
             sweep,
             requests_per_minute: 0,
-            ..(row.policy)()
+            ..(registered(name).unwrap().policy)()
         };
         let account = Account::open(
             AccountName::new("a"),
-            provider,
+            testing::provider(name),
             policy,
             Arc::new(Scripted::new(script)),
             clock.clone(),
@@ -300,6 +296,7 @@ impl World {
     async fn run<T>(&self, then: impl Future<Output = T>) -> T {
         let running = self.tracker.run();
         tokio::select! {
+            biased;
             () = running => panic!("the tracker stopped by itself"),
             out = then => out,
         }
@@ -319,33 +316,8 @@ impl World {
         let mut status = Status::pending(now);
         status.state = State::Created;
         status.reference = Some(reference(self.name, number));
-        let record = Record {
-            purchase: Purchase {
-                id: PurchaseId::from_u128(number as u128 + 1),
-                account: AccountName::new("a"),
-                provider: Arc::from(self.name),
-                caller: CallerName::new("c"),
-                idempotency_key: Arc::from(number.to_string()),
-                labels: Arc::default(),
-                create_time: now,
-                status: Arc::new(status.clone()),
-            },
-            fingerprints: Default::default(),
-            recovery: Default::default(),
-            attempt: None,
-            first_send_time: None,
-            change_time: now,
-            resolution_note: None,
-        };
-        let transitions = vec![Transition {
-            from_state: None,
-            status,
-            cause: Cause::Create,
-        }];
-        let begin = Write::Begin {
-            record: Box::new(record),
-            transitions,
-        };
+        let id = PurchaseId::from_u128(number as u128 + 1);
+        let begin = testing::begin(testing::record(id, "a", self.name, status));
         assert_eq!(self.journal.write(begin).await.unwrap(), Written::Done);
     }
 

@@ -13,8 +13,9 @@ use super::super::*;
 use crate::{
     account::Account,
     cadence::{Policy, Schedule},
-    journal::{Fingerprints, memory::MemoryJournal},
-    purchase::{CallerName, Reference, Revision, Secret, State, Status, Timestamp},
+    journal::memory::MemoryJournal,
+    purchase::{Reference, Revision, Secret, State, Status, Timestamp},
+    testing,
     upstream::{
         Upstream,
         scripted::{Scripted, json_response},
@@ -25,7 +26,7 @@ fn clock() -> Clock {
     Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1)
 }
 
-/// What an upstream saw.
+/// The requests that an upstream saw.
 #[derive(Default)]
 struct Seen {
     now: AtomicU32,
@@ -106,24 +107,7 @@ fn record(number: u128, account: &str, reference: Reference, clock: &Clock) -> R
         reference: Some(reference),
         ..Status::pending(now)
     };
-    Record {
-        purchase: Purchase {
-            id: PurchaseId::from_u128(number),
-            account: AccountName::new(account),
-            provider: Arc::from(account),
-            caller: CallerName::new("anna"),
-            idempotency_key: Arc::from(number.to_string()),
-            labels: Arc::default(),
-            create_time: now,
-            status: Arc::new(status),
-        },
-        fingerprints: Fingerprints::default(),
-        recovery: BTreeMap::new(),
-        attempt: None,
-        first_send_time: None,
-        change_time: now,
-        resolution_note: None,
-    }
+    testing::record(PurchaseId::from_u128(number), account, account, status)
 }
 
 fn named(part: &str, number: u128) -> Reference {

@@ -17,7 +17,7 @@ impl World {
         self.tracker.freshness(&self.purchase(id).await)
     }
 
-    /// How far ahead the next poll is.
+    /// The time until the next poll.
     async fn ahead(&self, id: PurchaseId) -> Duration {
         let next = self.freshness(id).await.next_poll_time.unwrap();
         assert!(next >= self.clock.now(), "it lies in the past");

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     lifecycle::Source,
     observation::{Observation, Standing},
-    tracker::{entry::Silence, lane::Due},
+    tracker::{entry::NoAnswer, lane::ToDo},
 };
 
 /// An answer with a stamp so many seconds after the start.
@@ -73,7 +73,7 @@ async fn a_copy_that_lags_for_less_than_a_minute_changes_nothing() {
     for _ in 0..4 {
         world.wire.say([stamped("AWAITING_FUNDS", 3)]);
         tokio::time::sleep(seconds(50)).await;
-        // Whoever is up to date ends the row of older answers.
+        // An answer that is up to date ends the row of older ones.
         world.wire.say([stamped("FUNDS_RECEIVED", 5)]);
         tokio::time::sleep(seconds(15)).await;
         assert_eq!(world.held_back_since(id).await, None);
@@ -145,23 +145,23 @@ async fn answers_about_one_purchase_are_decided_on_one_after_the_other() {
         };
         lane.hear(id, &paid, (times, Source::Read), now)
     };
-    let Due::Commit(fresh) = hear() else {
+    let ToDo::Commit(fresh) = hear() else {
         panic!("these are news");
     };
     let deciding = lane.deciding(id, fresh);
-    assert!(matches!(hear(), Due::Wait), "while they are decided on");
-    let silence = Silence::Missing {
+    assert!(matches!(hear(), ToDo::Wait), "while they are decided on");
+    let silence = NoAnswer::Missing {
         began: world.clock.moment(),
     };
     let silent = lane.silent(id, silence, world.clock.moment());
-    assert!(matches!(silent, Due::Wait), "silence as well");
+    assert!(matches!(silent, ToDo::Wait), "silence as well");
     drop(deciding);
-    let Due::Commit(fresh) = hear() else {
+    let ToDo::Commit(fresh) = hear() else {
         panic!("what was not committed is news again");
     };
     let decided = lane.decided();
     let deciding = lane.deciding(id, fresh);
     deciding.settle(Some(State::Paid), world.clock.moment());
     decided.await;
-    assert!(matches!(hear(), Due::Say([None, None])), "no news");
+    assert!(matches!(hear(), ToDo::Say([None, None])), "no news");
 }

@@ -13,16 +13,15 @@ use crate::{
     cadence::{Policy, Schedule},
     journal::{Record, memory::MemoryJournal},
     provider::registered,
-    purchase::{
-        AttentionReason, CallerName, Cause, Reference, Secret, State, Status, Timestamp, Transition,
-    },
+    purchase::{AttentionReason, Reference, Secret, State, Status, Timestamp},
+    testing,
     upstream::{
         Request, Response, UpstreamError,
         scripted::{Scripted, json_response},
     },
 };
 
-/// What happens to an account's requests.
+/// The fate of an account's requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Mode {
     Well,
@@ -41,7 +40,7 @@ enum Mode {
     From(u128, One),
 }
 
-/// What happens to all requests about one purchase.
+/// The fate of all requests about one purchase.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum One {
     Status(u16),
@@ -207,32 +206,8 @@ impl House {
         status.state = State::Created;
         let id = format!("txn_{number:026}");
         status.reference = Some(Reference::new([("transaction_id", id.as_str())]));
-        let record = Record {
-            purchase: Purchase {
-                id: PurchaseId::from_u128(number),
-                account: AccountName::new(account),
-                provider: Arc::from("devdraft"),
-                caller: CallerName::new("c"),
-                idempotency_key: Arc::from(number.to_string()),
-                labels: Arc::default(),
-                create_time: now,
-                status: Arc::new(status.clone()),
-            },
-            fingerprints: Default::default(),
-            recovery: Default::default(),
-            attempt: None,
-            first_send_time: None,
-            change_time: now,
-            resolution_note: None,
-        };
-        let begin = Write::Begin {
-            record: Box::new(record),
-            transitions: vec![Transition {
-                from_state: None,
-                status,
-                cause: Cause::Create,
-            }],
-        };
+        let id = PurchaseId::from_u128(number);
+        let begin = testing::begin(testing::record(id, account, "devdraft", status));
         self.journal.write(begin).await.unwrap();
     }
 
@@ -322,6 +297,7 @@ async fn one_accounts_trouble_leaves_the_others_freshness_as_it_was() {
         }
     };
     tokio::select! {
+        biased;
         () = house.tracker.run() => panic!("the tracker stopped by itself"),
         () = told => {}
     }
@@ -339,7 +315,7 @@ async fn one_purchases_trouble_leaves_the_rest_of_its_account_as_it_was() {
             }
             seconds(30).await;
             *lock(&house.mode) = Mode::One(one);
-            // What it gets for the first time can be anybody's.
+            // The first trouble can be anybody's.
             seconds(120).await;
             house.sent(0);
             for _ in 0..120 {
@@ -377,13 +353,14 @@ async fn one_purchases_trouble_leaves_the_rest_of_its_account_as_it_was() {
             assert_eq!(bad.attention_reason(), None, "{one:?}");
         };
         tokio::select! {
+            biased;
             () = house.tracker.run() => panic!("the tracker stopped by itself"),
             () = told => {}
         }
     }
 }
 
-/// Also where nobody else's answer says that the provider is well: it backs off, after ten minutes a
+/// Also if nobody else's answer says that the provider is well: it backs off, after ten minutes a
 /// person is told, which is no change, and the next readable answer ends it.
 #[tokio::test(start_paused = true)]
 async fn a_purchase_that_is_never_readable_needs_a_person_after_ten_minutes() {
@@ -435,6 +412,7 @@ async fn a_purchase_that_is_never_readable_needs_a_person_after_ten_minutes() {
             assert_eq!(status.state, State::Paid);
         };
         tokio::select! {
+            biased;
             () = alone.tracker.run() => panic!("the tracker stopped by itself"),
             () = waiting => {}
         }
@@ -457,6 +435,7 @@ async fn a_purchase_that_is_throttled_from_the_first_second_slows_the_others_for
         assert!((180..=205).contains(&good), "{good} polls of 200");
     };
     tokio::select! {
+        biased;
         () = house.tracker.run() => panic!("the tracker stopped by itself"),
         () = told => {}
     }
@@ -487,6 +466,7 @@ async fn what_cannot_be_read_takes_no_budget_from_what_can() {
             create.unwrap().ends();
         };
         tokio::select! {
+            biased;
             () = house.tracker.run() => panic!("the tracker stopped by itself"),
             () = told => {}
         }
@@ -522,7 +502,7 @@ async fn after_an_outage_polls_come_evenly_and_without_an_echo() {
                 let sent = house.sent(0);
                 assert!(sent <= 160, "{trouble:?}: {sent} in second {second}");
             }
-            // Where it was throttled without a word, the account has become slower.
+            // An account that was throttled without a word has become slower.
             let slowed = trouble == Mode::Throttled;
             for number in 0..if slowed { 0 } else { 400 } {
                 let fresh = house.tracker.freshness(&house.purchase(number).await);
@@ -531,6 +511,7 @@ async fn after_an_outage_polls_come_evenly_and_without_an_echo() {
             }
         };
         tokio::select! {
+            biased;
             () = house.tracker.run() => panic!("the tracker stopped by itself"),
             () = told => {}
         }
@@ -557,6 +538,7 @@ async fn an_account_in_trouble_says_so_and_what_waits() {
         assert_eq!(house.tracker.backlog(&AccountName::new(NAMES[1])).due, 0);
     };
     tokio::select! {
+        biased;
         () = house.tracker.run() => panic!("the tracker stopped by itself"),
         () = told => {}
     }

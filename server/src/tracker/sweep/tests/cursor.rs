@@ -1,4 +1,4 @@
-//! How far a list is read on from, where its stamps are wrong.
+//! Lists whose stamps are wrong, and lists that show less than single reads find.
 
 use super::*;
 

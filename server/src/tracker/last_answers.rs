@@ -1,29 +1,29 @@
-//! When the last answers about purchases arrived that are followed no more. A bounded memory: the
-//! contract tells it as far as it is known.
+//! The times of the last answers about purchases that are followed no more. The memory is bounded:
+//! `Freshness` tells a time as far as it is known.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::purchase::{PurchaseId, Timestamp};
 
-/// How many are remembered: some megabytes. Ours.
-const ENDED_MAX: usize = 65_536;
+/// The most purchases that are remembered: some megabytes. Ours.
+const REMEMBERED_MAX: usize = 65_536;
 
 /// See the file's head.
 #[derive(Debug, Default)]
-pub(super) struct Ended {
+pub(super) struct LastAnswers {
     answered: HashMap<PurchaseId, Timestamp>,
     /// The oldest first.
     order: VecDeque<PurchaseId>,
 }
 
-impl Ended {
+impl LastAnswers {
     /// Remembers when the last answer about a purchase arrived, and forgets the oldest beyond the
     /// bound.
     pub(super) fn remember(&mut self, purchase: PurchaseId, answered: Timestamp) {
         if self.answered.insert(purchase, answered).is_none() {
             self.order.push_back(purchase);
         }
-        if self.order.len() > ENDED_MAX
+        if self.order.len() > REMEMBERED_MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.answered.remove(&oldest);
@@ -41,14 +41,14 @@ mod tests {
 
     #[test]
     fn what_is_remembered_of_ends_is_bounded() {
-        let mut ended = Ended::default();
+        let mut last = LastAnswers::default();
         let now = Timestamp::default();
-        for number in 0..=ENDED_MAX {
-            ended.remember(PurchaseId::from_u128(number as u128), now);
+        for number in 0..=REMEMBERED_MAX {
+            last.remember(PurchaseId::from_u128(number as u128), now);
         }
-        assert_eq!(ended.order.len(), ENDED_MAX);
-        assert_eq!(ended.answered.len(), ENDED_MAX);
-        assert_eq!(ended.answered(PurchaseId::from_u128(0)), None);
-        assert_eq!(ended.answered(PurchaseId::from_u128(1)), Some(now));
+        assert_eq!(last.order.len(), REMEMBERED_MAX);
+        assert_eq!(last.answered.len(), REMEMBERED_MAX);
+        assert_eq!(last.answered(PurchaseId::from_u128(0)), None);
+        assert_eq!(last.answered(PurchaseId::from_u128(1)), Some(now));
     }
 }

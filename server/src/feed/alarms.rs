@@ -16,13 +16,13 @@ pub(super) const SLOT: Duration = Duration::from_secs(1);
 
 /// Who wants to be woken when.
 #[derive(Debug)]
-pub(super) struct Wheel {
+pub(super) struct Alarms {
     start: Instant,
     /// By slots since the start. A stream that is gone leaves a dead entry until its slot is due.
     slots: Mutex<BTreeMap<u64, Vec<Weak<Wake>>>>,
 }
 
-impl Wheel {
+impl Alarms {
     pub(super) fn new() -> Self {
         Self {
             start: Instant::now(),
