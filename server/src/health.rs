@@ -41,8 +41,8 @@ use crate::limits::Limit;
 pub const LIVENESS: &str = "liveness";
 /// The names that tell readiness.
 const READINESS: [&str; 2] = ["", PURCHASE_SERVICE];
-/// Watches open at once. Health needs no token, so somebody has to be told no; ours: as many as
-/// the default limit of connections.
+/// Watches open at once at the operators' listener; ours. The service's own port has limits of its
+/// own.
 const WATCHES_MAX: usize = 20_000;
 
 /// How far the process is.
@@ -102,6 +102,19 @@ impl Readiness {
         *self.phase.lock().await == Phase::Ready
     }
 
+    /// The service behind a port that bounds watches itself.
+    pub fn service_at_a_port(&self) -> HealthService {
+        self.service(None)
+    }
+
+    fn service(&self, watches: Option<Arc<Semaphore>>) -> HealthService {
+        HealthService {
+            states: States::from_health_reporter(self.reporter.clone()),
+            closed: self.closed.clone(),
+            watches,
+        }
+    }
+
     async fn enter(&self, next: Phase) {
         let mut phase = self.phase.lock().await;
         // Watchers are told of changes, and of nothing else.
@@ -130,7 +143,8 @@ fn status(is_well: bool) -> tonic_health::ServingStatus {
 pub struct HealthService {
     states: States,
     closed: CancellationToken,
-    watches: Arc<Semaphore>,
+    /// Places for watches, if they are bounded here.
+    watches: Option<Arc<Semaphore>>,
 }
 
 impl fmt::Debug for HealthService {
@@ -150,11 +164,7 @@ pub async fn health() -> (Readiness, HealthService) {
     readiness.report(false).await;
     let alive = tonic_health::ServingStatus::Serving;
     readiness.reporter.set_service_status(LIVENESS, alive).await;
-    let service = HealthService {
-        states: States::from_health_reporter(readiness.reporter.clone()),
-        closed: readiness.closed.clone(),
-        watches: Arc::new(Semaphore::new(WATCHES_MAX)),
-    };
+    let service = readiness.service(Some(Arc::new(Semaphore::new(WATCHES_MAX))));
     (readiness, service)
 }
 
@@ -215,7 +225,7 @@ async fn nothing(request: axum::extract::Request) -> axum::response::Response {
 pub struct WatchStream {
     states: Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>,
     /// Given back when the watch ends.
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl fmt::Debug for WatchStream {
@@ -302,7 +312,8 @@ impl Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let permit = Arc::clone(&self.watches).try_acquire_owned();
+        let watches = self.watches.clone();
+        let permit = watches.map(Semaphore::try_acquire_owned).transpose();
         let permit = permit.map_err(|_| {
             Limit::HealthWatches.met();
             too_many_watches()
@@ -463,7 +474,7 @@ mod tests {
     #[tokio::test]
     async fn watches_are_limited_and_an_ended_one_makes_room() {
         let (_readiness, mut health) = health().await;
-        health.watches = Arc::new(Semaphore::new(1));
+        health.watches = Some(Arc::new(Semaphore::new(1)));
         let first = watch(&health, "").await;
         let refused = health.watch(request("")).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);

@@ -16,6 +16,8 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 pub enum Limit {
     /// Connections of a listener.
     Connections,
+    /// Control frames of a connection.
+    ControlFrames,
     /// How long, and for how many bytes, a connection may be open without showing who it is.
     Strangers,
     /// Bytes of requests that have not arrived whole.
@@ -44,8 +46,9 @@ pub enum Limit {
 
 impl Limit {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Connections,
+        Self::ControlFrames,
         Self::Strangers,
         Self::RequestBytes,
         Self::RequestTime,
@@ -64,6 +67,7 @@ impl Limit {
     pub fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::ControlFrames => "control_frames",
             Self::Strangers => "strangers",
             Self::RequestBytes => "request_bytes",
             Self::RequestTime => "request_time",

@@ -7,6 +7,7 @@
 
 mod body;
 mod connection;
+mod frames;
 mod incoming;
 mod panic;
 mod peer;

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::{PREFACE_TIMEOUT, Socket, peer::Peer, port::Port};
+use super::{PREFACE_TIMEOUT, Socket, frames::Frames, peer::Peer, port::Port};
 use crate::limits::Limit;
 
 /// How long accepting rests when the system has no file or no memory for a connection.
@@ -155,8 +155,10 @@ pub struct Guarded {
     /// Until enough has been read.
     preface: Option<Preface>,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Counts what is read, where strangers are held to it.
+    /// Counts what is read, if strangers are held to it.
     peer: Option<Peer>,
+    /// Counts control frames, if peers are held to them.
+    frames: Option<Frames>,
     /// Given back when the connection ends.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -187,6 +189,7 @@ impl Guarded {
             }),
             close: Box::pin(close.cancelled_owned()),
             peer: None,
+            frames: None,
             _permit: permit,
         }
     }
@@ -196,9 +199,10 @@ impl Guarded {
         matches!(self.stream, Connection::Tcp(_))
     }
 
-    /// Holds it to what a stranger may send.
+    /// Holds it to what a stranger may send, and anybody in control frames.
     pub(super) fn watch(&mut self, peer: Peer) {
         self.peer = Some(peer);
+        self.frames = Some(Frames::new(Instant::now()));
     }
 
     /// An error where the connection has to end; asked whenever it would wait, which is where an
@@ -210,6 +214,12 @@ impl Guarded {
         let preface = self.preface.as_mut()?;
         let is_late = preface.deadline.as_mut().poll(context).is_ready();
         is_late.then(|| io::ErrorKind::TimedOut.into())
+    }
+
+    fn wrote(&mut self, progress: &Poll<io::Result<usize>>) {
+        if let (Some(frames), Poll::Ready(Ok(bytes))) = (&mut self.frames, progress) {
+            frames.wrote(*bytes);
+        }
     }
 
     fn or_end<T>(
@@ -260,6 +270,13 @@ impl AsyncRead for Guarded {
         {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        let arrived = buffer.filled().get(before..).unwrap_or_default();
+        if let Some(frames) = &mut self.frames
+            && !frames.read(arrived, Instant::now)
+        {
+            Limit::ControlFrames.met();
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if let Some(preface) = &mut self.preface {
             preface.bytes_read += read;
             if preface.bytes_read >= PREFACE_BYTES {
@@ -280,6 +297,7 @@ impl AsyncWrite for Guarded {
             Connection::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Connection::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         };
+        self.wrote(&progress);
         self.or_end(context, progress)
     }
 
@@ -292,6 +310,7 @@ impl AsyncWrite for Guarded {
             Connection::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Connection::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         };
+        self.wrote(&progress);
         self.or_end(context, progress)
     }
 

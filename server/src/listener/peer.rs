@@ -136,10 +136,8 @@ impl Peer {
 
     /// When health was asked last, in the port's milliseconds; now while a watch of it is open.
     pub(super) fn checked_at(&self, now: u64) -> Option<u64> {
-        let calls = lock(&self.0.calls);
-        let watches = calls.by_guest.get(Guest::Watch.place());
         match self.0.checked_at.load(Ordering::Relaxed) {
-            _ if watches.is_some_and(|watches| *watches > 0) => Some(now),
+            _ if self.has_open(Guest::Watch) => Some(now),
             at => at.checked_sub(1),
         }
     }
@@ -195,6 +193,13 @@ impl Peer {
             Guest::Reflection | Guest::Other => {}
         }
         Some((call, number))
+    }
+
+    /// Whether a call of this kind is open.
+    pub(super) fn has_open(&self, guest: Guest) -> bool {
+        let calls = lock(&self.0.calls);
+        let open = calls.by_guest.get(guest.place());
+        open.is_some_and(|open| *open > 0)
     }
 
     pub(super) fn close(&self, number: usize, guest: Guest) {

@@ -63,6 +63,10 @@ const REFLECTIONS: u32 = 4;
 const OTHERS: u32 = 100;
 /// Streams of reflection on all connections.
 const ALL_REFLECTIONS: u32 = 256;
+/// Of the connections, the part of which there are places for watches of health beyond a
+/// connection's first. Its first has a place wherever the connection has one, so that few connections
+/// keep no prober and no caller out.
+const MORE_WATCHES_PART: u32 = 2;
 /// Of the connections, the part that health checks alone may keep open.
 const KEPT_PART: u32 = 4;
 
@@ -182,6 +186,8 @@ struct Shared {
     connections: AtomicUsize,
     kept: Places,
     reflections: Places,
+    /// Places for watches of health beyond a connection's first.
+    more_watches: Places,
     answers: Arc<Semaphore>,
     /// Room for the unread answers of each caller, in KiB; callers are few and configured.
     answers_by_caller: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
@@ -222,6 +228,7 @@ impl Port {
     /// A port under these rules, to which nobody has come yet.
     pub fn new(rules: Rules) -> Self {
         let kept = Places::new((rules.connections / KEPT_PART).max(1));
+        let more_watches = rules.connections / MORE_WATCHES_PART;
         Self(Arc::new(Shared {
             rules,
             began: Instant::now(),
@@ -230,6 +237,7 @@ impl Port {
             connections: AtomicUsize::new(0),
             kept,
             reflections: Places::new(ALL_REFLECTIONS),
+            more_watches: Places::new(more_watches),
             answers: Arc::new(Semaphore::new(ANSWER_KIB)),
             answers_by_caller: Mutex::default(),
             request_bytes: Mutex::default(),
@@ -281,23 +289,33 @@ impl Port {
     pub(super) fn open(&self, peer: &Peer, admission: &Admission) -> Result<Open, Limit> {
         let guest = admission.guest;
         let (most, limit) = guest.most();
-        if guest == Guest::Reflection && !self.0.reflections.take() {
-            return Err(limit);
-        }
-        let Some((call, number)) = peer.open(guest, most, self.now()) else {
-            if guest == Guest::Reflection {
-                self.0.reflections.give_back();
-            }
-            return Err(limit);
-        };
+        let place = self.place(peer, guest)?;
+        let opened = peer.open(guest, most, self.now());
+        let (call, number) = opened.ok_or(limit)?;
         Ok(Open {
             port: self.clone(),
             peer: peer.clone(),
             call,
             number,
+            _place: place,
             method: admission.method,
             code: None,
         })
+    }
+
+    /// Takes one of the places that all connections share, if the call needs one.
+    fn place(&self, peer: &Peer, guest: Guest) -> Result<Option<Place>, Limit> {
+        let of: fn(&Shared) -> &Places = match guest {
+            Guest::Reflection => |shared| &shared.reflections,
+            Guest::Watch if peer.has_open(guest) => |shared| &shared.more_watches,
+            _ => return Ok(None),
+        };
+        let (_, limit) = guest.most();
+        if !of(&self.0).take() {
+            return Err(limit);
+        }
+        let shared = Arc::clone(&self.0);
+        Ok(Some(Place { shared, of }))
     }
 
     /// Waits for room for an answer of so many bytes.
@@ -455,6 +473,19 @@ impl Drop for Joined {
     }
 }
 
+/// One of the places that all connections share; given back when dropped.
+#[derive(Debug)]
+struct Place {
+    shared: Arc<Shared>,
+    of: fn(&Shared) -> &Places,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        (self.of)(&self.shared).give_back();
+    }
+}
+
 /// A call under way; counted when dropped.
 #[derive(Debug)]
 pub(super) struct Open {
@@ -463,6 +494,7 @@ pub(super) struct Open {
     pub(super) call: Arc<Call>,
     number: usize,
     method: &'static str,
+    _place: Option<Place>,
     /// How it ended, once that is known.
     pub(super) code: Option<&'static str>,
 }
@@ -470,9 +502,6 @@ pub(super) struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.peer.close(self.number, self.call.guest);
-        if self.call.guest == Guest::Reflection {
-            self.port.0.reflections.give_back();
-        }
         // Who hangs up, or is cut off, has had no other code.
         self.port
             .ended(self.method, self.code.unwrap_or("CANCELLED"));

@@ -67,8 +67,8 @@ impl Front {
         grpc: Listener,
         connections: u32,
     ) -> Result<impl Future<Output = ()> + use<>, StartError> {
-        let mut routes =
-            Routes::new(self.purchases.clone()).add_service(health_server(&self.health));
+        let mut routes = Routes::new(self.purchases.clone())
+            .add_service(health_server(&Arc::new(self.readiness.service_at_a_port())));
         if config.listen.reflection {
             let builder = || {
                 tonic_reflection::server::Builder::configure()

@@ -398,7 +398,7 @@ async fn a_stranger_may_send_so_much_and_no_more() {
 
 #[tokio::test]
 async fn open_calls_are_few_on_each_connection() {
-    let served = serve(8).await;
+    let served = serve(40).await;
     for (guest, most) in [("watch", 16), ("reflection", 4)] {
         let (mut peer, _connection) = connect(&served).await;
         let mut open = Vec::new();
@@ -425,6 +425,102 @@ async fn open_calls_are_few_on_each_connection() {
             "{guest}"
         );
         drop(open);
+    }
+}
+
+#[tokio::test]
+async fn few_connections_cannot_take_the_last_watch_of_health() {
+    let served = serve(8).await;
+    let watch = async |peer: &mut Sender| {
+        let answer = peer.send_request(call("watch", "/silent", nothing()));
+        answer.await.unwrap()
+    };
+    let is_refused =
+        |answer: &http::Response<_>| Status::from_header_map(answer.headers()).is_some();
+    let mut open = Vec::new();
+    for (wanted, granted) in [(16, 1 + 4), (16, 1), (16, 1)] {
+        let (mut peer, connection) = connect(&served).await;
+        let mut answers = Vec::new();
+        for _ in 0..wanted {
+            answers.push(watch(&mut peer).await);
+        }
+        let refused = answers.iter().filter(|answer| is_refused(answer)).count();
+        assert_eq!(wanted - refused, granted);
+        open.push((peer, answers, connection));
+    }
+    // A prober's and a caller's connection each has its place, and room is made by who leaves.
+    let (mut prober, _connection) = connect(&served).await;
+    let first = watch(&mut prober).await;
+    assert!(!is_refused(&first));
+    let (mut known, _connection) = connect(&served).await;
+    told(&mut known, call("caller", "/echo", nothing())).await;
+    let second = watch(&mut known).await;
+    assert!(!is_refused(&second));
+    open.clear();
+    while is_refused(&watch(&mut prober).await) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Sends as many bytes as a known caller's connection takes of a flood, up to 64 MiB.
+async fn flooded(served: &Served, frame: &[u8]) -> usize {
+    let stream = TcpStream::connect(&served.address).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let begun = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    writer.write_all(begun).await.unwrap();
+    let mut block = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        (":path", "/silent"),
+        ("content-type", "application/grpc"),
+        ("guest", "caller"),
+    ] {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.as_bytes());
+        }
+    }
+    let length = u8::try_from(block.len()).unwrap();
+    let mut headers = vec![0, 0, length, 1, 4, 0, 0, 0, 1];
+    headers.extend(block);
+    writer.write_all(&headers).await.unwrap();
+    let mut heard = vec![0; 9];
+    reader.read_exact(&mut heard).await.unwrap();
+    let reads = tokio::spawn(async move { reader.read_to_end(&mut Vec::new()).await });
+    let frames = frame.repeat(1_000);
+    let mut sent = 0;
+    while sent < 64 << 20 && writer.write_all(&frames).await.is_ok() {
+        sent += frames.len();
+    }
+    drop(writer);
+    let _ = reads.await.unwrap();
+    sent
+}
+
+#[tokio::test]
+async fn a_flood_of_control_frames_by_a_known_caller_ends_its_connection() {
+    let served = serve(8).await;
+    let floods: [(&str, &[u8]); 6] = [
+        ("PING", b"\0\0\x08\x06\0\0\0\0\0pingpong"),
+        ("SETTINGS", b"\0\0\0\x04\0\0\0\0\0"),
+        ("RST_STREAM", b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08"),
+        ("PRIORITY", b"\0\0\x05\x02\0\0\0\0\x01\0\0\0\0\x01"),
+        ("WINDOW_UPDATE", b"\0\0\x04\x08\0\0\0\0\x01\0\0\0\x01"),
+        ("DATA", b"\0\0\0\0\0\0\0\0\x01"),
+    ];
+    for (kind, frame) in floods {
+        let met = Limit::ControlFrames.times();
+        let sent = flooded(&served, frame).await;
+        // Some more than are counted: the system's buffers take what nobody reads any more.
+        assert!(sent / frame.len() < 1_000_000, "{kind}: {sent} bytes");
+        // h2 itself ends a flood of empty DATA first.
+        assert!(
+            Limit::ControlFrames.times() > met || kind == "DATA",
+            "{kind}"
+        );
     }
 }
 
