@@ -3,6 +3,7 @@
 //! Writes are grouped by a committer; what is visible to a reader is committed. Committing is
 //! publishing: observers hear of each committed transition in commit order, before the writer does.
 
+mod age;
 mod committer;
 pub mod memory;
 mod rules;
@@ -373,8 +374,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
     async fn get(&self, key: &str) -> Result<Option<String>, JournalError>;
 
     /// Makes remnants of purchases that have been FINAL since before `finals_before`, and deletes
-    /// remnants of purchases whose keys, further ones included, are all from before `remnants_before`;
-    /// the oldest first, until about `limit` rows are gone: a purchase counts one and one more for each
+    /// remnants of purchases that have been FINAL, and whose further keys were bound, before
+    /// `remnants_before`, by retention's clock ([`Journal::age`]); the oldest first, until about `limit` rows are gone: a purchase counts one and one more for each
     /// of its revisions, a remnant one. Returns how many rows; 0 where nothing is left to do. Neither is
     /// an event: no position, no observer.
     async fn retire(
@@ -383,6 +384,10 @@ pub trait Journal: fmt::Debug + Send + Sync {
         remnants_before: Timestamp,
         limit: usize,
     ) -> Result<usize, JournalError>;
+
+    /// Tells the journal what retention's clock says: what becomes FINAL and what key is bound from now
+    /// on counts from then at the earliest, whatever the wall clock says.
+    fn age(&self, now: Timestamp);
 
     /// The position below which transitions are no longer all here, since retention has taken
     /// some; 0 while it has taken none.

@@ -263,6 +263,11 @@ impl Journal for MemoryJournal {
         self.commit(|state, _| Ok(state.retire(retirement)))
     }
 
+    fn age(&self, now: Timestamp) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.age.set(now);
+    }
+
     fn head(&self) -> Position {
         Position(self.head.load(Ordering::SeqCst))
     }

@@ -40,6 +40,7 @@ use crate::{
 use super::{
     Figures, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, Write,
     Written,
+    age::Age,
     committer::{Committer, Published, Retirement},
 };
 pub use backup::back_up;
@@ -67,6 +68,7 @@ pub struct SqliteJournal {
     lists: Readers,
     log: Arc<Log>,
     damage: Damage,
+    age: Arc<Age>,
     /// Records that are asked for, read together.
     records: Arc<Batch<PurchaseId, Option<Record>>>,
     /// As `records`, for transitions after a revision, at most so many.
@@ -105,7 +107,16 @@ impl SqliteJournal {
         let published = Arc::new(Published::new(Position(opened.head)));
         let damage = Damage::default();
         let (writer, head) = (opened.writer, opened.head);
-        let writer = Writer::new(writer, head, wanted, damage.clone(), opened.lock);
+        let age = Arc::<Age>::default();
+        let written_by = Arc::clone(&age);
+        let writer = Writer::new(
+            writer,
+            head,
+            wanted,
+            damage.clone(),
+            written_by,
+            opened.lock,
+        );
         let readers = |most| Readers::new(opened.path.clone(), most);
         Ok(Self {
             epoch: opened.epoch,
@@ -115,6 +126,7 @@ impl SqliteJournal {
             lists: readers(LIST_READERS),
             log,
             damage,
+            age,
             records: Arc::default(),
             transitions: Arc::default(),
             tasks,
@@ -327,6 +339,10 @@ impl Journal for SqliteJournal {
             limit,
         };
         self.committer.retire(retirement).await
+    }
+
+    fn age(&self, now: Timestamp) {
+        self.age.set(now);
     }
 
     fn head(&self) -> Position {

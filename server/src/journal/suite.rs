@@ -117,6 +117,7 @@ behaviours! {
     reads::retention_is_bounded_by_rows,
     reads::a_remnant_keeps_its_key_and_frees_its_reference,
     reads::remnants_end_with_their_time,
+    reads::what_ends_while_the_wall_clock_is_years_behind_is_kept_as_long_as_anything,
     reads::positions_are_not_given_again_after_retirement,
     health::observers_hear_in_commit_order_before_the_writer,
     health::an_observer_that_panics_stops_nobody,

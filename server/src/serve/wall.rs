@@ -119,6 +119,7 @@ impl Wall {
             now.run = Duration::ZERO;
         }
         now.boot = boot;
+        journal.age(now.aged);
         let state = State {
             now,
             moved_at: moment,
@@ -146,6 +147,7 @@ impl Wall {
         state.now.run += passed;
         state.now.moved(now.wall, passed * 2);
         state.now.ahead_ms = now.ahead_ms();
+        self.journal.age(state.now.aged);
         state.now.aged
     }
 

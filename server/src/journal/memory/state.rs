@@ -8,7 +8,7 @@ use std::{
 use crate::{
     journal::{
         AttemptChange, Binding, Committed, FLOOR_KEY, Filter, JournalError, LOOKED_AT_MAX, Listed,
-        Place, Position, Record, Write, Written, committer::Retirement, rules,
+        Place, Position, Record, Write, Written, age::Age, committer::Retirement, rules,
     },
     purchase::{
         AccountName, CallerName, Finality, PurchaseId, Reference, Revision, Timestamp, Transition,
@@ -38,6 +38,7 @@ pub(super) struct State {
     open: BTreeSet<PurchaseId>,
     log: BTreeMap<u64, (PurchaseId, Revision)>,
     texts: BTreeMap<String, String>,
+    pub(super) age: Age,
 }
 
 impl State {
@@ -127,13 +128,14 @@ impl State {
         Ok(Written::Done)
     }
 
-    fn bind(&mut self, binding: Binding) -> Written {
+    fn bind(&mut self, mut binding: Binding) -> Written {
         if let Some(taken) = self.record_by_key(&binding.caller, &binding.key) {
             return Written::KeyTaken(Box::new(taken));
         }
         if self.record(binding.purchase).is_none() {
             return Written::Stale(None);
         }
+        binding.bind_time = self.age.stamp(binding.bind_time);
         let key = (binding.caller.clone(), Arc::clone(&binding.key));
         self.bound.insert(key, binding);
         Written::Done
@@ -216,7 +218,8 @@ impl State {
             kept.wipe_buyer_actions(through);
         }
         kept.record.change_time = rules::change_time(&previous, kept.record.change_time, status);
-        kept.final_time = (status.finality == Finality::Final).then_some(status.observe_time);
+        let is_final = status.finality == Finality::Final;
+        kept.final_time = is_final.then(|| self.age.stamp(status.observe_time));
         kept.record.purchase.status = Arc::new(status.clone());
         if let Some(reference) = &previous.reference {
             self.by_reference
@@ -356,8 +359,8 @@ impl State {
         // The oldest remnants go first, so that none is made and deleted by one call.
         let mut remnants: Vec<_> = (self.purchases.values())
             .filter(|kept| kept.is_remnant)
-            .map(|kept| (kept.record.purchase.create_time, kept.record.purchase.id))
-            .filter(|(create_time, _)| *create_time < retirement.remnants_before)
+            .filter_map(|kept| Some((kept.final_time?, kept.record.purchase.id)))
+            .filter(|(final_time, _)| *final_time < retirement.remnants_before)
             .filter(|(_, id)| {
                 let is_kept = |bound: &&Binding| bound.bind_time >= retirement.remnants_before;
                 let mut bound = self.bound.values().filter(|bound| bound.purchase == *id);

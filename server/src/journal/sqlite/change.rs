@@ -99,7 +99,7 @@ impl Batch<'_> {
                 last.attention_reason().map(AttentionReason::as_str),
                 reference,
                 record.change_time.as_millis(),
-                final_time(last),
+                self.final_time(last),
                 record.fingerprints.key_id,
                 macs(&record.fingerprints)?,
                 json(&record.recovery)?,
@@ -139,7 +139,7 @@ impl Batch<'_> {
                 id_bytes(binding.purchase),
                 binding.fingerprints.key_id,
                 macs(&binding.fingerprints)?,
-                binding.bind_time.as_millis(),
+                self.age.stamp(binding.bind_time).as_millis(),
             ])?;
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Batch<'_> {
                 status.attention_reason().map(AttentionReason::as_str),
                 reference,
                 change_time.as_millis(),
-                final_time(status),
+                self.final_time(status),
                 note,
             ])?;
         self.log(&current.purchase, transition)?;
@@ -338,10 +338,10 @@ impl Batch<'_> {
     pub(super) fn retire(&self, retirement: Retirement) -> Result<usize> {
         // The oldest remnants go first, so that none is made and deleted by one call.
         let remnants = self.oldest(
-            "SELECT id, 0 FROM purchase WHERE remnant IS NOT NULL AND create_time < ?1
+            "SELECT id, 0 FROM purchase WHERE remnant IS NOT NULL AND final_time < ?1
                  AND NOT EXISTS (SELECT 1 FROM bound_key
                      WHERE bound_key.purchase = purchase.id AND bind_time >= ?1)
-             ORDER BY create_time, id LIMIT ?2",
+             ORDER BY final_time, id LIMIT ?2",
             retirement.remnants_before,
             retirement.limit,
         )?;
@@ -405,14 +405,16 @@ impl Batch<'_> {
             .collect()
     }
 
+    /// When retention begins to count, if the status is FINAL.
+    fn final_time(&self, status: &Status) -> Option<i64> {
+        let is_final = status.finality == Finality::Final;
+        is_final.then(|| self.age.stamp(status.observe_time).as_millis())
+    }
+
     fn execute_for(&self, sql: &str, id: [u8; 16]) -> Result<()> {
         self.connection.prepare_cached(sql)?.execute([id])?;
         Ok(())
     }
-}
-
-fn final_time(status: &Status) -> Option<i64> {
-    (status.finality == Finality::Final).then(|| status.observe_time.as_millis())
 }
 
 /// Fingerprints as a column holds them.

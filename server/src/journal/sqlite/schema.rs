@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0001_journal.sql"),
     include_str!("0002_lists.sql"),
     include_str!("0003_bound_keys.sql"),
+    include_str!("0004_age.sql"),
 ];
 
 /// Up to this size the whole file is checked when it is opened: about a second's reading.

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use super::damage::{self, Damage};
 use crate::journal::{
     Committed, JournalError, Position, Write, Written,
+    age::Age,
     committer::{Answer, Change, Group, Store},
 };
 
@@ -24,6 +25,7 @@ pub(super) struct Writer {
     checkpointed_at: u64,
     checkpoint_wanted: Arc<Notify>,
     damage: Damage,
+    age: Arc<Age>,
     /// Let go after the connection.
     lock: Option<File>,
 }
@@ -32,6 +34,7 @@ pub(super) struct Writer {
 pub(super) struct Batch<'connection> {
     pub(super) connection: &'connection Connection,
     pub(super) damage: &'connection Damage,
+    pub(super) age: &'connection Age,
     pub(super) head: u64,
     pub(super) committed: Vec<Arc<Committed>>,
 }
@@ -57,6 +60,7 @@ impl Writer {
         head: u64,
         checkpoint_wanted: Arc<Notify>,
         damage: Damage,
+        age: Arc<Age>,
         lock: File,
     ) -> Self {
         Self {
@@ -65,6 +69,7 @@ impl Writer {
             checkpointed_at: 0,
             checkpoint_wanted,
             damage,
+            age,
             lock: Some(lock),
         }
     }
@@ -81,6 +86,7 @@ impl Store for Writer {
         let mut batch = Batch {
             connection,
             damage: &self.damage,
+            age: &self.age,
             head: self.head,
             committed: Vec::new(),
         };
@@ -298,6 +304,7 @@ mod tests {
             opened.head,
             Arc::default(),
             damage,
+            Arc::default(),
             opened.lock,
         )
     }

@@ -18,7 +18,7 @@ use crate::{
     journal::{
         Attempt, AttemptChange, Committed, Filter, Journal, Position, Record, Write, Written,
     },
-    purchase::{AttentionReason, Finality, Revision, State, Transition},
+    purchase::{AttentionReason, Finality, Purchase, Revision, State, Transition},
 };
 
 const PURCHASES: u64 = 5;
@@ -236,7 +236,7 @@ struct Seen {
     records: Vec<Option<Record>>,
     keys: Vec<Option<Record>>,
     transitions: Vec<Vec<Transition>>,
-    listed: Vec<crate::journal::Listed>,
+    listed: Vec<Vec<Purchase>>,
     tail: Vec<String>,
     open: Vec<Record>,
     references: Vec<Option<crate::purchase::PurchaseId>>,
@@ -272,8 +272,17 @@ async fn see(journal: &dyn Journal) -> Seen {
     }
     for filter in filters() {
         for limit in [2, 100] {
-            let listed = journal.list(&filter, None, limit).await;
-            seen.listed.push(listed.unwrap());
+            // Page by page: where a page ends among purchases that it does not show is a journal's own
+            // affair.
+            let mut after = None;
+            loop {
+                let page = journal.list(&filter, after, limit).await.unwrap();
+                seen.listed.push(page.purchases);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
         }
     }
     for name in 0..3 {

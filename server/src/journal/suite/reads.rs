@@ -539,11 +539,30 @@ pub async fn remnants_end_with_their_time(subject: Subject) {
         record.is_some()
     };
     assert!(known("key-1").await, "none is made and deleted by one call");
-    assert_eq!(journal.retire(at(0), at(3), 1).await.unwrap(), 1);
+    assert_eq!(journal.retire(at(0), at(2_003), 1).await.unwrap(), 1);
     assert!(!known("key-1").await && known("key-2").await);
-    assert_eq!(journal.retire(at(0), at(3), 10).await.unwrap(), 1);
+    assert_eq!(journal.retire(at(0), at(2_003), 10).await.unwrap(), 1);
     assert!(!known("key-2").await && known("key-3").await);
     begin(journal, record(1)).await;
+}
+
+/// Its times are of a wall clock that was set back; retention's own was not.
+pub async fn what_ends_while_the_wall_clock_is_years_behind_is_kept_as_long_as_anything(
+    subject: Subject,
+) {
+    let journal = &*subject.journal;
+    journal.age(at(1_000_000));
+    finished(journal, 1).await;
+    assert_eq!(journal.retire(at(1_000_000), at(0), 10).await.unwrap(), 0);
+    assert_eq!(journal.retire(at(1_000_001), at(0), 10).await.unwrap(), 4);
+    let known = async || {
+        let record = journal.record_by_key(&caller("anna"), "key-1").await;
+        record.unwrap().is_some()
+    };
+    assert_eq!(journal.retire(at(0), at(1_000_000), 10).await.unwrap(), 0);
+    assert!(known().await);
+    assert_eq!(journal.retire(at(0), at(1_000_001), 10).await.unwrap(), 1);
+    assert!(!known().await);
 }
 
 pub async fn positions_are_not_given_again_after_retirement(subject: Subject) {

@@ -104,6 +104,10 @@ impl Journal for Defective {
         self.0.retire(finals_before, remnants_before, limit).await
     }
 
+    fn age(&self, now: Timestamp) {
+        self.0.age(now);
+    }
+
     fn head(&self) -> Position {
         self.0.head()
     }
