@@ -62,6 +62,14 @@ async fn call_until_known(world: &Arc<World>, key: &str, order: &Order) -> Optio
                     return None;
                 }
             }
+            // The server's clock says that it is too late to pay.
+            Err(status)
+                if world.sets_clock()
+                    && status.code() == Code::InvalidArgument
+                    && says(&status, "_time") =>
+            {
+                return None;
+            }
             Err(status) => {
                 let expected = match status.code() {
                     Code::Unavailable

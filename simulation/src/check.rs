@@ -39,7 +39,7 @@ pub async fn run(world: &World, fed: &BTreeMap<String, Vec<u32>>, acknowledged: 
             .await
             .unwrap();
         let ledger = world.providers.ledger();
-        for text in history(purchase, &transitions, &ledger) {
+        for text in history(world, purchase, &transitions, &ledger) {
             world.violation(format!(
                 "{text} ({} {})",
                 purchase.id, purchase.idempotency_key
@@ -64,7 +64,12 @@ pub async fn run(world: &World, fed: &BTreeMap<String, Vec<u32>>, acknowledged: 
 }
 
 /// Promises S2, P3, P4, P5 of one purchase.
-fn history(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> Vec<String> {
+fn history(
+    world: &World,
+    purchase: &Purchase,
+    transitions: &[Transition],
+    ledger: &Ledger,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     let numbers: Vec<u32> = transitions
         .iter()
@@ -88,25 +93,29 @@ fn history(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> 
         if after.from_state != Some(before.status.state) {
             wrong.push("a step does not begin where the last one ended".to_owned());
         }
-        if let Some(text) = step(purchase, &before.status, after, ledger) {
+        if let Some(text) = step(world, purchase, &before.status, after, ledger) {
             wrong.push(format!("{text} at revision {}", after.status.revision.0));
         }
     }
-    wrong.extend(truth(purchase, transitions, ledger));
+    wrong.extend(truth(world, purchase, transitions, ledger));
     wrong
 }
 
 /// What is wrong with one step, by promises P3 and P4.
 fn step(
+    world: &World,
     purchase: &Purchase,
     before: &Status,
     after: &Transition,
     ledger: &Ledger,
 ) -> Option<String> {
     let status = &after.status;
+    let committed = world.commits.time(purchase.id, status.revision);
     let is_unanswered = matches!(before.state, State::Pending | State::OutcomeUnknown);
     let stamps = before.provider_change_time.zip(status.provider_change_time);
-    if stamps.is_some_and(|(known, new)| new < known && !was_held_back(known, status, ledger)) {
+    if stamps
+        .is_some_and(|(known, new)| new < known && !was_held_back(known, status, committed, ledger))
+    {
         return Some("P3: an older answer was applied at once".to_owned());
     }
     if status.unmapped && after.cause == Cause::Poll {
@@ -124,13 +133,14 @@ fn step(
             status.finality == Finality::Final && status.state == before.state
                 || status.state == State::OutcomeUnknown && before.state == State::Pending
                 || status.state == State::Expired
+                || is_never_sent(world, purchase, status, ledger) && is_unanswered
         }
         Cause::Create | Cause::Poll => match status.state {
             State::OutcomeUnknown | State::Pending => is_unanswered,
             State::Failed if is_rejected(status) => (ledger.sent.iter()).any(|sent| {
                 *sent.mark == *purchase.idempotency_key && sent.refused && is_unanswered
             }),
-            _ => was_said(status, ledger),
+            _ => was_said(status, committed, ledger),
         },
     };
     (!explained).then(|| {
@@ -141,6 +151,15 @@ fn step(
             after.cause.as_str()
         )
     })
+}
+
+/// Whether a day without a repeat has ended what no provider was ever sent, or never sold. No run
+/// lasts for a day, but a wall clock that is set forth makes one.
+fn is_never_sent(world: &World, purchase: &Purchase, status: &Status, ledger: &Ledger) -> bool {
+    let failure = status.failure.as_ref();
+    let says_so = failure.is_some_and(|failure| failure.reason == FailureReason::NotCreated);
+    let is_sold = (ledger.sold.values()).any(|sold| *sold.mark == *purchase.idempotency_key);
+    world.sets_clock() && says_so && !is_sold
 }
 
 fn is_rejected(status: &Status) -> bool {
@@ -165,29 +184,33 @@ fn name_of(status: &Status) -> Option<String> {
 }
 
 /// Whether the provider has said this before it was committed.
-fn was_said(status: &Status, ledger: &Ledger) -> bool {
+fn was_said(status: &Status, committed: Timestamp, ledger: &Ledger) -> bool {
     let Some(name) = name_of(status) else {
         return false;
     };
     let said = Meaning::Definite(status.state, status.finality);
-    (ledger.given.iter()).any(|given| {
-        given.reference == name && given.meaning == said && given.at <= status.observe_time
-    })
+    (ledger.given.iter())
+        .any(|given| given.reference == name && given.meaning == said && given.at <= committed)
 }
 
 /// Whether the provider had shown stamps older than the one that was known for long enough.
-fn was_held_back(known: Timestamp, status: &Status, ledger: &Ledger) -> bool {
+fn was_held_back(known: Timestamp, status: &Status, committed: Timestamp, ledger: &Ledger) -> bool {
     let Some(name) = name_of(status) else {
         return false;
     };
     let first = (ledger.given.iter())
         .filter(|given| given.reference == name)
         .find(|given| given.stamp.is_some_and(|stamp| stamp < known));
-    first.is_some_and(|first| status.observe_time.since(first.at) >= HELD_BACK_FOR)
+    first.is_some_and(|first| committed.since(first.at) >= HELD_BACK_FOR)
 }
 
 /// Once all is quiet, what is known is what the provider says; or its word was an end.
-fn truth(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> Option<String> {
+fn truth(
+    world: &World,
+    purchase: &Purchase,
+    transitions: &[Transition],
+    ledger: &Ledger,
+) -> Option<String> {
     let status = &purchase.status;
     let name = name_of(status)?;
     let sold = ledger
@@ -196,9 +219,11 @@ fn truth(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> Op
         .find(|sold| *sold.provider == *purchase.provider && sold.reference == name)?;
     let (_, last) = *sold.walk.last()?;
     let (state, _) = words::meaning(sold.provider, last)?;
-    let ended_by_word = transitions
-        .iter()
-        .any(|one| one.status.finality == Finality::Final && one.cause != Cause::Deadline);
+    // A horizon ends too early, after a restart, if the wall clock was set forth meanwhile.
+    let ended_by_word = transitions.iter().any(|one| {
+        let by_word = one.cause != Cause::Deadline || world.sets_clock();
+        one.status.finality == Finality::Final && by_word
+    });
     let expired = status.state == State::Expired && sold.provider == "masumi";
     (status.state != state && !ended_by_word && !expired).then(|| {
         let known = status.state.as_str();

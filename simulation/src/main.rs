@@ -63,6 +63,7 @@ fn main() -> ExitCode {
             total.histories += outcome.histories;
             total.creates += outcome.creates;
             total.restarts += outcome.restarts;
+            total.clock_steps += outcome.clock_steps;
             total.violations.extend(outcome.violations);
             if to - from == 1 {
                 println!("digest {:016x}", outcome.digest);
@@ -79,11 +80,12 @@ fn main() -> ExitCode {
     let runs: u64 = totals.iter().map(|(runs, _)| runs).sum();
     println!(
         "{runs} seeds: {} purchases, {} revisions, {} creates at providers, {} restarts, \
-         {} streams, {} messages, {} histories followed to their end, {} violations",
+         {} clock steps, {} streams, {} messages, {} histories followed to their end, {} violations",
         sum(|one| one.purchases),
         sum(|one| one.revisions),
         sum(|one| one.creates),
         sum(|one| one.restarts),
+        sum(|one| one.clock_steps),
         sum(|one| one.streams),
         sum(|one| one.messages),
         sum(|one| one.histories),

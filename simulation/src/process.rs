@@ -6,6 +6,7 @@ use tillwatch_server::{
     House, Parts,
     account::{Account, Accounts},
     cadence::Schedule,
+    clock::Clock,
     fingerprint::Keyring,
     grpc,
     identity::{Caller, Callers, Grant, Scope},
@@ -38,14 +39,17 @@ impl Process {
     /// Starts over what the store holds.
     pub async fn start(world: &World, number: u64) -> Self {
         let life = Life::new();
+        let opened = world.journal.reopened();
+        world.commits.note(&opened, &world.clock);
+        let clock = world.machine.restarted();
         let journal: Arc<dyn Journal> = Arc::new(Mortal::new(
-            world.journal.reopened(),
+            opened,
             life.clone(),
             world.seed ^ (number << 32),
         ));
-        let accounts = accounts(world, &journal, &life).await;
+        let accounts = accounts(world, &clock, &journal, &life).await;
         let parts = Parts {
-            clock: world.clock.clone(),
+            clock,
             journal,
             keyring: Keyring::parse(&Keyring::new_file("k1", [7; 32])).unwrap(),
             accounts,
@@ -94,7 +98,12 @@ impl Process {
     }
 }
 
-async fn accounts(world: &World, journal: &Arc<dyn Journal>, life: &Life) -> Accounts {
+async fn accounts(
+    world: &World,
+    clock: &Clock,
+    journal: &Arc<dyn Journal>,
+    life: &Life,
+) -> Accounts {
     let mut opened = Vec::new();
     for name in PROVIDERS {
         let row = provider::registered(name).unwrap();
@@ -120,7 +129,7 @@ async fn accounts(world: &World, journal: &Arc<dyn Journal>, life: &Life) -> Acc
             (row.build)(&secrets).unwrap(),
             policy,
             Arc::new(upstream),
-            world.clock.clone(),
+            clock.clone(),
             journal,
         );
         opened.push(account.await);

@@ -167,6 +167,10 @@ impl Journal for Mortal {
         retired.await
     }
 
+    fn age(&self, now: Timestamp) {
+        self.inner.age(now);
+    }
+
     fn head(&self) -> Position {
         self.inner.head()
     }

@@ -258,8 +258,9 @@ impl Watching {
             self.violation("S6: ended before the end");
         }
         let began = self.world.time_of(opened.began);
+        let id = self.purchase.parse().unwrap();
         if let Some(later) = self.committed(cursor + 1).await
-            && later.observe_time < began
+            && self.world.commits.time(id, later.revision) < began
         {
             self.violation("S6: ended although later revisions were there");
         }

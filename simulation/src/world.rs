@@ -22,7 +22,7 @@ use tillwatch_proto::v1::{
 use tillwatch_server::{
     clock::Clock,
     journal::{Journal as _, Record, memory::MemoryJournal},
-    purchase::{State, Timestamp},
+    purchase::{PurchaseId, Revision, State, Timestamp},
 };
 use tokio::{sync::SetOnce, task::JoinSet, time::Instant};
 use tonic::transport::{Channel, Endpoint};
@@ -66,14 +66,44 @@ pub struct Outcome {
     pub creates: u64,
     /// Times that the server began anew.
     pub restarts: u64,
+    /// Times that its machine's wall clock was set.
+    pub clock_steps: u64,
     /// Equal for equal runs.
     pub digest: u64,
+}
+
+/// When revisions were committed, by the true clock. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Commits(Arc<Mutex<BTreeMap<(PurchaseId, u32), Timestamp>>>);
+
+impl Commits {
+    /// Notes what an opening of the journal commits.
+    pub fn note(&self, journal: &MemoryJournal, clock: &Clock) {
+        let (noted, clock) = (Arc::clone(&self.0), clock.clone());
+        journal.observe(Arc::new(move |committed| {
+            let now = clock.now();
+            let mut noted = noted.lock().unwrap();
+            for one in committed {
+                noted.insert((one.purchase.id, one.purchase.status.revision.0), now);
+            }
+        }));
+    }
+
+    /// When a revision was committed.
+    pub fn time(&self, purchase: PurchaseId, revision: Revision) -> Timestamp {
+        self.0.lock().unwrap()[&(purchase, revision.0)]
+    }
 }
 
 /// Everything that the actors of a run share.
 pub struct World {
     pub seed: u64,
+    /// The true time, by which providers and callers live.
     pub clock: Clock,
+    /// The clocks of the server's machine, whose wall somebody sets in one seed of two.
+    pub machine: Clock,
+    /// When each revision was committed, by the true clock.
+    pub commits: Commits,
     /// What is on disk.
     pub journal: Arc<MemoryJournal>,
     pub network: Network,
@@ -108,6 +138,7 @@ async fn simulate(seed: u64) -> Outcome {
     process = storm(&world, process).await;
     world.providers.calm();
     world.journal.fail_writes(false);
+    world.put_clock_right();
     world.quiet.set(()).unwrap();
     let limit = Instant::now() + QUIET_MAX;
     let mut settles = Instant::now() + Duration::from_secs(1_800);
@@ -137,6 +168,9 @@ async fn storm(world: &Arc<World>, mut process: Process) -> Process {
     while Instant::now() < ends {
         let calm = Duration::from_millis(world.number(240_000));
         tokio::time::sleep(calm).await;
+        if world.sets_clock() && world.number(3) == 0 {
+            world.set_clock();
+        }
         match world.number(8) {
             0 | 1 => world.network.part(world.millis(45_000)),
             2 => world.network.cut(0.5),
@@ -161,6 +195,9 @@ async fn storm(world: &Arc<World>, mut process: Process) -> Process {
                 number += 1;
                 if world.number(2) == 0 {
                     tokio::time::sleep(world.millis(40_000)).await;
+                }
+                if world.sets_clock() && world.number(4) == 0 {
+                    world.machine.reboot();
                 }
                 process = Process::start(world, number).await;
                 world.network.disturbed_now();
@@ -225,7 +262,8 @@ fn reference(sold: &Sold) -> ProviderReference {
 impl World {
     fn new(seed: u64) -> Self {
         let start = Timestamp::from_millis(START_MS).unwrap();
-        let clock = Clock::simulated(start, seed);
+        let clock = Clock::simulated(start, seed ^ 0x7472);
+        let machine = Clock::simulated(start, seed);
         let journal = Arc::new(MemoryJournal::new("simulated"));
         let network = Network::new(seed ^ 0x6e65);
         let providers = Providers::new(seed ^ 0x7072, clock.clone(), Arc::clone(&journal));
@@ -233,6 +271,8 @@ impl World {
         Self {
             seed,
             clock,
+            machine,
+            commits: Commits::default(),
             journal,
             network,
             providers,
@@ -247,6 +287,30 @@ impl World {
             quiet: SetOnce::new(),
             is_over: AtomicBool::new(false),
         }
+    }
+
+    /// Whether somebody sets the wall clock of the server's machine in this run.
+    pub fn sets_clock(&self) -> bool {
+        self.seed % 2 == 1
+    }
+
+    /// Sets the machine's wall clock forth or back, by seconds to years.
+    fn set_clock(&self) {
+        let most_s = [60, 1_800, 86_400, 3 * 365 * 86_400][self.number(4) as usize];
+        let step_ms = self.number(most_s * 1_000) as i64;
+        let step_ms = if self.number(2) == 0 {
+            step_ms
+        } else {
+            -step_ms
+        };
+        self.machine.step_wall(step_ms);
+        self.outcome.lock().unwrap().clock_steps += 1;
+    }
+
+    /// The machine's wall clock tells the true time again.
+    fn put_clock_right(&self) {
+        let wrong_ms = self.machine.now().as_millis() - self.clock.now().as_millis();
+        self.machine.step_wall(-wrong_ms);
     }
 
     /// A number below `below` from the run's seed.
