@@ -115,6 +115,9 @@ pub struct Clock {
     steps: Arc<Steps>,
     /// The machine's present run, where the source is the machine.
     boot: Option<Arc<str>>,
+    /// How far the slow clock is ahead of the monotonic one, in milliseconds; [`i64::MIN`] while nobody
+    /// has said.
+    aged_ahead_ms: Arc<AtomicI64>,
     /// Guarded: numbers are drawn from many tasks, each draw is a few nanoseconds.
     random: Arc<Mutex<StdRng>>,
 }
@@ -165,6 +168,7 @@ impl Clock {
             source: Source::System,
             steps: Arc::default(),
             boot: boot.map(Arc::from),
+            aged_ahead_ms: Arc::new(AtomicI64::new(i64::MIN)),
             random: Arc::new(Mutex::new(rand::make_rng())),
         }
     }
@@ -181,6 +185,7 @@ impl Clock {
             })),
             steps: Arc::default(),
             boot: None,
+            aged_ahead_ms: Arc::new(AtomicI64::new(i64::MIN)),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
         }
     }
@@ -240,6 +245,24 @@ impl Clock {
         }
     }
 
+    /// The slow clock says `aged` now. It is kept in the store, and a wall clock that is set moves it
+    /// by little: ages of what an earlier process has stored count by it.
+    pub fn ages_by(&self, aged: Timestamp) {
+        let ahead_ms = aged.as_millis().saturating_sub(self.moment().as_millis());
+        self.aged_ahead_ms.store(ahead_ms, Ordering::SeqCst);
+    }
+
+    /// The moment of a stored time, by the slow clock; by the wall's face while nobody has said how
+    /// slow that is. What was stored by a clock that was ahead has just happened.
+    pub fn past_moment_of(&self, time: Timestamp) -> Moment {
+        let now = self.moment();
+        let ahead_ms = self.aged_ahead_ms.load(Ordering::SeqCst);
+        if ahead_ms == i64::MIN {
+            return self.moment_of(time).min(now);
+        }
+        Moment::from_millis(time.as_millis().saturating_sub(ahead_ms)).min(now)
+    }
+
     /// The name of the machine's present run, within which a stored moment keeps its meaning; `None`
     /// where the machine does not tell.
     pub fn boot(&self) -> Option<Arc<str>> {
@@ -278,6 +301,7 @@ impl Clock {
     pub fn restarted(&self) -> Self {
         Self {
             steps: Arc::default(),
+            aged_ahead_ms: Arc::new(AtomicI64::new(i64::MIN)),
             ..self.clone()
         }
     }

@@ -385,8 +385,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<usize, JournalError>;
 
-    /// Tells the journal what retention's clock says: what becomes FINAL and what key is bound from now
-    /// on counts from then at the earliest, whatever the wall clock says.
+    /// Tells the journal what the slow clock says: what changes, becomes FINAL or is bound from now on
+    /// counts from then at the earliest, whatever the wall clock says.
     fn age(&self, now: Timestamp);
 
     /// The position below which transitions are no longer all here, since retention has taken

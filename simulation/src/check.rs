@@ -97,7 +97,7 @@ fn history(
             wrong.push(format!("{text} at revision {}", after.status.revision.0));
         }
     }
-    wrong.extend(truth(world, purchase, transitions, ledger));
+    wrong.extend(truth(purchase, transitions, ledger));
     wrong
 }
 
@@ -205,12 +205,7 @@ fn was_held_back(known: Timestamp, status: &Status, committed: Timestamp, ledger
 }
 
 /// Once all is quiet, what is known is what the provider says; or its word was an end.
-fn truth(
-    world: &World,
-    purchase: &Purchase,
-    transitions: &[Transition],
-    ledger: &Ledger,
-) -> Option<String> {
+fn truth(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> Option<String> {
     let status = &purchase.status;
     let name = name_of(status)?;
     let sold = ledger
@@ -219,11 +214,9 @@ fn truth(
         .find(|sold| *sold.provider == *purchase.provider && sold.reference == name)?;
     let (_, last) = *sold.walk.last()?;
     let (state, _) = words::meaning(sold.provider, last)?;
-    // A horizon ends too early, after a restart, if the wall clock was set forth meanwhile.
-    let ended_by_word = transitions.iter().any(|one| {
-        let by_word = one.cause != Cause::Deadline || world.sets_clock();
-        one.status.finality == Finality::Final && by_word
-    });
+    let ended_by_word = transitions
+        .iter()
+        .any(|one| one.status.finality == Finality::Final && one.cause != Cause::Deadline);
     let expired = status.state == State::Expired && sold.provider == "masumi";
     (status.state != state && !ended_by_word && !expired).then(|| {
         let known = status.state.as_str();

@@ -2,7 +2,9 @@
 //!
 //! [`run`] opens the real house over the memory journal, five scripted providers and a network in
 //! memory, lets callers create and watch by real gRPC while the network parts, connections break,
-//! the disk refuses and the process dies, and then checks every history against the journal.
+//! the disk refuses and the process dies, and then checks every history against the journal. In one
+//! seed of two the server's wall clock is set forth and back, by seconds to years, while it runs and
+//! across restarts; providers and callers keep the true time.
 //!
 //! A seed is the same run each time, so a failing one replays. All faults, lives and delays are drawn
 //! from it. What wakes several tasks at once wakes them in the order in which they came, and nothing

@@ -4,7 +4,7 @@ use crate::purchase::{
     AttentionReason, Purchase, PurchaseId, Revision, State, Status, Timestamp, Transition,
 };
 
-use super::{JournalError, Position};
+use super::{JournalError, Position, age::Age};
 
 /// When the newest change was that is more than this service's own word that it hears no news, coming
 /// or going.
@@ -12,6 +12,7 @@ pub(super) fn change_time(
     previous: &Status,
     previous_change: Timestamp,
     next: &Status,
+    age: &Age,
 ) -> Timestamp {
     let tells_silence = |status: &Status| {
         let reason = status.attention_reason();
@@ -21,7 +22,7 @@ pub(super) fn change_time(
     if is_told && equal_but_for_attention(previous, next) {
         return previous_change;
     }
-    next.observe_time
+    age.stamp(next.observe_time)
 }
 
 fn equal_but_for_attention(previous: &Status, next: &Status) -> bool {

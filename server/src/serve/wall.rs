@@ -120,6 +120,7 @@ impl Wall {
         }
         now.boot = boot;
         journal.age(now.aged);
+        clock.ages_by(now.aged);
         let state = State {
             now,
             moved_at: moment,
@@ -148,6 +149,7 @@ impl Wall {
         state.now.moved(now.wall, passed * 2);
         state.now.ahead_ms = now.ahead_ms();
         self.journal.age(state.now.aged);
+        self.clock.ages_by(state.now.aged);
         state.now.aged
     }
 

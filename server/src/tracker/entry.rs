@@ -181,7 +181,7 @@ impl Entry {
             caller: 0,
             stayed: Stayed::new(number(purchase.status.state), now),
             create_time: purchase.create_time,
-            created: past(purchase.create_time, clock),
+            created: clock.past_moment_of(purchase.create_time),
             changed: now,
             told: 0,
             revision: Revision::default(),
@@ -212,8 +212,11 @@ impl Entry {
     ) -> Self {
         let mut entry = Self::new(&record.purchase, reference, patience, clock);
         let status = &record.purchase.status;
-        entry.stayed = Stayed::new(number(status.state), past(status.observe_time, clock));
-        entry.changed = past(record.change_time, clock);
+        entry.stayed = Stayed::new(
+            number(status.state),
+            clock.past_moment_of(status.observe_time.max(record.change_time)),
+        );
+        entry.changed = clock.past_moment_of(record.change_time);
         entry
     }
 
@@ -229,7 +232,7 @@ impl Entry {
         let is_news = told != self.told;
         if is_news {
             self.told = told;
-            self.changed = past(status.observe_time, clock);
+            self.changed = clock.moment();
         }
         // The answers themselves order what follows: a status that is committed for another reason can
         // carry a stamp that was found to be wrong.
@@ -486,11 +489,6 @@ impl Entry {
         }
         now.plus(clock.jittered(every, 100))
     }
-}
-
-/// The moment of a stored time. A time that was stored by a clock that was ahead has just passed.
-fn past(time: Timestamp, clock: &Clock) -> Moment {
-    clock.moment_of(time).min(clock.moment())
 }
 
 /// A reference as it is kept in memory, if it is.

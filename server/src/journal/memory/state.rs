@@ -111,7 +111,7 @@ impl State {
         if let Some(first) = transitions.first() {
             record.purchase.status = Arc::new(first.status.clone());
         }
-        let change_time = record.change_time;
+        let change_time = self.age.stamp(record.change_time);
         let kept = Kept {
             record,
             transitions: Vec::new(),
@@ -217,7 +217,8 @@ impl State {
         if let Some(through) = rules::wiped_through(previous.state, status) {
             kept.wipe_buyer_actions(through);
         }
-        kept.record.change_time = rules::change_time(&previous, kept.record.change_time, status);
+        kept.record.change_time =
+            rules::change_time(&previous, kept.record.change_time, status, &self.age);
         let is_final = status.finality == Finality::Final;
         kept.final_time = is_final.then(|| self.age.stamp(status.observe_time));
         kept.record.purchase.status = Arc::new(status.clone());

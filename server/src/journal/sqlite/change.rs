@@ -98,7 +98,7 @@ impl Batch<'_> {
                 last.finality.as_str(),
                 last.attention_reason().map(AttentionReason::as_str),
                 reference,
-                record.change_time.as_millis(),
+                self.age.stamp(record.change_time).as_millis(),
                 self.final_time(last),
                 record.fingerprints.key_id,
                 macs(&record.fingerprints)?,
@@ -280,9 +280,10 @@ impl Batch<'_> {
         // Only then does the previous status matter, which is dear to read.
         if is_told && let Some(record) = read::record(self.connection, self.damage, id)? {
             let previous = &record.purchase.status;
-            return Ok(rules::change_time(previous, current.change_time, next));
+            let known = current.change_time;
+            return Ok(rules::change_time(previous, known, next, self.age));
         }
-        Ok(next.observe_time)
+        Ok(self.age.stamp(next.observe_time))
     }
 
     /// Adds a step to the log.

@@ -88,3 +88,28 @@ async fn retention_ages_by_the_wall_clock_over_starts_that_are_right() {
     life(&journal, &clock, 120 * HOUR).await;
     assert!(!has_key(&*journal).await, "after 400 days");
 }
+
+#[tokio::test(start_paused = true)]
+async fn p5_what_changed_while_the_wall_clock_was_wrong_is_no_older_once_it_is_put_right() {
+    for days in [-4_000, -91, 91, 4_000] {
+        let (journal, clock) = remembered().await;
+        let _wall = Wall::open(&journal, &clock).await.unwrap();
+        clock.step_wall(days_ms(days));
+        let waiting = Status {
+            state: State::Created,
+            ..Status::pending(clock.now())
+        };
+        let id = begun_as(&*journal, 2, "other", waiting).await;
+        tokio::time::sleep(HOUR).await;
+        for is_right in [false, true] {
+            if is_right {
+                clock.step_wall(-days_ms(days));
+            }
+            let process = clock.restarted();
+            let _wall = Wall::open(&journal, &process).await.unwrap();
+            let changed = journal.record(id).await.unwrap().unwrap().change_time;
+            let age = process.moment().since(process.past_moment_of(changed));
+            assert!(age <= DAY + HOUR * 2, "{days} days, {is_right}: {age:?}");
+        }
+    }
+}
