@@ -32,8 +32,6 @@ pub enum Connection {
     /// A new one that nothing has used: a create must not meet a half-closed connection, and must
     /// not be repeated by the client beneath it.
     Fresh,
-    /// HTTP/1.1, of which a long poll holds one for its whole time.
-    Held,
 }
 
 /// One request, relative to the account's origin.

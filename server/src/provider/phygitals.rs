@@ -176,7 +176,6 @@ impl Provider for Phygitals {
     fn status_request(&self, reference: &Reference) -> Request {
         self.request(["api", "vm", "buy", "status"])
             .json(&json!({ "session_id": reference.part("session_id") }))
-            .on(Connection::Held)
     }
 
     fn read_status(&self, reference: &Reference, answer: &Response, now: Timestamp) -> Answer {

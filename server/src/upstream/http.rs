@@ -1,7 +1,8 @@
 //! The real way out: HTTP by reqwest, whose only user this is.
 //!
-//! Three clients per account behind one struct, since reqwest sets the use of connections per
-//! client. Nothing is repeated, redirected or decompressed here, the environment's proxies are not
+//! Two clients per account behind one struct, since reqwest sets the use of connections per client.
+//! Both speak HTTP/1.1 alone: a request has its connection for itself, so a connection that closes
+//! tells of one request only, and a read that met a closed one can be sent again. Nothing is repeated, redirected or decompressed here, the environment's proxies are not
 //! looked at, and no error carries a URL or a header.
 
 mod reuse;
@@ -93,7 +94,6 @@ pub struct HttpUpstream {
     base_url: Url,
     pooled: Client,
     fresh: Client,
-    held: Client,
 }
 
 impl fmt::Debug for HttpUpstream {
@@ -139,12 +139,7 @@ impl HttpUpstream {
         Ok(Self {
             pooled: build(builder(&settings, &look_up))?,
             // A connection that is never given back can be met by no second request.
-            fresh: build(
-                builder(&settings, &look_up)
-                    .pool_max_idle_per_host(0)
-                    .http1_only(),
-            )?,
-            held: build(builder(&settings, &look_up).http1_only())?,
+            fresh: build(builder(&settings, &look_up).pool_max_idle_per_host(0))?,
             base_url: settings.base_url,
         })
     }
@@ -170,7 +165,6 @@ impl HttpUpstream {
         match connection {
             Connection::Pooled => &self.pooled,
             Connection::Fresh => &self.fresh,
-            Connection::Held => &self.held,
         }
     }
 }
@@ -324,8 +318,8 @@ fn builder(settings: &Settings, look_up: &LookUp) -> ClientBuilder {
         .tcp_nodelay(true)
         .connect_timeout(settings.connect_timeout)
         .pool_idle_timeout(settings.idle_timeout)
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
+        // With HTTP/2 one connection that closes fails many requests at once.
+        .http1_only()
         .dns_resolver(Filter {
             allow_private: settings.allow_private_networks,
             look_up: Arc::clone(look_up),

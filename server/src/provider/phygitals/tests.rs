@@ -46,7 +46,7 @@ fn requests_are_those_of_the_fixtures() {
     assert_eq!(create.connection, Connection::Fresh);
     let read = provider.status_request(&reference(SESSION).unwrap());
     fixture::assert_request(&read, NAME, "status_request");
-    assert_eq!(read.connection, Connection::Held);
+    assert_eq!(read.connection, Connection::Pooled);
     assert!(read.headers["x-api-key"].is_sensitive());
     assert!(!format!("{provider:?}").contains("TESTONLY"));
 }

@@ -140,7 +140,7 @@ async fn a_refused_connection_sent_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    for connection in [Connection::Pooled, Connection::Fresh, Connection::Held] {
+    for connection in [Connection::Pooled, Connection::Fresh] {
         let result = upstream(&format!("http://{address}"))
             .send(get().on(connection), TIMEOUT)
             .await;
@@ -204,7 +204,7 @@ async fn an_answer_that_drips_beyond_the_timeout_is_lost() {
 #[tokio::test]
 async fn a_request_that_is_never_answered_is_given_up_and_may_have_been_sent() {
     let server = Server::start(Behaviour::Silence).await;
-    for connection in [Connection::Pooled, Connection::Fresh, Connection::Held] {
+    for connection in [Connection::Pooled, Connection::Fresh] {
         let (timeout, began) = (Duration::from_millis(200), Instant::now());
         let result = (server.upstream(""))
             .send(get().on(connection), timeout)
@@ -215,7 +215,7 @@ async fn a_request_that_is_never_answered_is_given_up_and_may_have_been_sent() {
             "after its timeout"
         );
     }
-    assert_eq!(server.requests.lock().unwrap().len(), 3, "they were sent");
+    assert_eq!(server.requests.lock().unwrap().len(), 2, "they were sent");
 }
 
 #[tokio::test]
@@ -287,11 +287,7 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn a_fresh_connection_is_never_used_twice_and_a_pooled_one_is() {
-    let table = [
-        (Connection::Fresh, 3),
-        (Connection::Pooled, 1),
-        (Connection::Held, 1),
-    ];
+    let table = [(Connection::Fresh, 3), (Connection::Pooled, 1)];
     for (connection, expected) in table {
         let server = Server::start(Behaviour::Answer(EMPTY.to_vec())).await;
         let upstream = server.upstream("");
@@ -487,7 +483,7 @@ async fn every_new_connection_asks_the_resolver_and_goes_where_it_may() {
         )
     };
     let refused = UpstreamError::NotConnected("address refused");
-    for connection in [Connection::Pooled, Connection::Fresh, Connection::Held] {
+    for connection in [Connection::Pooled, Connection::Fresh] {
         let inside = look_up(&[&["127.0.0.1:0"]]);
         let upstream = HttpUpstream::over(settings(), inside).unwrap();
         let result = upstream.send(get().on(connection), TIMEOUT).await;
@@ -532,4 +528,37 @@ async fn nothing_is_decompressed() {
     answer.extend(packed);
     let answer = answer_to(Behaviour::Answer(answer)).await.unwrap();
     assert_eq!(&answer.body[..], packed);
+}
+
+/// The first bytes that a client sends to an https origin.
+async fn hello(connection: Connection) -> Vec<u8> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = HttpUpstream::new(Settings {
+        allow_private_networks: true,
+        ..Settings::new(format!("https://{address}").parse().unwrap())
+    });
+    let upstream = upstream.unwrap();
+    let asks = tokio::spawn(async move { upstream.send(get().on(connection), TIMEOUT).await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut hello = vec![0; 5];
+    stream.read_exact(&mut hello).await.unwrap();
+    let length = usize::from(u16::from_be_bytes([hello[3], hello[4]]));
+    hello.resize(5 + length, 0);
+    stream.read_exact(&mut hello[5..]).await.unwrap();
+    drop(stream);
+    assert!(asks.await.unwrap().is_err());
+    hello
+}
+
+/// With HTTP/2 a closing connection fails all of its requests at once, and whether the provider has
+/// seen one of them cannot be told.
+#[tokio::test]
+async fn no_request_is_ever_made_over_http_2() {
+    for connection in [Connection::Pooled, Connection::Fresh] {
+        let hello = hello(connection).await;
+        assert!(hello.starts_with(&[22, 3]), "a handshake");
+        let offers = |name: &[u8]| hello.windows(name.len()).any(|part| part == name);
+        assert!(!offers(b"\x02h2"), "{connection:?} offers HTTP/2");
+    }
 }

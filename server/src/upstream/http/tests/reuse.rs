@@ -5,20 +5,18 @@ use super::*;
 #[tokio::test]
 async fn a_request_whose_kept_connection_closed_without_an_answer_says_so() {
     let server = Server::start(Behaviour::AnswerOnce(EMPTY.to_vec())).await;
-    for connection in [Connection::Pooled, Connection::Held] {
-        let upstream = server.upstream("");
-        let ask = || upstream.send(get().on(connection), TIMEOUT);
-        ask().await.unwrap();
-        assert_eq!(ask().await.unwrap_err(), UpstreamError::Closed);
-        // Sent again, it finds a connection that nothing has used.
-        let again = upstream.send(get().on(Connection::Fresh), TIMEOUT).await;
-        assert_eq!(again.unwrap().status, 200);
-    }
+    let upstream = server.upstream("");
+    let ask = || upstream.send(get().on(Connection::Pooled), TIMEOUT);
+    ask().await.unwrap();
+    assert_eq!(ask().await.unwrap_err(), UpstreamError::Closed);
+    // Sent again, it finds a connection that nothing has used.
+    let again = upstream.send(get().on(Connection::Fresh), TIMEOUT).await;
+    assert_eq!(again.unwrap().status, 200);
 }
 
 #[tokio::test]
 async fn a_new_connection_that_closed_without_an_answer_is_a_lost_answer() {
-    for connection in [Connection::Pooled, Connection::Fresh, Connection::Held] {
+    for connection in [Connection::Pooled, Connection::Fresh] {
         for behaviour in [Behaviour::Reset, Behaviour::AnswerAndClose(Vec::new())] {
             let server = Server::start(behaviour).await;
             let upstream = server.upstream("");
