@@ -5,6 +5,7 @@
 
 mod budgets;
 mod class;
+mod exchange;
 mod figures;
 mod live;
 mod shares;
@@ -33,6 +34,7 @@ use crate::{
 use budgets::Budgets;
 use class::{Asked, Denied, Granted};
 pub use class::{Class, Refusal};
+pub use exchange::{Exchange, Times};
 pub use figures::{Figures, Outcome};
 use live::Live;
 pub use live::{Health, Snapshot};

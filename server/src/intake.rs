@@ -5,7 +5,6 @@
 
 mod adopt;
 mod attempt;
-mod commit;
 mod deadlines;
 mod doubt;
 mod look_up;

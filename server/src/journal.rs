@@ -5,6 +5,7 @@
 
 mod age;
 mod committer;
+mod decide;
 pub mod memory;
 mod rules;
 pub mod sqlite;
@@ -20,6 +21,7 @@ use crate::purchase::{
     AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, State, Timestamp,
     Transition,
 };
+pub use decide::{Decided, decide};
 
 /// A place in the order of all commits of one store: 1, 2, 3 …; 0 stands before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

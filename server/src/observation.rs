@@ -108,6 +108,20 @@ pub enum Answer {
     Trouble(Trouble),
 }
 
+impl Answer {
+    /// The observation, or nothing if the provider does not know the reference.
+    ///
+    /// # Errors
+    /// The trouble that stands for an answer.
+    pub fn said(self) -> Result<Option<Box<Observation>>, Trouble> {
+        match self {
+            Self::Observed(observation) => Ok(Some(observation)),
+            Self::NotFound => Ok(None),
+            Self::Trouble(trouble) => Err(trouble),
+        }
+    }
+}
+
 /// Why there is no definite answer. None of these ever changes a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {

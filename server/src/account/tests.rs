@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cadence::Schedule,
-    purchase::Timestamp,
+    purchase::{Reference, Timestamp},
     testing::{self, journal},
     upstream::scripted::{Scripted, json_response},
 };
@@ -65,6 +65,61 @@ fn request() -> Request {
 async fn forever(account: &Arc<Account>, class: Class) -> Admission {
     let deadline = account.clock.moment().plus(Duration::from_secs(86_400));
     account.admit(class, deadline).await.unwrap()
+}
+
+/// For all that is asked: status, look-up and page.
+#[tokio::test]
+async fn a_large_answer_to_any_read_is_read_beside_the_event_loop() {
+    let large = serde_json::json!({ "pad": " ".repeat(64 * 1024) });
+    let upstream = Scripted::new(move |_| {
+        let answer = json_response(200, &large);
+        async move { Ok(answer) }
+    });
+    let account = Account::open(
+        AccountName::new("a"),
+        devdraft(),
+        policy(0),
+        Arc::new(upstream),
+        clock(),
+        &journal(),
+    )
+    .await;
+    let mut admission = forever(&account, Class::LookUp).await;
+    let read = |_: &Response, _| Ok(std::thread::current().id());
+    let asked = account.read(&mut admission, request(), read).await;
+    assert_ne!(asked.said, Ok(std::thread::current().id()));
+    assert_eq!(asked.whose, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_without_an_answer_is_trouble_with_an_owner() {
+    let table = [
+        (UpstreamError::NotConnected("refused"), false),
+        (UpstreamError::Lost("reset"), true),
+    ];
+    for (error, expected) in table {
+        let upstream = Scripted::new(move |_| {
+            let error = error.clone();
+            async move { Err(error) }
+        });
+        let account = Account::open(
+            AccountName::new("a"),
+            devdraft(),
+            policy(0),
+            Arc::new(upstream),
+            clock(),
+            &journal(),
+        )
+        .await;
+        let mut admission = forever(&account, Class::Poll).await;
+        let reference = Reference::new([("transaction_id", "txn_1")]);
+        let asked = account.read_status(&mut admission, &reference).await;
+        let Err(Trouble::Unreachable { sent, .. }) = asked.said else {
+            panic!("{:?}", asked.said);
+        };
+        assert_eq!(sent, expected);
+        assert!(asked.whose.is_some());
+    }
 }
 
 /// Learns of this trouble from an answer to a request of this class.

@@ -9,9 +9,8 @@ use crate::{
     account::Class,
     journal::{Binding, Write, Written},
     lifecycle,
-    observation::{Answer, Observation, Trouble},
+    observation::{Observation, Trouble},
     purchase::{Cause, PurchaseId, Reference},
-    upstream::{self, UpstreamError},
 };
 
 impl Inner {
@@ -80,29 +79,11 @@ impl Inner {
             .admit_for(Class::Adopt, &new.caller, self.admission_deadline(new))
             .await)
             .map_err(|refusal| CreateError::refused(refusal, None, self.clock.moment()))?;
-        let request = account.provider.status_request(reference);
-        let answer = match account.ask(&mut admission, request).await {
-            Ok(answer) => {
-                let provider = Arc::clone(&account.provider);
-                let (reference, now) = (reference.clone(), self.clock.now());
-                let read = move |answer: &_| provider.read_status(&reference, answer, now);
-                upstream::read(answer, read).await
-            }
-            Err(error @ UpstreamError::NotConnected(_)) => Answer::Trouble(Trouble::Unreachable {
-                sent: false,
-                why: error.to_string(),
-            }),
-            Err(error) => Answer::Trouble(Trouble::Unreachable {
-                sent: true,
-                why: error.to_string(),
-            }),
+        let trouble = match account.read_status(&mut admission, reference).await.said {
+            Ok(Some(observation)) => return Ok(observation),
+            Ok(None) => return Err(CreateError::ReferenceUnknown),
+            Err(trouble) => trouble,
         };
-        let trouble = match answer {
-            Answer::Observed(observation) => return Ok(observation),
-            Answer::NotFound => return Err(CreateError::ReferenceUnknown),
-            Answer::Trouble(trouble) => trouble,
-        };
-        account.learn(&mut admission, &trouble);
         Err(match trouble {
             Trouble::Throttled { retry_after } => CreateError::Throttled {
                 purchase: None,

@@ -6,7 +6,6 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, SUBMIT_SLACK,
-    commit::Settled,
     starting::Starter,
     telling::{Heard, Teller, telling},
 };
@@ -14,7 +13,7 @@ use crate::{
     account::{Account, Admission},
     clock::Now,
     failpoint::{self, Failpoint},
-    journal::{AttemptChange, JournalError, Record, Write, Written},
+    journal::{self, AttemptChange, Decided, JournalError, Record, Write, Written},
     lifecycle,
     observation::{Submitted, Trouble},
     provider::{self, Intent, Placed, Unclear},
@@ -22,7 +21,7 @@ use crate::{
         AttentionReason, Cause, Purchase, PurchaseId, Reference, State, Status, Timestamp,
         Transition, UnreadId,
     },
-    upstream::{Request, UpstreamError},
+    upstream::{self, Request, UpstreamError},
 };
 
 /// How an attempt ended, for the caller who made it and for those who joined.
@@ -331,7 +330,7 @@ impl Inner {
 
     /// Makes the request and reads its answer. Nothing is sent where its commit took so long that the
     /// time of the send may pass before the answer.
-    pub(super) async fn send(&self, send: &Send, admission: Admission) -> Sent {
+    pub(super) async fn send(self: &Arc<Self>, send: &Send, admission: Admission) -> Sent {
         let account = &send.account;
         if send.is_late(self.clock.both()) {
             tracing::warn!(purchase = %send.record.purchase.id, account = %account.name, "an order is not sent: its intent took too long to be kept");
@@ -342,10 +341,13 @@ impl Inner {
         let status = answer.as_ref().ok().map(|answer| answer.status);
         let submitted = match answer {
             Ok(answer) => {
+                let (inner, account) = (Arc::clone(self), Arc::clone(account));
+                let (record, placed) = (send.record.clone(), Arc::clone(&send.placed));
                 let now = self.clock.now();
-                self.with_intent(account, &send.record, |intent| {
-                    send.placed.read(intent, &answer, now)
-                })
+                let read = move |answer: &_| {
+                    inner.with_intent(&account, &record, |intent| placed.read(intent, answer, now))
+                };
+                upstream::read(answer, read).await
             }
             Err(UpstreamError::NotConnected(why)) => Sent::unsent(why).submitted,
             Err(
@@ -383,21 +385,21 @@ impl Inner {
         };
         let mut known = send.record.clone();
         loop {
-            let settled = self
-                .commit(known.purchase.id, &known, change, None, |record| {
-                    let status = &record.purchase.status;
-                    if status.is_terminal() || status.reference.is_some() {
-                        return None;
-                    }
-                    self.meaning(send, sent, status)
-                })
-                .await?;
+            let step = |record: &Record| {
+                let status = &record.purchase.status;
+                if status.is_terminal() || status.reference.is_some() {
+                    return None;
+                }
+                self.meaning(send, sent, status)
+            };
+            let settled =
+                journal::decide(&*self.journal, known.clone(), (change, None), step).await?;
             let record = match settled {
-                Settled::Stepped(record) => return Ok(*record),
-                Settled::ReferenceTaken(record) => {
+                Decided::Stepped(record) => return Ok(*record),
+                Decided::ReferenceTaken(record) => {
                     return self.reference_is_taken(send, sent, *record).await;
                 }
-                Settled::Unchanged(record) => *record,
+                Decided::Unchanged(record) => *record,
             };
             // It has ended all the same, if that is the newest that was looked at.
             let end = Write::ChangeAttempt {
@@ -474,21 +476,15 @@ impl Inner {
         let now = self.clock.now();
         // A conflict that names what exists refuses this create; an acceptance never does.
         let refuses = send.first && sent.status == Some(409);
-        let settled = self
-            .commit(
-                record.purchase.id,
-                &record,
-                AttemptChange::End,
-                None,
-                |record| {
-                    let status = &record.purchase.status;
-                    if refuses {
-                        return lifecycle::refused(status, now);
-                    }
-                    lifecycle::unnamed(status, None, now)
-                },
-            )
-            .await?;
+        let step = |record: &Record| {
+            let status = &record.purchase.status;
+            if refuses {
+                return lifecycle::refused(status, now);
+            }
+            lifecycle::unnamed(status, None, now)
+        };
+        let attempt = (AttemptChange::End, None);
+        let settled = journal::decide(&*self.journal, record, attempt, step).await?;
         Ok(settled.into_record())
     }
 

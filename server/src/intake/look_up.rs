@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
-use super::{ADMISSION_WAIT, Inner, commit::Settled};
+use super::{ADMISSION_WAIT, Inner};
 use crate::{
     account::{Account, Admission, Class, Refusal},
     clock::Now,
-    journal::{AttemptChange, JournalError, Record},
+    journal::{self, AttemptChange, Decided, JournalError, Record},
     lifecycle,
-    observation::{Answer, Observation, Trouble},
+    observation::{Observation, Trouble},
     provider::Unclear,
     purchase::{AccountName, Cause, Moment, PurchaseId, State, Status},
 };
@@ -62,7 +62,7 @@ pub enum LookUpError {
 impl Inner {
     /// Looks an unclear purchase up, and says when to look again.
     pub(super) async fn look_up(
-        &self,
+        self: &Arc<Self>,
         account: &Arc<Account>,
         record: &Record,
     ) -> Result<Option<Moment>, JournalError> {
@@ -85,16 +85,17 @@ impl Inner {
         };
         match self.ask_about(account, record, admission).await {
             None => Ok(None),
-            Some(Answer::Observed(observation)) => self.found(account, record, &observation).await,
-            Some(Answer::NotFound | Answer::Trouble(_)) => {
-                Ok(Some(self.clock.moment().plus(every)))
-            }
+            Some(Ok(Some(observation))) => self.found(account, record, &observation).await,
+            Some(Ok(None) | Err(_)) => Ok(Some(self.clock.moment().plus(every))),
         }
     }
 
     /// Looks an unclear purchase up now, as a caller wishes. Nothing is asked about any other one, nor
     /// where a submit is under way or the provider cannot be asked.
-    pub(super) async fn look_up_now(&self, purchase: PurchaseId) -> Result<(), LookUpError> {
+    pub(super) async fn look_up_now(
+        self: &Arc<Self>,
+        purchase: PurchaseId,
+    ) -> Result<(), LookUpError> {
         let Some(record) = self.journal.record(purchase).await? else {
             return Ok(());
         };
@@ -116,43 +117,35 @@ impl Inner {
         let admission = account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(LookUpError::Refused)?;
         match self.ask_about(account, &record, admission).await {
-            Some(Answer::Observed(observation)) => {
+            Some(Ok(Some(observation))) => {
                 self.found(account, &record, &observation).await?;
                 Ok(())
             }
             // It proves nothing, and is an answer.
-            Some(Answer::NotFound) | None => Ok(()),
-            Some(Answer::Trouble(trouble)) => Err(LookUpError::Trouble(trouble)),
+            Some(Ok(None)) | None => Ok(()),
+            Some(Err(trouble)) => Err(LookUpError::Trouble(trouble)),
         }
     }
 
-    /// Asks the provider; nothing where there is nothing to ask by.
+    /// Asks the provider; nothing if there is nothing to ask by.
     async fn ask_about(
-        &self,
+        self: &Arc<Self>,
         account: &Arc<Account>,
         record: &Record,
         admission: Admission,
-    ) -> Option<Answer> {
+    ) -> Option<Result<Option<Box<Observation>>, Trouble>> {
         let mut admission = admission.about(record.purchase.id);
         let request = self.with_intent(account, record, |intent| {
             account.provider.look_up_request(intent)
         })?;
-        let answer = match account.ask(&mut admission, request).await {
-            Ok(answer) => {
-                let now = self.clock.now();
-                self.with_intent(account, record, |intent| {
-                    account.provider.read_look_up(intent, &answer, now)
-                })
-            }
-            Err(error) => Answer::Trouble(Trouble::Unreachable {
-                sent: true,
-                why: error.to_string(),
-            }),
+        let (inner, asked, known) = (Arc::clone(self), Arc::clone(account), record.clone());
+        let read = move |answer: &_, now| {
+            let said = inner.with_intent(&asked, &known, |intent| {
+                asked.provider.read_look_up(intent, answer, now)
+            });
+            said.said()
         };
-        if let Answer::Trouble(trouble) = &answer {
-            account.learn(&mut admission, trouble);
-        }
-        Some(answer)
+        Some(account.read(&mut admission, request, read).await.said)
     }
 
     /// A look-up found the order.
@@ -171,14 +164,12 @@ impl Inner {
             }
             lifecycle::observed(status, observation, graph, Cause::Poll, now)
         };
-        let id = record.purchase.id;
-        let settled = self
-            .commit(id, record, AttemptChange::End, None, decide)
-            .await?;
+        let attempt = (AttemptChange::End, None);
+        let settled = journal::decide(&*self.journal, record.clone(), attempt, decide).await?;
         match settled {
-            Settled::Stepped(_) | Settled::Unchanged(_) => Ok(None),
+            Decided::Stepped(_) | Decided::Unchanged(_) => Ok(None),
             // Tracked by another purchase: it is not adopted twice, and a person has to look.
-            Settled::ReferenceTaken(_) => Ok(Some(self.clock.moment().plus(TAKEN_AGAIN))),
+            Decided::ReferenceTaken(_) => Ok(Some(self.clock.moment().plus(TAKEN_AGAIN))),
         }
     }
 }

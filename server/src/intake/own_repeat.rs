@@ -29,7 +29,7 @@ const REPEAT_ADMISSION: Duration = Duration::from_secs(60);
 impl Inner {
     /// Repeats an unclear send with the same provider key: a few times while nothing is heard, for some
     /// minutes while the provider says "not yet"; then a caller is asked to.
-    pub(super) async fn repeat_with_key(&self, send: &Send) {
+    pub(super) async fn repeat_with_key(self: &Arc<Self>, send: &Send) {
         let Unclear::RepeatWithKey { .. } = send.account.provider.unclear() else {
             return;
         };

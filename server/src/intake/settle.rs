@@ -7,7 +7,7 @@ use super::{Inner, RETRY_AFTER, SUBMIT_SLACK, look_up::Looking, resolve::Decidin
 use crate::{
     account::Account,
     clock::Now,
-    journal::{AttemptChange, JournalError, Record, Write},
+    journal::{self, AttemptChange, JournalError, Record, Write},
     lifecycle,
     provider::Unclear,
     purchase::{AttentionReason, Cause, Moment, Purchase, PurchaseId, State, Timestamp},
@@ -241,8 +241,8 @@ impl Inner {
                 None
             }
         };
-        self.commit(record.purchase.id, record, AttemptChange::End, None, decide)
-            .await?;
+        let attempt = (AttemptChange::End, None);
+        journal::decide(&*self.journal, record.clone(), attempt, decide).await?;
         Ok(None)
     }
 

@@ -5,10 +5,10 @@ use std::{num::NonZeroU32, time::Duration};
 
 use super::{
     digest::{digest, told},
-    poll::Times,
     sweep::SingleNews,
 };
 use crate::{
+    account::Times,
     cadence::{Policy, budget::backoff, hazard::Stayed},
     clock::Clock,
     journal::Record,

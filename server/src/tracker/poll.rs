@@ -8,63 +8,41 @@ use super::{
     lane::{Lane, Refreshed, Target, ToDo},
 };
 use crate::{
-    account::{Admission, Class, Whose},
+    account::{Admission, Class, Exchange, Times, Whose},
     clock::Now,
-    journal::{AttemptChange, JournalError, Record, Write, Written},
+    journal::{self, AttemptChange, Decided, JournalError, Record},
     lifecycle::{self, Source},
-    observation::{Answer, Observation, Trouble},
+    observation::{Observation, Trouble},
     purchase::{Cause, Finality, Moment, PurchaseId, Reference, State, Transition},
-    upstream::{self, UpstreamError},
 };
 
-/// The most decisions about one step while others commit in between.
-const DECISIONS_MAX: usize = 16;
 /// The longest wait of a caller's refresh for the right to ask.
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
 
-/// An answer with the times around it.
-pub(super) struct Answered {
-    answer: Answer,
-    /// Whose trouble it tells of, if any.
-    whose: Option<Whose>,
-    /// When the request began, and when its answer arrived.
-    began: Moment,
-    arrived: Moment,
-}
+/// A status that was asked for: what the provider said, or nothing if it does not know the purchase.
+pub(super) type Answered = Exchange<Option<Box<Observation>>>;
 
-impl Answered {
-    fn times(&self) -> Times {
-        Times {
-            began: self.began,
-            arrived: self.arrived,
+/// An exchange's silence about its purchase, if there was no answer.
+fn silence(asked: &Answered) -> Option<NoAnswer> {
+    let is_own = asked.whose == Some(Whose::Purchase);
+    let (backs_off, wait) = match &asked.said {
+        Ok(Some(_)) => return None,
+        Ok(None) => {
+            return Some(NoAnswer::Missing {
+                began: asked.times.began,
+            });
         }
-    }
-
-    /// Why there is no answer about the purchase; `None` if there is one.
-    fn silence(&self) -> Option<NoAnswer> {
-        let is_own = self.whose == Some(Whose::Purchase);
-        let (backs_off, wait) = match &self.answer {
-            Answer::Observed(_) => return None,
-            Answer::NotFound => return Some(NoAnswer::Missing { began: self.began }),
-            Answer::Trouble(Trouble::Throttled { retry_after }) => (is_own, *retry_after),
-            Answer::Trouble(Trouble::Unauthorized) => (is_own, None),
-            Answer::Trouble(
-                Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. },
-            ) => (true, None),
-        };
-        Some(NoAnswer::Trouble {
-            is_own,
-            backs_off,
-            wait: wait.unwrap_or_default(),
-        })
-    }
-}
-
-/// When a request began, and when its answer arrived.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
-    pub(super) began: Moment,
-    pub(super) arrived: Moment,
+        Err(Trouble::Throttled { retry_after }) => (is_own, *retry_after),
+        Err(Trouble::Unauthorized) => (is_own, None),
+        Err(Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. }) => {
+            (true, None)
+        }
+    };
+    Some(NoAnswer::Trouble {
+        is_own,
+        backs_off,
+        wait: wait.unwrap_or_default(),
+    })
 }
 
 impl Inner {
@@ -75,40 +53,14 @@ impl Inner {
         turn: &Target,
         mut admission: Admission,
     ) -> Answered {
-        let account = &lane.account;
-        let began = self.clock.moment();
-        let request = account.provider.status_request(&turn.reference);
-        let answer = account.ask(&mut admission, request).await;
-        let arrived = self.clock.moment();
-        let answer = match answer {
-            Ok(answer) => {
-                let provider = Arc::clone(&account.provider);
-                let (reference, now) = (turn.reference.clone(), self.clock.now());
-                let read = move |answer: &_| provider.read_status(&reference, answer, now);
-                upstream::read(answer, read).await
-            }
-            Err(error @ UpstreamError::Unusable(_)) => {
-                Answer::Trouble(Trouble::unreadable(error.to_string()))
-            }
-            Err(error) => Answer::Trouble(Trouble::Unreachable {
-                sent: !matches!(error, UpstreamError::NotConnected(_)),
-                why: error.to_string(),
-            }),
-        };
-        let whose = match &answer {
-            Answer::Trouble(trouble) => Some(account.learn(&mut admission, trouble)),
-            Answer::Observed(_) | Answer::NotFound => None,
-        };
-        if let (Answer::Trouble(Trouble::Throttled { .. }), Some(Whose::Account)) = (&answer, whose)
-        {
+        let asked = lane
+            .account
+            .read_status(&mut admission, &turn.reference)
+            .await;
+        if let (Err(Trouble::Throttled { .. }), Some(Whose::Account)) = (&asked.said, asked.whose) {
             lane.suspect(turn.purchase);
         }
-        Answered {
-            answer,
-            whose,
-            began,
-            arrived,
-        }
+        asked
     }
 
     /// Applies what was heard, or that nothing was.
@@ -118,11 +70,11 @@ impl Inner {
         purchase: PurchaseId,
         asked: &Answered,
     ) -> Result<(), JournalError> {
-        if let Answer::Observed(observation) = &asked.answer {
-            let observed = self.observed(lane, purchase, observation, asked.times(), Source::Read);
+        if let Ok(Some(observation)) = &asked.said {
+            let observed = self.observed(lane, purchase, observation, asked.times, Source::Read);
             return observed.await.map(drop);
         }
-        let Some(silence) = asked.silence() else {
+        let Some(silence) = silence(asked) else {
             return Ok(());
         };
         let silent = || lane.silent(purchase, silence, self.clock.moment());
@@ -137,7 +89,7 @@ impl Inner {
             clock: &self.clock,
             rare: &rare,
         };
-        entry.next(asked.silence(), &terms)
+        entry.next(silence(asked), &terms)
     }
 
     /// A readable answer to a request with these times. Answers about one purchase are decided on one
@@ -228,34 +180,19 @@ impl Inner {
     async fn step(
         &self,
         purchase: PurchaseId,
-        decide: impl Fn(&Record) -> Option<Transition>,
+        decide: impl Fn(&Record) -> Option<Transition> + Send + Sync,
     ) -> Result<Option<State>, JournalError> {
-        let Some(mut record) = self.record(purchase).await? else {
+        let Some(record) = self.record(purchase).await? else {
             return Ok(None);
         };
-        for _ in 0..DECISIONS_MAX {
-            let Some(transition) = decide(&record) else {
-                return Ok(None);
-            };
-            let state = transition.status.state;
-            let append = Write::Append {
-                purchase,
-                transition: Box::new(transition),
-                expected: record.purchase.status.revision,
-                attempt: AttemptChange::Keep,
-                note: None,
-            };
-            match self.journal.write(append).await? {
-                Written::Stale(Some(newer)) => record = *newer,
-                Written::Done => return Ok(Some(state)),
-                // Another purchase has what the answer names: what is known stays as it is.
-                Written::ReferenceTaken(_) => return Ok(None),
-                Written::Stale(None) | Written::KeyTaken(_) => return Ok(None),
-            }
-        }
-        Err(JournalError::unavailable(
-            "the purchase does not hold still",
-        ))
+        let attempt = (AttemptChange::Keep, None);
+        Ok(
+            match journal::decide(&*self.journal, record, attempt, decide).await? {
+                Decided::Stepped(record) => Some(record.purchase.status.state),
+                // If another purchase has the reference that the answer names, nothing changes.
+                Decided::Unchanged(_) | Decided::ReferenceTaken(_) => None,
+            },
+        )
     }
 
     /// A caller's wish to be told now.
@@ -334,11 +271,7 @@ impl Inner {
             reference,
         };
         let asked = self.ask(lane, &turn, admission).await;
-        let trouble = match &asked.answer {
-            Answer::Trouble(trouble) => Some(trouble.clone()),
-            Answer::Observed(_) | Answer::NotFound => None,
-        };
         self.heard(lane, purchase, &asked).await?;
-        trouble.map_or(Ok(()), |trouble| Err(RefreshError::Trouble(trouble)))
+        asked.said.map(drop).map_err(RefreshError::Trouble)
     }
 }

@@ -18,9 +18,9 @@ use futures_util::{
     stream::{self, FuturesUnordered},
 };
 
-use super::{Inner, digest::digest, lane::Lane, lock, poll::Times};
+use super::{Inner, digest::digest, lane::Lane, lock};
 use crate::{
-    account::{Account, Accounts, Class},
+    account::{Account, Accounts, Class, Times},
     cadence::budget::backoff,
     clock::Now,
     journal::{JournalError, Write},
@@ -28,7 +28,6 @@ use crate::{
     observation::Trouble,
     provider::sweep::{Coverage, Cursor, Page, Row, Sweep, Wanted},
     purchase::{AccountName, Finality, Moment, PurchaseId, Timestamp},
-    upstream,
 };
 pub(super) use known::SingleNews;
 use known::{Known, Shown, Worth};
@@ -322,31 +321,28 @@ impl Inner {
         };
         let rows = lock(&sweeper.known).rows(list);
         let wanted = Wanted { list, place, rows };
-        let began = self.clock.moment();
-        let answered = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return Err(Cut::Stopped),
-            answered = account.ask(&mut admission, sweep.request(wanted)) => answered,
-        };
-        // The account has learned already that there was no answer.
-        let answer = answered.map_err(|_| Cut::Failed)?;
-        let arrived = self.clock.moment();
-        let (provider, now) = (Arc::clone(&account.provider), self.clock.now());
-        let answered = answer.date().unwrap_or(now);
+        let provider = Arc::clone(&account.provider);
         let (of_list, from) = (list.to_owned(), place.clone());
-        let read = move |answer: &_| {
+        let read = move |answer: &_, now| {
             let (list, place) = (of_list.as_str(), &from);
             let wanted = Wanted { list, place, rows };
-            Some(provider.sweep()?.read(wanted, answer, now))
+            match provider.sweep() {
+                Some(sweep) => sweep.read(wanted, answer, now),
+                None => Err(Trouble::unreadable("the provider has no lists")),
+            }
         };
-        match upstream::read(answer, read).await.ok_or(Cut::Failed)? {
+        let asked = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Err(Cut::Stopped),
+            asked = account.read(&mut admission, sweep.request(wanted), read) => asked,
+        };
+        match asked.said {
             Ok(page) => Ok(Read {
                 page,
-                times: Times { began, arrived },
-                answered,
+                times: asked.times,
+                answered: asked.answered,
             }),
             Err(trouble) => {
-                account.learn(&mut admission, &trouble);
                 tracing::debug!(account = %account.name, list, ?trouble, "a page says nothing");
                 Err(match trouble {
                     // The account has to wait, and the list is as good as before.

@@ -4,8 +4,9 @@ use tokio::sync::Semaphore;
 
 use super::Response;
 
-/// The longest body that is read at once, in bytes: about 5 ms of a processor at the worst (measured,
-/// numbers alone). What providers say of one purchase is far below.
+/// The longest body that is read at once, in bytes: at the worst about 5 ms of a processor. That is
+/// scaled from 79 ms, measured for 1,040,044 bytes of numbers that were read twice. An answer about one
+/// purchase is far shorter.
 const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 /// Large answers that are read at the same time. The journal works on such threads too, and a
 /// provider whose answers are all large must not take every processor.
@@ -37,7 +38,7 @@ where
         Ok(said) => said,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and with it whoever waits here.
+            // The runtime ends, and with it the caller.
             Err(_) => std::future::pending().await,
         },
     }

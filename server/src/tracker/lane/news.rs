@@ -6,16 +6,13 @@ use tokio::sync::futures::Notified;
 
 use super::{Finality, Lane, PurchaseId, State, lock};
 use crate::{
-    account::Class,
+    account::{Class, Times},
     cadence::hazard::Stayed,
     clock::Clock,
     lifecycle::Source,
     observation::Observation,
     purchase::{self, Freshness, Moment},
-    tracker::{
-        entry::{Fresh, News, NoAnswer, OwnWord, number},
-        poll::Times,
-    },
+    tracker::entry::{Fresh, News, NoAnswer, OwnWord, number},
 };
 
 /// The number of places that were answered last and are known.

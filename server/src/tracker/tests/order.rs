@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    account::Times,
     lifecycle::Source,
     observation::{Observation, Standing},
     tracker::{entry::NoAnswer, lane::ToDo},
@@ -139,7 +140,7 @@ async fn answers_about_one_purchase_are_decided_on_one_after_the_other() {
     );
     let hear = || {
         let now = world.clock.moment();
-        let times = poll::Times {
+        let times = Times {
             began: now,
             arrived: now,
         };

@@ -1,0 +1,73 @@
+//! Committing a step against a record that may have moved on.
+
+use super::{AttemptChange, Journal, JournalError, Record, Write, Written};
+use crate::purchase::Transition;
+
+/// The most decisions about one step while others commit in between.
+const DECISIONS_MAX: usize = 16;
+
+/// The result of a step, with the record as it is now.
+#[derive(Debug)]
+pub enum Decided {
+    /// The step is made.
+    Stepped(Box<Record>),
+    /// No step was needed, and nothing was written.
+    Unchanged(Box<Record>),
+    /// Another purchase has the reference; nothing was written.
+    ReferenceTaken(Box<Record>),
+}
+
+impl Decided {
+    /// The record as it is now.
+    pub fn into_record(self) -> Record {
+        match self {
+            Self::Stepped(record) | Self::Unchanged(record) | Self::ReferenceTaken(record) => {
+                *record
+            }
+        }
+    }
+}
+
+/// Commits the step that `step` makes of the newest record, of which `known` is a recent one. It is
+/// decided again if another step came first, and nothing is written if `step` makes none.
+///
+/// # Errors
+/// The journal is away, the purchase is gone, or it does not hold still.
+pub async fn decide(
+    journal: &dyn Journal,
+    known: Record,
+    (attempt, note): (AttemptChange, Option<String>),
+    step: impl Fn(&Record) -> Option<Transition> + Send + Sync,
+) -> Result<Decided, JournalError> {
+    let mut record = known;
+    for _ in 0..DECISIONS_MAX {
+        let Some(transition) = step(&record) else {
+            return Ok(Decided::Unchanged(Box::new(record)));
+        };
+        let status = transition.status.clone();
+        let append = Write::Append {
+            purchase: record.purchase.id,
+            transition: Box::new(transition),
+            expected: record.purchase.status.revision,
+            attempt,
+            note: note.clone(),
+        };
+        match journal.write(append).await? {
+            Written::Done => {
+                record.purchase.status = status.into();
+                if attempt != AttemptChange::Keep {
+                    record.attempt = None;
+                }
+                return Ok(Decided::Stepped(Box::new(record)));
+            }
+            Written::Stale(Some(newer)) => record = *newer,
+            Written::ReferenceTaken(_) => {
+                return Ok(Decided::ReferenceTaken(Box::new(record)));
+            }
+            Written::Stale(None) | Written::KeyTaken(_) => break,
+        }
+    }
+    Err(JournalError::unavailable(
+        "the purchase does not hold still",
+    ))
+}
