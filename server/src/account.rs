@@ -9,6 +9,7 @@ mod exchange;
 mod figures;
 mod live;
 mod shares;
+mod unheard;
 mod verdict;
 
 use std::{
@@ -38,6 +39,7 @@ pub use exchange::{Exchange, Times};
 pub use figures::{Figures, Outcome};
 use live::Live;
 pub use live::{Health, Snapshot};
+pub use unheard::Unheard;
 pub use verdict::Whose;
 
 /// One configured account.

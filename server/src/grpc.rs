@@ -25,11 +25,11 @@ use crate::{
     clock::Clock,
     feed::Feed,
     identity::{Caller, Callers, Scope},
-    intake::{Intake, LookUpError, NewPurchase, Resolution, Wish},
+    intake::{Intake, NewPurchase, Resolution, Wish},
     journal::{Journal, Record},
     provider::{self, Violation},
     purchase::{AccountName, Purchase, PurchaseId, Revision, Timestamp},
-    tracker::{Backlog, RefreshError, Tracker},
+    tracker::{Backlog, Tracker},
 };
 use convert::View;
 use deadline::Deadline;
@@ -383,15 +383,10 @@ impl Service {
         let record = self.record(&call.caller, id).await?;
         let refreshed = match &record.purchase.status.reference {
             Some(_) => self.rooms.tracker.refresh(&record.purchase).await,
-            None => (self.rooms.intake.look_up(id).await).map_err(|error| match error {
-                LookUpError::Refused(refusal) => RefreshError::Refused(refusal),
-                LookUpError::Trouble(trouble) => RefreshError::Trouble(trouble),
-                LookUpError::Journal(error) => RefreshError::Journal(error),
-                LookUpError::Draining => RefreshError::Draining,
-            }),
+            None => self.rooms.intake.look_up(id).await,
         };
         refreshed.map_err(|error| {
-            self.spread(Failure::of_refresh(error, id, self.rooms.clock.moment()))
+            self.spread(Failure::of_unheard(error, id, self.rooms.clock.moment()))
         })?;
         let record = self.record(&call.caller, id).await?;
         Ok(message::RefreshStatusResponse {

@@ -29,7 +29,7 @@ use tokio_util::{
 };
 
 use crate::{
-    account::{Account, Accounts, Admission, Class, Refusal},
+    account::{Account, Accounts, Admission, Class, Refusal, Unheard},
     clock::Clock,
     feed::Feed,
     fingerprint::Keyring,
@@ -42,7 +42,6 @@ use crate::{
 };
 use attempt::{Ended, Ending};
 use deadlines::Deadlines;
-pub use look_up::LookUpError;
 pub use resolve::{Resolution, ResolveError};
 use starting::Starter;
 
@@ -311,8 +310,8 @@ impl Intake {
     /// what it said is committed.
     ///
     /// # Errors
-    /// See [`LookUpError`].
-    pub async fn look_up(&self, purchase: PurchaseId) -> Result<(), LookUpError> {
+    /// See [`Unheard`].
+    pub async fn look_up(&self, purchase: PurchaseId) -> Result<(), Unheard> {
         self.0.look_up_now(purchase).await
     }
 

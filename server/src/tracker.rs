@@ -19,11 +19,10 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    account::{Accounts, Refusal},
+    account::{Accounts, Unheard},
     clock::Clock,
     journal::{AttemptChange, Committed, Journal, JournalError, Record, Write},
     lifecycle,
-    observation::Trouble,
     purchase::{AccountName, Cause, Finality, Freshness, Purchase, PurchaseId, Reference},
 };
 pub use lane::Backlog;
@@ -85,26 +84,6 @@ impl Loop {
 
 /// Counts a purchase's watchers. Must not block.
 pub type CountWatchers = Box<dyn Fn(PurchaseId) -> usize + Send + Sync>;
-
-/// A refresh has no fresh status to show.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RefreshError {
-    /// The account is not configured: nobody asks about its purchases.
-    #[error("the purchase's account is not configured any more")]
-    AccountMissing,
-    /// The account may not be asked now.
-    #[error("the account cannot be asked now")]
-    Refused(Refusal),
-    /// It was asked, and gave no definite answer.
-    #[error("the provider gave no definite answer")]
-    Trouble(Trouble),
-    /// The journal could not be read or written.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The process is about to stop.
-    #[error("the server is draining")]
-    Draining,
-}
 
 impl fmt::Debug for Loop {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -244,14 +223,14 @@ impl Tracker {
     /// what is FINAL or has no reference yet.
     ///
     /// # Errors
-    /// See [`RefreshError`].
-    pub async fn refresh(&self, purchase: &Purchase) -> Result<(), RefreshError> {
+    /// See [`Unheard`].
+    pub async fn refresh(&self, purchase: &Purchase) -> Result<(), Unheard> {
         let status = &purchase.status;
         if status.finality == Finality::Final || status.reference.is_none() {
             return Ok(());
         }
         let Some(lane) = self.0.lanes.get(&purchase.account) else {
-            return Err(RefreshError::AccountMissing);
+            return Err(Unheard::AccountMissing);
         };
         self.0.refresh(lane, purchase.id).await
     }

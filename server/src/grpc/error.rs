@@ -6,13 +6,12 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
-    account::Refusal,
+    account::{Refusal, Unheard},
     feed::End,
     intake::{CreateError, ResolveError},
     observation::Trouble,
     provider::Violation,
     purchase::{Moment, PurchaseId, Revision},
-    tracker::RefreshError,
 };
 
 /// The domain of every reason of this service.
@@ -311,11 +310,11 @@ impl From<ResolveError> for Failure {
 }
 
 impl Failure {
-    /// What a refresh's failure means.
-    pub fn of_refresh(error: RefreshError, purchase: PurchaseId, now: Moment) -> Self {
+    /// The failure of a refresh.
+    pub fn of_unheard(error: Unheard, purchase: PurchaseId, now: Moment) -> Self {
         let text = error.to_string();
         let failure = match error {
-            RefreshError::Refused(refusal) => {
+            Unheard::Refused(refusal) => {
                 let reason = match refusal {
                     Refusal::Throttled { .. } | Refusal::Busy { .. } => Reason::AccountThrottled,
                     Refusal::Unreachable { .. } => Reason::ProviderUnreachable,
@@ -328,7 +327,7 @@ impl Failure {
                     .max(Duration::from_millis(100));
                 Self::new(reason, text).after(wait)
             }
-            RefreshError::Trouble(trouble) => {
+            Unheard::Trouble(trouble) => {
                 let why = trouble.why().map(|why| format!("{text}: {why}"));
                 let (reason, wait) = match trouble {
                     Trouble::Throttled { retry_after } => (Reason::AccountThrottled, retry_after),
@@ -341,9 +340,9 @@ impl Failure {
                 };
                 Self::new(reason, why.unwrap_or(text)).after(wait.unwrap_or(RETRY_AFTER))
             }
-            RefreshError::AccountMissing => Self::new(Reason::AccountUnknown, text),
-            RefreshError::Journal(_) => Self::new(Reason::JournalUnavailable, text),
-            RefreshError::Draining => Self::new(Reason::Draining, text),
+            Unheard::AccountMissing => Self::new(Reason::AccountUnknown, text),
+            Unheard::Journal(_) => Self::new(Reason::JournalUnavailable, text),
+            Unheard::Draining => Self::new(Reason::Draining, text),
         };
         failure.about(Some(purchase))
     }

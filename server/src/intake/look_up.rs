@@ -7,7 +7,7 @@ use std::{
 
 use super::{ADMISSION_WAIT, Inner};
 use crate::{
-    account::{Account, Admission, Class, Refusal},
+    account::{Account, Admission, Class, Unheard},
     clock::Now,
     journal::{self, AttemptChange, Decided, JournalError, Record},
     lifecycle,
@@ -40,23 +40,6 @@ fn every(account: &Account, status: &Status, age: Duration) -> Duration {
     }
     let first = account.policy.schedule.every(age);
     first.max((age / AGE_PART).min(EVERY_MAX))
-}
-
-/// Why a look-up that a caller wished for has told nothing.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LookUpError {
-    /// The account may not be asked now.
-    #[error("the account cannot be asked now")]
-    Refused(Refusal),
-    /// It was asked, and gave no definite answer.
-    #[error("the provider gave no definite answer")]
-    Trouble(Trouble),
-    /// The journal could not be read or written.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The process is about to stop.
-    #[error("the server is draining")]
-    Draining,
 }
 
 impl Inner {
@@ -92,10 +75,7 @@ impl Inner {
 
     /// Looks an unclear purchase up now, as a caller wishes. Nothing is asked about any other one, nor
     /// where a submit is under way or the provider cannot be asked.
-    pub(super) async fn look_up_now(
-        self: &Arc<Self>,
-        purchase: PurchaseId,
-    ) -> Result<(), LookUpError> {
+    pub(super) async fn look_up_now(self: &Arc<Self>, purchase: PurchaseId) -> Result<(), Unheard> {
         let Some(record) = self.journal.record(purchase).await? else {
             return Ok(());
         };
@@ -111,11 +91,11 @@ impl Inner {
             return Ok(());
         };
         if self.stopping.is_cancelled() {
-            return Err(LookUpError::Draining);
+            return Err(Unheard::Draining);
         }
         let deadline = self.clock.moment().plus(ADMISSION_WAIT);
         let admission = account.admit(Class::Refresh, deadline).await;
-        let admission = admission.map_err(LookUpError::Refused)?;
+        let admission = admission.map_err(Unheard::Refused)?;
         match self.ask_about(account, &record, admission).await {
             Some(Ok(Some(observation))) => {
                 self.found(account, &record, &observation).await?;
@@ -123,7 +103,7 @@ impl Inner {
             }
             // It proves nothing, and is an answer.
             Some(Ok(None)) | None => Ok(()),
-            Some(Err(trouble)) => Err(LookUpError::Trouble(trouble)),
+            Some(Err(trouble)) => Err(Unheard::Trouble(trouble)),
         }
     }
 

@@ -16,12 +16,11 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    RefreshError,
     entry::{Entry, Patience, kept},
     lock,
 };
 use crate::{
-    account::Account,
+    account::{Account, Unheard},
     cadence::{hazard::Hazards, shelf::Shelf, turns::Turns, wheel::Wheel},
     clock::Clock,
     journal::Record,
@@ -115,7 +114,7 @@ pub struct Backlog {
 /// The result of the last of several refreshes that overlap, for those that were waiting when it began.
 pub(super) struct Refreshed {
     pub(super) began: Moment,
-    pub(super) result: Result<(), RefreshError>,
+    pub(super) result: Result<(), Unheard>,
 }
 
 /// A purchase whose turn it is.

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Inner, RefreshError,
+    Inner,
     entry::{Entry, Fresh, NoAnswer, OwnWord, READ_FLOOR, Terms},
     lane::{Lane, Refreshed, Target, ToDo},
 };
 use crate::{
-    account::{Admission, Class, Exchange, Times, Whose},
+    account::{Admission, Class, Exchange, Times, Unheard, Whose},
     clock::Now,
     journal::{self, AttemptChange, Decided, JournalError, Record},
     lifecycle::{self, Source},
@@ -200,12 +200,12 @@ impl Inner {
         self: &Arc<Self>,
         lane: &Arc<Lane>,
         purchase: PurchaseId,
-    ) -> Result<(), RefreshError> {
+    ) -> Result<(), Unheard> {
         let Some(reference) = self.refreshable(lane, purchase).await? else {
             return Ok(());
         };
         if self.stop.is_cancelled() {
-            return Err(RefreshError::Draining);
+            return Err(Unheard::Draining);
         }
         let asked_at = self.clock.moment();
         let mut turn_of_others = lane.refreshing(purchase).await;
@@ -253,7 +253,7 @@ impl Inner {
         purchase: PurchaseId,
         reference: Reference,
         asked_at: Moment,
-    ) -> Result<(), RefreshError> {
+    ) -> Result<(), Unheard> {
         let is_read = lane.with(purchase, |entry| {
             entry
                 .read
@@ -265,13 +265,13 @@ impl Inner {
         }
         let deadline = self.clock.moment().plus(REFRESH_WAIT);
         let admission = lane.account.admit(Class::Refresh, deadline).await;
-        let admission = admission.map_err(RefreshError::Refused)?.about(purchase);
+        let admission = admission.map_err(Unheard::Refused)?.about(purchase);
         let turn = Target {
             purchase,
             reference,
         };
         let asked = self.ask(lane, &turn, admission).await;
         self.heard(lane, purchase, &asked).await?;
-        asked.said.map(drop).map_err(RefreshError::Trouble)
+        asked.said.map(drop).map_err(Unheard::Trouble)
     }
 }

@@ -431,7 +431,7 @@ async fn a_refresh_of_an_unclear_create_asks_the_provider_now() {
     ]);
     let began = world.clock.now();
     let failed = world.intake.look_up(id).await;
-    assert!(matches!(failed, Err(LookUpError::Trouble(_))), "{failed:?}");
+    assert!(matches!(failed, Err(Unheard::Trouble(_))), "{failed:?}");
     // A miss is an answer, and proves nothing.
     world.intake.look_up(id).await.unwrap();
     assert_eq!(words(&world.status().await), UNKNOWN);
@@ -459,12 +459,9 @@ async fn a_refresh_of_an_unclear_create_asks_the_provider_now() {
     let id = world.create().await.unwrap().purchase.id;
     world.exhaust().await;
     let (asked, refused) = (world.wire.reads(), world.intake.look_up(id).await);
-    assert!(
-        matches!(refused, Err(LookUpError::Refused(_))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(Unheard::Refused(_))), "{refused:?}");
     assert_eq!(world.wire.reads(), asked);
     world.intake.drain().await;
     let drained = world.intake.look_up(id).await;
-    assert!(matches!(drained, Err(LookUpError::Draining)), "{drained:?}");
+    assert!(matches!(drained, Err(Unheard::Draining)), "{drained:?}");
 }

@@ -163,7 +163,7 @@ async fn a_refresh_of_what_its_lane_does_not_know_asks_or_says_an_error() {
     // One whose account is not configured any more.
     let tracker = Tracker::new(journal, clock, &Accounts::default());
     let refused = tracker.refresh(&purchase).await;
-    assert!(matches!(refused, Err(RefreshError::AccountMissing)));
+    assert!(matches!(refused, Err(Unheard::AccountMissing)));
 }
 
 #[tokio::test(start_paused = true)]
