@@ -1,4 +1,4 @@
-//! Creating a purchase, repeated where that is safe: with the same request, key included.
+//! Creating a purchase. It is repeated if that is safe: with the same request, key included.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     backoff::{Backoff, DEFECTS_MAX},
-    client::{Client, bounded},
+    calls::{Calls, bounded},
     error::Error,
 };
 
 /// The longest that one attempt may take: above the service's own limit for a provider's answer,
-/// so that an attempt is given up only where the connection is.
+/// so that an attempt is given up only if its connection is.
 const ATTEMPT: Duration = Duration::from_secs(25);
 
 pub(crate) async fn create(
-    client: &Client,
+    calls: &Calls,
     request: CreatePurchaseRequest,
     within: Duration,
     mut on_retry: impl FnMut(&Error, Duration),
@@ -27,7 +27,7 @@ pub(crate) async fn create(
     loop {
         let left = within.saturating_sub(begun.elapsed());
         let attempt = bounded(left.min(ATTEMPT), request.clone(), |request| {
-            let mut purchases = client.purchases();
+            let mut purchases = calls.purchases();
             async move { purchases.create_purchase(request).await }
         });
         let error = match attempt.await {

@@ -89,17 +89,17 @@ pub struct Violation {
 }
 
 impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.reason.is_empty() {
             // The code's own description: it is all that there is to tell.
-            write!(f, "{}", self.code)?;
+            write!(formatter, "{}", self.code)?;
         } else {
-            write!(f, "{}", self.reason)?;
+            write!(formatter, "{}", self.reason)?;
         }
         if self.message.is_empty() {
             return Ok(());
         }
-        write!(f, ": {}", self.message)
+        write!(formatter, ": {}", self.message)
     }
 }
 

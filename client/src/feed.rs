@@ -15,7 +15,7 @@ use tillwatch_proto::v1::{
 use tonic::{Status, Streaming};
 
 use crate::{
-    client::{Client, Purchases},
+    calls::{Calls, Purchases, to_wire},
     error::Error,
     follow::{Accepted, Events, Limits, Source, follow},
 };
@@ -77,13 +77,13 @@ pub struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(client: &Client, filter: PurchaseFilter, options: FeedOptions) -> Self {
+    pub(crate) fn new(calls: &Calls, filter: PurchaseFilter, options: FeedOptions) -> Self {
         let limits = Limits {
             heartbeat: options.heartbeat_interval,
             patience: options.patience,
         };
         let source = FeedSource {
-            purchases: client.purchases(),
+            purchases: calls.purchases(),
             filter,
             heartbeat: options.heartbeat_interval,
             start: options.start,
@@ -102,14 +102,14 @@ impl Feed {
 impl Stream for Feed {
     type Item = Result<FeedEvent, Error>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.events.as_mut().poll_next(cx)
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.as_mut().poll_next(context)
     }
 }
 
 impl fmt::Debug for Feed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Feed").finish_non_exhaustive()
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Feed").finish_non_exhaustive()
     }
 }
 
@@ -137,7 +137,7 @@ impl Source for FeedSource {
             filter: Some(self.filter.clone()),
             resume_token,
             from_beginning,
-            heartbeat_interval: self.heartbeat.map(crate::client::to_wire),
+            heartbeat_interval: self.heartbeat.map(to_wire),
         };
         let answer = self.purchases.clone().watch_purchases(request).await?;
         Ok(answer.into_inner())

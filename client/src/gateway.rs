@@ -32,8 +32,8 @@ impl Service<Request<Body>> for Gateway {
     type Error = Failed;
     type Future = Answering;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
-        self.0.poll_ready(cx).map_err(Failed::from)
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        self.0.poll_ready(context).map_err(Failed::from)
     }
 
     fn call(&mut self, request: Request<Body>) -> Answering {

@@ -154,7 +154,10 @@ fn locate(descriptor: &MessageDescriptor, value: &Value, path: &str) -> Option<J
             .get_field_by_json_name(key)
             .or_else(|| descriptor.get_field_by_name(key));
         let Some(field) = field else {
-            let known: Vec<_> = descriptor.fields().map(|f| f.name().to_owned()).collect();
+            let known: Vec<_> = descriptor
+                .fields()
+                .map(|field| field.name().to_owned())
+                .collect();
             let known = known.join(", ");
             return Some(problem(&here, format!("no such field; known: {known}")));
         };

@@ -20,6 +20,7 @@
 //! ```
 
 mod backoff;
+mod calls;
 mod client;
 mod config;
 mod create;

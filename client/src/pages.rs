@@ -3,22 +3,22 @@
 use tillwatch_proto::v1::{ListPurchasesRequest, ListPurchasesResponse, PurchaseFilter};
 
 use crate::{
-    client::{Client, bounded},
+    calls::{Calls, bounded},
     error::Error,
 };
 
 /// The pages of a list, newest purchases first, fetched one at a time as they are asked for.
 #[derive(Debug)]
 pub struct Pages {
-    client: Client,
+    calls: Calls,
     request: ListPurchasesRequest,
     done: bool,
 }
 
 impl Pages {
-    pub(crate) const fn new(client: Client, filter: PurchaseFilter, page_size: i32) -> Self {
+    pub(crate) fn new(calls: Calls, filter: PurchaseFilter, page_size: i32) -> Self {
         Self {
-            client,
+            calls,
             request: ListPurchasesRequest {
                 filter: Some(filter),
                 page_size,
@@ -36,9 +36,9 @@ impl Pages {
         if self.done {
             return Ok(None);
         }
-        let limit = self.client.call_timeout();
+        let limit = self.calls.timeout;
         let page = bounded(limit, self.request.clone(), |request| {
-            let mut purchases = self.client.purchases();
+            let mut purchases = self.calls.purchases();
             async move { purchases.list_purchases(request).await }
         });
         let page = page.await?;

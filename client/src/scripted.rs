@@ -207,8 +207,8 @@ where
     type Error = S::Error;
     type Future = future::Either<S::Future, future::Ready<Result<S::Response, S::Error>>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.behind.poll_ready(cx)
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.behind.poll_ready(context)
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {

@@ -15,7 +15,7 @@ use tillwatch_proto::v1::{
 use tonic::{Code, Status, Streaming};
 
 use crate::{
-    client::{Client, Purchases},
+    calls::{Calls, Purchases, to_wire},
     error::{Error, Refusal},
     follow::{Accepted, Events, Limits, Source, follow},
 };
@@ -58,13 +58,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(client: &Client, purchase_id: String, options: WatchOptions) -> Self {
+    pub(crate) fn new(calls: &Calls, purchase_id: String, options: WatchOptions) -> Self {
         let limits = Limits {
             heartbeat: options.heartbeat_interval,
             patience: options.patience,
         };
         let source = PurchaseSource {
-            purchases: client.purchases(),
+            purchases: calls.purchases(),
             purchase_id,
             until: options.until,
             heartbeat: options.heartbeat_interval,
@@ -84,14 +84,14 @@ impl Watch {
 impl Stream for Watch {
     type Item = Result<WatchEvent, Error>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.events.as_mut().poll_next(cx)
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.as_mut().poll_next(context)
     }
 }
 
 impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").finish_non_exhaustive()
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Watch").finish_non_exhaustive()
     }
 }
 
@@ -115,7 +115,7 @@ impl Source for PurchaseSource {
             purchase_id: self.purchase_id.clone(),
             after_revision: self.cursor,
             until: self.until.into(),
-            heartbeat_interval: self.heartbeat.map(crate::client::to_wire),
+            heartbeat_interval: self.heartbeat.map(to_wire),
         };
         let answer = self.purchases.clone().watch_status(request).await?;
         Ok(answer.into_inner())
