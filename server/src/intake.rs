@@ -9,6 +9,7 @@ mod deadlines;
 mod doubt;
 mod look_up;
 mod own_repeat;
+mod phase;
 mod repeat;
 mod resolve;
 mod settle;

@@ -148,6 +148,9 @@ pub enum AttemptChange {
     Keep,
     /// Ends it.
     End,
+    /// Ends it, and with it every right to send the order again that time gives: the provider has
+    /// accepted it. The first send becomes the earliest that there is.
+    Accepted,
     /// Ends it, and forgets the first send: nothing has been sent.
     Unsent,
     /// Leaves it; the time of the first send, where there is one, is not to be believed, and becomes the

@@ -6,6 +6,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, SUBMIT_SLACK,
+    phase::{Remedy, is_settled},
     starting::Starter,
     telling::{Heard, Teller, telling},
 };
@@ -18,8 +19,8 @@ use crate::{
     observation::{Submitted, Trouble},
     provider::{self, Intent, Placed, Unclear},
     purchase::{
-        AttentionReason, Cause, Purchase, PurchaseId, Reference, State, Status, Timestamp,
-        Transition, UnreadId,
+        AttentionReason, Cause, Purchase, PurchaseId, Reference, State, Status, Transition,
+        UnreadId,
     },
     upstream::{self, Request, UpstreamError},
 };
@@ -381,13 +382,18 @@ impl Inner {
     ) -> Result<Record, JournalError> {
         let change = match sent.submitted {
             Submitted::NotSent(_) if send.first => AttemptChange::Unsent,
+            // The provider would tell the same again.
+            Submitted::AcceptedWithoutReference
+            | Submitted::Unclear {
+                unread_id: Some(_), ..
+            } => AttemptChange::Accepted,
             _ => AttemptChange::End,
         };
         let mut known = send.record.clone();
         loop {
             let step = |record: &Record| {
                 let status = &record.purchase.status;
-                if status.is_terminal() || status.reference.is_some() {
+                if is_settled(status) {
                     return None;
                 }
                 self.meaning(send, sent, status)
@@ -446,24 +452,11 @@ impl Inner {
                 let (reason, deadline) = if send.goes_on(sent) || is_undated {
                     (AttentionReason::OutcomeUnknown, None)
                 } else {
-                    self.unclear_attention(account, &send.record, now)
+                    Remedy::of(&send.record, &self.terms(account), now).attention()
                 };
                 lifecycle::unclear(status, reason, deadline, Cause::Create, now)
             }
         }
-    }
-
-    /// What a person is asked to do about an unclear submit that this process does not repeat.
-    pub(super) fn unclear_attention(
-        &self,
-        account: &Account,
-        record: &Record,
-        now: Timestamp,
-    ) -> (AttentionReason, Option<Timestamp>) {
-        if let Some(deadline) = self.repeatable_until(account, record, now) {
-            return (AttentionReason::RepeatWanted, Some(deadline));
-        }
-        (AttentionReason::OutcomeUnknown, None)
     }
 
     /// The provider named something that another purchase of this account tracks already.
@@ -483,8 +476,11 @@ impl Inner {
             }
             lifecycle::unnamed(status, None, now)
         };
-        let attempt = (AttemptChange::End, None);
-        let settled = journal::decide(&*self.journal, record, attempt, step).await?;
+        let change = match refuses {
+            true => AttemptChange::End,
+            false => AttemptChange::Accepted,
+        };
+        let settled = journal::decide(&*self.journal, record, (change, None), step).await?;
         Ok(settled.into_record())
     }
 

@@ -6,7 +6,10 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{Inner, SUBMIT_SLACK};
+use super::{
+    Inner, SUBMIT_SLACK,
+    phase::{Phase, Terms, is_settled},
+};
 use crate::{
     account::Account,
     clock::SET_BACK,
@@ -21,6 +24,31 @@ const LOOKED_AT: usize = 1_000;
 const REACH_MAX: Duration = Duration::from_secs(600);
 
 impl Inner {
+    /// The phase of a record's submit now.
+    pub(super) fn phase(&self, record: &Record) -> Phase {
+        let account = self.accounts.get(&record.purchase.account);
+        let terms = account.map_or(self.terms_of_none(), |account| self.terms(account));
+        Phase::of(record, &terms, self.clock.now())
+    }
+
+    /// The terms by which phases at an account are told.
+    pub(super) fn terms(&self, account: &Account) -> Terms {
+        Terms {
+            unclear: account.provider.unclear(),
+            reach: account.policy.timeout + SUBMIT_SLACK,
+            in_doubt: self.is_in_doubt(),
+        }
+    }
+
+    /// The terms of an account that is not configured any more: nobody can be asked.
+    fn terms_of_none(&self) -> Terms {
+        Terms {
+            unclear: Unclear::AskNobody,
+            reach: REACH_MAX,
+            in_doubt: self.is_in_doubt(),
+        }
+    }
+
     /// Whether the wall clock was set back, and what is stored has not been looked through since.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.clock.set_back() != self.looked_through.load(Ordering::SeqCst)
@@ -58,11 +86,9 @@ impl Inner {
 
     /// Whether time alone decides that the record's create may be repeated.
     fn is_repeatable(&self, record: &Record) -> bool {
-        let status = &record.purchase.status;
         let account = self.accounts.get(&record.purchase.account);
         record.first_send_time.is_some()
-            && !status.is_terminal()
-            && status.reference.is_none()
+            && !is_settled(&record.purchase.status)
             && account.is_none_or(|account| {
                 matches!(account.provider.unclear(), Unclear::RepeatWithKey { .. })
             })
@@ -102,32 +128,5 @@ impl Inner {
                 _ => return Ok(()),
             }
         }
-    }
-
-    /// Until when the record's attempt may still be under way, where it may. No send ends later than
-    /// its account's timeout and slack: a time further ahead was stored by a clock that was ahead, by a
-    /// process that is gone.
-    pub(super) fn still_sent(&self, record: &Record, now: Timestamp) -> Option<Timestamp> {
-        let account = self.accounts.get(&record.purchase.account);
-        let reach = account.map_or(REACH_MAX, |account| account.policy.timeout + SUBMIT_SLACK);
-        let until = record.attempt?.submit_until;
-        (now < until && until <= now.plus(reach)).then_some(until)
-    }
-
-    /// Until when a repeat of the record's create with the provider's key helps, where it does.
-    pub(super) fn repeatable_until(
-        &self,
-        account: &Account,
-        record: &Record,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
-        let Unclear::RepeatWithKey { within } = account.provider.unclear() else {
-            return None;
-        };
-        let purchase = &record.purchase;
-        let first = record.first_send_time.unwrap_or(purchase.create_time);
-        let deadline = first.plus(within);
-        let is_right = !self.is_in_doubt() && first.since(now) <= SET_BACK;
-        (is_right && now < deadline).then_some(deadline)
     }
 }

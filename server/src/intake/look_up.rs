@@ -5,15 +5,17 @@ use std::{
     time::Duration,
 };
 
-use super::{ADMISSION_WAIT, Inner};
+use super::{
+    ADMISSION_WAIT, Inner,
+    phase::{Phase, Remedy, is_settled},
+};
 use crate::{
     account::{Account, Admission, Class, Unheard},
     clock::Now,
     journal::{self, AttemptChange, Decided, JournalError, Record},
     lifecycle,
     observation::{Observation, Trouble},
-    provider::Unclear,
-    purchase::{AccountName, Cause, Moment, PurchaseId, State, Status},
+    purchase::{AccountName, Cause, Moment, PurchaseId, Status},
 };
 
 /// Look-ups of one account under way at once, those that wait for its budget included: fewer than
@@ -79,15 +81,15 @@ impl Inner {
         let Some(record) = self.journal.record(purchase).await? else {
             return Ok(());
         };
-        let status = &record.purchase.status;
-        let is_unclear = status.state == State::OutcomeUnknown
-            && status.reference.is_none()
-            && !status.is_terminal()
-            && !self.attempts().contains_key(&purchase);
+        let can_be_asked = matches!(
+            self.phase(&record),
+            Phase::Unclear {
+                remedy: Remedy::LookUp { .. },
+                ..
+            }
+        ) && !self.attempts().contains_key(&purchase);
         let account = self.accounts.get(&record.purchase.account);
-        let Some(account) = account.filter(|account| {
-            is_unclear && matches!(account.provider.unclear(), Unclear::LookUp { .. })
-        }) else {
+        let Some(account) = account.filter(|_| can_be_asked) else {
             return Ok(());
         };
         if self.stopping.is_cancelled() {
@@ -139,7 +141,7 @@ impl Inner {
         let graph = account.provider.graph();
         let decide = |record: &Record| {
             let status = &record.purchase.status;
-            if status.is_terminal() || status.reference.is_some() {
+            if is_settled(status) {
                 return None;
             }
             lifecycle::observed(status, observation, graph, Cause::Poll, now)

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Inner, RETRY_AFTER,
     attempt::{self, Send, Sent},
+    phase::{Phase, Remedy},
 };
 use crate::{
     account::{Admission, Class},
@@ -12,7 +13,7 @@ use crate::{
     journal::{Attempt, AttemptChange, Record, Write, Written},
     observation::Submitted,
     provider::Unclear,
-    purchase::{AttentionReason, PurchaseId},
+    purchase::PurchaseId,
 };
 
 /// How often this process repeats a send whose answer was lost.
@@ -105,21 +106,20 @@ impl Inner {
         let Ok(Some(record)) = self.journal.record(id).await else {
             return Next::Skip;
         };
-        let status = &record.purchase.status;
-        if status.is_terminal() || status.reference.is_some() {
+        let Phase::Unclear {
+            remedy: Remedy::Repeat { .. },
+            ..
+        } = self.phase(&record)
+        else {
+            // Somebody has settled it, or the provider may have forgotten the key by now.
             return Next::End;
-        }
+        };
         let now = self.clock.now();
-        let (reason, _) = self.unclear_attention(&send.account, &record, now);
-        if reason != AttentionReason::RepeatWanted {
-            // The provider may have forgotten the key by now.
-            return Next::End;
-        }
         let begun = self.clock.both();
         // Every send is preceded by its own commit.
         let begin = Write::ChangeAttempt {
             purchase: id,
-            expected: status.revision,
+            expected: record.purchase.status.revision,
             change: AttemptChange::Begin {
                 attempt: Attempt {
                     submit_until: self.submit_until(&send.account),

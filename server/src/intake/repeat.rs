@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     CreateError, Created, Inner, NewPurchase, Told, Wish,
     attempt::{self, Ending, Start},
+    phase::{Phase, Remedy},
     starting::Starter,
 };
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     fingerprint,
     journal::{Attempt, AttemptChange, Record, Write},
     lifecycle,
-    provider::{Placed, Unclear},
+    provider::Placed,
     purchase::{AttentionReason, Cause, PurchaseId, State},
 };
 
@@ -58,7 +59,7 @@ impl Inner {
                 record = self.reread(new, id).await?;
                 continue;
             }
-            match (self.call(&record, new), &new.wish) {
+            match (self.call(&record), &new.wish) {
                 // An adopted purchase has a reference, so nothing of it is sent.
                 (Call::Tell, _) | (Call::Send, Wish::Adopt(_)) => return tell(record),
                 (Call::Send, Wish::Place(placed)) => {
@@ -124,34 +125,32 @@ impl Inner {
         })
     }
 
-    fn call(&self, record: &Record, new: &NewPurchase) -> Call {
-        let status = &record.purchase.status;
-        let wanted = status.attention_reason() == Some(AttentionReason::RepeatWanted);
-        if status.is_terminal() || status.reference.is_some() {
-            return Call::Tell;
-        }
-        match status.state {
-            // One that is recorded as begun may have been sent, whatever the status said before it.
-            State::Pending if wanted && record.attempt.is_none() => Call::Send,
-            State::Pending => Call::Join,
-            State::OutcomeUnknown => match new.account.provider.unclear() {
-                Unclear::LookUp {
+    fn call(&self, record: &Record) -> Call {
+        match self.phase(record) {
+            Phase::Waiting { .. }
+            | Phase::NeverSent
+            | Phase::Unclear {
+                remedy: Remedy::LookUp {
                     repeat_is_safe: true,
-                } => Call::Send,
-                Unclear::RepeatWithKey { .. } if wanted => {
-                    let now = self.clock.now();
-                    match self.repeatable_until(&new.account, record, now) {
-                        Some(_) => Call::Send,
-                        None => Call::Tell,
-                    }
-                }
-                Unclear::LookUp {
-                    repeat_is_safe: false,
-                }
-                | Unclear::RepeatWithKey { .. }
-                | Unclear::AskNobody => Call::Tell,
-            },
-            _ => Call::Tell,
+                },
+                ..
+            } => Call::Send,
+            // This process, or another, repeats it by itself as long as one is under way.
+            Phase::Unclear {
+                remedy: Remedy::Repeat { .. },
+                under_way_until: None,
+            } if !self.repeating().contains(&record.purchase.id) => Call::Send,
+            Phase::Sent { .. } | Phase::Overdue => Call::Join,
+            Phase::Settled
+            | Phase::Unclear {
+                remedy:
+                    Remedy::Nobody
+                    | Remedy::Repeat { .. }
+                    | Remedy::LookUp {
+                        repeat_is_safe: false,
+                    },
+                ..
+            } => Call::Tell,
         }
     }
 
@@ -173,7 +172,7 @@ impl Inner {
             }
         };
         // The time in which a repeat is safe may have passed while the account was waited for.
-        if !matches!(self.call(&record, new), Call::Send) {
+        if !matches!(self.call(&record), Call::Send) {
             return Ok(None);
         }
         // Whoever is here first sends; the others join it.

@@ -5,16 +5,14 @@ use std::sync::Arc;
 use super::{
     Inner,
     attempt::Ended,
+    phase::Phase,
     telling::{Teller, telling},
 };
 use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
     provider::{self, Violation},
-    purchase::{
-        Attention, AttentionReason, Purchase, PurchaseId, Revision, State, Status, Timestamp,
-        Transition,
-    },
+    purchase::{Purchase, PurchaseId, Revision, Status, Timestamp, Transition},
 };
 
 /// What an operator decided.
@@ -73,14 +71,14 @@ impl Inner {
             });
         }
         let now = self.clock.now();
-        let is_sent = self.still_sent(&record, now).is_some();
+        let phase = self.phase(&record);
         let _decided = match Deciding::new(self, purchase) {
-            Some(deciding) if !is_sent => deciding,
+            Some(deciding) if !phase.is_under_way() => deciding,
             _ => return Err(ResolveError::NotResolvable("a submit is under way")),
         };
         let (transition, note) = match resolution {
             Resolution::Reference(message) => (self.named(&record, &message, now)?, None),
-            Resolution::NotCreated(note) => (never_created(status, now)?, Some(note)),
+            Resolution::NotCreated(note) => (never_created(status, phase, now)?, Some(note)),
             Resolution::StopTracking(note) => (given_up(status, now)?, Some(note)),
         };
         let append = Write::Append {
@@ -158,14 +156,15 @@ impl Drop for Deciding<'_> {
     }
 }
 
-fn never_created(status: &Status, now: Timestamp) -> Result<Transition, ResolveError> {
-    let waits = status.state == State::Pending
-        && status
-            .attention
-            .as_ref()
-            .is_some_and(|Attention { reason, .. }| *reason == AttentionReason::RepeatWanted);
-    let unknown = status.state == State::OutcomeUnknown && status.reference.is_none();
-    if !waits && !unknown {
+fn never_created(
+    status: &Status,
+    phase: Phase,
+    now: Timestamp,
+) -> Result<Transition, ResolveError> {
+    if !matches!(
+        phase,
+        Phase::Waiting { .. } | Phase::NeverSent | Phase::Unclear { .. }
+    ) {
         return Err(ResolveError::NotResolvable(
             "only a purchase in OUTCOME_UNKNOWN, or one that waits for a repeat, can be stated as \
              never created",

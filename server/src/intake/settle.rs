@@ -3,13 +3,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Inner, RETRY_AFTER, SUBMIT_SLACK, look_up::Looking, resolve::Deciding};
+use super::{
+    Inner, RETRY_AFTER, SUBMIT_SLACK,
+    look_up::Looking,
+    phase::{Phase, Remedy, is_settled},
+    resolve::Deciding,
+};
 use crate::{
-    account::Account,
     clock::Now,
     journal::{self, AttemptChange, JournalError, Record, Write},
     lifecycle,
-    provider::Unclear,
     purchase::{AttentionReason, Cause, Moment, Purchase, PurchaseId, State, Timestamp},
 };
 
@@ -17,20 +20,6 @@ use crate::{
 const SETTLING_MAX: usize = 64;
 /// How long after a settlement that panicked it is tried again.
 const AFTER_PANIC: Duration = Duration::from_secs(60);
-
-/// What to do about a purchase now.
-enum Due {
-    /// Nothing, for ever or until this time.
-    Nothing(Option<Moment>),
-    /// Its attempt outlived its time.
-    Unclear,
-    /// It waited a day for a repeat.
-    NeverSent,
-    /// A repeat no longer helps.
-    TooLateToRepeat,
-    /// Ask the provider whether it is there.
-    LookUp,
-}
 
 impl Inner {
     /// Sets the deadlines of a purchase by its newest status.
@@ -40,7 +29,7 @@ impl Inner {
         if let Some(time) = action.and_then(crate::purchase::BuyerAction::expire_time) {
             self.deadlines.at(self.clock.moment_of(time), purchase.id);
         }
-        if status.is_terminal() || status.reference.is_some() {
+        if is_settled(status) {
             return;
         }
         let Some(account) = self.accounts.get(&purchase.account) else {
@@ -124,26 +113,25 @@ impl Inner {
             self.undate(&record).await?;
             return Ok(Some(moment));
         }
-        match self.due(&account, &record, now) {
-            Due::Nothing(until) => Ok(until.or(forgets)),
-            Due::Unclear => {
-                let (reason, deadline) = self.unclear_attention(&account, &record, now);
-                self.step(&record, |record| {
-                    let status = &record.purchase.status;
-                    lifecycle::unclear(status, reason, deadline, Cause::Deadline, now)
-                })
-                .await
+        match self.phase(&record) {
+            Phase::Settled => Ok(forgets),
+            // Another process may have begun it, and this one what no record tells yet.
+            _ if self.is_at_work(purchase) => Ok(Some(moment.plus(SUBMIT_SLACK))),
+            Phase::Sent { until }
+            | Phase::Waiting { until }
+            | Phase::Unclear {
+                under_way_until: Some(until),
+                ..
+            } => Ok(Some(self.clock.moment_of(until))),
+            Phase::Overdue => {
+                let remedy = Remedy::of(&record, &self.terms(&account), now);
+                self.tell_unclear(&record, remedy, now).await
             }
-            Due::NeverSent => self.never_sent(&record).await,
-            Due::TooLateToRepeat => {
-                self.step(&record, |record| {
-                    let (status, reason) =
-                        (&record.purchase.status, AttentionReason::OutcomeUnknown);
-                    lifecycle::unclear(status, reason, None, Cause::Deadline, now)
-                })
-                .await
-            }
-            Due::LookUp => {
+            Phase::NeverSent => self.never_sent(&record).await,
+            Phase::Unclear {
+                remedy: Remedy::LookUp { .. },
+                under_way_until: None,
+            } => {
                 let Some(_looking) = Looking::new(self, &account.name) else {
                     return Ok(Some(moment.plus(RETRY_AFTER)));
                 };
@@ -155,57 +143,47 @@ impl Inner {
                     again = self.look_up(&account, &record) => again,
                 }
             }
+            // A process died between two of its own repeats: now a caller has to. Later the right to
+            // repeat ends, and a person has to look.
+            Phase::Unclear {
+                remedy: Remedy::Repeat { until },
+                under_way_until: None,
+            } => {
+                self.tell_unclear(&record, Remedy::Repeat { until }, now)
+                    .await?;
+                Ok(Some(self.clock.moment_of(until)))
+            }
+            Phase::Unclear {
+                remedy: Remedy::Nobody,
+                under_way_until: None,
+            } => {
+                // That it was accepted without a name says more.
+                if record.purchase.status.attention_reason() != Some(AttentionReason::NoReference) {
+                    self.tell_unclear(&record, Remedy::Nobody, now).await?;
+                }
+                Ok(forgets)
+            }
         }
     }
 
-    fn due(&self, account: &Account, record: &Record, now: Timestamp) -> Due {
-        let status = &record.purchase.status;
-        if status.is_terminal() || status.reference.is_some() {
-            return Due::Nothing(None);
-        }
-        let id = record.purchase.id;
-        if self.attempts().contains_key(&id) || self.repeating().contains(&id) {
-            return Due::Nothing(Some(self.clock.moment().plus(SUBMIT_SLACK)));
-        }
-        let deadline = status
-            .attention
-            .as_ref()
-            .and_then(|attention| attention.deadline_time);
-        let wanted = status.attention_reason() == Some(AttentionReason::RepeatWanted);
-        let still_sent = self.still_sent(record, now);
-        let ended = status.state == State::OutcomeUnknown
-            && self.repeatable_until(account, record, now).is_none();
-        match (status.state, deadline) {
-            // A repeat that was recorded as begun without a revision may have been sent.
-            (State::Pending, Some(_)) if wanted && record.attempt.is_some() => match still_sent {
-                Some(until) => Due::Nothing(Some(self.clock.moment_of(until))),
-                None => Due::Unclear,
-            },
-            (State::Pending | State::OutcomeUnknown, Some(deadline))
-                if wanted && now < deadline && !ended =>
-            {
-                Due::Nothing(Some(self.clock.moment_of(deadline)))
-            }
-            (State::Pending, Some(_)) if wanted => Due::NeverSent,
-            (State::OutcomeUnknown, Some(_)) if wanted => Due::TooLateToRepeat,
-            (State::Pending | State::OutcomeUnknown, _) if still_sent.is_some() => {
-                Due::Nothing(still_sent.map(|until| self.clock.moment_of(until)))
-            }
-            (State::Pending, _) => Due::Unclear,
-            (State::OutcomeUnknown, _) => match account.provider.unclear() {
-                Unclear::LookUp { .. } => Due::LookUp,
-                Unclear::RepeatWithKey { .. }
-                    if status.attention_reason() == Some(AttentionReason::OutcomeUnknown)
-                        && self.unclear_attention(account, record, now).0
-                            == AttentionReason::RepeatWanted =>
-                {
-                    // A process died between two of its own repeats: now a caller has to.
-                    Due::Unclear
-                }
-                Unclear::RepeatWithKey { .. } | Unclear::AskNobody => Due::Nothing(None),
-            },
-            _ => Due::Nothing(None),
-        }
+    /// Whether this process sends, repeats or decides something of a purchase now.
+    fn is_at_work(&self, purchase: PurchaseId) -> bool {
+        self.attempts().contains_key(&purchase) || self.repeating().contains(&purchase)
+    }
+
+    /// Tells what can be done about an unclear create, if that is news.
+    async fn tell_unclear(
+        &self,
+        record: &Record,
+        remedy: Remedy,
+        now: Timestamp,
+    ) -> Result<Option<Moment>, JournalError> {
+        let (reason, deadline) = remedy.attention();
+        self.step(record, |record| {
+            let status = &record.purchase.status;
+            lifecycle::unclear(status, reason, deadline, Cause::Deadline, now)
+        })
+        .await
     }
 
     /// Ends what was never sent. A repeat can begin without a revision, so none may begin meanwhile.

@@ -10,6 +10,7 @@ mod not_yet;
 mod orders;
 mod outcome;
 mod panic;
+mod phase;
 mod repeated;
 mod resolve;
 mod start;

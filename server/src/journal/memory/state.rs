@@ -446,6 +446,10 @@ impl Kept {
         match change {
             AttemptChange::Keep => {}
             AttemptChange::End => self.record.attempt = None,
+            AttemptChange::Accepted => {
+                self.record.attempt = None;
+                self.record.first_send_time = Some(Timestamp::default());
+            }
             AttemptChange::Unsent => {
                 self.record.attempt = None;
                 self.record.first_send_time = None;

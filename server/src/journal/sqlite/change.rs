@@ -194,6 +194,10 @@ impl Batch<'_> {
                 "UPDATE purchase SET submit_until = NULL WHERE id = ?1",
                 None,
             ),
+            AttemptChange::Accepted => (
+                "UPDATE purchase SET submit_until = NULL, first_send_time = 0 WHERE id = ?1",
+                None,
+            ),
             AttemptChange::Unsent => (
                 "UPDATE purchase SET submit_until = NULL, first_send_time = NULL WHERE id = ?1",
                 None,

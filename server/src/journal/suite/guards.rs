@@ -294,6 +294,16 @@ pub async fn an_attempt_begins_and_ends(subject: Subject) {
     assert_eq!(attempt_of(journal).await, (None, None), "still not");
     journal.write(begin_attempt(4, 300, 290)).await.unwrap();
     assert_eq!(attempt_of(journal).await, (Some(300), Some(290)));
+    journal
+        .write(change(AttemptChange::Accepted))
+        .await
+        .unwrap();
+    let accepted = journal.record(id(1)).await.unwrap().unwrap();
+    assert_eq!(accepted.attempt, None);
+    assert_eq!(
+        accepted.first_send_time,
+        Some(crate::purchase::Timestamp::default())
+    );
     assert_eq!(journal.head(), head, "no revision");
 }
 

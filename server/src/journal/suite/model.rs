@@ -191,6 +191,7 @@ fn change_of(number: u8) -> AttemptChange {
         1 => AttemptChange::End,
         2 => AttemptChange::Unsent,
         3 => AttemptChange::Undate,
+        4 => AttemptChange::Accepted,
         _ => AttemptChange::Begin {
             attempt: Attempt {
                 submit_until: at(77),

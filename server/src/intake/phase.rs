@@ -1,0 +1,142 @@
+//! Pure: the phase of a submit, as its record and the time tell it.
+//!
+//! Every question about a submit is answered by this one value: whether a call sends again, waits or
+//! tells what is known; what falls due; what a person may decide. The attention that a status shows
+//! follows from the phase, and never the other way round.
+
+use std::time::Duration;
+
+use crate::{
+    clock::SET_BACK,
+    journal::Record,
+    provider::Unclear,
+    purchase::{AttentionReason, State, Status, Timestamp},
+};
+
+/// What is known of the account and the clock when a phase is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// What can be done about an unclear create at the account's provider.
+    pub(super) unclear: Unclear,
+    /// How long a send can be under way at the most. A stored time that is further ahead was stored by
+    /// a clock that was ahead, by a process that is gone.
+    pub(super) reach: Duration,
+    /// Whether the wall clock was set back, and the rights that stored times give were not looked
+    /// through since.
+    pub(super) in_doubt: bool,
+}
+
+/// The phase of a submit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing of the submit is left: the provider's name is known, or the purchase has ended.
+    Settled,
+    /// The first send, or a repeat of what was not sent, may be under way until then.
+    Sent { until: Timestamp },
+    /// It was sent, and the time of the send has passed without an end.
+    Overdue,
+    /// Nothing was sent: a repeat is waited for until then.
+    Waiting { until: Timestamp },
+    /// Nothing was sent, and the time for a repeat has passed.
+    NeverSent,
+    /// The order may exist at the provider, which has not named it.
+    Unclear {
+        /// What can be done about it.
+        remedy: Remedy,
+        /// Until when a repeat of it may be under way, if one was begun.
+        under_way_until: Option<Timestamp>,
+    },
+}
+
+/// What can be done about an unclear create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// The provider can be asked.
+    LookUp {
+        /// Whether a caller's repeat is safe as well.
+        repeat_is_safe: bool,
+    },
+    /// It can be sent again with the provider's key until then.
+    Repeat { until: Timestamp },
+    /// A person has to look.
+    Nobody,
+}
+
+impl Phase {
+    /// The phase of a record's submit.
+    pub(super) fn of(record: &Record, terms: &Terms, now: Timestamp) -> Self {
+        let status = &record.purchase.status;
+        if is_settled(status) {
+            return Self::Settled;
+        }
+        let under_way_until = under_way_until(record, terms.reach, now);
+        match status.state {
+            State::Pending => match (record.attempt, under_way_until, waits_until(status)) {
+                (Some(_), Some(until), _) => Self::Sent { until },
+                (None, _, Some(until)) if now < until => Self::Waiting { until },
+                (None, _, Some(_)) => Self::NeverSent,
+                (Some(_), None, _) | (None, _, None) => Self::Overdue,
+            },
+            State::OutcomeUnknown => Self::Unclear {
+                remedy: Remedy::of(record, terms, now),
+                under_way_until,
+            },
+            _ => Self::Settled,
+        }
+    }
+
+    /// Whether a send may be under way, so that nobody decides anything meanwhile.
+    pub(super) fn is_under_way(self) -> bool {
+        match self {
+            Self::Sent { .. } => true,
+            Self::Unclear {
+                under_way_until, ..
+            } => under_way_until.is_some(),
+            Self::Settled | Self::Overdue | Self::Waiting { .. } | Self::NeverSent => false,
+        }
+    }
+}
+
+impl Remedy {
+    /// What can be done about a record's create, if it is unclear.
+    pub(super) fn of(record: &Record, terms: &Terms, now: Timestamp) -> Self {
+        match terms.unclear {
+            Unclear::LookUp { repeat_is_safe } => Self::LookUp { repeat_is_safe },
+            Unclear::RepeatWithKey { within } => {
+                let first = record.first_send_time;
+                let first = first.unwrap_or(record.purchase.create_time);
+                let until = first.plus(within);
+                let is_right = !terms.in_doubt && first.since(now) <= SET_BACK;
+                match is_right && now < until {
+                    true => Self::Repeat { until },
+                    false => Self::Nobody,
+                }
+            }
+            Unclear::AskNobody => Self::Nobody,
+        }
+    }
+
+    /// What a person is told of it, with a deadline if there is one.
+    pub(super) fn attention(self) -> (AttentionReason, Option<Timestamp>) {
+        match self {
+            Self::Repeat { until } => (AttentionReason::RepeatWanted, Some(until)),
+            Self::LookUp { .. } | Self::Nobody => (AttentionReason::OutcomeUnknown, None),
+        }
+    }
+}
+
+/// Whether nothing of a submit is left to settle.
+pub(super) fn is_settled(status: &Status) -> bool {
+    status.is_terminal() || status.reference.is_some()
+}
+
+/// Until when the record's attempt may still be under way, if it may.
+fn under_way_until(record: &Record, reach: Duration, now: Timestamp) -> Option<Timestamp> {
+    let until = record.attempt?.submit_until;
+    (now < until && until <= now.plus(reach)).then_some(until)
+}
+
+/// Until when a repeat of what was not sent is waited for.
+fn waits_until(status: &Status) -> Option<Timestamp> {
+    status.attention.as_ref()?.deadline_time
+}
