@@ -62,9 +62,9 @@ pub struct Rooms {
     pub clock: Clock,
 }
 
-/// What streams and lists may cost.
+/// The bounds of streams and lists.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct Bounds {
     /// Open streams.
     pub streams: u32,
     /// Open streams of one caller.
@@ -92,8 +92,8 @@ impl fmt::Debug for Service {
     }
 }
 
-/// What a request shows about itself.
-struct Call {
+/// The caller of a request, and how long it waits.
+struct Asker {
     caller: Caller,
     /// When the caller has to be answered.
     deadline: Option<Instant>,
@@ -101,11 +101,11 @@ struct Call {
 
 impl Service {
     /// A service over these rooms.
-    pub fn new(rooms: Rooms, limits: Limits) -> Self {
-        let stream_age = limits.stream_age;
-        let lists = Lists::new(limits.lists_per_caller);
-        let feeds = StreamLimits::of_feeds(limits.feeds_per_caller);
-        let limits = StreamLimits::new(limits.streams, limits.streams_per_caller);
+    pub fn new(rooms: Rooms, bounds: Bounds) -> Self {
+        let stream_age = bounds.stream_age;
+        let lists = Lists::new(bounds.lists_per_caller);
+        let feeds = StreamLimits::of_feeds(bounds.feeds_per_caller);
+        let limits = StreamLimits::new(bounds.streams, bounds.streams_per_caller);
         Self {
             rooms,
             limits,
@@ -116,7 +116,7 @@ impl Service {
     }
 
     /// Who calls, with one of these scopes, and until when it waits.
-    fn call<T>(&self, request: &Request<T>, scopes: &[Scope]) -> Result<Call, Failure> {
+    fn asker<T>(&self, request: &Request<T>, scopes: &[Scope]) -> Result<Asker, Failure> {
         // Who was let in by its headers was asked there; a server without a door asks here.
         let caller = match request.extensions().get::<Caller>() {
             Some(caller) => caller.clone(),
@@ -128,7 +128,7 @@ impl Service {
             return Err(Failure::new(Reason::ScopeMissing, text));
         }
         let deadline = request.extensions().get::<Deadline>();
-        Ok(Call {
+        Ok(Asker {
             caller,
             deadline: deadline.map(|deadline| deadline.0),
         })
@@ -214,7 +214,7 @@ impl Service {
     /// the provider may have been configured since.
     async fn account_of_key(
         &self,
-        call: &Call,
+        asker: &Asker,
         request: &message::CreatePurchaseRequest,
         provider: &str,
     ) -> Result<Option<Arc<Account>>, Failure> {
@@ -222,13 +222,13 @@ impl Service {
             return Ok(None);
         }
         let journal = &self.rooms.journal;
-        let known = journal.record_by_key(call.caller.name(), &request.idempotency_key);
+        let known = journal.record_by_key(asker.caller.name(), &request.idempotency_key);
         let Some(known) = known.await? else {
             return Ok(None);
         };
         let account = self.rooms.accounts.get(&known.purchase.account);
         let account = account.filter(|account| {
-            call.caller.may_use(&account.name) && account.provider.row().name == provider
+            asker.caller.may_use(&account.name) && account.provider.row().name == provider
         });
         Ok(account.cloned())
     }
@@ -237,7 +237,7 @@ impl Service {
     /// breaks comes with it: a repeat of a known key is not refused for that.
     async fn new_purchase(
         &self,
-        call: &Call,
+        asker: &Asker,
         mut request: message::CreatePurchaseRequest,
     ) -> Result<(NewPurchase, Vec<Violation>), Failure> {
         let mut violations = Vec::new();
@@ -259,8 +259,8 @@ impl Service {
         if !violations.is_empty() {
             return Err(Failure::invalid(violations));
         }
-        let account = match self.account(&call.caller, &request.account, name) {
-            Err(_) if let Some(known) = self.account_of_key(call, &request, name).await? => known,
+        let account = match self.account(&asker.caller, &request.account, name) {
+            Err(_) if let Some(known) = self.account_of_key(asker, &request, name).await? => known,
             account => account?,
         };
         let now = self.rooms.clock.now();
@@ -278,11 +278,11 @@ impl Service {
             }
         };
         violations.extend(broken);
-        let left = call
+        let left = asker
             .deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let new = NewPurchase {
-            caller: call.caller.name().clone(),
+            caller: asker.caller.name().clone(),
             key: request.idempotency_key,
             account,
             labels,
@@ -303,8 +303,8 @@ impl Service {
         } else {
             Scope::Create
         };
-        let call = self.call(&request, &[scope])?;
-        let (new, mut violations) = self.new_purchase(&call, request.into_inner()).await?;
+        let asker = self.asker(&request, &[scope])?;
+        let (new, mut violations) = self.new_purchase(&asker, request.into_inner()).await?;
         violations.extend(validate::new_key(&new.key).err());
         if !violations.is_empty() {
             // What a provider or this service takes changes with time; what a known key names does not.
@@ -322,7 +322,7 @@ impl Service {
         Ok(message::CreatePurchaseResponse {
             purchase: Some(convert::purchase(
                 &created.purchase,
-                self.view(&call.caller),
+                self.view(&asker.caller),
             )),
             replayed: created.replayed,
         })
@@ -330,7 +330,7 @@ impl Service {
 
     async fn status(
         &self,
-        call: &Call,
+        asker: &Asker,
         request: message::GetStatusRequest,
     ) -> Result<message::GetStatusResponse, Failure> {
         use message::get_status_request::Key;
@@ -344,19 +344,19 @@ impl Service {
                 let known = self
                     .rooms
                     .journal
-                    .record_by_key(call.caller.name(), &key)
+                    .record_by_key(asker.caller.name(), &key)
                     .await?;
                 known.ok_or_else(Failure::not_found)?.purchase.id
             }
         };
-        let mut record = self.record(&call.caller, id).await?;
+        let mut record = self.record(&asker.caller, id).await?;
         if let Some(after) = request.after_revision
             && record.purchase.status.revision <= Revision(after)
             && !max_wait.is_zero()
         {
             let until = Instant::now() + max_wait;
             // One that waits costs what a stream costs.
-            let _permit = self.limits.open(call.caller.name())?;
+            let _permit = self.limits.open(asker.caller.name())?;
             let feed = &self.rooms.feed;
             if !feed.wait_past(id, Revision(after), until).await?
                 && let Some(end) = feed.ending()
@@ -364,10 +364,13 @@ impl Service {
                 let spread = stream::return_spread(&self.rooms.clock);
                 return Err(Failure::of_end(end, spread));
             }
-            record = self.record(&call.caller, id).await?;
+            record = self.record(&asker.caller, id).await?;
         }
         Ok(message::GetStatusResponse {
-            purchase: Some(convert::purchase(&record.purchase, self.view(&call.caller))),
+            purchase: Some(convert::purchase(
+                &record.purchase,
+                self.view(&asker.caller),
+            )),
             freshness: Some(convert::freshness(
                 self.rooms.tracker.freshness(&record.purchase),
             )),
@@ -376,11 +379,11 @@ impl Service {
 
     async fn refresh(
         &self,
-        call: &Call,
+        asker: &Asker,
         request: message::RefreshStatusRequest,
     ) -> Result<message::RefreshStatusResponse, Failure> {
         let id = validate::purchase_id(&request.purchase_id)?;
-        let record = self.record(&call.caller, id).await?;
+        let record = self.record(&asker.caller, id).await?;
         let refreshed = match &record.purchase.status.reference {
             Some(_) => self.rooms.tracker.refresh(&record.purchase).await,
             None => self.rooms.intake.look_up(id).await,
@@ -388,9 +391,12 @@ impl Service {
         refreshed.map_err(|error| {
             self.spread(Failure::of_unheard(error, id, self.rooms.clock.moment()))
         })?;
-        let record = self.record(&call.caller, id).await?;
+        let record = self.record(&asker.caller, id).await?;
         Ok(message::RefreshStatusResponse {
-            purchase: Some(convert::purchase(&record.purchase, self.view(&call.caller))),
+            purchase: Some(convert::purchase(
+                &record.purchase,
+                self.view(&asker.caller),
+            )),
             freshness: Some(convert::freshness(
                 self.rooms.tracker.freshness(&record.purchase),
             )),
@@ -399,7 +405,7 @@ impl Service {
 
     async fn resolve(
         &self,
-        call: &Call,
+        asker: &Asker,
         request: message::ResolvePurchaseRequest,
     ) -> Result<message::ResolvePurchaseResponse, Failure> {
         use message::resolve_purchase_request::Resolution as Wanted;
@@ -436,11 +442,11 @@ impl Service {
             _ => return Err(Failure::invalid(violations)),
         };
         let id = validate::purchase_id(&request.purchase_id)?;
-        self.record(&call.caller, id).await?;
+        self.record(&asker.caller, id).await?;
         let expected = Revision(request.expected_revision);
         let purchase = self.rooms.intake.resolve(id, expected, resolution).await?;
         Ok(message::ResolvePurchaseResponse {
-            purchase: Some(convert::purchase(&purchase, self.view(&call.caller))),
+            purchase: Some(convert::purchase(&purchase, self.view(&asker.caller))),
         })
     }
 
@@ -517,16 +523,16 @@ impl PurchaseService for Service {
         &self,
         request: Request<message::GetStatusRequest>,
     ) -> Result<Response<message::GetStatusResponse>, Status> {
-        let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
-        within(call.deadline, self.status(&call, request.into_inner())).await
+        let asker = self.asker(&request, &[Scope::Read, Scope::Operate])?;
+        within(asker.deadline, self.status(&asker, request.into_inner())).await
     }
 
     async fn watch_status(
         &self,
         request: Request<message::WatchStatusRequest>,
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
-        let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
-        let opened = within(call.deadline, self.watch(&call, request.into_inner())).await?;
+        let asker = self.asker(&request, &[Scope::Read, Scope::Operate])?;
+        let opened = within(asker.deadline, self.watch(&asker, request.into_inner())).await?;
         Ok(opened.into_inner().response())
     }
 
@@ -534,8 +540,8 @@ impl PurchaseService for Service {
         &self,
         request: Request<message::WatchPurchasesRequest>,
     ) -> Result<Response<Self::WatchPurchasesStream>, Status> {
-        let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
-        let opened = within(call.deadline, self.watch_all(&call, request.into_inner())).await?;
+        let asker = self.asker(&request, &[Scope::Read, Scope::Operate])?;
+        let opened = within(asker.deadline, self.watch_all(&asker, request.into_inner())).await?;
         Ok(opened.into_inner().response())
     }
 
@@ -543,33 +549,33 @@ impl PurchaseService for Service {
         &self,
         request: Request<message::ListPurchasesRequest>,
     ) -> Result<Response<message::ListPurchasesResponse>, Status> {
-        let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
-        within(call.deadline, self.list(&call, request.into_inner())).await
+        let asker = self.asker(&request, &[Scope::Read, Scope::Operate])?;
+        within(asker.deadline, self.list(&asker, request.into_inner())).await
     }
 
     async fn refresh_status(
         &self,
         request: Request<message::RefreshStatusRequest>,
     ) -> Result<Response<message::RefreshStatusResponse>, Status> {
-        let call = self.call(&request, &[Scope::Read])?;
-        within(call.deadline, self.refresh(&call, request.into_inner())).await
+        let asker = self.asker(&request, &[Scope::Read])?;
+        within(asker.deadline, self.refresh(&asker, request.into_inner())).await
     }
 
     async fn resolve_purchase(
         &self,
         request: Request<message::ResolvePurchaseRequest>,
     ) -> Result<Response<message::ResolvePurchaseResponse>, Status> {
-        let call = self.call(&request, &[Scope::Operate])?;
-        within(call.deadline, self.resolve(&call, request.into_inner())).await
+        let asker = self.asker(&request, &[Scope::Operate])?;
+        within(asker.deadline, self.resolve(&asker, request.into_inner())).await
     }
 
     async fn list_accounts(
         &self,
         request: Request<message::ListAccountsRequest>,
     ) -> Result<Response<message::ListAccountsResponse>, Status> {
-        let call = self.call(&request, &[Scope::Read, Scope::Operate])?;
+        let asker = self.asker(&request, &[Scope::Read, Scope::Operate])?;
         let accounts = self.rooms.accounts.iter();
-        let usable = accounts.filter(|account| call.caller.may_use(&account.name));
+        let usable = accounts.filter(|account| asker.caller.may_use(&account.name));
         let accounts = usable
             .map(|account| self.account_message(account))
             .collect();

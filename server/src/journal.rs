@@ -193,7 +193,7 @@ pub struct Committed {
 }
 
 /// Which purchases are meant; an empty list stands for all.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Hash)]
 pub struct Filter {
     /// Whose; `None` for everybody's (the operator's view).
     pub caller: Option<CallerName>,

@@ -116,7 +116,7 @@ pub struct Parts {
     /// Who may call.
     pub callers: Callers,
     /// What streams may cost.
-    pub limits: grpc::Limits,
+    pub limits: grpc::Bounds,
     /// How long purchases are kept after FINAL.
     pub retention: Duration,
 }
@@ -126,7 +126,7 @@ pub struct Parts {
 pub struct House {
     /// The rooms behind the service.
     pub rooms: grpc::Rooms,
-    limits: grpc::Limits,
+    limits: grpc::Bounds,
     /// Readiness, as health reports it.
     pub readiness: Readiness,
     health: Arc<HealthService>,

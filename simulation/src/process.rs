@@ -54,7 +54,7 @@ impl Process {
             keyring: Keyring::parse(&Keyring::new_file("k1", [7; 32])).unwrap(),
             accounts,
             callers: callers(),
-            limits: grpc::Limits {
+            limits: grpc::Bounds {
                 streams: 10_000,
                 streams_per_caller: 10_000,
                 lists_per_caller: 10_000,

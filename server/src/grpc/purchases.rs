@@ -7,7 +7,7 @@ use tillwatch_proto::v1 as message;
 use tokio::time::Instant;
 
 use super::{
-    Call, Service, as_of, convert,
+    Asker, Service, as_of, convert,
     convert::View,
     error::{Failure, Reason},
     stream::{self, Responses},
@@ -45,21 +45,21 @@ impl Service {
 
     pub(super) async fn watch(
         &self,
-        call: &Call,
+        asker: &Asker,
         request: message::WatchStatusRequest,
     ) -> Result<Responses<message::WatchStatusResponse>, Failure> {
         let id = validate::purchase_id(&request.purchase_id)?;
         let invalid = |violation| Failure::invalid(vec![violation]);
         let until = validate::until(request.until).map_err(invalid)?;
         let beat = validate::heartbeat(request.heartbeat_interval.as_ref()).map_err(invalid)?;
-        let permit = self.limits.open(call.caller.name())?;
+        let permit = self.limits.open(asker.caller.name())?;
         let cursor = request.after_revision.map(Revision);
         let rhythm = self.rhythm(beat);
         let opened = self.rooms.feed.watch(id, cursor, until, rhythm).await?;
         let Some((record, watch)) = opened else {
             return Err(Failure::not_found());
         };
-        if !Self::sees(&call.caller, &record.purchase) {
+        if !Self::sees(&asker.caller, &record.purchase) {
             return Err(Failure::not_found());
         }
         let newest = record.purchase.status.revision;
@@ -67,7 +67,7 @@ impl Service {
             return Err(Failure::ahead(newest));
         }
         let rooms = self.rooms.clone();
-        let shows_caller = call.caller.may(Scope::Operate);
+        let shows_caller = asker.caller.may(Scope::Operate);
         let mut purchase = record.purchase;
         // Held for the stream's life, which is longer than that of a buyer action.
         Arc::make_mut(&mut purchase.status).buyer_action = None;
@@ -97,7 +97,7 @@ impl Service {
         Ok(stream::responses(
             watch,
             converted,
-            call.deadline,
+            asker.deadline,
             rhythm.ends_at,
             permit,
             self.rooms.clock.clone(),
@@ -136,16 +136,16 @@ impl Service {
 
     pub(super) async fn list(
         &self,
-        call: &Call,
+        asker: &Asker,
         request: message::ListPurchasesRequest,
     ) -> Result<message::ListPurchasesResponse, Failure> {
         let invalid = |violation| Failure::invalid(vec![violation]);
         let size = validate::page_size(request.page_size).map_err(invalid)?;
-        let filter = Self::seen(&call.caller, validate::filter(request.filter.as_ref())?);
+        let filter = Self::seen(&asker.caller, validate::filter(request.filter.as_ref())?);
         let journal = &self.rooms.journal;
         let binding = Binding {
             epoch: journal.epoch(),
-            caller: call.caller.name().as_str(),
+            caller: asker.caller.name().as_str(),
         };
         // Read before the first page: a purchase that comes later is in the feed after it.
         let (after, position) = if request.page_token.is_empty() {
@@ -161,14 +161,14 @@ impl Service {
                 page.position(),
             )
         };
-        let _turn = self.lists.begin(call.caller.name())?;
-        let listed = match Self::narrowed(&call.caller, filter.clone()) {
+        let _turn = self.lists.begin(asker.caller.name())?;
+        let listed = match Self::narrowed(&asker.caller, filter.clone()) {
             Some(narrowed) => journal.list(&narrowed, after, size).await?,
             None => Listed::default(),
         };
         let view = View {
             shows_actions: false,
-            ..self.view(&call.caller)
+            ..self.view(&asker.caller)
         };
         let messages = page(&listed.purchases, view);
         let shown = listed.purchases.get(..messages.len()).unwrap_or_default();
@@ -188,16 +188,16 @@ impl Service {
 
     pub(super) async fn watch_all(
         &self,
-        call: &Call,
+        asker: &Asker,
         request: message::WatchPurchasesRequest,
     ) -> Result<Responses<message::WatchPurchasesResponse>, Failure> {
         let invalid = |violation| Failure::invalid(vec![violation]);
         let beat = validate::heartbeat(request.heartbeat_interval.as_ref()).map_err(invalid)?;
-        let filter = Self::seen(&call.caller, validate::filter(request.filter.as_ref())?);
-        let after = self.feed_start(&call.caller, &request).await?;
-        let caller = call.caller.name();
+        let filter = Self::seen(&asker.caller, validate::filter(request.filter.as_ref())?);
+        let after = self.feed_start(&asker.caller, &request).await?;
+        let caller = asker.caller.name();
         let permit = (self.feeds.open(caller)?, self.limits.open(caller)?);
-        let filter = Self::narrowed(&call.caller, filter).unwrap_or_else(|| Filter {
+        let filter = Self::narrowed(&asker.caller, filter).unwrap_or_else(|| Filter {
             // Nothing is admitted: no account has an empty name.
             accounts: vec![String::new()],
             ..Filter::default()
@@ -205,7 +205,7 @@ impl Service {
         let rhythm = self.rhythm(beat);
         let watch = self.rooms.feed.watch_all(filter, after, rhythm);
         let rooms = self.rooms.clone();
-        let caller = call.caller.clone();
+        let caller = asker.caller.clone();
         let shows_caller = caller.may(Scope::Operate);
         let converted = move |(event, position): (FeedEvent, Position)| {
             use message::watch_purchases_response::Event as Sent;
@@ -236,7 +236,7 @@ impl Service {
         Ok(stream::responses(
             watch,
             converted,
-            call.deadline,
+            asker.deadline,
             rhythm.ends_at,
             permit,
             self.rooms.clock.clone(),

@@ -1,5 +1,7 @@
 //! Page and resume tokens: opaque texts that are good for one store and one caller.
 
+use std::hash::{Hash as _, Hasher};
+
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
@@ -65,11 +67,28 @@ impl Page {
     }
 }
 
+/// A digest of what a filter asks for. It depends on the order of the filter's fields and on none of
+/// their names.
 fn digest(filter: &Filter) -> u64 {
-    let hash = Sha256::digest(format!("{filter:?}"));
-    hash.iter()
-        .take(8)
-        .fold(0, |digest, byte| digest << 8 | u64::from(*byte))
+    let mut digest = Digest::default();
+    filter.hash(&mut digest);
+    digest.finish()
+}
+
+/// A hash that is the same in every build for one kind of machine, since tokens outlive a process.
+#[derive(Default)]
+struct Digest(Sha256);
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let hash = self.0.clone().finalize();
+        let first = hash.iter().take(8);
+        first.fold(0, |digest, byte| digest << 8 | u64::from(*byte))
+    }
 }
 
 /// A page token.
@@ -174,6 +193,33 @@ mod tests {
         epoch: "e1",
         caller: "shop",
     };
+
+    /// Tokens are good for as long as this number stays: it may change only with what a filter asks.
+    #[test]
+    fn a_page_token_depends_on_what_a_filter_asks_and_on_no_name() {
+        let filter = Filter {
+            accounts: vec!["shop".to_owned()],
+            labels: [("key".to_owned(), "value".to_owned())].into(),
+            needs_attention: true,
+            ..Filter::default()
+        };
+        assert_eq!(digest(&filter), 8_833_255_959_235_895_937);
+        let others = [
+            Filter {
+                accounts: Vec::new(),
+                providers: vec!["shop".to_owned()],
+                ..filter.clone()
+            },
+            Filter {
+                labels: [("keyv".to_owned(), "alue".to_owned())].into(),
+                ..filter.clone()
+            },
+            Filter::default(),
+        ];
+        for other in others {
+            assert_ne!(digest(&other), digest(&filter), "{other:?}");
+        }
+    }
 
     #[test]
     fn tokens_are_good_for_one_store_one_caller_and_one_kind() {

@@ -95,13 +95,13 @@ where
     fn call(&self, request: Request<Received>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let rules = self.port.rules();
-        if let Err(refusal) = protocol::check(&head, rules.trust, self.peer.is_tcp()) {
-            self.port.ended("none", refusal.code());
+        if let Err(refused) = protocol::check(&head, rules.trust, self.peer.is_tcp()) {
+            self.port.ended("none", refused.code());
             if head.version != http::Version::HTTP_2 {
                 // Whoever speaks another protocol has nothing to stay for.
                 self.peer.end();
             }
-            return Either::Left(ready(Ok(plain(&refusal))));
+            return Either::Left(ready(Ok(plain(&refused))));
         }
         let admission = match (rules.admit)(&mut head) {
             Ok(admission) => admission,
@@ -146,13 +146,13 @@ fn leaving(answer: Answer, mut open: Open) -> Answer {
 }
 
 /// An answer to what is no gRPC call.
-fn plain(refusal: &protocol::Refusal) -> Answer {
-    let mut answer = Response::new(Body::new(http_body_util::Full::from(refusal.text)));
-    *answer.status_mut() = refusal.status;
+fn plain(refused: &protocol::NotServed) -> Answer {
+    let mut answer = Response::new(Body::new(http_body_util::Full::from(refused.text)));
+    *answer.status_mut() = refused.status;
     let headers = answer.headers_mut();
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, text);
-    if refusal.status == http::StatusCode::METHOD_NOT_ALLOWED {
+    if refused.status == http::StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
     answer

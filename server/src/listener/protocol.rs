@@ -17,12 +17,12 @@ pub enum Trust {
 
 /// Why a request reaches no handler, as HTTP says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct NotServed {
     pub status: StatusCode,
     pub text: &'static str,
 }
 
-impl Refusal {
+impl NotServed {
     /// Its status in the figures.
     pub(super) fn code(&self) -> &'static str {
         match self.status {
@@ -34,30 +34,30 @@ impl Refusal {
     }
 }
 
-const fn refusal(status: StatusCode, text: &'static str) -> Result<(), Refusal> {
-    Err(Refusal { status, text })
+const fn not_served(status: StatusCode, text: &'static str) -> Result<(), NotServed> {
+    Err(NotServed { status, text })
 }
 
 /// Whether a request may go on.
-pub(super) fn check(head: &Parts, trust: Trust, is_tcp: bool) -> Result<(), Refusal> {
+pub(super) fn check(head: &Parts, trust: Trust, is_tcp: bool) -> Result<(), NotServed> {
     if head.version != Version::HTTP_2 {
-        return refusal(StatusCode::NOT_FOUND, "this port speaks gRPC over HTTP/2\n");
+        return not_served(StatusCode::NOT_FOUND, "this port speaks gRPC over HTTP/2\n");
     }
     if trust == Trust::Anyone {
         if head.headers.contains_key(header::ORIGIN) {
-            return refusal(StatusCode::FORBIDDEN, "not for web pages\n");
+            return not_served(StatusCode::FORBIDDEN, "not for web pages\n");
         }
         if is_tcp && !hosts(head).all(is_loopback) {
             let text = "an anonymous server answers to names of this machine alone\n";
-            return refusal(StatusCode::FORBIDDEN, text);
+            return not_served(StatusCode::FORBIDDEN, text);
         }
     }
     if head.method != Method::POST {
-        return refusal(StatusCode::METHOD_NOT_ALLOWED, "a gRPC call is a POST\n");
+        return not_served(StatusCode::METHOD_NOT_ALLOWED, "a gRPC call is a POST\n");
     }
     match is_grpc(&head.headers) {
         true => Ok(()),
-        false => refusal(
+        false => not_served(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the content type has to be application/grpc\n",
         ),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn status(head: &Parts, trust: Trust, is_tcp: bool) -> u16 {
-        check(head, trust, is_tcp).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
+        check(head, trust, is_tcp).map_or_else(|refused| refused.status.as_u16(), |()| 200)
     }
 
     #[test]

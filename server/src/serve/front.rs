@@ -133,7 +133,7 @@ impl Front {
             keyring,
             accounts,
             callers: callers(&config.callers),
-            limits: grpc::Limits {
+            limits: grpc::Bounds {
                 streams: config.limits.streams,
                 streams_per_caller: config.limits.streams_per_caller,
                 lists_per_caller: config.limits.lists_per_caller,

@@ -140,7 +140,7 @@ mod tests {
             keyring: Keyring::parse(&text).unwrap(),
             accounts: Accounts::default(),
             callers: Callers::default(),
-            limits: crate::grpc::Limits {
+            limits: crate::grpc::Bounds {
                 streams: 1,
                 streams_per_caller: 1,
                 lists_per_caller: 1,

@@ -70,7 +70,7 @@ async fn empty(journal: Arc<dyn Journal>) -> House {
         keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),
         accounts: Accounts::default(),
         callers: Callers::default(),
-        limits: grpc::Limits {
+        limits: grpc::Bounds {
             streams: 1,
             streams_per_caller: 1,
             lists_per_caller: 1,

@@ -163,7 +163,7 @@ async fn served() -> (House, Channel) {
         keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),
         accounts: Accounts::default(),
         callers: Callers::default().with(Caller::new(grant), &[], true),
-        limits: grpc::Limits {
+        limits: grpc::Bounds {
             streams: 3,
             streams_per_caller: 3,
             lists_per_caller: 4,
