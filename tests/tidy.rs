@@ -405,7 +405,10 @@ fn the_settings_for_the_sandbox_can_be_used() {
     let path = root().join("docs/sandbox.toml");
     let config = tillwatch_server::config::Config::load(Some(&path), std::iter::empty())
         .unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(config.accounts.len(), 5);
+    assert_eq!(
+        config.accounts.len(),
+        tillwatch_server::provider::NAMES.len()
+    );
     // Lives of seconds want polls that no provider's page advises, and its secrets are none.
     let expected = |warning: &String| {
         warning.contains("faster than") || warning.contains("can be read or written by others")
