@@ -15,7 +15,7 @@ pub mod witness;
 
 use std::time::Duration;
 
-/// How many due purchases of a caller are compared at most before one is asked about.
+/// The most due purchases of a caller that are compared before one is asked about.
 pub const COMPARED_MAX: usize = 512;
 
 /// Long polls that one account holds at once, at the most.
@@ -104,8 +104,8 @@ impl Schedule {
     }
 }
 
-/// How an account is polled. Every figure's source stands where it is given: at a provider's
-/// defaults, or in the configuration.
+/// The polling of an account. Every figure's source stands beside it: at a provider's defaults, or in
+/// the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Intervals by a purchase's age.
@@ -120,23 +120,23 @@ pub struct Policy {
     pub max_in_flight: u32,
     /// The longest that a request may take.
     pub timeout: Duration,
-    /// Whether to read many purchases by one request where the provider can.
+    /// Many purchases are read by one request, if the provider can.
     pub sweep: bool,
-    /// How long a terminal status is looked at; `None` leaves it to the provider's states.
+    /// The time that a terminal status is looked at; `None` leaves it to the provider's states.
     pub horizon: Option<Duration>,
-    /// How long an open status may stay unchanged; `None` leaves it to the provider's states.
+    /// The time that an open status may stay unchanged; `None` leaves it to the provider's states.
     pub stale_after: Option<Duration>,
-    /// After how long without a change polling stops.
+    /// The time without a change after which polling stops.
     pub give_up_after: Duration,
-    /// Whether a status request is held by the provider until something happens.
+    /// The provider holds a status request until something happens.
     pub long_poll: bool,
-    /// Long polls under way at once; fewer where the process may open fewer files.
+    /// Long polls under way at once; fewer if the process may open fewer files.
     pub held_max: u32,
 }
 
 impl Policy {
-    /// How many due purchases of a caller are compared before one is asked about: the fewer, the
-    /// more requests the budget allows, so that choosing stays cheap beside asking.
+    /// The number of due purchases of a caller that are compared before one is asked about: the fewer,
+    /// the more requests the budget allows, so that choosing stays cheap beside asking.
     pub fn compared_max(&self) -> usize {
         const LEAST: usize = 8;
         // A thousand a second: about a thousandth of a processor.
@@ -149,7 +149,7 @@ impl Policy {
         }
     }
 
-    /// What all providers start from; each provider's file changes what it knows better.
+    /// The policy that all providers start from; each provider's file changes its own figures.
     pub fn common(schedule: Schedule) -> Self {
         Self {
             schedule,

@@ -11,11 +11,11 @@ use crate::purchase::Moment;
 
 /// Answers to requests that were under way together count once.
 const CUT_EVERY: Duration = Duration::from_secs(10);
-/// How often the pace rises.
+/// The interval at which the pace rises.
 const RAISE_EVERY: Duration = Duration::from_secs(15);
 /// The pace never falls below this part of the configured limit.
 const FLOOR_PART: u32 = 16;
-/// Where no limit is configured, it never falls below this many requests a minute.
+/// If no limit is configured, it never falls below this many requests a minute.
 const FLOOR_UNLIMITED: u32 = 6;
 /// Steps of a whole recovery.
 const RAISES: u32 = 20;
@@ -60,7 +60,7 @@ impl Adaptive {
             ),
             configured => (configured, configured.div_ceil(FLOOR_PART)),
         };
-        // Where the pace was not used up, what was used is too much already.
+        // If the pace was not used up, the requests that were made are too many already.
         let pace = known.map_or(full, |slowed| slowed.limit).min(last_minute);
         let limit = (pace / 2).max(floor);
         self.slowed = Some(Slowed {
@@ -93,7 +93,7 @@ impl Adaptive {
         }
     }
 
-    /// Whether less than the configured limit holds.
+    /// Says whether less than the configured limit holds.
     pub fn is_slowed(&self) -> bool {
         self.slowed.is_some()
     }

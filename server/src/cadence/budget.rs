@@ -13,9 +13,9 @@ use crate::purchase::Moment;
 /// a minute on the burst is two at the least, so that a create need not wait behind a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pace {
-    /// Microseconds between requests in the long run; 0 where unlimited.
+    /// Microseconds between requests in the long run; 0 if unlimited.
     interval_us: i64,
-    /// How far the arrival time may lie ahead, in microseconds.
+    /// The most by which the arrival time may lie ahead, in microseconds.
     tolerance_us: i64,
     /// The theoretical arrival time of the next request, in microseconds of the monotonic clock.
     arrival_us: i64,
@@ -25,7 +25,7 @@ pub struct Pace {
 const PACED_MINUTE_US: i64 = 60_000_000 * 10 / 9;
 /// The least limit at which a burst of two leaves a request to spare in any minute.
 const BURST_OF_TWO_FROM: i64 = 25;
-/// How far beyond its own reach an arrival time may lie: what a store keeps ahead.
+/// The most by which an arrival time may lie beyond its own reach: a store keeps so much ahead.
 const AHEAD_MAX_US: i64 = 6_000_000;
 
 impl Pace {
@@ -55,7 +55,7 @@ impl Pace {
         }
     }
 
-    /// Whether there is no limit.
+    /// Says whether there is no limit.
     pub fn is_unlimited(&self) -> bool {
         self.interval_us == 0
     }
@@ -81,7 +81,7 @@ impl Pace {
         Moment::from_millis(earliest_ms).max(now)
     }
 
-    /// How many requests may be made at once, with `thousandths` of the burst.
+    /// The number of requests that may be made at once, with `thousandths` of the burst.
     pub fn at_once(&self, now: Moment, thousandths: i64) -> u32 {
         let reach_us =
             now.as_millis().saturating_mul(1000) + self.tolerance_us / 1000 * thousandths;
@@ -93,7 +93,7 @@ impl Pace {
         }
     }
 
-    /// The time between two requests in the long run; zero where unlimited.
+    /// The time between two requests in the long run; zero if unlimited.
     pub fn interval(&self) -> Duration {
         Duration::from_micros(u64::try_from(self.interval_us).unwrap_or(0))
     }
@@ -155,16 +155,16 @@ const OPEN_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Breaker {
     failures: u32,
-    /// Who has failed in a row.
+    /// The witnesses that have failed in a row.
     witnesses: Witnesses,
     open_until: Option<Moment>,
-    /// How often it has been opened in a row.
+    /// The number of times that it has been opened in a row.
     pauses: u32,
-    /// Whether the one probe of the half-open state is under way.
+    /// The one probe of the half-open state is under way.
     probing: bool,
 }
 
-/// What a breaker says to a request.
+/// A breaker's answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
     /// Go on.
@@ -176,7 +176,7 @@ pub enum Gate {
 }
 
 impl Breaker {
-    /// What it says to a request at `now`.
+    /// Its answer to a request at `now`.
     pub fn gate(&self, now: Moment) -> Gate {
         match self.open_until {
             None => Gate::Closed,
@@ -220,13 +220,13 @@ impl Breaker {
         }
     }
 
-    /// Whether it is open or half-open.
+    /// Says whether it is open or half-open.
     pub fn is_open(&self) -> bool {
         self.open_until.is_some()
     }
 
-    /// Whether it is open by the word of fewer than have to say so where there are enough: somebody
-    /// else may still be answered.
+    /// Says whether fewer witnesses opened it than are needed if there are enough: somebody else may
+    /// still be answered.
     pub fn is_doubtful(&self) -> bool {
         self.is_open() && !self.witnesses.are_all()
     }

@@ -1,4 +1,4 @@
-//! Pure: where a change is likely, learned from what was asked before.
+//! Pure: the purchases that are likely to have changed, learned from earlier answers.
 //!
 //! Of each state it is known how often purchases left it at which age, in buckets that double: the
 //! *hazard*, changes per second of waiting. From it follows what asking about a purchase is worth
@@ -21,10 +21,10 @@ const BUCKETS: usize = 20;
 const REMEMBERED: f64 = 512.0;
 /// Seconds of waiting without a change that a bucket remembers.
 const WAITED_MAX: f64 = 1e8;
-/// How many changes the account's experience counts for in a state's.
+/// The changes that the account's experience counts for in a state's.
 const PRIOR_OF_STATE: f64 = 2.0;
-/// How many changes the state's experience counts for in a bucket's. Of 1, 3, 8 and 16 the one whose
-/// news is least late where all purchases are alive (benchmark `freshness`).
+/// The changes that the state's experience counts for in a bucket's. Of 1, 3, 8 and 16 this makes news
+/// least late if all purchases are alive (benchmark `freshness`).
 const PRIOR_OF_BUCKET: f64 = 8.0;
 /// Before anything is known: a change in ten minutes. Any figure would do, since it is the same for
 /// all.
@@ -35,10 +35,10 @@ const CHANGES_TO_FIT: u32 = 32;
 /// Steps of the sums that stand for integrals.
 const VALUE_STEPS: u32 = 12;
 const AHEAD_STEPS: u32 = 16;
-/// How many changes ahead are foreseen.
+/// The number of changes ahead that are foreseen.
 const CHAIN: usize = 3;
 
-/// What is known of one purchase's stay in its state.
+/// One purchase's stay in its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stayed {
     state: u8,
@@ -46,12 +46,12 @@ pub struct Stayed {
     entered: Moment,
     /// When it was last looked at.
     looked: Moment,
-    /// How much later it was last asked about, whatever was answered, in milliseconds.
+    /// The time from then until it was last asked about, whatever was answered, in milliseconds.
     asked_later_ms: u32,
 }
 
 impl Stayed {
-    /// One that entered a state (by its number) and was last looked at now.
+    /// A stay that begins now, in a state with this number, with a look.
     pub fn new(state: u8, now: Moment) -> Self {
         Self {
             state,
@@ -79,7 +79,7 @@ impl Stayed {
         self.asked_later_ms = u32::try_from(now.since(self.looked).as_millis()).unwrap_or(u32::MAX);
     }
 
-    /// When it was last asked about, or entered where it never was.
+    /// When it was last asked about, or entered if it never was.
     pub fn last_asked(&self) -> Moment {
         let later = Duration::from_millis(self.asked_later_ms.into());
         self.looked.plus(later)
@@ -109,7 +109,7 @@ impl Stayed {
     }
 }
 
-/// How long purchases of one account stay in each state.
+/// The stays of one account's purchases in each state.
 #[derive(Debug, Clone, Default)]
 pub struct Hazards {
     /// By the state's number; made when a state is first seen.
@@ -118,13 +118,13 @@ pub struct Hazards {
     changes: u32,
 }
 
-/// What was learned of the stays in one state.
+/// The lessons from the stays in one state.
 #[derive(Debug, Clone)]
 struct Stay {
     ages: [Age; BUCKETS],
-    /// What followed, with how often.
+    /// The states that followed, each with its number of times.
     followers: Vec<(usize, f64)>,
-    /// What is expected to happen within each edge's time of entering.
+    /// The expected changes within each edge's time of entering.
     ahead: [Ahead; BUCKETS + 1],
 }
 
@@ -157,12 +157,12 @@ pub struct Span {
     pub to_s: f64,
 }
 
-/// How much asking about a purchase counts: by its watchers, and by how often in a row it has failed.
+/// The weight of asking about a purchase: by its watchers, and by its failures in a row.
 pub fn weight(watchers: usize, failures: u32) -> f64 {
     news(watchers) * chance(failures)
 }
 
-/// How much a purchase's news counts, by its watchers.
+/// The weight of a purchase's news, by its watchers.
 fn news(watchers: usize) -> f64 {
     // Ours: somebody waits for it, which is worth four that nobody waits for; more watchers count
     // more, though not as many times more, since their number is the callers' to choose.
@@ -171,13 +171,12 @@ fn news(watchers: usize) -> f64 {
         .map_or(1.0, |doublings| 4.0 + f64::from(doublings))
 }
 
-/// How likely an answer is that tells anything, after so many failures in a row. Ours: halved with
-/// each, as the waits between them double.
+/// The chance of an answer that tells anything, after so many failures in a row. Ours: halved with each, as the waits between them double.
 fn chance(failures: u32) -> f64 {
     0.5_f64.powi(i32::try_from(failures.min(64)).unwrap_or(64))
 }
 
-/// Where a bucket begins, in seconds.
+/// The beginning of a bucket, in seconds.
 fn edge(bucket: usize) -> f64 {
     match bucket.checked_sub(1) {
         None => 0.0,
@@ -246,7 +245,7 @@ impl Stay {
             }
             let expected = age.rate * length;
             let after = unchanged * (-expected).exp();
-            // How likely it changed here, and how likely later, given that it did.
+            // The chance that it changed here, and that it changed later, given that it did.
             let here = (unchanged - after) / likely;
             let later = ((after - unchanged_at_end) / likely).max(0.0);
             let mean = if expected > 1e-6 {
@@ -282,7 +281,7 @@ impl Stay {
         }
     }
 
-    /// What is expected within a time of entering.
+    /// The expected changes within a time of entering.
     fn within(&self, time_s: f64) -> Ahead {
         let lower = bucket(time_s);
         let at = |edge: usize| self.ahead.get(edge).copied().unwrap_or_default();
@@ -296,8 +295,8 @@ impl Stay {
 }
 
 impl Hazards {
-    /// Learns from two looks at a purchase that was in `state` at the first: what it was in at the
-    /// second, where that is another, or where anything else of it has changed.
+    /// Learns from two looks at a purchase that was in `state` at the first: its state at the
+    /// second, if that is another, or if anything else of it has changed.
     pub fn learn(&mut self, state: usize, span: Span, changed_to: Option<usize>) {
         let known = state.max(changed_to.unwrap_or(0));
         if self.stays.len() <= known {
@@ -324,8 +323,8 @@ impl Hazards {
         }
     }
 
-    /// What asking about a purchase is worth now, as a number to be compared: `span` begins with its
-    /// last look and ends now, `weight` says how much its news counts.
+    /// The worth of asking about a purchase now, as a number to be compared: `span` begins with its last
+    /// look and ends now, `weight` is that of its news.
     ///
     /// With *c(s)* the changes that are expected within *s* of the last look, asking at *t* is worth
     /// ∫₀ᵗ *s* d*c(s)* / P(no change within *t*): the price of a request at which now is the best
@@ -402,7 +401,7 @@ impl Hazards {
         }
     }
 
-    /// What is expected after entering a state, given what is expected of its followers.
+    /// The expected changes after entering a state, given those of its followers.
     fn ahead(&self, stay: &Stay) -> [Ahead; BUCKETS + 1] {
         if stay.followers.is_empty() {
             // It was never seen to be left: an end, for all that is known.
@@ -504,7 +503,7 @@ mod tests {
         );
         assert!(value(&good, 610, 0) > value(&good, 610, 1));
         assert!(value(&good, 610, 64).is_finite());
-        // What is learned of it still counts from its last answer.
+        // Its stay still counts from its last answer.
         assert!(vain.span(at(610)).from_s < 1.0);
     }
 

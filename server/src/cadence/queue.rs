@@ -1,7 +1,7 @@
-//! Pure: whose create is next, where callers want more than there is.
+//! Pure: the caller whose create is next, if callers want more than there is.
 //!
-//! Who was served longest ago goes first, among those whose calls wait, and those who were told to
-//! come back about now. However many calls one caller makes, another's waits for one of them.
+//! The caller that was served longest ago goes first, among those whose calls wait and those that were
+//! told to come back about now. However many calls one caller makes, another's waits for one of them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,7 +22,7 @@ pub struct Queue {
 struct Wish {
     /// Which turn was its last.
     served: u64,
-    /// How many of its calls wait.
+    /// The number of its calls that wait.
     waiting: u32,
     /// From when until when its turn is kept, since it was told to come back then.
     promised: Option<(Moment, Moment)>,
@@ -58,7 +58,7 @@ impl Queue {
         self.callers.entry(caller.clone()).or_default().promised = Some((from, until));
     }
 
-    /// Whether somebody else goes first, and at least until when.
+    /// The earliest time for this caller, if another goes first.
     pub fn behind(&self, caller: &CallerName, now: Moment) -> Option<Moment> {
         let served = self.callers.get(caller).map_or(0, |wish| wish.served);
         let earlier = |(other, wish): (&CallerName, &Wish)| {

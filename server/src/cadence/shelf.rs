@@ -1,7 +1,7 @@
 //! A growing list whose growth neither copies nor reserves much: what doubles when it is full can
 //! hold twice the memory that it uses.
 
-/// How many values one board holds.
+/// The number of values that one board holds.
 const BOARD: usize = 1024;
 
 /// Values by place, on boards of equal length.
@@ -27,7 +27,7 @@ impl<T> Shelf<T> {
         self.0.get_mut(place / BOARD)?.get_mut(place % BOARD)
     }
 
-    /// Puts a value behind all others, and returns its place; `None` where four billion are there.
+    /// Puts a value behind all others, and returns its place; `None` if four billion are there.
     pub fn push(&mut self, value: T) -> Option<u32> {
         let place = u32::try_from(self.len()).ok()?;
         if self.0.last().is_none_or(|board| board.len() == BOARD) {
@@ -37,13 +37,13 @@ impl<T> Shelf<T> {
         Some(place)
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub fn len(&self) -> usize {
         let last = self.0.last().map_or(0, Vec::len);
         self.0.len().saturating_sub(1) * BOARD + last
     }
 
-    /// Whether there is none.
+    /// Says whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

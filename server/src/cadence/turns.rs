@@ -1,10 +1,10 @@
-//! Pure: whose turn it is among what is due, when the budget does not suffice for all.
+//! Pure: turns among the places that are due, if the budget does not suffice for all.
 //!
-//! Turns go to the callers in turn, and within a caller to where asking is worth the most. But of ten
-//! requests of an account, whatever they are for, one goes to what has been due for longest: the
-//! account counts them. So nothing starves: with *n* places due, none waits for more than 10 *n*
-//! requests. At *r* requests a minute the longest gap between two
-//! requests about one of *n* open purchases is therefore at most
+//! Turns go to the callers in turn, and within a caller to the place that is most worth asking about.
+//! But of ten requests of an account, whatever they are for, one goes to the place that has been due
+//! for longest: the account counts them. So nothing starves: with *n* places due, none waits for more
+//! than 10 *n* requests. At *r* requests a minute the longest gap between two requests about one of *n*
+//! open purchases is therefore at most
 //!
 //! > 1.1 × its interval + 10 *n* / *r* minutes + the time that a request takes,
 //!
@@ -25,9 +25,9 @@ struct Node {
     /// Neighbours in the order of falling due.
     before: u32,
     after: u32,
-    /// Whose it is; [`NONE`] where it is not due.
+    /// Its caller; [`NONE`] if it is not due.
     caller: u32,
-    /// Where it stands among its caller's.
+    /// Its position among its caller's.
     at: u32,
 }
 
@@ -42,13 +42,13 @@ const IDLE: Node = Node {
 #[derive(Debug, Default)]
 struct Caller {
     places: Vec<u32>,
-    /// From where the next turn compares.
+    /// The position from which the next turn compares.
     cursor: usize,
-    /// Whether it stands in the round; it leaves when its turn comes and it has nothing.
+    /// It stands in the round; it leaves when its turn comes and it has nothing.
     in_round: bool,
 }
 
-/// What is due.
+/// The places that are due.
 #[derive(Debug)]
 pub struct Turns {
     nodes: Shelf<Node>,
@@ -74,17 +74,17 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// How many places are due.
+    /// The number of places that are due.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing is due.
+    /// Says whether nothing is due.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether a place is due.
+    /// Says whether a place is due.
     pub fn contains(&self, place: u32) -> bool {
         (self.nodes.get(place)).is_some_and(|node| node.caller != NONE)
     }
@@ -158,7 +158,7 @@ impl Turns {
             node.at = gone.at;
         }
         if own.places.is_empty() {
-            // What a burst of due places took is given back.
+            // The memory that a burst of due places took is given back.
             own.places = Vec::new();
         }
         true
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn callers_take_turns_however_much_they_have() {
-        // Whoever comes first: one with five places, or the one with all others.
+        // Whichever comes first: the caller with five places, or the caller with all others.
         for few in [0..5, 995..1_000] {
             let mut turns = Turns::default();
             for place in 0..1_000 {

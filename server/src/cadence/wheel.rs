@@ -102,7 +102,7 @@ impl Wheel {
         }
     }
 
-    /// Whether a place is armed.
+    /// Says whether a place is armed.
     pub fn is_armed(&self, place: u32) -> bool {
         (self.nodes.get(place)).is_some_and(|node| node.list != NOWHERE)
     }
@@ -115,7 +115,7 @@ impl Wheel {
             match self.next_slot() {
                 Some((list, tick)) if tick <= now => {
                     self.elapsed = tick;
-                    // What is due at this tick joins the due; the rest moves down.
+                    // The places of this tick join those that are due; the rest moves down.
                     self.drain(list, |wheel, place| {
                         let tick = wheel.nodes.get(place).map_or(0, |node| node.tick);
                         wheel.link(place, tick);
@@ -276,7 +276,7 @@ mod tests {
                 }
                 _ => {
                     now += ahead / 64;
-                    // What is late by less than a tick may be taken or not; so now is a whole tick.
+                    // A place that is late by less than a tick may be taken or not; so now is a whole tick.
                     now -= now % TICK_MS;
                     let due: Vec<u32> = (model.iter())
                         .filter(|(_, due)| **due <= now)

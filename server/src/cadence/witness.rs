@@ -1,18 +1,18 @@
-//! Pure: whose trouble it is, a purchase's or its account's.
+//! Pure: the owner of a trouble, a purchase or its account.
 //!
 //! One purchase that is refused, fails or cannot be read says nothing about its account: three
-//! different ones do, or all where fewer are open. And a purchase that fails again, although others
+//! different purchases do, or all if fewer are open. And a purchase that fails again, although others
 //! that were asked since have been answered, has its own trouble: it is no witness at all.
 
 use std::collections::BTreeMap;
 
-/// How many different purchases have to say so. Ours.
+/// The number of different purchases that have to say so. Ours.
 pub const WITNESSES: usize = 3;
 /// Purchases in trouble that are remembered, so that each is known to be its own: beyond, those that
 /// failed longest ago are forgotten.
 const FAILING_MAX: usize = 1_024;
 
-/// Who says that an account is in trouble.
+/// A witness that an account is in trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Witness {
     /// The way to the provider: each failure of it counts.
@@ -31,7 +31,7 @@ impl Witness {
     }
 }
 
-/// Who has said so since somebody was last answered well: each once.
+/// The witnesses since somebody was last answered well: each once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Witnesses([Option<Witness>; WITNESSES]);
 
@@ -44,8 +44,8 @@ impl Witnesses {
         }
     }
 
-    /// Whether that suffices while `open` purchases are polled: all of these, where they are few. Who
-    /// is none of them counts as one more.
+    /// Says whether that suffices while `open` purchases are polled: all of these, if they are few. A
+    /// witness that is none of them counts as one more.
     pub fn suffice(&self, open: usize) -> bool {
         let is_other = |witness: &Witness| !matches!(witness, Witness::Open(_));
         let others = self.iter().filter(is_other).count();
@@ -53,12 +53,12 @@ impl Witnesses {
         self.iter().count() >= needed
     }
 
-    /// Whether as many say so as ever have to.
+    /// Says whether there are as many as are ever needed.
     pub fn are_all(&self) -> bool {
         self.0.iter().all(Option::is_some)
     }
 
-    /// Whether one of them is no create.
+    /// Says whether one of them is no create.
     pub fn any_reads(&self) -> bool {
         self.iter().any(|witness| !witness.is_create())
     }
@@ -134,7 +134,7 @@ mod tests {
         check(&[Create(9), Open(1)], 2, false);
         check(&[Create(9), Open(1), Open(2)], 2, true);
         check(&[Create(7), Other(8), Create(9)], 1_000, true);
-        // What lies between is no purchase's.
+        // An id in between is no purchase's.
         check(&[Way, Way], 1_000, false);
         check(&[Way, Way, Way], 1_000, true);
     }

@@ -96,11 +96,6 @@ impl Heard {
     pub fn asked_again_at(&self) -> Option<Moment> {
         self.held_back_since.map(|since| since.plus(HELD_BACK_FOR))
     }
-
-    /// What tells the newest applied answer from the ones before it.
-    pub fn applied(&self) -> (Option<Timestamp>, Option<Moment>) {
-        (self.newest_change, self.answered)
-    }
 }
 
 #[cfg(test)]

@@ -210,7 +210,8 @@ proptest! {
                 prop_assert!(is_newer);
             }
             if verdict != Apply {
-                prop_assert_eq!(known.applied(), heard.applied());
+                prop_assert_eq!(known.newest_change, heard.newest_change);
+                prop_assert_eq!(known.answered, heard.answered);
             }
         }
     }
