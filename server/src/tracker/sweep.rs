@@ -221,9 +221,13 @@ impl Inner {
             wall,
             moment: began,
         } = self.clock.both();
+        let created = match sweep.coverage() {
+            Coverage::Changes => Vec::new(),
+            Coverage::All => sweeper.created().await,
+        };
         let (mut place, left_out) = {
             let mut known = lock(&sweeper.known);
-            let oldest = known.oldest();
+            let oldest = known.oldest(created);
             let narrowed = (oldest > known.since).then_some(oldest).flatten();
             known.since = oldest;
             (known.start(sweep, list, wall), narrowed)

@@ -67,16 +67,16 @@ impl Member {
         }
     }
 
-    fn purchase(self) -> PurchaseId {
+    pub(super) fn purchase(self) -> PurchaseId {
         PurchaseId::from_u128(u128::from_ne_bytes(self.id))
     }
 
-    fn created(self) -> Timestamp {
+    pub(super) fn created(self) -> Timestamp {
         let seconds = i64::from(self.packed & !OPEN_BIT) + BEGINNING_S;
         Timestamp::from_millis(seconds * 1_000).unwrap_or_default()
     }
 
-    fn is_open(self) -> bool {
+    pub(super) fn is_open(self) -> bool {
         self.packed & OPEN_BIT != 0
     }
 }
@@ -269,13 +269,13 @@ impl Known {
         self.owed == 0 && !self.lists.values().any(fails)
     }
 
-    /// The wanted purchases among the next [`SCANNED_AT_ONCE`] behind a key, and the key to go on
+    /// The wanted ones among the next [`SCANNED_AT_ONCE`] purchases behind a key, and the key to go on
     /// behind, if there are more.
     pub(super) fn scan(
         &self,
         after: Option<Key>,
         wanted: impl Fn(&Self, &Member) -> bool,
-    ) -> (Vec<PurchaseId>, Option<Key>) {
+    ) -> (Vec<Member>, Option<Key>) {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.members.range((behind, Bound::Unbounded));
         let looked_at: Vec<_> = range.take(SCANNED_AT_ONCE).collect();
@@ -284,7 +284,7 @@ impl Known {
         let found = looked_at
             .into_iter()
             .filter(|(_, member)| wanted(self, member))
-            .map(|(_, member)| member.purchase());
+            .map(|(_, member)| *member);
         (found.collect(), next)
     }
 
@@ -298,18 +298,9 @@ impl Known {
         member.is_open() && self.since.is_none_or(|since| member.created() >= since)
     }
 
-    /// When the oldest open purchase that a round through the list of all looks for was created. Looks
-    /// at each that is open: far less than the pages that such a round reads.
-    pub(super) fn oldest(&self) -> Option<Timestamp> {
-        if self.coverage == Coverage::Changes {
-            return None;
-        }
-        let mut created: Vec<Timestamp> = self
-            .members
-            .values()
-            .filter(|member| member.is_open())
-            .map(|member| member.created())
-            .collect();
+    /// When the oldest open purchase that a round through the list of all looks for was created, of
+    /// those that were created at these times.
+    pub(super) fn oldest(&self, mut created: Vec<Timestamp>) -> Option<Timestamp> {
         let left_out = created.len().checked_sub(self.covered())?;
         if left_out >= created.len() {
             return None;
@@ -349,10 +340,9 @@ impl Known {
 
     /// The place to read on from: behind a damaged row, if reading has failed for too long.
     pub(super) fn start(&self, sweep: &dyn Sweep, list: &str, now: Timestamp) -> Cursor {
-        let oldest = self.oldest().unwrap_or(now);
         let place = sweep.start(Bounds {
             kept: self.kept(list),
-            oldest,
+            oldest: self.since.unwrap_or(now),
             newest: self.newest,
             now,
         });

@@ -27,16 +27,21 @@ impl Sweeper {
         known.next_round
     }
 
+    /// The times at which the open purchases were created.
+    pub(super) async fn created(&self) -> Vec<Timestamp> {
+        let mut created = Vec::new();
+        let is_open = |_: &Known, member: &Member| member.is_open();
+        self.each(is_open, |member| created.push(member.created()))
+            .await;
+        created
+    }
+
     /// Calls `act` with each wanted purchase. Lets others work in between.
-    async fn each(
-        &self,
-        wanted: impl Fn(&Known, &Member) -> bool,
-        mut act: impl FnMut(PurchaseId),
-    ) {
+    async fn each(&self, wanted: impl Fn(&Known, &Member) -> bool, mut act: impl FnMut(Member)) {
         let mut after = None;
         loop {
-            let (purchases, next) = lock(&self.known).scan(after, &wanted);
-            purchases.into_iter().for_each(&mut act);
+            let (members, next) = lock(&self.known).scan(after, &wanted);
+            members.into_iter().for_each(&mut act);
             if next.is_none() {
                 return;
             }
@@ -128,7 +133,8 @@ impl Inner {
         let mut expected = 0;
         let is_expected = |known: &Known, member: &Member| known.is_expected(member);
         sweeper
-            .each(is_expected, |purchase| {
+            .each(is_expected, |member| {
+                let purchase = member.purchase();
                 expected += 1;
                 let unseen = lane.with(purchase, |entry| {
                     entry.read.is_none_or(|read| read < began) && entry.created < began
@@ -163,7 +169,8 @@ impl Inner {
         let policy = &lane.account.policy;
         let is_before = |_: &Known, member: &Member| Known::is_before(member, before);
         sweeper
-            .each(is_before, |purchase| {
+            .each(is_before, |member| {
+                let purchase = member.purchase();
                 let now = self.clock.moment();
                 let earlier = lane.with(purchase, |entry| {
                     let every = entry.every(policy, now);
