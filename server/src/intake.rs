@@ -5,6 +5,7 @@
 
 mod adopt;
 mod attempt;
+mod attempts;
 mod deadlines;
 mod doubt;
 mod look_up;
@@ -17,9 +18,9 @@ mod starting;
 mod telling;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -37,14 +38,14 @@ use crate::{
     journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write},
     lifecycle,
     provider::Placed,
-    purchase::{
-        AccountName, CallerName, Moment, Purchase, PurchaseId, Status, Timestamp, Transition,
-    },
+    purchase::{CallerName, Moment, Purchase, PurchaseId, Status, Timestamp, Transition},
 };
 use attempt::{Ended, Ending};
+use attempts::{Attempts, Sending};
 use deadlines::Deadlines;
+use look_up::Looks;
 pub use resolve::{Resolution, ResolveError};
-use starting::Starter;
+use starting::{Starter, Starts};
 
 /// How long a create waits for budget and breaker.
 const ADMISSION_WAIT: Duration = Duration::from_secs(2);
@@ -213,18 +214,13 @@ struct Inner {
     clock: Clock,
     accounts: Accounts,
     keyring: Keyring,
-    /// Attempts under way in this process, by purchase; removed when they have ended.
-    attempts: Mutex<HashMap<PurchaseId, Ending>>,
+    attempts: Attempts,
     /// Attempts and settlements: a drain waits for them.
     tasks: TaskTracker,
     /// Cancelled by a drain: what has not been sent is left to the next process.
     stopping: CancellationToken,
-    /// Keys whose intent is not durable yet, with where to wait for it.
-    starting: Mutex<HashMap<starting::Key, starting::Starting>>,
-    /// Purchases whose unclear send this process is repeating by itself.
-    repeating: Mutex<HashSet<PurchaseId>>,
-    /// Look-ups under way, by account: one that hangs leaves room for the others' settlements.
-    looking: Mutex<HashMap<AccountName, usize>>,
+    starts: Starts,
+    looks: Looks,
     /// What has to be looked at when.
     deadlines: Arc<Deadlines>,
     /// How often the clock had been set back when the store was last looked through for it.
@@ -253,10 +249,9 @@ impl Intake {
             clock,
             accounts,
             keyring,
-            attempts: Mutex::default(),
-            starting: Mutex::default(),
-            repeating: Mutex::default(),
-            looking: Mutex::default(),
+            attempts: Attempts::default(),
+            starts: Starts::default(),
+            looks: Looks::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             deadlines,
@@ -348,16 +343,6 @@ impl Intake {
 }
 
 impl Inner {
-    fn attempts(&self) -> MutexGuard<'_, HashMap<PurchaseId, Ending>> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn repeating(&self) -> MutexGuard<'_, HashSet<PurchaseId>> {
-        self.repeating
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn create(self: &Arc<Self>, new: NewPurchase) -> Result<Created, CreateError> {
         let starter = loop {
             if let Some(record) = self.journal.record_by_key(&new.caller, &new.key).await? {
@@ -407,8 +392,8 @@ impl Inner {
             record: Box::new(record.clone()),
             transitions: vec![transition],
         };
-        let (listed, ended) = match self.list(record.purchase.id) {
-            Ok(listed) => listed,
+        let (sending, ended) = match Sending::begin(self, record.purchase.id) {
+            Ok(begun) => begun,
             // Nobody else has a new id.
             Err(ended) => return Ok(ended),
         };
@@ -418,7 +403,7 @@ impl Inner {
                 begin,
                 record,
                 admission,
-                listed,
+                sending,
                 starter,
                 under_way,
             },

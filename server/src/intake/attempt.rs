@@ -6,9 +6,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, SUBMIT_SLACK,
+    attempts::Sending,
     phase::{Remedy, is_settled},
     starting::Starter,
-    telling::{Heard, Teller, telling},
+    telling::Heard,
 };
 use crate::{
     account::{Account, Admission},
@@ -18,10 +19,7 @@ use crate::{
     lifecycle,
     observation::{Submitted, Trouble},
     provider::{self, Intent, Placed, Unclear},
-    purchase::{
-        AttentionReason, Cause, Purchase, PurchaseId, Reference, State, Status, Transition,
-        UnreadId,
-    },
+    purchase::{AttentionReason, Cause, Purchase, Reference, State, Status, Transition, UnreadId},
     upstream::{self, Request, UpstreamError},
 };
 
@@ -49,60 +47,12 @@ pub(super) struct Start {
     pub(super) record: Record,
     /// The right to make the request.
     pub(super) admission: Admission,
-    /// Its place on the list of attempts.
-    pub(super) listed: UnderWay,
+    /// Its place among the attempts.
+    pub(super) sending: Sending,
     /// The right to start this key, told of the commit.
     pub(super) starter: Starter,
     /// A drain waits for it.
     pub(super) under_way: TaskTrackerToken,
-}
-
-/// What this process does about a purchase. Taken off its lists even by a panic: a purchase that
-/// stayed there would never be settled, and who waits for its end would wait for ever.
-pub(super) struct UnderWay {
-    inner: Arc<Inner>,
-    purchase: PurchaseId,
-    /// Who waits for its end hears it here; dropped without a word, it panicked.
-    live: Teller<Ended>,
-    /// On which list it is: another may be on the first by the time this one has left it.
-    place: Place,
-    /// Whether something is left to settle.
-    unclear: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Among the attempts, where callers join it.
-    Attempts,
-    /// Among those that this process repeats by itself.
-    Repeating,
-}
-
-impl UnderWay {
-    fn told(&mut self, ended: Ended) {
-        self.live.tell(ended);
-    }
-
-    /// The outcome is unclear: nobody joins it any more.
-    fn repeats(&mut self) {
-        self.unclear = true;
-        self.place = Place::Repeating;
-        self.inner.repeating().insert(self.purchase);
-        self.inner.attempts().remove(&self.purchase);
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        let (inner, purchase) = (&self.inner, self.purchase);
-        match self.place {
-            Place::Attempts => drop(inner.attempts().remove(&purchase)),
-            Place::Repeating => drop(inner.repeating().remove(&purchase)),
-        }
-        if self.unclear || std::thread::panicking() {
-            inner.deadlines.at(inner.clock.moment(), purchase);
-        }
-    }
 }
 
 /// One send: what is needed to make it and to read its answer.
@@ -185,28 +135,6 @@ impl Send {
 }
 
 impl Inner {
-    /// Puts an attempt on the list, with where to wait for its end; where one is there already,
-    /// only that.
-    pub(super) fn list(
-        self: &Arc<Self>,
-        purchase: PurchaseId,
-    ) -> Result<(UnderWay, Ending), Ending> {
-        let mut attempts = self.attempts();
-        if let Some(ended) = attempts.get(&purchase) {
-            return Err(ended.clone());
-        }
-        let (live, ended) = telling();
-        attempts.insert(purchase, ended.clone());
-        let listed = UnderWay {
-            inner: Arc::clone(self),
-            purchase,
-            live,
-            place: Place::Attempts,
-            unclear: false,
-        };
-        Ok((listed, ended))
-    }
-
     /// Commits that a send begins, then sends, in a task that no caller can cancel.
     pub(super) fn start(self: &Arc<Self>, start: Start, new: &NewPurchase) {
         let Start {
@@ -214,7 +142,7 @@ impl Inner {
             begin,
             record,
             admission,
-            mut listed,
+            mut sending,
             starter,
             under_way,
         } = start;
@@ -240,14 +168,14 @@ impl Inner {
             });
             match begun {
                 Ok(send) => {
-                    if inner.attempt(&send, admission, &mut listed).await {
-                        listed.repeats();
+                    if inner.attempt(&send, admission, &mut sending).await {
+                        sending.repeat();
                         inner.repeat_with_key(&send).await;
                     }
                 }
-                Err(ended) => listed.told(ended),
+                Err(ended) => sending.tell(ended),
             }
-            drop((listed, under_way));
+            drop((sending, under_way));
         });
     }
 
@@ -303,7 +231,7 @@ impl Inner {
         self: &Arc<Self>,
         send: &Send,
         admission: Admission,
-        listed: &mut UnderWay,
+        sending: &mut Sending,
     ) -> bool {
         let sent = self.send(send, admission).await;
         failpoint::reach(Failpoint::Answered);
@@ -316,7 +244,7 @@ impl Inner {
                     if !kept {
                         kept = true;
                         say_kept(send, &sent.submitted);
-                        listed.told(Ended::Failed(CreateError::Journal {
+                        sending.tell(Ended::Failed(CreateError::Journal {
                             purchase: Some(send.record.purchase.id),
                         }));
                     }
@@ -325,7 +253,7 @@ impl Inner {
             }
         };
         failpoint::reach(Failpoint::Settled);
-        listed.told(self.ended(send, &sent.submitted, purchase));
+        sending.tell(self.ended(send, &sent.submitted, purchase));
         unclear
     }
 

@@ -1,7 +1,8 @@
 //! Looking up what an unclear create came to, where the provider can be asked.
 
 use std::{
-    sync::{Arc, PoisonError},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -87,7 +88,7 @@ impl Inner {
                 remedy: Remedy::LookUp { .. },
                 ..
             }
-        ) && !self.attempts().contains_key(&purchase);
+        ) && !self.attempts.has(purchase);
         let account = self.accounts.get(&record.purchase.account);
         let Some(account) = account.filter(|_| can_be_asked) else {
             return Ok(());
@@ -156,29 +157,40 @@ impl Inner {
     }
 }
 
-/// One of the look-ups that an account may have under way.
-pub(super) struct Looking<'a> {
-    inner: &'a Inner,
-    account: &'a AccountName,
-}
+/// The look-ups under way, counted by account: an account whose provider hangs leaves room for the
+/// others' settlements.
+#[derive(Debug, Default)]
+pub(super) struct Looks(Mutex<HashMap<AccountName, usize>>);
 
-impl<'a> Looking<'a> {
-    pub(super) fn new(inner: &'a Inner, account: &'a AccountName) -> Option<Self> {
-        let mut looking = inner.looking.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = looking.entry(account.clone()).or_default();
+impl Looks {
+    fn lock(&self) -> MutexGuard<'_, HashMap<AccountName, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more look-up of an account; nothing if it has enough under way.
+    pub(super) fn begin<'a>(&'a self, account: &'a AccountName) -> Option<Looking<'a>> {
+        let mut looks = self.lock();
+        let count = looks.entry(account.clone()).or_default();
         if *count >= LOOKING_MAX {
             return None;
         }
         *count += 1;
-        Some(Self { inner, account })
+        Some(Looking {
+            looks: self,
+            account,
+        })
     }
+}
+
+/// One of the look-ups that an account may have under way.
+pub(super) struct Looking<'a> {
+    looks: &'a Looks,
+    account: &'a AccountName,
 }
 
 impl Drop for Looking<'_> {
     fn drop(&mut self) {
-        let looking = &self.inner.looking;
-        let mut looking = looking.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = looking.get_mut(self.account) {
+        if let Some(count) = self.looks.lock().get_mut(self.account) {
             *count = count.saturating_sub(1);
         }
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     CreateError, Created, Inner, NewPurchase, Told, Wish,
     attempt::{self, Ending, Start},
+    attempts::Sending,
     phase::{Phase, Remedy},
     starting::Starter,
 };
@@ -50,7 +51,7 @@ impl Inner {
         self.compare(&record, new)?;
         loop {
             let id = record.purchase.id;
-            let under_way = self.attempts().get(&id).cloned();
+            let under_way = self.attempts.ending(id);
             if let Some(ended) = under_way {
                 match Self::told(ended, true).await? {
                     Told::Created(created) => return Ok(created),
@@ -139,7 +140,7 @@ impl Inner {
             Phase::Unclear {
                 remedy: Remedy::Repeat { .. },
                 under_way_until: None,
-            } if !self.repeating().contains(&record.purchase.id) => Call::Send,
+            } if !self.attempts.repeats(record.purchase.id) => Call::Send,
             Phase::Sent { .. } | Phase::Overdue => Call::Join,
             Phase::Settled
             | Phase::Unclear {
@@ -176,8 +177,8 @@ impl Inner {
             return Ok(None);
         }
         // Whoever is here first sends; the others join it.
-        let (listed, ended) = match self.list(id) {
-            Ok(listed) => listed,
+        let (sending, ended) = match Sending::begin(self, id) {
+            Ok(begun) => begun,
             Err(ended) => {
                 let replayed = true;
                 return Ok(Some(Again { ended, replayed }));
@@ -191,7 +192,7 @@ impl Inner {
                 begin,
                 record,
                 admission,
-                listed,
+                sending,
                 starter,
                 under_way,
             },

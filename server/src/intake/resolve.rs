@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Inner,
-    attempt::Ended,
-    phase::Phase,
-    telling::{Teller, telling},
-};
+use super::{Inner, attempts::Deciding, phase::Phase};
 use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
@@ -72,7 +67,7 @@ impl Inner {
         }
         let now = self.clock.now();
         let phase = self.phase(&record);
-        let _decided = match Deciding::new(self, purchase) {
+        let _decided = match Deciding::begin(&self.attempts, purchase) {
             Some(deciding) if !phase.is_under_way() => deciding,
             _ => return Err(ResolveError::NotResolvable("a submit is under way")),
         };
@@ -121,38 +116,6 @@ impl Inner {
                 "a reference is named for a purchase in OUTCOME_UNKNOWN alone",
             ),
         )
-    }
-}
-
-/// Stands in the place of an attempt while a decision is written: nobody sends in the meantime, and
-/// those who wanted to look again afterwards.
-pub(super) struct Deciding<'a> {
-    inner: &'a Inner,
-    purchase: PurchaseId,
-    ended: Teller<Ended>,
-}
-
-impl<'a> Deciding<'a> {
-    /// Nothing where a submit is under way, or this process repeats one.
-    pub(super) fn new(inner: &'a Inner, purchase: PurchaseId) -> Option<Self> {
-        let (ended, receiver) = telling();
-        let mut attempts = inner.attempts();
-        if attempts.contains_key(&purchase) || inner.repeating().contains(&purchase) {
-            return None;
-        }
-        attempts.insert(purchase, receiver);
-        Some(Self {
-            inner,
-            purchase,
-            ended,
-        })
-    }
-}
-
-impl Drop for Deciding<'_> {
-    fn drop(&mut self) {
-        self.inner.attempts().remove(&self.purchase);
-        self.ended.tell(Ended::Elsewhere);
     }
 }
 

@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RETRY_AFTER, SUBMIT_SLACK,
-    look_up::Looking,
+    attempts::Deciding,
     phase::{Phase, Remedy, is_settled},
-    resolve::Deciding,
 };
 use crate::{
     clock::Now,
@@ -116,7 +115,7 @@ impl Inner {
         match self.phase(&record) {
             Phase::Settled => Ok(forgets),
             // Another process may have begun it, and this one what no record tells yet.
-            _ if self.is_at_work(purchase) => Ok(Some(moment.plus(SUBMIT_SLACK))),
+            _ if self.attempts.has(purchase) => Ok(Some(moment.plus(SUBMIT_SLACK))),
             Phase::Sent { until }
             | Phase::Waiting { until }
             | Phase::Unclear {
@@ -132,7 +131,7 @@ impl Inner {
                 remedy: Remedy::LookUp { .. },
                 under_way_until: None,
             } => {
-                let Some(_looking) = Looking::new(self, &account.name) else {
+                let Some(_looking) = self.looks.begin(&account.name) else {
                     return Ok(Some(moment.plus(RETRY_AFTER)));
                 };
                 tokio::select! {
@@ -166,11 +165,6 @@ impl Inner {
         }
     }
 
-    /// Whether this process sends, repeats or decides something of a purchase now.
-    fn is_at_work(&self, purchase: PurchaseId) -> bool {
-        self.attempts().contains_key(&purchase) || self.repeating().contains(&purchase)
-    }
-
     /// Tells what can be done about an unclear create, if that is news.
     async fn tell_unclear(
         &self,
@@ -189,7 +183,7 @@ impl Inner {
     /// Ends what was never sent. A repeat can begin without a revision, so none may begin meanwhile.
     async fn never_sent(&self, record: &Record) -> Result<Option<Moment>, JournalError> {
         let (purchase, Now { wall, moment }) = (record.purchase.id, self.clock.both());
-        let Some(_deciding) = Deciding::new(self, purchase) else {
+        let Some(_deciding) = Deciding::begin(&self.attempts, purchase) else {
             return Ok(Some(moment.plus(SUBMIT_SLACK)));
         };
         let Some(newest) = self.journal.record(purchase).await? else {

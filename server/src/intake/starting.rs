@@ -1,6 +1,9 @@
 //! One call per key at a time until its intent is durable: duplicates spend no budget.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tillwatch_proto::v1::create_purchase_request::Order;
 
@@ -14,10 +17,21 @@ use crate::purchase::{AccountName, CallerName};
 type Ends = Result<(), CreateError>;
 
 /// Whose key is being started.
-pub(super) type Key = (CallerName, Arc<str>);
+type Key = (CallerName, Arc<str>);
+
+/// The keys whose intent is not durable yet.
+#[derive(Debug, Default)]
+pub(super) struct Starts(Mutex<HashMap<Key, Starting>>);
+
+impl Starts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Starting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A key that is being started.
-pub(super) struct Starting {
+#[derive(Debug)]
+struct Starting {
     ended: Heard<Ends>,
     order: Arc<Order>,
     account: AccountName,
@@ -50,11 +64,7 @@ impl Starter {
 
 impl Drop for Starter {
     fn drop(&mut self) {
-        self.inner
-            .starting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+        self.inner.starts.lock().remove(&self.key);
     }
 }
 
@@ -73,7 +83,7 @@ impl Inner {
     /// The right to start this key, or where to wait for the call that has it.
     pub(super) fn starter(self: &Arc<Self>, new: &NewPurchase) -> Result<Starter, Other> {
         let key: Key = (new.caller.clone(), Arc::from(new.key.as_str()));
-        let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut starting = self.starts.lock();
         if let Some(other) = starting.get(&key) {
             return Err(Other {
                 ended: other.ended.clone(),

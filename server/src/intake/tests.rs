@@ -17,7 +17,7 @@ mod start;
 mod time;
 mod unclear;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Mutex};
 
 use serde_json::{Value, json};
 
