@@ -123,6 +123,15 @@ async fn all_reach(
     readers.join_all().await.into_iter().flatten().collect()
 }
 
+/// A house with one purchase that waits for its payment: its id, reference and newest revision.
+async fn allocated() -> (House, String, String, u32) {
+    let house = House::still().await;
+    let (id, reference) = still(&house).await;
+    let before = newest(&house, &id).await;
+    let revision = turned(&house, &id, &reference, "Allocated", before).await;
+    (house, id, reference, revision)
+}
+
 /// Has the provider say another word, and waits until the journal has it; returns its revision.
 async fn turned(house: &House, id: &str, reference: &str, word: &str, revision: u32) -> u32 {
     assert!(house.sandbox.set_status("inabit", reference, word));
@@ -212,16 +221,7 @@ async fn a_watcher_that_never_reads_delays_nobody_and_costs_no_queue() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_watchers_of_one_purchase_each_see_a_step_once() {
-    let house = House::still().await;
-    let (id, reference) = still(&house).await;
-    let revision = turned(
-        &house,
-        &id,
-        &reference,
-        "Allocated",
-        newest(&house, &id).await,
-    )
-    .await;
+    let (house, id, reference, revision) = allocated().await;
     let opening = Instant::now();
     let streams = opened(&house, &id, 10_000, Some(revision)).await;
     let opened_in = opening.elapsed();
@@ -242,16 +242,7 @@ async fn ten_thousand_watchers_of_one_purchase_each_see_a_step_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watchers_that_all_come_back_at_once_all_go_on_where_they_were() {
-    let house = House::still().await;
-    let (id, reference) = still(&house).await;
-    let revision = turned(
-        &house,
-        &id,
-        &reference,
-        "Allocated",
-        newest(&house, &id).await,
-    )
-    .await;
+    let (house, id, reference, revision) = allocated().await;
     drop(opened(&house, &id, RECONNECTING, Some(revision)).await);
     let next = turned(&house, &id, &reference, "Confirming", revision).await;
     let began = Instant::now();
