@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt.
+//! The wait before the next attempt.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ const FIRST: Duration = Duration::from_millis(250);
 /// The bound that no wait of our own exceeds.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// How often a defect of the service is tried again in a row.
+/// The most tries in a row after a defect of the service.
 pub(crate) const DEFECTS_MAX: u32 = 3;
 
 /// Full-jitter exponential backoff: each wait is evenly spread between zero and a doubling bound.

@@ -1,4 +1,4 @@
-//! Where the service is and how to speak to it.
+//! The service's address, and the way to speak to it.
 //!
 //! Reads no files and no environment: the caller hands in what it has read.
 
@@ -27,12 +27,12 @@ pub struct Config {
     pub tls_ca: Option<Vec<u8>>,
     /// The client's own certificate, where the caller is named by one. Needs `tls_ca`.
     pub tls_identity: Option<TlsIdentity>,
-    /// How long one attempt to connect may take; 10 s by default.
+    /// The longest time for one attempt to connect; 10 s by default.
     pub connect_timeout: Duration,
-    /// How long a call other than a create may take; 30 s by default. A call that waits at the
+    /// The longest time for a call other than a create; 30 s by default. A call that waits at the
     /// server gets its wait on top.
     pub call_timeout: Duration,
-    /// How long a create may take with all its repeats; 60 s by default.
+    /// The longest time for a create with all its repeats; 60 s by default.
     pub create_deadline: Duration,
 }
 

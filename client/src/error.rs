@@ -1,4 +1,4 @@
-//! What can go wrong, sorted by what the caller should do about it.
+//! Errors, sorted by the caller's next step.
 //!
 //! The reason, and not the message, is what programs decide by; both come from the server.
 
@@ -59,7 +59,7 @@ pub enum Error {
     Server(Box<Refusal>),
 }
 
-/// What the service said with an error.
+/// The service's words with an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The gRPC status code.
@@ -71,7 +71,7 @@ pub struct Refusal {
     pub message: String,
     /// The purchase that the error is about, where the service named one.
     pub purchase_id: Option<String>,
-    /// How long to wait at the least before a repeat, where the service said so.
+    /// The shortest wait before a repeat, if the service said one.
     pub retry_after: Option<Duration>,
     /// Each field that was refused and the rule it broke.
     pub violations: Vec<Violation>,
@@ -146,7 +146,7 @@ impl Refusal {
 }
 
 impl Error {
-    /// What the service said, unless the error arose on this side.
+    /// The service's words, unless the error arose on this side.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
@@ -179,13 +179,13 @@ impl Error {
         }
     }
 
-    /// How long to wait at the least before a repeat, where the service said so.
+    /// The shortest wait before a repeat, if the service said one.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.refusal()?.retry_after
     }
 
-    /// Whether the same request may succeed later; a create with the same key only.
+    /// Tells whether the same request may succeed later; a create with the same key only.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(
@@ -196,7 +196,7 @@ impl Error {
 }
 
 impl Error {
-    /// Whether the service met a defect of its own: another try may pass it by, many will not.
+    /// Tells whether the service met a defect of its own: another try may pass it by, many will not.
     pub(crate) fn is_defect(&self) -> bool {
         matches!(self, Self::Server(refusal) if refusal.reason == "INTERNAL")
     }

@@ -20,7 +20,7 @@ use crate::{
     follow::{Accepted, Events, Limits, Source, follow},
 };
 
-/// Where a feed begins.
+/// The place at which a feed begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum FeedStart {
     /// With what happens from now on. Until the first message has arrived there is nothing to
@@ -33,18 +33,18 @@ pub enum FeedStart {
     After(String),
 }
 
-/// How to follow a feed.
+/// The way to follow a feed.
 #[derive(Debug, Clone, Default)]
 pub struct FeedOptions {
-    /// Where to begin.
+    /// The place to begin.
     pub start: FeedStart,
-    /// How often a silent stream proves itself alive: 5 s to 120 s, 30 s where absent.
+    /// The interval in which a silent stream proves itself alive: 5 s to 120 s, 30 s if absent.
     pub heartbeat_interval: Option<Duration>,
-    /// How long the service may stay away before the stream ends with the error. Absent: for ever.
+    /// The time that the service may stay away before the stream ends with the error. Absent: for ever.
     pub patience: Option<Duration>,
 }
 
-/// What a feed says.
+/// The events of a feed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FeedEvent {
@@ -66,7 +66,7 @@ pub enum FeedEvent {
     Interrupted {
         /// Why it was lost.
         error: Error,
-        /// How long until it is opened again.
+        /// The time until it is opened again.
         retry_in: Duration,
     },
 }
@@ -117,7 +117,7 @@ struct FeedSource {
     purchases: Purchases,
     filter: PurchaseFilter,
     heartbeat: Option<Duration>,
-    /// Where the next connection begins.
+    /// The place at which the next connection begins.
     start: FeedStart,
 }
 

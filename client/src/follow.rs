@@ -1,6 +1,6 @@
 //! A stream that survives its connection: opens, resumes, and gives up on silence.
 //!
-//! What a message means, and where to resume, is the [`Source`]'s business.
+//! The [`Source`] knows the meaning of a message, and the place to resume.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -21,7 +21,7 @@ pub(crate) trait Source: Send + Sync + 'static {
     type Message: Send + 'static;
     type Event: Send + 'static;
 
-    /// Whether an end with OK is the end, and not one more way to be lost.
+    /// Tells an end with OK that is the end from one more way to be lost.
     const ENDS: bool;
 
     /// Opens the stream where the last accepted message left it.
@@ -34,7 +34,7 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn interrupted(&self, error: Error, retry_in: Duration) -> Self::Event;
 }
 
-/// What a message is worth.
+/// The worth of a message.
 pub(crate) enum Accepted<E> {
     /// It moves the cursor on.
     News(E),
@@ -79,12 +79,12 @@ pub(crate) fn follow<S: Source>(source: S, limits: Limits) -> Events<S::Event> {
 
 struct Follow<S: Source> {
     source: S,
-    /// How long an open stream may say nothing before it counts as dead.
+    /// The longest silence of an open stream before it counts as dead.
     silence: Duration,
     patience: Option<Duration>,
     open: Option<Streaming<S::Message>>,
     opened_at: Option<Instant>,
-    /// How long to wait before the stream is opened again.
+    /// The wait before the stream is opened again.
     pause: Option<Duration>,
     /// Since when no message has been received.
     lost_since: Option<Instant>,
@@ -94,7 +94,7 @@ struct Follow<S: Source> {
     done: bool,
 }
 
-/// What this side makes of a stream that the service did not end with an error.
+/// The error of this side for a stream that the service did not end with one.
 fn local(message: &str) -> Error {
     Error::Unavailable(Refusal::local(Code::Unavailable, message))
 }

@@ -30,7 +30,7 @@ pub enum JsonError {
     Field {
         /// The field's path from the top, dotted; list positions in brackets.
         path: String,
-        /// What is wrong with it.
+        /// The fault in it.
         problem: String,
     },
     /// The message type is not part of this contract, or its descriptors cannot be read.

@@ -34,12 +34,12 @@ fn main() -> ExitCode {
     };
     match ended {
         Ok(ended) => ended.code().into(),
-        // How a purchase ended is told by the exit code, and it has not ended yet.
+        // The exit code tells a purchase's end, and this one has not ended yet.
         Err(failure) if failure.is_closed_pipe() && follows => Ended::Unread.code().into(),
-        // Whoever read the output has seen enough.
+        // The reader of the output has seen enough.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
-            // Where standard error is gone as well, the exit code is all that is left to say it.
+            // If standard error is gone as well, only the exit code is left to say it.
             let _ = write!(err, "{}", failure.report());
             failure.code().into()
         }

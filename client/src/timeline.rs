@@ -46,7 +46,7 @@ pub fn render_status(status: &PurchaseStatus, spent: Option<Duration>, style: St
     revision_line(status, spent, Cause::Unspecified).render(style)
 }
 
-/// What the buyer has to do next, as one line that is never cut, or `None` where nothing.
+/// The buyer's next step, as one line that is never cut; `None` if there is none.
 #[must_use]
 pub fn render_action(status: &PurchaseStatus) -> Option<String> {
     let text = match status.buyer_action.as_ref()?.action.as_ref()? {
@@ -75,7 +75,7 @@ pub struct Timeline {
     style: Style,
     last: Option<PurchaseStatus>,
     freshness: Option<Freshness>,
-    /// How far the service's clock is ahead of this one's, in milliseconds.
+    /// The lead of the service's clock over this one, in milliseconds.
     ahead: i64,
     link: Link,
 }

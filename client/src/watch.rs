@@ -20,20 +20,20 @@ use crate::{
     follow::{Accepted, Events, Limits, Source, follow},
 };
 
-/// How to watch a purchase. The default begins with a snapshot and ends with a terminal status.
+/// The way to watch a purchase. The default begins with a snapshot and ends with a terminal status.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WatchOptions {
     /// The last revision that the caller has; 0 asks for all. Absent: begin with a snapshot.
     pub after_revision: Option<u32>,
     /// When the stream is over.
     pub until: WatchUntil,
-    /// How often a silent stream proves itself alive: 5 s to 120 s, 30 s where absent.
+    /// The interval in which a silent stream proves itself alive: 5 s to 120 s, 30 s if absent.
     pub heartbeat_interval: Option<Duration>,
-    /// How long the service may stay away before the stream ends with the error. Absent: for ever.
+    /// The time that the service may stay away before the stream ends with the error. Absent: for ever.
     pub patience: Option<Duration>,
 }
 
-/// What a watched purchase's stream says.
+/// The events of a watched purchase's stream.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WatchEvent {
@@ -47,7 +47,7 @@ pub enum WatchEvent {
     Interrupted {
         /// Why it was lost.
         error: Error,
-        /// How long until it is opened again.
+        /// The time until it is opened again.
         retry_in: Duration,
     },
 }

@@ -1,4 +1,4 @@
-//! What can be asked for on the command line.
+//! The arguments of the command line.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -32,7 +32,7 @@ impl Args {
         self.json
     }
 
-    /// Whether a purchase is followed to its end, which the exit code then tells.
+    /// Tells whether a purchase is followed to its end; the exit code then tells that end.
     pub(crate) const fn follows(&self) -> bool {
         match &self.command {
             Command::Watch(_) => true,
@@ -85,7 +85,7 @@ pub(crate) enum Command {
     },
     /// Settle by hand what cannot be settled otherwise.
     Resolve(Resolve),
-    /// Whether the server wants requests.
+    /// Ask whether the server wants requests.
     Health {
         /// A service's full name; without it, the server as a whole.
         #[arg(default_value = "", hide_default_value = true)]
@@ -108,7 +108,7 @@ pub(crate) struct Create {
     /// An annotation of yours; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
-    /// How long to keep trying, always with the same key.
+    /// The longest time to keep trying, always with the same key.
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) within: Duration,
     /// Follow the purchase until it is terminal.
@@ -128,7 +128,7 @@ pub(crate) struct Get {
     /// Wait until the revision is greater than this one.
     #[arg(long, value_name = "REVISION", requires = "wait")]
     pub(crate) after: Option<u32>,
-    /// How long to wait for it; 60s at most.
+    /// The longest time to wait for it; 60s at most.
     #[arg(long, requires = "after", value_parser = humantime::parse_duration)]
     pub(crate) wait: Option<Duration>,
 }

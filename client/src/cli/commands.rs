@@ -1,4 +1,4 @@
-//! What each command does.
+//! The work of each command.
 
 use std::{fs, io::Read as _, path::Path, time::Duration};
 

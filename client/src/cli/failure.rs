@@ -1,4 +1,4 @@
-//! How a command ends, well or badly, and how the bad end is told.
+//! The end of a command, good or bad, and the words for a bad one.
 
 use std::{fmt::Write as _, io, path::PathBuf};
 
@@ -8,7 +8,7 @@ use tillwatch::{
     timeline::{plain, short},
 };
 
-/// How a command ended that did what it was asked.
+/// The good ends of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     Well,

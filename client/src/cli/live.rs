@@ -20,7 +20,7 @@ use crate::cli::{
     output::Output,
 };
 
-/// How often the live line is redrawn.
+/// The interval in which the live line is redrawn.
 const FRAME: Duration = Duration::from_millis(100);
 const HIDE_CURSOR: &str = "\u{1b}[?25l";
 const SHOW_CURSOR: &str = "\u{1b}[?25h";
@@ -171,7 +171,7 @@ impl<'a, 'b> Screen<'a, 'b> {
 impl Drop for Screen<'_, '_> {
     fn drop(&mut self) {
         if self.live {
-            // Where the terminal is gone there is nothing left to restore.
+            // If the terminal is gone there is nothing left to restore.
             let _ = write!(self.output.out, "{CLEAR_LINE}{SHOW_CURSOR}");
             let _ = self.output.out.flush();
         }

@@ -1,4 +1,4 @@
-//! Where the command writes, and in which form.
+//! The places to which the command writes, and the form.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ pub(crate) struct Output<'a> {
     pub(crate) err: &'a mut dyn Write,
     /// One proto-JSON object per line instead of text for people.
     pub(crate) json: bool,
-    /// Whether lines can be redrawn.
+    /// Lines can be redrawn.
     pub(crate) terminal: bool,
     pub(crate) color: bool,
 }

@@ -2,10 +2,10 @@
 
 use unicode_width::UnicodeWidthStr as _;
 
-/// How lines are drawn.
+/// The way lines are drawn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Style {
-    /// Whether to colour (ANSI escapes).
+    /// Lines have colours (ANSI escapes).
     pub color: bool,
     /// Columns that a line may fill; absent: as many as it needs.
     pub width: Option<usize>,

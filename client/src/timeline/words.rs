@@ -43,7 +43,7 @@ pub const fn glyph(state: PurchaseState) -> &'static str {
     }
 }
 
-/// Whether a purchase that ends in this state has ended as the buyer wanted.
+/// Tells whether a purchase that ends in this state has ended as the buyer wanted.
 #[must_use]
 pub const fn is_success(state: PurchaseState) -> bool {
     matches!(state, PurchaseState::Completed)
