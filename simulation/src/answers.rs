@@ -20,7 +20,8 @@ pub fn is_create(provider: &str, request: &Request) -> bool {
         "masumi" => last == "purchase",
         "inabit" => request.path.len() == 2,
         "carbon" => last == "charge3d",
-        _ => request.path.len() == 4,
+        "devdraft" => request.path.len() == 4,
+        other => panic!("{other} is not simulated"),
     }
 }
 
@@ -40,7 +41,8 @@ pub fn mark(provider: &str, body: &Value) -> String {
         "masumi" => text(body, "blockchainIdentifier"),
         "inabit" => text(body, "purchaseIdentifier"),
         "carbon" => text(body, "memo"),
-        _ => text(body, "destinationAddress"),
+        "devdraft" => text(body, "destinationAddress"),
+        other => panic!("{other} is not simulated"),
     }
 }
 
@@ -53,7 +55,8 @@ pub fn asked_for(provider: &str, request: &Request, body: &Value) -> String {
         "carbon" => (request.query.iter())
             .find(|(name, _)| name == "orderId")
             .map_or_else(String::new, |(_, id)| id.clone()),
-        _ => request.path[3].clone(),
+        "devdraft" => request.path[3].clone(),
+        other => panic!("{other} is not simulated"),
     }
 }
 
@@ -62,7 +65,10 @@ pub fn reference(provider: &str, mark: &str, count: u128) -> String {
     match provider {
         "masumi" => mark.to_owned(),
         "devdraft" => format!("txn_{count:012}"),
-        _ => uuid::Uuid::from_u128(0x5a1e_0000_0000_4000_8000_0000_0000_0000 + count).to_string(),
+        "phygitals" | "inabit" | "carbon" => {
+            uuid::Uuid::from_u128(0x5a1e_0000_0000_4000_8000_0000_0000_0000 + count).to_string()
+        }
+        other => panic!("{other} is not simulated"),
     }
 }
 
@@ -81,7 +87,10 @@ pub fn unauthorized(provider: &str) -> Response {
             401,
             &json!({"status": "error", "error": {"message": "Unauthorized"}}),
         ),
-        _ => json_response(401, &json!({"message": "Unauthorized", "statusCode": 401})),
+        "phygitals" | "inabit" | "carbon" | "devdraft" => {
+            json_response(401, &json!({"message": "Unauthorized", "statusCode": 401}))
+        }
+        other => panic!("{other} is not simulated"),
     }
 }
 
@@ -92,7 +101,8 @@ pub fn refused(provider: &str) -> Response {
         "masumi" => json!({"status": "error", "error": {"message": "No payment source"}}),
         "inabit" => json!({"error": {"message": "amount too small"}}),
         "carbon" => json!({"message": "rate expired", "code": 400}),
-        _ => json!({"statusCode": 400, "message": "amount too small"}),
+        "devdraft" => json!({"statusCode": 400, "message": "amount too small"}),
+        other => panic!("{other} is not simulated"),
     };
     json_response(400, &body)
 }
@@ -116,7 +126,8 @@ pub fn unnamed(provider: &str) -> Response {
     match provider {
         "phygitals" => json_response(200, &json!({"result": {"public_id": "p"}})),
         "carbon" => json_response(200, &json!({"charge3denrolled": "Y", "code": 200})),
-        _ => garbage(1),
+        "masumi" | "inabit" | "devdraft" => garbage(1),
+        other => panic!("{other} is not simulated"),
     }
 }
 
@@ -130,7 +141,8 @@ pub fn not_found(provider: &str) -> Response {
         ),
         "inabit" => json_response(404, &json!({"error": {"message": "not found"}})),
         "carbon" => json_response(400, &json!({"message": "No Order Found", "code": 400})),
-        _ => json_response(404, &json!({"statusCode": 404, "message": "not found"})),
+        "devdraft" => json_response(404, &json!({"statusCode": 404, "message": "not found"})),
+        other => panic!("{other} is not simulated"),
     }
 }
 
@@ -166,7 +178,7 @@ pub fn accepted(sold: &Sold, now: Timestamp) -> (Meaning, Response) {
                 }),
             ),
         ),
-        _ => (
+        "devdraft" => (
             created,
             json_response(
                 201,
@@ -176,6 +188,7 @@ pub fn accepted(sold: &Sold, now: Timestamp) -> (Meaning, Response) {
                 }),
             ),
         ),
+        other => panic!("{other} is not simulated"),
     }
 }
 
@@ -196,11 +209,12 @@ pub fn status(sold: &Sold, word: &str, began: Timestamp, now: Timestamp) -> Resp
         "masumi" => json!({"status": "success", "data": masumi(sold, word, began)}),
         "inabit" => json!({"data": inabit(sold, word, now)}),
         "carbon" => carbon(sold, word),
-        _ => json!({
+        "devdraft" => json!({
             "id": sold.reference, "status": word, "amount": "100.00",
             "source": {"currency": "usdc"}, "updated_at": began.to_string(),
             "bridge_transfer_id": null,
         }),
+        other => panic!("{other} is not simulated"),
     };
     json_response(200, &body)
 }

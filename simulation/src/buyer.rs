@@ -10,7 +10,7 @@ use tillwatch_proto::v1::{
 use tillwatch_server::purchase::Timestamp;
 use tonic::{Code, Status};
 
-use crate::{World, watcher};
+use crate::{World, watcher, words::PROVIDERS};
 
 /// A create that was answered.
 #[derive(Debug, Clone)]
@@ -142,9 +142,8 @@ fn proto_time(time: Timestamp) -> Option<prost_types::Timestamp> {
 
 /// An order whose mark at the provider is its key.
 fn order(world: &World, key: &str, number: u64) -> Order {
-    let provider = number % 5;
-    match provider {
-        0 => Order::Phygitals(PhygitalsOrder {
+    match PROVIDERS[number as usize % PROVIDERS.len()] {
+        "phygitals" => Order::Phygitals(PhygitalsOrder {
             claw_id: key.to_owned(),
             amount: 1,
             currency: "usdc".to_owned(),
@@ -152,14 +151,14 @@ fn order(world: &World, key: &str, number: u64) -> Order {
             txs: vec!["AQIDBAUGBwg=".to_owned()],
             ..PhygitalsOrder::default()
         }),
-        1 => masumi(world, key),
-        2 => Order::Inabit(InabitOrder {
+        "masumi" => masumi(world, key),
+        "inabit" => Order::Inabit(InabitOrder {
             purchase_identifier: key.to_owned(),
             fiat_amount: "2.50".to_owned(),
             fiat_currency: "USD".to_owned(),
             ..InabitOrder::default()
         }),
-        3 => Order::Carbon(CarbonOrder {
+        "carbon" => Order::Carbon(CarbonOrder {
             contact_id: "ab5b0000-0000-4000-8000-000000000001".to_owned(),
             credit_debit_id: "0f610000-0000-4000-8000-000000000001".to_owned(),
             fiat_charge_amount: "10.39".to_owned(),
@@ -171,7 +170,7 @@ fn order(world: &World, key: &str, number: u64) -> Order {
             error_redirect_url: "https://shop.example.test/err".to_owned(),
             ..CarbonOrder::default()
         }),
-        _ => Order::Devdraft(DevdraftOrder {
+        "devdraft" => Order::Devdraft(DevdraftOrder {
             intent: Some(Intent::Stablecoin(DevdraftStablecoinIntent {
                 source_currency: "usdc".to_owned(),
                 source_network: "ethereum".to_owned(),
@@ -182,6 +181,7 @@ fn order(world: &World, key: &str, number: u64) -> Order {
             })),
             customer: Some(DevdraftCustomer::default()),
         }),
+        other => panic!("{other} is not simulated"),
     }
 }
 

@@ -289,12 +289,13 @@ fn creates(ledger: &Ledger) -> Vec<String> {
                 let first = sent[0];
                 (sent.iter()).all(|one| one.key == first.key && one.at.since(first.at) < KEY_LIVES)
             }
-            _ => {
+            "phygitals" | "inabit" | "carbon" => {
                 looked_at.len() <= 1
                     && sent
                         .last()
                         .is_none_or(|last| looked_at.is_empty() || !last.turned_away)
             }
+            other => panic!("{other} is not simulated"),
         };
         if !allowed {
             let count = looked_at.len();

@@ -1,6 +1,8 @@
 //! The promises, over seeds.
 
-use crate::run;
+use tillwatch_server::provider::REGISTRY;
+
+use crate::{run, words::PROVIDERS};
 
 /// Seeds of one test run; more by the command.
 const SEEDS: u64 = 400;
@@ -42,4 +44,11 @@ fn a_seed_is_the_same_run_each_time() {
     for seed in [1, 3, 4, 5, 6, 12, 15, 20] {
         assert_eq!(run(seed), run(seed), "seed {seed}");
     }
+}
+
+/// A provider that is registered and not simulated would never be held against the promises.
+#[test]
+fn every_registered_provider_is_simulated() {
+    let registered: Vec<&str> = REGISTRY.iter().map(|row| row.name).collect();
+    assert_eq!(registered, PROVIDERS);
 }

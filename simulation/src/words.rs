@@ -88,7 +88,8 @@ pub fn rows(provider: &str) -> &'static [Row] {
         "masumi" => MASUMI,
         "inabit" => INABIT,
         "carbon" => CARBON,
-        _ => DEVDRAFT,
+        "devdraft" => DEVDRAFT,
+        other => panic!("{other} is not simulated"),
     }
 }
 
@@ -160,7 +161,7 @@ pub fn walks(provider: &str) -> &'static [&'static [&'static str]] {
             &["-1", "7000"],
             &["-1", "70000"],
         ],
-        _ => &[
+        "devdraft" => &[
             &[
                 "AWAITING_FUNDS",
                 "FUNDS_RECEIVED",
@@ -190,5 +191,6 @@ pub fn walks(provider: &str) -> &'static [&'static [&'static str]] {
             ],
             &["AWAITING_FUNDS", "FUNDS_RECEIVED", "ERROR"],
         ],
+        other => panic!("{other} is not simulated"),
     }
 }

@@ -252,7 +252,8 @@ fn reference(sold: &Sold) -> ProviderReference {
             order_id: id,
             contact_id: "ab5b0000-0000-4000-8000-000000000001".to_owned(),
         }),
-        _ => Named::Devdraft(DevdraftReference { transaction_id: id }),
+        "devdraft" => Named::Devdraft(DevdraftReference { transaction_id: id }),
+        other => panic!("{other} is not simulated"),
     };
     ProviderReference {
         reference: Some(named),

@@ -25,13 +25,15 @@ pub(crate) const SCENARIOS: [Scenario; 8] = [
 const LIFE: Duration = Duration::from_secs(20);
 const LIFE_SLOW: Duration = Duration::from_secs(160);
 
-/// What is shown where nobody chose: three that are simply paid, a refund, and a review.
+/// The providers whose purchase is not simply paid if nobody chose: a refund, and a review.
+const OTHERWISE: [(&str, Scenario); 2] =
+    [("masumi", Scenario::Refunded), ("devdraft", Scenario::Held)];
+
+/// The scenario that is shown.
 pub(crate) fn scenario(chosen: Option<Scenario>, provider: &str) -> Scenario {
-    chosen.unwrap_or(match provider {
-        "masumi" => Scenario::Refunded,
-        "devdraft" => Scenario::Held,
-        _ => Scenario::Paid,
-    })
+    let other = OTHERWISE.iter().find(|(name, _)| *name == provider);
+    let usual = other.map_or(Scenario::Paid, |(_, scenario)| *scenario);
+    chosen.unwrap_or(usual)
 }
 
 /// The longest that any of the five lives takes at speed 1.
@@ -86,7 +88,8 @@ pub(crate) fn order(provider: &str, scenario: Scenario, now: Timestamp) -> Optio
             })),
             customer: None,
         }),
-        _ => return None,
+        // No such provider is simulated.
+        _unknown => return None,
     })
 }
 
