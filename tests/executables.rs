@@ -21,7 +21,7 @@ pub fn executable(name: &str) -> PathBuf {
     path
 }
 
-/// Whether an executable is there, and newer than each source that it is made of. What a build
+/// True if an executable is there, and newer than each source that it is made of. What a build
 /// script made of a source lies in `generated` and is as new as that build.
 fn check(path: &Path, generated: &Path) -> Result<(), String> {
     let built = modified(path).ok_or("is missing")?;

@@ -102,7 +102,7 @@ async fn answer(mut stream: TcpStream, page: Arc<Mutex<(&'static str, &'static s
     let _ = stream.write_all(answer.as_bytes()).await;
 }
 
-/// Whether a request has arrived with all of its body.
+/// True if a request has arrived with all of its body.
 fn is_whole(heard: &[u8]) -> bool {
     let text = String::from_utf8_lossy(heard).to_ascii_lowercase();
     let Some((head, body)) = text.split_once("\r\n\r\n") else {

@@ -34,9 +34,9 @@ pub struct Heard {
     pub data: BTreeMap<u32, usize>,
     /// Streams that it has ended or reset.
     pub ended: BTreeMap<u32, bool>,
-    /// Whether it says that the connection ends.
+    /// True if it says that the connection ends.
     pub goes_away: bool,
-    /// Whether the connection has ended.
+    /// True if the connection has ended.
     pub is_closed: bool,
 }
 

@@ -84,7 +84,7 @@ impl Purchase {
         self.past.last().map_or(self.created, |(at, _)| *at)
     }
 
-    /// Whether it has ever been in a word.
+    /// True if it has ever been in a word.
     pub(crate) fn has_been(&self, word: &str) -> bool {
         self.past.iter().any(|(_, past)| past == word)
     }

@@ -43,7 +43,7 @@ pub(crate) struct Options {
     pub(crate) speed: f64,
     /// What happens to all five; absent: a mix.
     pub(crate) scenario: Option<Scenario>,
-    /// Whether to go on serving afterwards.
+    /// Go on serving afterwards.
     pub(crate) keep: bool,
     /// How the `tillwatch` command is called here.
     pub(crate) command: String,

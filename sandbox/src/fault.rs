@@ -41,7 +41,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether the request has its effect nevertheless.
+    /// True if the request has its effect nevertheless.
     #[must_use]
     pub fn processes(self) -> bool {
         match self {

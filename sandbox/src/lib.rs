@@ -56,7 +56,7 @@ const SPEEDS: std::ops::RangeInclusive<f64> = 0.001..=10_000.0;
 pub struct Options {
     /// Where it listens; port 0 takes a free one. Default: `127.0.0.1:0`.
     pub listen: SocketAddr,
-    /// Whether it may listen beyond this machine. Default: no.
+    /// True if it may listen beyond this machine. Default: no.
     pub expose: bool,
     /// How many times faster than written lives and long polls go, 0.001 to 10,000. Default: 1.
     pub speed: f64,

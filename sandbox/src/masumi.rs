@@ -304,13 +304,13 @@ fn resolve(engine: &Engine, call: &Call, token: &str, body: &Value) -> Result<An
         .about([std::sync::Arc::clone(&purchase.reference)]))
 }
 
-/// Whether a key cannot see a purchase: one with `scoped` among its parts is bound to a wallet,
+/// True if a key cannot see a purchase: one with `scoped` among its parts is bound to a wallet,
 /// and a purchase has none until its funds are being locked.
 fn is_hidden(token: &str, purchase: &Purchase) -> bool {
     has_part(token, "scoped") && purchase.word() == REQUESTED
 }
 
-/// Whether a row passes the filters that all listings share; only V1 rows unless asked.
+/// True if a row passes the filters that all listings share; only V1 rows unless asked.
 fn listed(token: &str, query: &Value, purchase: &Purchase) -> bool {
     let text = |name: &str| query.get(name).and_then(Value::as_str);
     let source = row::source(purchase);

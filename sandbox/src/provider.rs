@@ -58,7 +58,7 @@ impl Provider {
         }
     }
 
-    /// Whether a request may create a purchase.
+    /// True if a request may create a purchase.
     pub(crate) fn is_create(self, method: &Method, path: &str) -> bool {
         method == Method::POST
             && match self {
@@ -115,7 +115,7 @@ pub(crate) struct Call {
     pub(crate) query: Vec<(String, String)>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// Whether the answer is to say a word that nobody knows.
+    /// True if the answer is to say a word that nobody knows.
     pub(crate) unknown_word: bool,
 }
 
@@ -163,14 +163,14 @@ impl Call {
     }
 }
 
-/// Whether a credential is accepted.
+/// True if a credential is accepted.
 pub(crate) fn accepted(engine: &Engine, credential: &str) -> bool {
     let known = &engine.options.credentials;
     !credential.to_ascii_lowercase().contains("invalid")
         && (known.is_empty() || known.iter().any(|it| it == credential))
 }
 
-/// Whether a key has a word among its parts, as in `test-org-key`.
+/// True if a key has a word among its parts, as in `test-org-key`.
 pub(crate) fn has_part(key: &str, part: &str) -> bool {
     key.split(|it: char| !it.is_ascii_alphanumeric())
         .any(|it| it.eq_ignore_ascii_case(part))

@@ -48,7 +48,7 @@ pub struct Account {
     pub name: AccountName,
     /// Its provider, with its credentials.
     pub provider: Arc<dyn Provider>,
-    /// How it is polled.
+    /// Its polling policy.
     pub policy: Policy,
     upstream: Arc<dyn Upstream>,
     clock: Clock,
@@ -61,7 +61,7 @@ pub struct Account {
     recovered: Notify,
     /// Held while arrival times are being kept, so that one save serves all who wait.
     saving: tokio::sync::Mutex<()>,
-    /// How much later than due polls began.
+    /// The delays between the due times and the beginnings of polls.
     lag: Histogram,
 }
 
@@ -80,14 +80,14 @@ pub struct Admission {
     account: Arc<Account>,
     asked: Asked,
     held: bool,
-    /// Whether it is among the requests in flight.
+    /// True if it is among the requests in flight.
     in_flight: bool,
     is_probe: bool,
     longest_due: bool,
     more: u32,
-    /// Whether an answer came, or none will.
+    /// True if an answer came, or none will.
     ended: bool,
-    /// Whether the answer's status tells of no trouble, and nobody has found any in it.
+    /// True if the answer's status tells of no trouble, and nobody has found any in it.
     understood: bool,
 }
 
@@ -181,7 +181,7 @@ impl Account {
         }
     }
 
-    /// What is told to whom has waited for nothing.
+    /// The refusal for a caller whose wait was in vain.
     fn refused(&self, class: Class, caller: Option<&CallerName>, refusal: Refusal) -> Refusal {
         if class.is_first() {
             let now = self.clock.moment();
@@ -272,7 +272,7 @@ impl Account {
         self.lock().row_unreadable();
     }
 
-    /// Whether polls are held back by trouble, and not by the budget.
+    /// True if polls are held back by trouble, and not by the budget.
     pub fn is_held(&self) -> bool {
         let live = self.lock();
         live.is_blocked() || !live.paused_for(self.clock.moment()).is_zero()
@@ -294,17 +294,17 @@ impl Account {
         self.lag.observe(late.as_secs_f64());
     }
 
-    /// How late polls began, so far.
+    /// The delays with which polls began, so far.
     pub fn lag(&self) -> Histogram {
         self.lag.clone()
     }
 
-    /// How much longer the provider's pause lasts; zero where there is none.
+    /// The rest of the provider's pause; zero if there is none.
     pub fn paused_for(&self, now: Moment) -> Duration {
         self.lock().paused_for(now)
     }
 
-    /// What an operator sees of it.
+    /// Its picture for an operator.
     pub fn snapshot(&self) -> Snapshot {
         self.lock().snapshot(self.clock.moment())
     }
@@ -335,22 +335,22 @@ impl Admission {
         }
     }
 
-    /// What the request is for.
+    /// The purpose of the request.
     pub fn class(&self) -> Class {
         self.asked.class
     }
 
-    /// Whether its answer shows if the account is well again.
+    /// True if its answer shows whether the account is well again.
     pub fn is_probe(&self) -> bool {
         self.is_probe
     }
 
-    /// Whether it is for what is overdue for longest.
+    /// True if it is for what is overdue for longest.
     pub fn is_for_longest_due(&self) -> bool {
         self.longest_due
     }
 
-    /// How many more polls could be made at once.
+    /// The number of further polls that could be made at once.
     pub fn more(&self) -> u32 {
         self.more
     }

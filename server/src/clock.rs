@@ -23,13 +23,13 @@ use crate::purchase::{Moment, PurchaseId, Timestamp};
 const MONOTONIC: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const MONOTONIC: ClockId = ClockId::Monotonic;
-/// Where Linux names the machine's present run.
+/// The file in which Linux names the machine's present run.
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
-/// How long a simulated machine has been up when its clock is made: ten days, in milliseconds.
+/// The uptime of a simulated machine when its clock is made: ten days, in milliseconds.
 const SIMULATED_UPTIME_MS: i64 = 864_000_000;
 
-/// How far the wall's face can be set back before what was stored by it is doubted. Ours: the hour that
-/// Devdraft's right to repeat keeps in hand holds twice as much.
+/// The largest step back of the wall's face after which stored times are still believed. Ours: the
+/// hour that Devdraft's right to repeat keeps in hand holds twice as much.
 pub const SET_BACK: Duration = Duration::from_secs(1_800);
 
 /// Notices that the wall's face was set back: it is behind the furthest that it was ever ahead of the
@@ -38,7 +38,7 @@ pub const SET_BACK: Duration = Duration::from_secs(1_800);
 struct Steps {
     /// The most that the wall was ahead of the monotonic face, in milliseconds.
     furthest_ms: AtomicI64,
-    /// How often it was found to be set back.
+    /// The number of times that it was found to be set back.
     set_back: AtomicU64,
 }
 
@@ -57,7 +57,7 @@ impl Steps {
         let before_ms = self.furthest_ms.fetch_max(ahead_ms, Ordering::SeqCst);
         let back_ms = before_ms.saturating_sub(ahead_ms);
         let is_far = before_ms != i64::MIN && back_ms > SET_BACK.as_millis() as i64;
-        // Whoever notices first counts it.
+        // The first to notice counts it.
         let exchanged = is_far
             && (self.furthest_ms)
                 .compare_exchange(before_ms, ahead_ms, Ordering::SeqCst, Ordering::SeqCst)
@@ -78,7 +78,7 @@ pub struct Now {
 }
 
 impl Now {
-    /// How far the wall's face is ahead of the monotonic one, in milliseconds.
+    /// The lead of the wall's face over the monotonic one, in milliseconds.
     pub fn ahead_ms(self) -> i64 {
         self.wall
             .as_millis()
@@ -86,7 +86,7 @@ impl Now {
     }
 }
 
-/// Where the time comes from.
+/// The source of the time.
 #[derive(Debug, Clone)]
 enum Source {
     /// The machine's clocks.
@@ -100,11 +100,11 @@ enum Source {
 struct Simulated {
     start: Timestamp,
     since: tokio::time::Instant,
-    /// How far the wall's face has been set from where it would be, in milliseconds.
+    /// The sum of the steps by which the wall's face was set, in milliseconds.
     stepped_ms: AtomicI64,
     /// When the machine was last started, in milliseconds from `since`.
     booted_ms: AtomicI64,
-    /// How often it was.
+    /// The number of its starts.
     boots: AtomicU64,
 }
 
@@ -115,7 +115,7 @@ pub struct Clock {
     steps: Arc<Steps>,
     /// The machine's present run, where the source is the machine.
     boot: Option<Arc<str>>,
-    /// How far the slow clock is ahead of the monotonic one, in milliseconds; [`i64::MIN`] while nobody
+    /// The lead of the slow clock over the monotonic one, in milliseconds; [`i64::MIN`] while nobody
     /// has said.
     aged_ahead_ms: Arc<AtomicI64>,
     /// Guarded: numbers are drawn from many tasks, each draw is a few nanoseconds.
@@ -131,7 +131,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// How long the machine is up.
+/// The uptime of the machine.
 fn uptime() -> Moment {
     let time = clock_gettime(MONOTONIC);
     Moment::from_millis(
@@ -275,8 +275,8 @@ impl Clock {
         }
     }
 
-    /// How often the wall's face was set back by more than [`SET_BACK`], as far as anybody has looked:
-    /// what was stored before it may carry times of a clock that was ahead.
+    /// The number of times that the wall's face was set back by more than [`SET_BACK`], as far as
+    /// anybody has looked: what was stored before it may carry times of a clock that was ahead.
     pub fn set_back(&self) -> u64 {
         self.both();
         self.steps.set_back.load(Ordering::SeqCst)

@@ -29,17 +29,17 @@ use tree::{Problems, Section};
 /// All settings, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen, and how long connections and streams last.
+    /// The addresses to listen on, and the times that connections and streams last.
     pub listen: Listen,
-    /// Where the journal lies.
+    /// The place of the journal.
     pub store: Store,
-    /// Who may call; at least one.
+    /// The callers; at least one.
     pub callers: Vec<Caller>,
     /// The accounts at providers, by name.
     pub accounts: Vec<Account>,
-    /// How much may be open at once.
+    /// The limits on everything that can be open at once.
     pub limits: Limits,
-    /// What is logged, and how.
+    /// The log: its level and its form.
     pub telemetry: Telemetry,
     warnings: Vec<String>,
 }
@@ -60,7 +60,7 @@ impl Config {
         Self::load_with(&REGISTRY, path, environment)
     }
 
-    /// What is allowed and yet deserves a look.
+    /// The settings that are allowed and yet deserve a look.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -140,7 +140,7 @@ impl Config {
     }
 }
 
-/// What to say of a variable that sends other programs through a proxy, and not this one.
+/// The warning about a variable that sends other programs through a proxy, and not this one.
 fn ignored_proxy((variable, value): (&String, &String)) -> Option<String> {
     let name = variable.to_ascii_uppercase();
     let is_proxy = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].contains(&name.as_str());
@@ -171,7 +171,7 @@ pub struct Problem {
     pub place: Option<String>,
     /// The key with its sections, such as `listen.grpc`; empty where the file is no TOML.
     pub key: String,
-    /// What is wrong with it, or what is allowed.
+    /// The fault, or the rule.
     pub rule: String,
 }
 

@@ -37,7 +37,7 @@ pub use purchases::{FeedEvent, WatchAll};
 use ring::Ring;
 pub use watch::{Event, Until, Watch};
 
-/// How long streams outlive the journal.
+/// The time that streams outlive the journal.
 const WITHOUT_JOURNAL_MAX: Duration = Duration::from_secs(60);
 
 /// Why this service ends a stream that has more to come.
@@ -53,7 +53,7 @@ pub enum End {
     Gone,
 }
 
-/// How one stream behaves.
+/// The behaviour of one stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Rhythm {
     /// The longest silence before a heartbeat.
@@ -62,7 +62,7 @@ pub struct Rhythm {
     pub ends_at: Option<Instant>,
 }
 
-/// What wakes one stream.
+/// The waker of one stream.
 #[derive(Debug, Default)]
 struct Wake(AtomicWaker);
 
@@ -87,7 +87,7 @@ struct Inner {
     ending: AtomicU8,
     /// The time up to which the journal is known, in milliseconds; kept while it is unavailable.
     as_of_ms: AtomicI64,
-    /// Whether the journal was available at the last tick.
+    /// True if the journal was available at the last tick.
     available: AtomicBool,
 }
 
@@ -158,7 +158,7 @@ impl Feed {
         self.0.wake_all();
     }
 
-    /// Whether streams are being ended, and why.
+    /// True if streams are being ended, and why.
     pub fn ending(&self) -> Option<End> {
         self.0.ending()
     }
@@ -212,12 +212,12 @@ impl Feed {
         }
     }
 
-    /// How many streams are open.
+    /// The number of open streams.
     pub fn streams(&self) -> usize {
         self.0.streams.load(Ordering::Relaxed)
     }
 
-    /// How many streams watch a purchase.
+    /// The number of streams that watch a purchase.
     pub fn watchers(&self, purchase: PurchaseId) -> usize {
         self.0.channels.watchers(purchase)
     }

@@ -56,7 +56,7 @@ pub struct Rooms {
     pub tracker: Tracker,
     /// Configured accounts.
     pub accounts: Accounts,
-    /// Who may call.
+    /// The callers that are known.
     pub callers: Callers,
     /// Time.
     pub clock: Clock,
@@ -115,9 +115,9 @@ impl Service {
         }
     }
 
-    /// Who calls, with one of these scopes, and until when it waits.
+    /// The caller, if it has one of these scopes, and the time until which it waits.
     fn asker<T>(&self, request: &Request<T>, scopes: &[Scope]) -> Result<Asker, Failure> {
-        // Who was let in by its headers was asked there; a server without a door asks here.
+        // A caller that was let in by its headers was asked there; a server without a door asks here.
         let caller = match request.extensions().get::<Caller>() {
             Some(caller) => caller.clone(),
             None => identify::caller(&self.rooms.callers, request.metadata().as_ref())?,
@@ -151,7 +151,7 @@ impl Service {
         }
     }
 
-    /// Whether a caller sees a purchase: its own, and as an operator those of the accounts that it
+    /// True if a caller sees a purchase: its own, and as an operator those of the accounts that it
     /// may use.
     fn sees(caller: &Caller, purchase: &Purchase) -> bool {
         purchase.caller == *caller.name()
@@ -307,7 +307,8 @@ impl Service {
         let (new, mut violations) = self.new_purchase(&asker, request.into_inner()).await?;
         violations.extend(validate::new_key(&new.key).err());
         if !violations.is_empty() {
-            // What a provider or this service takes changes with time; what a known key names does not.
+            // The rules of a provider or of this service change with time; the purchase of a known key
+            // does not.
             let known = self
                 .rooms
                 .journal
@@ -355,7 +356,7 @@ impl Service {
             && !max_wait.is_zero()
         {
             let until = Instant::now() + max_wait;
-            // One that waits costs what a stream costs.
+            // A call that waits costs as much as a stream.
             let _permit = self.limits.open(asker.caller.name())?;
             let feed = &self.rooms.feed;
             if !feed.wait_past(id, Revision(after), until).await?

@@ -45,7 +45,7 @@ const READINESS: [&str; 2] = ["", PURCHASE_SERVICE];
 /// own.
 const WATCHES_MAX: usize = 20_000;
 
-/// How far the process is.
+/// The stage that the process has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     NotReady,
@@ -59,7 +59,7 @@ pub struct Readiness {
     reporter: HealthReporter,
     /// Held while states change, so that a late `set_ready` cannot undo a drain.
     phase: Arc<Mutex<Phase>>,
-    /// Whether the process's own loops go on.
+    /// True if the process's own loops go on.
     alive: Arc<AtomicBool>,
     closed: CancellationToken,
 }
@@ -92,12 +92,12 @@ impl Readiness {
         is_news
     }
 
-    /// Whether the process's own loops go on.
+    /// True if the process's own loops go on.
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Relaxed)
     }
 
-    /// Whether requests are welcome.
+    /// True if requests are welcome.
     pub async fn is_ready(&self) -> bool {
         *self.phase.lock().await == Phase::Ready
     }
@@ -171,8 +171,8 @@ pub async fn health() -> (Readiness, HealthService) {
 /// A text of some media type, made for each request.
 pub type Page = Arc<dyn Fn() -> (&'static str, String) + Send + Sync>;
 
-/// What a probe without gRPC asks: `/healthz` and `/readyz`, beside the health protocol itself, and
-/// what a scrape asks: `/metrics`.
+/// The answers to a probe without gRPC: `/healthz` and `/readyz`, beside the health protocol itself,
+/// and what a scrape asks: `/metrics`.
 pub fn operations(
     readiness: &Readiness,
     health: HealthServer<HealthService>,

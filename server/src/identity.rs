@@ -1,4 +1,4 @@
-//! Who is calling: bearer tokens to callers, and what each caller may do.
+//! The identity of callers: bearer tokens to callers, and the rights of each.
 //!
 //! Identity comes from the `authorization` header alone; no forwarded header and no peer address
 //! ever decides it. Tokens are known here by their SHA-256 only.
@@ -11,12 +11,12 @@ use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use crate::purchase::{AccountName, CallerName, Secret};
 
-/// What begins every token, so that a leaked one is recognised by a scanner.
+/// The beginning of every token, by which a scanner recognises a leaked one.
 const TOKEN_PREFIX: &str = "tw_";
 /// The longest token that is looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 1_024;
 
-/// What a caller may do.
+/// A right of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// Create purchases.
@@ -56,12 +56,12 @@ impl Scope {
 #[derive(Debug, Clone)]
 pub struct Caller(Arc<Grant>);
 
-/// What one caller is given.
+/// The rights that one caller is given.
 #[derive(Debug, Clone)]
 pub struct Grant {
     /// Its name: the tenant.
     pub name: CallerName,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: BTreeSet<Scope>,
     /// The accounts that it may use; `None` stands for all.
     pub accounts: Option<BTreeSet<AccountName>>,
@@ -78,7 +78,7 @@ impl Caller {
         &self.0.name
     }
 
-    /// Whether it may do this.
+    /// True if it may do this.
     pub fn may(&self, scope: Scope) -> bool {
         self.0.scopes.contains(&scope)
     }
@@ -88,7 +88,7 @@ impl Caller {
         self.0.accounts.as_ref()
     }
 
-    /// Whether it may use this account.
+    /// True if it may use this account.
     pub fn may_use(&self, account: &AccountName) -> bool {
         (self.0.accounts.as_ref()).is_none_or(|accounts| accounts.contains(account))
     }
@@ -132,13 +132,13 @@ impl Callers {
         self
     }
 
-    /// Whether a caller is known by the lack of a header.
+    /// True if a caller is known by the lack of a header.
     pub fn has_anonymous(&self) -> bool {
         self.anonymous.is_some()
     }
 
-    /// Who shows this `authorization` header. A wrong token is nobody's, never the anonymous
-    /// caller's.
+    /// The caller that shows this `authorization` header. A wrong token is nobody's, never the
+    /// anonymous caller's.
     ///
     /// # Errors
     /// Nobody does.

@@ -47,19 +47,20 @@ use look_up::Looks;
 pub use resolve::{Resolution, ResolveError};
 use starting::{Starter, Starts};
 
-/// How long a create waits for budget and breaker.
+/// The time that a create waits for budget and breaker.
 const ADMISSION_WAIT: Duration = Duration::from_secs(2);
-/// How much longer than the account's timeout a send may take before it counts as unclear.
+/// The time beyond the account's timeout after which a send counts as unclear.
 const SUBMIT_SLACK: Duration = Duration::from_secs(5);
-/// How long something that was not sent waits for a repeat.
+/// The time that an order which was not sent waits for a repeat.
 const REPEAT_WANTED_FOR: Duration = Duration::from_secs(86_400);
-/// What a caller is told to wait after a failure that names no time.
+/// The wait that a caller is told after a failure that names no time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What a caller wants created, with everything checked that can be checked without asking anybody.
+/// The purchase that a caller wants, with everything checked that can be checked without asking
+/// anybody.
 #[derive(Debug)]
 pub struct NewPurchase {
-    /// Who wants it.
+    /// The caller that wants it.
     pub caller: CallerName,
     /// The caller's key.
     pub key: String,
@@ -89,7 +90,8 @@ pub enum Wish {
 pub struct Created {
     /// The purchase with its newest status.
     pub purchase: Purchase,
-    /// Whether this is not the first answer by which the order may exist, given to the call that sent it.
+    /// True if this is not the first answer by which the order may exist, given to the call that sent
+    /// it.
     pub replayed: bool,
 }
 
@@ -126,7 +128,7 @@ pub enum CreateError {
     /// Nothing was sent, or nothing could be read.
     #[error("the provider cannot be reached{}", because(.why.as_deref()))]
     Unreachable {
-        /// What stands in the way, where an answer told it.
+        /// The obstacle, if an answer told it.
         why: Option<String>,
         /// The purchase that waits, where there is one.
         purchase: Option<PurchaseId>,
@@ -179,7 +181,7 @@ fn because(why: Option<&str>) -> String {
 }
 
 impl CreateError {
-    /// What a refusal of the account means to a caller.
+    /// The meaning of an account's refusal to a caller.
     fn refused(refusal: Refusal, purchase: Option<PurchaseId>, now: Moment) -> Self {
         let retry_after = refusal
             .retry_at()
@@ -221,9 +223,10 @@ struct Inner {
     stopping: CancellationToken,
     starts: Starts,
     looks: Looks,
-    /// What has to be looked at when.
+    /// The times at which purchases have to be looked at.
     deadlines: Arc<Deadlines>,
-    /// How often the clock had been set back when the store was last looked through for it.
+    /// The number of times that the clock had been set back when the store was last looked through for
+    /// it.
     looked_through: AtomicU64,
 }
 
@@ -311,8 +314,8 @@ impl Intake {
         self.0.look_up_now(purchase).await
     }
 
-    /// Looks what is stored through where the wall clock was set back since that was done last: nothing
-    /// is sent again meanwhile by a right that time gives.
+    /// Looks what is stored through where the wall clock was set back since that was done last:
+    /// nothing is sent again meanwhile by a right that time gives.
     ///
     /// # Errors
     /// The journal; to be called again.
@@ -544,7 +547,7 @@ impl Inner {
     }
 }
 
-/// What a caller hears of an attempt that did not fail.
+/// The word to a caller about an attempt that did not fail.
 enum Told {
     /// The purchase.
     Created(Created),

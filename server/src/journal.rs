@@ -61,7 +61,7 @@ pub struct Record {
     /// has that attention, or follows one that has, and is equal in all but attention and stamps
     /// leaves it.
     pub change_time: Timestamp,
-    /// What an operator wrote when settling it by hand.
+    /// The note of an operator who settled it by hand.
     pub resolution_note: Option<String>,
 }
 
@@ -72,15 +72,16 @@ pub struct Binding {
     pub caller: CallerName,
     /// The key.
     pub key: Arc<str>,
-    /// What it names.
+    /// The purchase that it names.
     pub purchase: PurchaseId,
     /// Of what came with it.
     pub fingerprints: Fingerprints,
-    /// When it was bound. It is kept as long from then on as a purchase's own key from its creation on.
+    /// When it was bound. It is kept as long from then on as a purchase's own key from its creation
+    /// on.
     pub bind_time: Timestamp,
 }
 
-/// What is left of a purchase whose retention has passed: enough to answer a repeat of its key.
+/// The rest of a purchase whose retention has passed: enough to answer a repeat of its key.
 ///
 /// Its status has no buyer action.
 pub type Remnant = Record;
@@ -102,7 +103,7 @@ pub enum Write {
     Bind(Box<Binding>),
     /// One more transition, of a purchase that is not FINAL.
     ///
-    /// Where it leaves the state, the buyer actions of all revisions before it are wiped.
+    /// If it leaves the state, the buyer actions of all revisions before it are wiped.
     Append {
         /// Whose.
         purchase: PurchaseId,
@@ -110,7 +111,7 @@ pub enum Write {
         transition: Box<Transition>,
         /// The newest revision must be this one.
         expected: Revision,
-        /// What becomes of the attempt.
+        /// The change of the attempt.
         attempt: AttemptChange,
         /// An operator's note, to be kept.
         note: Option<String>,
@@ -121,7 +122,7 @@ pub enum Write {
         purchase: PurchaseId,
         /// The newest revision must be this one.
         expected: Revision,
-        /// What becomes of the attempt.
+        /// The change of the attempt.
         change: AttemptChange,
     },
     /// Wipes the buyer actions of all revisions up to `through`. No revision, no guard.
@@ -141,7 +142,7 @@ pub enum Write {
     },
 }
 
-/// What a write does to the attempt under way.
+/// The effect of a write on the attempt under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptChange {
     /// Leaves it.
@@ -153,8 +154,8 @@ pub enum AttemptChange {
     Accepted,
     /// Ends it, and forgets the first send: nothing has been sent.
     Unsent,
-    /// Leaves it; the time of the first send, where there is one, is not to be believed, and becomes the
-    /// earliest that there is: whatever it allows for some time is over.
+    /// Leaves it; the time of the first send, where there is one, is not to be believed, and becomes
+    /// the earliest that there is: whatever it allows for some time is over.
     Undate,
     /// Begins one that is sent at `now`.
     Begin {
@@ -165,7 +166,7 @@ pub enum AttemptChange {
     },
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Written {
     /// It is durable.
@@ -188,7 +189,7 @@ pub struct Committed {
     pub purchase: Purchase,
     /// The step. Its status is `purchase.status`.
     pub from_state: Option<State>,
-    /// Where the evidence came from.
+    /// The source of the evidence.
     pub cause: crate::purchase::Cause,
 }
 
@@ -216,7 +217,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether a purchase with its status is meant.
+    /// True if a purchase with its status is meant.
     pub fn admits(&self, purchase: &Purchase) -> bool {
         let among =
             |list: &[String], text: &str| list.is_empty() || list.iter().any(|one| one == text);
@@ -248,7 +249,8 @@ pub(crate) const LOOKED_AT_MAX: usize = 10_000;
 /// A page of a list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Listed {
-    /// What the filter admits of what was looked at, newest first, without buyer actions.
+    /// The purchases that the filter admits of those that were looked at, newest first, without buyer
+    /// actions.
     pub purchases: Vec<Purchase>,
     /// The last that was looked at, after which to go on; `None` at the end.
     pub next: Option<Place>,
@@ -281,23 +283,23 @@ impl JournalError {
     }
 }
 
-/// How a store is doing, for metrics.
+/// The state of a store, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
     /// The size of what is committed and not in the file yet, in bytes.
     pub log_bytes: u64,
-    /// Whether a reader keeps that from being moved there.
+    /// True if a reader keeps that from being moved there.
     pub log_is_pinned: bool,
-    /// How often a row was met that cannot be read.
+    /// The number of rows met that cannot be read.
     pub unreadable_rows: u64,
-    /// How often the task that commits was begun again after a defect.
+    /// The number of times that the committing task was begun again after a defect.
     pub restarts: u64,
 }
 
 /// The key of the text by which [`Journal::retire`] keeps the newest position it has taken.
 pub(crate) const FLOOR_KEY: &str = "floor";
 
-/// Who hears of commits: called in commit order, after the commit and before its writer is
+/// A listener to commits: called in commit order, after the commit and before its writer is
 /// answered. Must not block.
 pub type Observer = Arc<dyn Fn(&[Arc<Committed>]) + Send + Sync>;
 
@@ -322,8 +324,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// The record of a purchase; `None` for a remnant.
     async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError>;
 
-    /// The record that has this key as its own or a further one, or what retention has left of it; with
-    /// the fingerprints that came with the key.
+    /// The record that has this key as its own or a further one, or what retention has left of it;
+    /// with the fingerprints that came with the key.
     async fn record_by_key(
         &self,
         caller: &CallerName,
@@ -380,9 +382,10 @@ pub trait Journal: fmt::Debug + Send + Sync {
 
     /// Makes remnants of purchases that have been FINAL since before `finals_before`, and deletes
     /// remnants of purchases that have been FINAL, and whose further keys were bound, before
-    /// `remnants_before`, by retention's clock ([`Journal::age`]); the oldest first, until about `limit` rows are gone: a purchase counts one and one more for each
-    /// of its revisions, a remnant one. Returns how many rows; 0 where nothing is left to do. Neither is
-    /// an event: no position, no observer.
+    /// `remnants_before`, by retention's clock ([`Journal::age`]); the oldest first, until about
+    /// `limit` rows are gone: a purchase counts one and one more for each of its revisions, a remnant
+    /// one. Returns how many rows; 0 where nothing is left to do. Neither is an event: no position, no
+    /// observer.
     async fn retire(
         &self,
         finals_before: Timestamp,
@@ -410,10 +413,10 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// are recognised.
     fn epoch(&self) -> &str;
 
-    /// Whether the last commit or read worked and none is silent, as a value that can be waited on.
+    /// True if the last commit or read worked and none is silent, as a value that can be waited on.
     fn available(&self) -> tokio::sync::watch::Receiver<bool>;
 
-    /// How long the commit under way has been so; zero where none is.
+    /// The time that the commit under way has taken so far; zero if none is under way.
     fn silent_for(&self) -> Duration {
         Duration::ZERO
     }
@@ -423,12 +426,12 @@ pub trait Journal: fmt::Debug + Send + Sync {
         0
     }
 
-    /// How long group commits took, for metrics; `None` where not measured.
+    /// The times that group commits took, for metrics; `None` if they are not measured.
     fn commit_seconds(&self) -> Option<Histogram> {
         None
     }
 
-    /// How the store is doing, for metrics.
+    /// The state of the store, for metrics.
     fn figures(&self) -> Figures {
         Figures::default()
     }

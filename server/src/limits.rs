@@ -11,22 +11,22 @@ use tokio::time::{Duration, Instant};
 /// The shortest time between two lines about one limit.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// What there is only so much of.
+/// The things that are limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// Connections of a listener.
     Connections,
     /// Control frames of a connection.
     ControlFrames,
-    /// How long, and for how many bytes, a connection may be open without showing who it is.
+    /// The time and the bytes that a connection has until it must show who it is.
     Strangers,
     /// Bytes of requests that have not arrived whole.
     RequestBytes,
-    /// How long a request may take to arrive.
+    /// The time that a request may take to arrive.
     RequestTime,
     /// Bytes of answers that are not read yet.
     AnswerBytes,
-    /// How long an answer may wait for its reader.
+    /// The time that an answer may wait for its reader.
     AnswerTime,
     /// Calls that need no token.
     OpenCalls,
@@ -91,7 +91,7 @@ impl Limit {
         tracing::warn!(limit = self.name(), times, "a limit was met");
     }
 
-    /// How often it was met since the process began.
+    /// The number of times that it was met since the process began.
     pub fn times(self) -> u64 {
         self.record().times.load(Ordering::Relaxed)
     }
@@ -105,7 +105,7 @@ impl Limit {
     }
 }
 
-/// How often one limit was met, and when that was told.
+/// The number of times that one limit was met, and when that was told.
 #[derive(Debug)]
 struct Record {
     times: AtomicU64,

@@ -40,11 +40,11 @@ use tokio_util::sync::CancellationToken;
 /// Streams that a peer may have open on one connection. More than a sensible client opens, little
 /// enough that one connection cannot take all memory; a mesh opens further connections.
 pub const STREAMS_PER_CONNECTION: u32 = 1_000;
-/// How long a peer has to say which protocol it speaks.
+/// The time that a peer has to say which protocol it speaks.
 pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Files that the process needs besides connections: database, logs, resolver, runtime; ours.
 const FILES_RESERVED: u64 = 256;
-/// How long closing the last sockets may take once they are told to.
+/// The time that closing the last sockets may take once they are told to.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The windows of a stream and of a connection, in bytes. Requests are small, and a window is for
@@ -52,8 +52,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// h2 0.4.20 ends a connection on which 600 small calls begin at once (measured; with 128 KiB and
 /// more it does not).
 const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
-/// How often a silent peer is pinged, and how long it has to answer: the only thing that frees the
-/// streams of one that has vanished.
+/// The interval at which a silent peer is pinged, and the time that it has to answer: the only thing
+/// that frees the streams of one that has vanished.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// The longest list of headers.
 const HEADER_LIST_BYTES: u32 = 16 * 1024;
@@ -88,8 +88,8 @@ pub fn raise_file_limit() -> u64 {
         .unwrap_or(FILES_RESERVED)
 }
 
-/// How many connections fit, of those that are wanted, beside `reserved` files for other purposes
-/// such as requests to providers. Warns where it is fewer; at least one.
+/// The number of connections that fit, of those that are wanted, beside `reserved` files for other
+/// purposes such as requests to providers. Warns where it is fewer; at least one.
 pub fn connections_within(wanted: u32, file_limit: u64, reserved: u64) -> u32 {
     let left = file_limit.saturating_sub(reserved.saturating_add(FILES_RESERVED));
     let fitting = u32::try_from(left).unwrap_or(u32::MAX).max(1);
@@ -151,7 +151,7 @@ impl Listener {
         Ok(Self(Socket::Unix(listener, file)))
     }
 
-    /// Where it listens, with the port that the system has chosen.
+    /// The address on which it listens, with the port that the system has chosen.
     pub fn address(&self) -> String {
         match &self.0 {
             Socket::Tcp(listener) => listener
@@ -185,7 +185,7 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
     }
 }
 
-/// How a drain ended.
+/// The end of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained<T> {
     /// All connections ended by themselves in time.

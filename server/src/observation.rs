@@ -1,4 +1,4 @@
-//! What a provider said, or why it could not be heard.
+//! The word of a provider, or the reason why it could not be heard.
 //!
 //! Providers turn answers into these values; `lifecycle` alone decides what they change.
 
@@ -16,7 +16,7 @@ pub const IDENTIFIER_BYTES_MAX: usize = 8_000;
 /// The largest buyer action, all of its texts together, in bytes.
 pub const BUYER_ACTION_BYTES_MAX: usize = 16 * 1024;
 
-/// Where a provider's word puts a purchase.
+/// The place in which a provider's word puts a purchase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// The word has a row in the status table.
@@ -29,7 +29,7 @@ pub enum Standing {
 /// `None`, an absent fact and an absent role leave what is known as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// Where the word puts the purchase.
+    /// The place in which the word puts the purchase.
     pub standing: Standing,
     /// The main word, verbatim.
     pub code: String,
@@ -39,26 +39,26 @@ pub struct Observation {
     pub failure: Option<FailureReason>,
     /// Why a person has to look, by what the answer itself says.
     pub attention: Option<AttentionReason>,
-    /// How paid and asked compare.
+    /// The comparison of paid and asked.
     pub amount_outcome: Option<AmountOutcome>,
     /// Amounts; each role that is present replaces all amounts of that role.
     pub amounts: Vec<Amount>,
     /// On-chain hashes, oldest first.
     pub transaction_hashes: Option<Vec<String>>,
-    /// What was delivered.
+    /// The delivered items.
     pub items: Option<Vec<Item>>,
     /// The provider's change clock.
     pub provider_change_time: Option<Timestamp>,
     /// The provider's name for the purchase.
     pub reference: Option<Reference>,
-    /// What the buyer has to do in this state.
+    /// The buyer's task in this state.
     pub buyer_action: Option<BuyerAction>,
     /// Set where a deadline of this service, not the answer alone, makes the state.
     pub cause: Option<Cause>,
-    /// Where such a deadline makes it: where the answer alone puts the purchase. That holds if anything
-    /// has ever shown that funds moved.
+    /// Where such a deadline makes it: where the answer alone puts the purchase. That holds if
+    /// anything has ever shown that funds moved.
     pub before_deadline: Option<Standing>,
-    /// Whether the answer shows that funds moved.
+    /// True if the answer shows that funds moved.
     pub funds_moved: bool,
 }
 
@@ -134,16 +134,16 @@ pub enum Trouble {
     Unauthorized,
     /// No answer, or a server's error.
     Unreachable {
-        /// Whether the request may have reached the provider.
+        /// True if the request may have reached the provider.
         sent: bool,
-        /// What happened, in this service's words.
+        /// The event, in this service's words.
         why: String,
     },
     /// A 404 from something that is not the provider's API.
     Nowhere,
     /// An answer that makes no sense.
     Unreadable {
-        /// What was wrong with it, in this service's words.
+        /// Its fault, in this service's words.
         why: String,
     },
 }
@@ -154,7 +154,7 @@ impl Trouble {
         Self::Unreadable { why: why.into() }
     }
 
-    /// What happened, in this service's words; nothing if the kind of trouble says it all.
+    /// The event, in this service's words; nothing if the kind of trouble says it all.
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Unreachable { why, .. } | Self::Unreadable { why } => Some(why),
@@ -164,7 +164,7 @@ impl Trouble {
     }
 }
 
-/// How a submit ended (promise C3).
+/// The end of a submit (promise C3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Submitted {
     /// The provider has the order and named it.
@@ -183,9 +183,9 @@ pub enum Submitted {
     NotSent(Trouble),
     /// Everything else: it may exist.
     Unclear {
-        /// What happened, in this service's words.
+        /// The event, in this service's words.
         why: String,
-        /// What the answer calls the order, where that is of no shape that is known here.
+        /// The answer's name for the order, if that is of no shape that is known here.
         unread_id: Option<UnreadId>,
     },
 }
@@ -216,7 +216,7 @@ type Steps = (&'static str, &'static [&'static str]);
 pub struct Graph {
     /// Each word with those that can follow it.
     pub steps: &'static [Steps],
-    /// Whether the provider's own text has all of them, so that another step contradicts it.
+    /// True if the provider's own text has all of them, so that another step contradicts it.
     pub is_documented: bool,
 }
 
@@ -237,7 +237,7 @@ impl Graph {
         }
     }
 
-    /// Whether `to` can follow `from` in any number of steps. Words outside the graph always can.
+    /// True if `to` can follow `from` in any number of steps. Words outside the graph always can.
     pub fn allows(&self, from: &str, to: &str) -> bool {
         let known = |word: &str| {
             self.steps

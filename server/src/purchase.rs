@@ -80,7 +80,7 @@ pub struct Purchase {
     pub status: Arc<Status>,
 }
 
-/// How current the newest status is.
+/// The freshness of the newest status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Freshness {
     /// The provider's last answer that could be read.

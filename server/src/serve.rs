@@ -45,15 +45,16 @@ use wall::Wall;
 
 /// Open purchases read at once while recovering.
 const RECOVERED_AT_ONCE: usize = 1_000;
-/// How often the wall clock is looked at while nothing else does.
+/// The interval at which the wall clock is looked at while nothing else does.
 const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
-/// How often retention is looked after.
+/// The interval at which retention is looked after.
 const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
-/// How long retention may hold commits up: a batch takes about so long, and as long a pause follows.
+/// The time that retention may hold commits up: a batch takes about so long, and as long a pause
+/// follows.
 const RETIREMENT_LASTS: Duration = Duration::from_millis(10);
 /// Rows that retention takes in its first batch, and the most and the fewest in any other.
 const RETIRED_ROWS: (usize, usize, usize) = (100, 1_000, 10);
-/// How long a key is remembered at the least (promise C2).
+/// The least time that a key is remembered (promise C2).
 const REMNANTS_KEPT: Duration = Duration::from_secs(400 * 86_400);
 
 /// Why the service could not start.
@@ -76,7 +77,7 @@ pub enum StartError {
     Fingerprints {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its fault.
         #[source]
         source: KeyringError,
     },
@@ -94,7 +95,7 @@ pub enum StartError {
     Account {
         /// Which.
         account: AccountName,
-        /// What is wrong.
+        /// The fault.
         problem: String,
     },
     /// The contract's descriptors are damaged, which a build cannot be.
@@ -102,7 +103,7 @@ pub enum StartError {
     Descriptors,
 }
 
-/// What a house is built of: the outside world, as a configuration or a simulation gives it.
+/// The parts that a house is built of: the outside world, as a configuration or a simulation gives it.
 #[derive(Debug)]
 pub struct Parts {
     /// Time and ids.
@@ -113,11 +114,11 @@ pub struct Parts {
     pub keyring: Keyring,
     /// Accounts, opened.
     pub accounts: Accounts,
-    /// Who may call.
+    /// The callers that are known.
     pub callers: Callers,
-    /// What streams may cost.
+    /// The limits on streams.
     pub limits: grpc::Bounds,
-    /// How long purchases are kept after FINAL.
+    /// The time that purchases are kept after FINAL.
     pub retention: Duration,
 }
 
@@ -131,7 +132,7 @@ pub struct House {
     pub readiness: Readiness,
     health: Arc<HealthService>,
     figures: metrics::Collector,
-    /// What runs until the drain; aborted when the house is dropped.
+    /// The loops that run until the drain; aborted when the house is dropped.
     work: Loops,
 }
 

@@ -24,7 +24,7 @@ use crate::purchase::Timestamp;
 /// The largest answer body that is read, in bytes.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// How a request uses connections.
+/// The use of connections by a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connection {
     /// Any connection of the pool.

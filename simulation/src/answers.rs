@@ -12,7 +12,7 @@ use crate::{
     words,
 };
 
-/// Whether a request orders something.
+/// True if a request orders something.
 pub fn is_create(provider: &str, request: &Request) -> bool {
     let last = request.path.last().map_or("", String::as_str);
     match provider {
@@ -25,7 +25,7 @@ pub fn is_create(provider: &str, request: &Request) -> bool {
     }
 }
 
-/// Whether a request searches for an order's identifier.
+/// True if a request searches for an order's identifier.
 pub fn is_search(provider: &str, request: &Request) -> bool {
     provider == "inabit" && request.path.last().is_some_and(|last| last == "search")
 }

@@ -21,7 +21,7 @@ pub struct Acknowledged {
     pub purchase: String,
     /// The newest revision that the answer showed.
     pub revision: u32,
-    /// Whether the answer said that the key was known.
+    /// True if the answer said that the key was known.
     pub replayed: bool,
 }
 
@@ -95,7 +95,7 @@ async fn call_until_known(world: &Arc<World>, key: &str, order: &Order) -> Optio
     None
 }
 
-/// Whether an error carries this reason.
+/// True if an error carries this reason.
 fn says(status: &Status, reason: &str) -> bool {
     let details = status.details();
     (details.windows(reason.len())).any(|window| window == reason.as_bytes())

@@ -153,7 +153,7 @@ fn step(
     })
 }
 
-/// Whether a day without a repeat has ended what no provider was ever sent, or never sold. No run
+/// True if a day without a repeat has ended what no provider was ever sent, or never sold. No run
 /// lasts for a day, but a wall clock that is set forth makes one.
 fn is_never_sent(world: &World, purchase: &Purchase, status: &Status, ledger: &Ledger) -> bool {
     let failure = status.failure.as_ref();
@@ -183,7 +183,7 @@ fn name_of(status: &Status) -> Option<String> {
     .map(str::to_owned)
 }
 
-/// Whether the provider has said this before it was committed.
+/// True if the provider has said this before it was committed.
 fn was_said(status: &Status, committed: Timestamp, ledger: &Ledger) -> bool {
     let Some(name) = name_of(status) else {
         return false;
@@ -193,7 +193,7 @@ fn was_said(status: &Status, committed: Timestamp, ledger: &Ledger) -> bool {
         .any(|given| given.reference == name && given.meaning == said && given.at <= committed)
 }
 
-/// Whether the provider had shown stamps older than the one that was known for long enough.
+/// True if the provider had shown stamps older than the one that was known for long enough.
 fn was_held_back(known: Timestamp, status: &Status, committed: Timestamp, ledger: &Ledger) -> bool {
     let Some(name) = name_of(status) else {
         return false;

@@ -161,7 +161,7 @@ impl Network {
         self.cut(1.0);
     }
 
-    /// Whether the network, or whoever listens on it, was disturbed within this time.
+    /// True if the network, or whoever listens on it, was disturbed within this time.
     pub fn was_disturbed(&self, from: Instant, until: Instant) -> bool {
         let state = self.0.lock().unwrap();
         state.listener.is_none()

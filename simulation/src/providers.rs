@@ -55,9 +55,9 @@ pub struct Sent {
     pub key: String,
     /// When it came.
     pub at: Timestamp,
-    /// Whether the account was turned away before the order was looked at.
+    /// True if the account was turned away before the order was looked at.
     pub turned_away: bool,
-    /// Whether the provider said that it will not have this order.
+    /// True if the provider said that it will not have this order.
     pub refused: bool,
 }
 

@@ -20,7 +20,7 @@ use tillwatch_server::{
 };
 use tokio::sync::watch;
 
-/// Whether a process lives. Clones are of the same process.
+/// True if a process lives. Clones are of the same process.
 #[derive(Debug, Clone)]
 pub struct Life(Arc<AtomicBool>);
 

@@ -36,7 +36,7 @@ struct Watching {
 struct Opened {
     began: Instant,
     last: Instant,
-    /// Whether the first message has to be a snapshot.
+    /// True if the first message has to be a snapshot.
     wants_snapshot: bool,
     is_caught_up: bool,
 }

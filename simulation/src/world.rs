@@ -290,7 +290,7 @@ impl World {
         }
     }
 
-    /// Whether somebody sets the wall clock of the server's machine in this run.
+    /// True if somebody sets the wall clock of the server's machine in this run.
     pub fn sets_clock(&self) -> bool {
         self.seed % 2 == 1
     }

@@ -38,7 +38,7 @@ struct Seen {
     creates: usize,
     /// The provider keys of all creates.
     keys: BTreeSet<String>,
-    /// Whether the provider has the order.
+    /// True if the provider has the order.
     has: bool,
 }
 

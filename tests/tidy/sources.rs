@@ -83,7 +83,7 @@ pub fn untested(text: &str) -> &str {
     }
 }
 
-/// Whether a file of the server holds tests alone.
+/// True if a file of the server holds tests alone.
 pub fn is_tests(name: &str) -> bool {
     ["/tests", "/testing.rs", "/suite", "/fixture"]
         .iter()
@@ -144,7 +144,7 @@ pub fn word(text: &str) -> String {
         .collect()
 }
 
-/// Whether a text says a word, by itself and not as a part of another.
+/// True if a text says a word, by itself and not as a part of another.
 pub fn says(text: &str, wanted: &str) -> bool {
     let is_part = |letter: Option<char>| letter.is_some_and(|l| l.is_alphanumeric() || l == '_');
     text.match_indices(wanted).any(|(at, _)| {
@@ -153,7 +153,7 @@ pub fn says(text: &str, wanted: &str) -> bool {
     })
 }
 
-/// Whether a path upwards leaves the module without saying `crate`.
+/// True if a path upwards leaves the module without saying `crate`.
 pub fn climbs_out(file: &str, code: &str) -> bool {
     let depth = file.matches('/').count() + 1;
     let mut is_inline = false;

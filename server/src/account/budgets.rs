@@ -1,4 +1,4 @@
-//! How far an account's budgets are spent, kept in the journal beyond the life of the process.
+//! The spending of an account's budgets, kept in the journal beyond the life of the process.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::{
     purchase::{AccountName, Moment, Timestamp},
 };
 
-/// How far an account's budgets are spent: nothing is sent beyond what the journal has kept of them.
+/// The spending of an account's budgets: nothing is sent beyond what the journal has kept of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Arrivals {
     /// Of requests of all kinds.
@@ -61,8 +61,8 @@ impl Budgets {
         }
     }
 
-    /// Reads a stored text: `requests creates` in milliseconds of the wall clock, and if there is a boot,
-    /// its name and the same two in milliseconds of the monotonic clock.
+    /// Reads a stored text: `requests creates` in milliseconds of the wall clock, and if there is a
+    /// boot, its name and the same two in milliseconds of the monotonic clock.
     fn read(&self, text: &str) -> Option<Kept> {
         let mut words = text.split(' ');
         let mut wall = || Timestamp::from_millis_text(words.next()?).ok();

@@ -1,11 +1,11 @@
-//! What a request is for, and why it may not be made now.
+//! The purposes of requests, and the reasons why one may not be made now.
 
 use crate::{
     cadence::{Policy, witness::Witness},
     purchase::Moment,
 };
 
-/// What a request is for. Creates go first; the others share what is left.
+/// The purpose of a request. Creates go first; the others share what is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// A create, or a repeat of one.
@@ -38,18 +38,18 @@ impl Class {
         }
     }
 
-    /// Whether it takes one of the places of long polls. What a caller waits for takes another, so
+    /// True if it takes one of the places of long polls. What a caller waits for takes another, so
     /// that a thousand long polls do not stand in its way.
     pub(super) fn is_held(self, policy: &Policy) -> bool {
         policy.long_poll && matches!(self, Self::Poll | Self::AfterTerminal)
     }
 
-    /// Whether it is for what falls due by a schedule.
+    /// True if it is for what falls due by a schedule.
     pub(super) fn is_poll(self) -> bool {
         matches!(self, Self::Poll | Self::AfterTerminal)
     }
 
-    /// Whether a caller's create waits for it: such go first.
+    /// True if a caller's create waits for it: such go first.
     pub(super) fn is_first(self) -> bool {
         matches!(self, Self::Create | Self::Adopt)
     }
@@ -59,16 +59,16 @@ impl Class {
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
     pub(super) class: Class,
-    /// What it is about, by any number of its own.
+    /// The number of its subject, any one of its own.
     pub(super) subject: u64,
     /// Its number: requests are counted as they are let through.
     pub(super) number: u64,
-    /// Whether what it met is its purchase's own trouble, once that is judged.
+    /// True if what it met is its purchase's own trouble, once that is judged.
     pub(super) own: Option<bool>,
 }
 
 impl Asked {
-    /// Who says so, where it meets trouble.
+    /// The witness of the trouble that it meets.
     pub(super) fn witness(&self) -> Witness {
         match self.class {
             Class::Poll | Class::Refresh => Witness::Open(self.subject),
@@ -121,15 +121,15 @@ impl Refusal {
     }
 }
 
-/// What [`Live::admit`] has granted.
+/// A grant of [`Live::admit`].
 pub(super) struct Granted {
     /// The request's number.
     pub(super) number: u64,
-    /// Whether it shows if the account is well again.
+    /// True if it shows if the account is well again.
     pub(super) is_probe: bool,
-    /// Whether it is for what is overdue for longest.
+    /// True if it is for what is overdue for longest.
     pub(super) longest_due: bool,
-    /// How many more polls could be made at once.
+    /// The number of further polls that could be made at once.
     pub(super) more: u32,
 }
 

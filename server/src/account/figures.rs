@@ -1,11 +1,11 @@
-//! What an account has asked for and how it ended, counted since the process began.
+//! An account's requests and their ends, counted since the process began.
 
 use std::collections::BTreeMap;
 
 use super::Class;
 use crate::upstream::{Response, UpstreamError};
 
-/// How a request ended, in one word.
+/// The end of a request, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// An answer below 400.

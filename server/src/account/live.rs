@@ -1,4 +1,4 @@
-//! What an account may be asked for now, and what it has learned: plain state behind one lock.
+//! The requests that an account may make now, and its lessons: plain state behind one lock.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -16,15 +16,16 @@ use crate::{
     upstream::{Response, UpstreamError, rate_headers, retry_after},
 };
 
-/// How long a slot is kept for a create beyond the time at which it was told to come back, at the
+/// The time that a slot is kept for a create beyond the time at which it was told to come back, at the
 /// most: never longer than a slot lasts.
 const CREATE_AWAITED: Duration = Duration::from_secs(5);
-/// How long the longest overdue is waited for beyond the time at which its lane was told to come back.
+/// The time that the longest overdue is waited for beyond the time at which its lane was told to come
+/// back.
 const LONGEST_AWAITED: Duration = Duration::from_secs(1);
 /// The longest between two requests that rate headers ask for while something is left: clocks
 /// differ, and a wrong one must not stop polling.
 const STEERED_MAX: Duration = Duration::from_secs(60);
-/// How an account is doing.
+/// The health of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// Well.
@@ -35,10 +36,10 @@ pub enum Health {
     Unauthorized,
 }
 
-/// What an operator sees of an account.
+/// The picture of an account for an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// How it is doing.
+    /// Its health.
     pub health: Health,
     /// The words of the last failure, where it is not doing well.
     pub note: String,
@@ -49,9 +50,9 @@ pub struct Snapshot {
     pub requests_last_minute: u32,
     /// Requests under way.
     pub in_flight: u32,
-    /// Whether the breaker is open.
+    /// True if the breaker is open.
     pub breaker_open: bool,
-    /// What it has asked for since the process began.
+    /// Its requests since the process began.
     pub figures: Figures,
 }
 
@@ -85,7 +86,7 @@ pub(super) struct Live {
     verdicts: Verdicts,
     /// The one purchase, if it is one alone, for whose sake the limit was lowered.
     slowed_for: Option<u64>,
-    /// What the provider's rate headers have left is spread over their window.
+    /// The requests that the provider's rate headers have left, spread over their window.
     steered: Option<Steered>,
     /// When the requests of the last minute were made.
     recent: VecDeque<Moment>,
@@ -190,7 +191,7 @@ impl Live {
         })
     }
 
-    /// How many more polls may be made at once.
+    /// The number of further polls that may be made at once.
     fn more(&self, held: bool, now: Moment) -> u32 {
         let room = if held {
             self.held_max.saturating_sub(self.held)
@@ -242,12 +243,12 @@ impl Live {
         self.shares.set_limit(self.limit.limit(now), now);
     }
 
-    /// Whether requests but creates are held back by a verdict.
+    /// True if requests but creates are held back by a verdict.
     pub(super) fn is_blocked(&self) -> bool {
         self.verdicts.is_blocked()
     }
 
-    /// Whether one more request may be in flight. Creates may use the last eighth alone.
+    /// True if one more request may be in flight. Creates may use the last eighth alone.
     fn room(&self, class: Class, held: bool, now: Moment) -> Result<(), Denied> {
         let full = if held {
             self.held >= self.held_max
@@ -264,13 +265,13 @@ impl Live {
         Ok(())
     }
 
-    /// Whether a create waits for what others would take: a slot among all requests.
+    /// True if a create waits for what others would take: a slot among all requests.
     fn create_waits(&self, now: Moment) -> bool {
         let creates = || self.shares.own(Class::Create, now) <= self.shares.all.earliest(now, 1000);
         self.adopts_waiting > 0 || (self.creates_waiting > 0 && creates())
     }
 
-    /// Whether the next slot is left to what is overdue for longest, whatever else wants it.
+    /// True if the next slot is left to what is overdue for longest, whatever else wants it.
     fn is_for_longest(&self, now: Moment) -> bool {
         self.since_longest + 1 >= LONGEST_DUE_EVERY
             && self.poll_awaited.is_some_and(|until| now < until)
@@ -316,8 +317,8 @@ impl Live {
         earliest.max(left)
     }
 
-    /// A poll is told to come back: in a tenth of all slots it is waited for then, where it is the pace
-    /// of all requests that holds it up. Returns when that may be.
+    /// A poll is told to come back: in a tenth of all slots it is waited for then, where it is the
+    /// pace of all requests that holds it up. Returns when that may be.
     fn await_poll(&mut self, class: Class, now: Moment) -> Option<Moment> {
         let steered = self.steered.filter(|steered| now < steered.until);
         let own = (self.shares.own(class, now)).max(steered.map_or(now, |steered| steered.next));
@@ -436,7 +437,7 @@ impl Live {
         self.verdicts.understood(asked);
     }
 
-    /// What the provider's file made of an answer. Failures were counted when it arrived.
+    /// The meaning that the provider's file found in an answer. Failures were counted when it arrived.
     pub(super) fn learn(&mut self, asked: &Asked, trouble: &Trouble, now: Moment) -> Whose {
         match trouble {
             Trouble::Nowhere => self.figures.nowhere += 1,
@@ -485,7 +486,7 @@ impl Live {
         }
     }
 
-    /// How much longer the provider's pause lasts; zero where there is none.
+    /// The rest of the provider's pause; zero if there is none.
     pub(super) fn paused_for(&self, now: Moment) -> Duration {
         self.verdicts.paused_for(now)
     }

@@ -11,7 +11,7 @@ use crate::{
     purchase::Moment,
 };
 
-/// How far ahead budget is kept in the store, so that not every request is a write.
+/// The reach of the budget that is kept in the store ahead, so that not every request is a write.
 const KEPT_AHEAD: Duration = Duration::from_secs(5);
 /// The parts of the budget: of look-ups of unclear creates, of purchases after their end, of callers'
 /// wishes, of pages.
@@ -35,7 +35,7 @@ pub(super) struct Shares {
     refreshes: Pace,
     /// The half for pages of many purchases.
     sweeps: Pace,
-    /// What the store has kept of the first two.
+    /// The part of the first two that the store has kept.
     kept: Arrivals,
 }
 
@@ -96,7 +96,7 @@ impl Shares {
         }
     }
 
-    /// Whether the store has not kept what a request of this class would spend.
+    /// True if the store has not kept what a request of this class would spend.
     pub(super) fn is_unkept(&self, class: Class, now: Moment) -> bool {
         let requests = !self.all.is_unlimited() && self.all.arrival_after(now) > self.kept.requests;
         let creates = class == Class::Create

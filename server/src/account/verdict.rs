@@ -1,4 +1,4 @@
-//! What an account is thought to suffer from, by what its requests have met: plain state.
+//! The trouble that an account is thought to be in, by the fate of its requests: plain state.
 //!
 //! One purchase's trouble is its own. What several say, and nobody contradicts, is the account's.
 
@@ -19,7 +19,7 @@ use crate::{
 const THROTTLED_BASE: Duration = Duration::from_secs(5);
 /// The longest of these waits.
 const THROTTLED_MAX: Duration = Duration::from_secs(60);
-/// How often an account whose credentials are refused is tried.
+/// The interval at which an account is tried whose credentials are refused.
 const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
 
 /// Whose trouble an answer tells of.
@@ -31,7 +31,7 @@ pub enum Whose {
     Purchase,
 }
 
-/// What is known of an account's trouble.
+/// An account's trouble, as far as it is known.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     breaker: Breaker,
@@ -39,9 +39,9 @@ pub(super) struct Verdicts {
     failing: Failing,
     /// Open purchases, as the tracker counts them.
     open: usize,
-    /// Who was refused the credentials since a read was accepted.
+    /// The witnesses whose credentials were refused since a read was accepted.
     refused: Witnesses,
-    /// Who was not heard, or not understood, since somebody was.
+    /// The witnesses who were not heard, or not understood, since another was.
     unheard: Witnesses,
     /// Reads are refused their credentials; the next probe is at this time.
     unauthorized_until: Option<Moment>,
@@ -62,7 +62,7 @@ impl Verdicts {
         self.open = open;
     }
 
-    /// Whether a request may be made as far as trouble is concerned, and whether as a probe.
+    /// True if a request may be made as far as trouble is concerned, and whether as a probe.
     pub(super) fn gate(&self, class: Class, now: Moment) -> Result<Gate, Refusal> {
         if let Some(retry_at) = self.paused_until.filter(|until| now < *until) {
             return Err(Refusal::Throttled { retry_at });
@@ -99,13 +99,13 @@ impl Verdicts {
         self.breaker.probe_dropped();
     }
 
-    /// Whether requests but creates are held back by a verdict.
+    /// True if requests but creates are held back by a verdict.
     pub(super) fn is_blocked(&self) -> bool {
         self.breaker.is_open() || self.unauthorized_until.is_some()
     }
 
-    /// An answer of this status arrived. Says whether that is its purchase's own trouble; nothing where
-    /// the status tells of none.
+    /// An answer of this status arrived. Says whether that is its purchase's own trouble; nothing
+    /// where the status tells of none.
     pub(super) fn answered(
         &mut self,
         asked: &Asked,
@@ -172,7 +172,7 @@ impl Verdicts {
         self.unheard = Witnesses::default();
     }
 
-    /// What the provider's file made of an answer, where that is not a throttle. Failures were
+    /// The meaning that the provider's file found in an answer, if that is no throttle. Failures were
     /// counted when it arrived.
     pub(super) fn learn(
         &mut self,
@@ -228,7 +228,7 @@ impl Verdicts {
     /// The provider throttles the account. Says whether this is the first time in a row that it does
     /// so without a word for how long.
     pub(super) fn throttled(&mut self, retry_after: Option<Duration>, now: Moment) -> bool {
-        // One that names no wait, or none at all, leaves it to this service to find one.
+        // A provider that names no wait, or a wait of nothing, leaves it to this service to find one.
         let retry_after = retry_after.filter(|wait| !wait.is_zero());
         let own = backoff(THROTTLED_BASE, self.throttles, THROTTLED_MAX);
         let is_first = self.throttles == 0;
@@ -238,7 +238,7 @@ impl Verdicts {
         is_news
     }
 
-    /// What a person reads of the last failure.
+    /// The words that a person reads of the last failure.
     pub(super) fn say(&mut self, words: String) {
         self.words = words;
     }
@@ -257,12 +257,12 @@ impl Verdicts {
         self.paused_until = Some(self.paused_until.map_or(until, |known| known.max(until)));
     }
 
-    /// Whether the credentials are refused.
+    /// True if the credentials are refused.
     pub(super) fn is_unauthorized(&self) -> bool {
         self.unauthorized_until.is_some() || self.create_refused.is_some()
     }
 
-    /// Whether the provider fails, makes no sense or pauses.
+    /// True if the provider fails, makes no sense or pauses.
     pub(super) fn is_degraded(&self, now: Moment) -> bool {
         !self.paused_for(now).is_zero()
             || self.breaker.is_open()

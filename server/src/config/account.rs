@@ -29,9 +29,9 @@ pub struct Account {
     pub provider: &'static str,
     /// The provider's origin, with the path below which its API lies.
     pub base_url: Url,
-    /// Whether the origin may be http.
+    /// True if the origin may be http.
     pub allow_insecure: bool,
-    /// Whether the origin may lie outside the public internet.
+    /// True if the origin may lie outside the public internet.
     pub allow_private_networks: bool,
     /// The HTTP proxy that requests go through, as a URL: it can hold a password.
     pub proxy: Option<Secret>,
@@ -259,7 +259,7 @@ fn policy(mut section: Section<'_>, documented: &Policy) -> Policy {
     policy
 }
 
-/// Whether lists are read; refused where the provider has none, since it would do nothing.
+/// True if lists are read; refused where the provider has none, since it would do nothing.
 fn sweep(section: &mut Section<'_>, documented: bool) -> bool {
     let place = section.place("sweep");
     let sweep = section.truth("sweep", documented);
@@ -296,7 +296,7 @@ fn schedule(section: &mut Section<'_>, key: &str) -> Option<Schedule> {
     }
 }
 
-/// Whether a schedule asks more often than another at any age.
+/// True if a schedule asks more often than another at any age.
 fn is_faster(schedule: &Schedule, than: &Schedule) -> bool {
     let bounds = schedule.phases().iter().chain(than.phases());
     bounds

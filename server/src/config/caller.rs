@@ -30,7 +30,7 @@ pub struct Caller {
     pub token_sha256: Vec<[u8; 32]>,
     /// The alternative names of its client certificates.
     pub cert_san: Vec<String>,
-    /// Whether it is who calls without a token.
+    /// True if it is who calls without a token.
     pub anonymous: bool,
     /// The accounts that it may use.
     pub accounts: Accounts,

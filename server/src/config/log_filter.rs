@@ -40,13 +40,13 @@ const MODULES: [&str; 22] = [
     "upstream",
 ];
 
-/// Whether each directive is a level, or names a target of this program. Anything else is taken
+/// True if each directive is a level, or names a target of this program. Anything else is taken
 /// for a target that nobody has: `warning` would let no line through, errors included.
 pub(super) fn can_be_used(filter: &str) -> bool {
     filter.split(',').all(acts) && EnvFilter::builder().parse(filter).is_ok()
 }
 
-/// Whether no line of this server itself passes, whatever happens.
+/// True if no line of this server itself passes, whatever happens.
 pub(super) fn is_mute(filter: &str) -> bool {
     !filter.split(',').any(|directive| {
         let (target, level) = match directive.split_once('=') {
@@ -77,7 +77,7 @@ fn is_level(text: &str) -> bool {
     !text.is_empty() && text.parse::<LevelFilter>().is_ok()
 }
 
-/// Whether some line can have a target that begins so, which is how a filter compares.
+/// True if some line can have a target that begins so, which is how a filter compares.
 fn is_target(target: &str) -> bool {
     let Some(module) = target.strip_prefix(OWN).filter(|rest| !rest.is_empty()) else {
         return !target.is_empty() && CRATES.iter().any(|name| begins(name, target));
@@ -88,12 +88,12 @@ fn is_target(target: &str) -> bool {
     MODULES.iter().any(|name| begins(name, path))
 }
 
-/// Whether a name begins with a target, or a target with the name.
+/// True if a name begins with a target, or a target with the name.
 fn begins(name: &str, target: &str) -> bool {
     name.starts_with(target) || names(target, name)
 }
 
-/// Whether a target is this name or lies below it.
+/// True if a target is this name or lies below it.
 fn names(target: &str, name: &str) -> bool {
     let below = target.strip_prefix(name);
     below.is_some_and(|below| below.is_empty() || below.starts_with("::"))

@@ -20,7 +20,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// Whether only this machine can reach it. A name is not looked up: only `localhost` counts.
+    /// True if only this machine can reach it. A name is not looked up: only `localhost` counts.
     pub fn is_local(&self) -> bool {
         let Self::Tcp(address) = self else {
             return true;
@@ -57,7 +57,7 @@ pub struct Listen {
     pub grpc: Address,
     /// Metrics and health over plain text; `None` turns it off.
     pub ops: Option<Address>,
-    /// Whether reflection is served.
+    /// True if reflection is served.
     pub reflection: bool,
     /// Worker threads; 0 leaves it to the number of cores.
     pub threads: u32,

@@ -161,7 +161,7 @@ pub(super) fn overlay(
     }
 }
 
-/// Whether a name without `__` means a setting: it begins with a section, and is none of those by
+/// True if a name without `__` means a setting: it begins with a section, and is none of those by
 /// which an orchestrator announces a service that is called so.
 fn is_misspelt(path: &str) -> bool {
     let is_announced = |rest: &str| {
@@ -231,7 +231,7 @@ pub(super) struct Section<'a> {
 pub(super) struct Text {
     pub(super) text: String,
     pub(super) place: Option<String>,
-    /// Whether it stands in the settings' file, not in a variable.
+    /// True if it stands in the settings' file, not in a variable.
     pub(super) is_in_file: bool,
 }
 
@@ -257,7 +257,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Whether anything has been refused since this section was begun.
+    /// True if anything has been refused since this section was begun.
     pub(super) fn is_refused(&self) -> bool {
         self.problems.0.borrow().len() > self.problems_before
     }

@@ -46,7 +46,7 @@ pub struct WatchAll {
     rhythm: Rhythm,
     /// When anything was sent last, or the stream opened.
     quiet_since: Instant,
-    /// Whether the heartbeat has been sent that says so.
+    /// True if the heartbeat has been sent that says so.
     told_caught_up: bool,
     slot: u64,
     ended: bool,

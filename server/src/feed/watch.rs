@@ -92,7 +92,7 @@ pub struct Watch {
     rhythm: Rhythm,
     /// When anything was sent last, or the stream opened.
     quiet_since: Instant,
-    /// Whether the heartbeat has been sent that says so.
+    /// True if the heartbeat has been sent that says so.
     told_caught_up: bool,
     /// The alarms' slot in which this stream is woken; 0 for none.
     slot: u64,

@@ -14,9 +14,9 @@ use crate::{
 /// Who reads, and when: what is shown of a purchase depends on both.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
-    /// Whether the reader sees whose a purchase is.
+    /// True if the reader sees whose a purchase is.
     pub shows_caller: bool,
-    /// Whether buyer actions are shown; never in lists and feeds.
+    /// True if buyer actions are shown; never in lists and feeds.
     pub shows_actions: bool,
     /// The time of reading: what has passed by then is not shown.
     pub now: Timestamp,

@@ -131,7 +131,7 @@ impl Reason {
         }
     }
 
-    /// Whether the caller is told when to try again.
+    /// True if the caller is told when to try again.
     pub fn is_retried(self) -> bool {
         matches!(self.row().1, Code::ResourceExhausted | Code::Unavailable)
             || self == Self::AccountUnauthorized

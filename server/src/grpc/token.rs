@@ -61,7 +61,7 @@ impl Page {
         Position(self.position)
     }
 
-    /// Whether it belongs to a list with this filter.
+    /// True if it belongs to a list with this filter.
     pub fn is_of(&self, filter: &Filter) -> bool {
         self.filter == digest(filter)
     }

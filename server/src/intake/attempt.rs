@@ -23,7 +23,7 @@ use crate::{
     upstream::{self, Request, UpstreamError},
 };
 
-/// How an attempt ended, for the caller who made it and for those who joined.
+/// The end of an attempt, for the caller who made it and for those who joined.
 #[derive(Debug, Clone)]
 pub(super) enum Ended {
     /// The purchase has a status to show.
@@ -34,7 +34,7 @@ pub(super) enum Ended {
     Elsewhere,
 }
 
-/// Where to wait for the end of an attempt; gone without a word, it panicked.
+/// The place to wait for the end of an attempt. If it is gone without a word, the attempt panicked.
 pub(super) type Ending = Heard<Ended>;
 
 /// A send that is about to begin.
@@ -61,20 +61,20 @@ pub(super) struct Send {
     pub(super) record: Record,
     pub(super) placed: Arc<dyn Placed>,
     pub(super) request: Request,
-    /// Whether all earlier attempts are known to have sent nothing, so that a refusal of this one
+    /// True if all earlier attempts are known to have sent nothing, so that a refusal of this one
     /// is a refusal of the order.
     pub(super) first: bool,
-    /// Whether this process repeats it by itself where its outcome is unclear.
+    /// True if this process repeats it by itself where its outcome is unclear.
     pub(super) repeats: bool,
-    /// How often the clock had been set back when it began.
+    /// The number of times that the clock had been set back when it began.
     pub(super) set_back: u64,
     /// When its commit was made up.
     pub(super) begun: Now,
 }
 
-/// How a send ended.
+/// The end of a send.
 pub(super) struct Sent {
-    /// What that means.
+    /// Its meaning.
     pub(super) submitted: Submitted,
     /// The HTTP status of the answer; `None` where there was none.
     pub(super) status: Option<u16>,
@@ -92,7 +92,7 @@ impl Sent {
         }
     }
 
-    /// Whether the provider may be at work on an earlier send of the same key still. Inferred: 409 is
+    /// True if the provider may be at work on an earlier send of the same key still. Inferred: 409 is
     /// documented for another order under the key, which this service never sends.
     pub(super) fn is_not_yet(&self) -> bool {
         matches!(self.status, Some(409 | 425 | 500..))
@@ -109,14 +109,14 @@ impl Sent {
 }
 
 impl Send {
-    /// Whether so much of the time until `submit_until` has passed that the answer could come later. The
-    /// longer of the two clocks counts, since this is about a right that ends.
+    /// True if so much of the time until `submit_until` has passed that the answer could come later.
+    /// The longer of the two clocks counts, since this is about a right that ends.
     fn is_late(&self, now: Now) -> bool {
         let (wall, moment) = (self.begun.wall, self.begun.moment);
         now.moment.since(moment).max(now.wall.since(wall)) > SUBMIT_SLACK
     }
 
-    /// Whether this process goes on with repeats of its own, after this end.
+    /// True if this process goes on with repeats of its own, after this end.
     fn goes_on(&self, sent: &Sent) -> bool {
         let takes_key = matches!(
             self.account.provider.unclear(),
@@ -285,7 +285,7 @@ impl Inner {
                 | UpstreamError::Unusable(_)),
             ) => Submitted::unclear(error.to_string()),
         };
-        // What kept a connection from being made the account knows already.
+        // The account knows already why no connection was made.
         if let (Some(_), Submitted::NotSent(trouble)) = (&status, &submitted) {
             account.learn(&mut admission, trouble);
         }
@@ -375,7 +375,8 @@ impl Inner {
             | Submitted::Taken
             | Submitted::NotSent(_) => {
                 // This process repeats by itself first, where the provider takes a key.
-                // What this send was stored with cannot be believed after the clock was set back.
+                // The times that this send was stored with cannot be believed after the clock was set
+                // back.
                 let is_undated = send.set_back != self.clock.set_back();
                 let (reason, deadline) = if send.goes_on(sent) || is_undated {
                     (AttentionReason::OutcomeUnknown, None)
@@ -412,7 +413,7 @@ impl Inner {
         Ok(settled.into_record())
     }
 
-    /// What to tell the caller of an attempt.
+    /// The word to the caller of an attempt.
     fn ended(&self, send: &Send, submitted: &Submitted, purchase: Purchase) -> Ended {
         let id = Some(purchase.id);
         let pause = |after: Option<Duration>| after.unwrap_or(RETRY_AFTER);
@@ -479,7 +480,7 @@ pub(super) fn say_kept(send: &Send, submitted: &Submitted) {
     );
 }
 
-/// Whether a status says that the provider refused the order.
+/// True if a status says that the provider refused the order.
 pub(super) fn is_rejected(status: &Status) -> bool {
     status
         .failure

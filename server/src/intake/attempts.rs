@@ -12,7 +12,7 @@ use super::{
 };
 use crate::purchase::PurchaseId;
 
-/// What this process does about a submit now.
+/// The work of this process on one submit.
 #[derive(Debug)]
 enum Work {
     /// It sends; callers join it and wait for its end.
@@ -32,7 +32,7 @@ impl Attempts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where to wait for the end of the send or the decision that is under way, if one is.
+    /// The place to wait for the end of the send or the decision that is under way, if there is one.
     pub(super) fn ending(&self, purchase: PurchaseId) -> Option<Ending> {
         match self.lock().get(&purchase)? {
             Work::Sending(ended) | Work::Deciding(ended) => Some(ended.clone()),
@@ -40,12 +40,12 @@ impl Attempts {
         }
     }
 
-    /// Whether this process sends, repeats or decides something of a purchase now.
+    /// True if this process sends, repeats or decides something of a purchase now.
     pub(super) fn has(&self, purchase: PurchaseId) -> bool {
         self.lock().contains_key(&purchase)
     }
 
-    /// Whether this process repeats a send by itself.
+    /// True if this process repeats a send by itself.
     pub(super) fn repeats(&self, purchase: PurchaseId) -> bool {
         matches!(self.lock().get(&purchase), Some(Work::Repeating))
     }
@@ -85,7 +85,7 @@ pub(super) struct Sending {
     purchase: PurchaseId,
     /// Tells the callers the end; if it is dropped without a word, the send has panicked.
     ended: Teller<Ended>,
-    /// Whether something is left to settle.
+    /// True if something is left to settle.
     is_unclear: bool,
 }
 

@@ -1,5 +1,5 @@
-//! What has to be looked at when: purchases that no provider's reference is known of, and buyer
-//! actions whose time passes.
+//! The times at which purchases have to be looked at: purchases that no provider's reference is known
+//! of, and buyer actions whose time passes.
 
 use std::{
     collections::BTreeMap,
@@ -69,7 +69,7 @@ impl Deadlines {
         self.sooner.notify_one();
     }
 
-    /// Whether it was ended.
+    /// True if it was ended.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }

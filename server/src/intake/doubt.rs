@@ -20,7 +20,7 @@ use crate::{
 
 /// Records looked at at once.
 const LOOKED_AT: usize = 1_000;
-/// How far ahead a send's end can be stored where the account is not configured any more. Ours.
+/// The most that a send's end can lie ahead if the account is not configured any more. Ours.
 const REACH_MAX: Duration = Duration::from_secs(600);
 
 impl Inner {
@@ -49,13 +49,13 @@ impl Inner {
         }
     }
 
-    /// Whether the wall clock was set back, and what is stored has not been looked through since.
+    /// True if the wall clock was set back, and what is stored has not been looked through since.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.clock.set_back() != self.looked_through.load(Ordering::SeqCst)
     }
 
-    /// Ends, in the store, each right to repeat that a time allows which may be wrong. Called after the
-    /// wall clock was set back, before anything else is sent again.
+    /// Ends, in the store, each right to repeat that a time allows which may be wrong. Called after
+    /// the wall clock was set back, before anything else is sent again.
     ///
     /// # Errors
     /// The journal; the rights that are left are not used until it has been called again.
@@ -84,7 +84,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether time alone decides that the record's create may be repeated.
+    /// True if time alone decides that the record's create may be repeated.
     fn is_repeatable(&self, record: &Record) -> bool {
         let account = self.accounts.get(&record.purchase.account);
         record.first_send_time.is_some()
@@ -94,7 +94,7 @@ impl Inner {
             })
     }
 
-    /// Whether the record has a time that this clock cannot have written yet.
+    /// True if the record has a time that this clock cannot have written yet.
     pub(super) fn is_ahead(&self, account: &Account, record: &Record, now: Timestamp) -> bool {
         let reach = account.policy.timeout + SUBMIT_SLACK + SET_BACK;
         let until = record.attempt.map(|attempt| attempt.submit_until);

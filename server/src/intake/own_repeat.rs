@@ -16,20 +16,20 @@ use crate::{
     purchase::PurchaseId,
 };
 
-/// How often this process repeats a send whose answer was lost.
+/// The number of times that this process repeats a send whose answer was lost.
 const REPEATS: u32 = 3;
-/// How long this process repeats a send that the provider says it is still at work on. Ours: long for
-/// a payment, short for a drain.
+/// The time that this process repeats a send on which the provider says it is still at work. Ours:
+/// long for a payment, short for a drain.
 const NOT_YET_FOR: Duration = Duration::from_secs(600);
 /// The wait before the first repeat; doubled for each further one, up to the longest.
 const REPEAT_BACKOFF: Duration = Duration::from_millis(500);
 const REPEAT_BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// How long a repeat waits for budget and breaker.
+/// The time that a repeat waits for budget and breaker.
 const REPEAT_ADMISSION: Duration = Duration::from_secs(60);
 
 impl Inner {
-    /// Repeats an unclear send with the same provider key: a few times while nothing is heard, for some
-    /// minutes while the provider says "not yet"; then a caller is asked to.
+    /// Repeats an unclear send with the same provider key: a few times while nothing is heard, for
+    /// some minutes while the provider says "not yet"; then a caller is asked to.
     pub(super) async fn repeat_with_key(self: &Arc<Self>, send: &Send) {
         let Unclear::RepeatWithKey { .. } = send.account.provider.unclear() else {
             return;
@@ -146,7 +146,7 @@ impl Inner {
     }
 }
 
-/// What comes of a wish to repeat.
+/// The outcome of a wish to repeat.
 enum Next {
     /// It is recorded as begun, and may be sent.
     Send(Box<Record>, Admission, Now),

@@ -13,15 +13,15 @@ use crate::{
     purchase::{AttentionReason, State, Status, Timestamp},
 };
 
-/// What is known of the account and the clock when a phase is told.
+/// The account and the clock, as far as a phase depends on them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
-    /// What can be done about an unclear create at the account's provider.
+    /// The remedy that the account's provider offers for an unclear create.
     pub(super) unclear: Unclear,
-    /// How long a send can be under way at the most. A stored time that is further ahead was stored by
+    /// The longest that a send can be under way. A stored time that is further ahead was stored by
     /// a clock that was ahead, by a process that is gone.
     pub(super) reach: Duration,
-    /// Whether the wall clock was set back, and the rights that stored times give were not looked
+    /// True if the wall clock was set back, and the rights that stored times give were not looked
     /// through since.
     pub(super) in_doubt: bool,
 }
@@ -41,19 +41,19 @@ pub(super) enum Phase {
     NeverSent,
     /// The order may exist at the provider, which has not named it.
     Unclear {
-        /// What can be done about it.
+        /// Its remedy.
         remedy: Remedy,
         /// Until when a repeat of it may be under way, if one was begun.
         under_way_until: Option<Timestamp>,
     },
 }
 
-/// What can be done about an unclear create.
+/// The remedy for an unclear create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// The provider can be asked.
     LookUp {
-        /// Whether a caller's repeat is safe as well.
+        /// True if a caller's repeat is safe as well.
         repeat_is_safe: bool,
     },
     /// It can be sent again with the provider's key until then.
@@ -85,7 +85,7 @@ impl Phase {
         }
     }
 
-    /// Whether a send may be under way, so that nobody decides anything meanwhile.
+    /// True if a send may be under way, so that nobody decides anything meanwhile.
     pub(super) fn is_under_way(self) -> bool {
         match self {
             Self::Sent { .. } => true,
@@ -98,7 +98,7 @@ impl Phase {
 }
 
 impl Remedy {
-    /// What can be done about a record's create, if it is unclear.
+    /// The remedy for a record's create, if it is unclear.
     pub(super) fn of(record: &Record, terms: &Terms, now: Timestamp) -> Self {
         match terms.unclear {
             Unclear::LookUp { repeat_is_safe } => Self::LookUp { repeat_is_safe },
@@ -116,7 +116,7 @@ impl Remedy {
         }
     }
 
-    /// What a person is told of it, with a deadline if there is one.
+    /// The attention by which a person is told of it, with its deadline if there is one.
     pub(super) fn attention(self) -> (AttentionReason, Option<Timestamp>) {
         match self {
             Self::Repeat { until } => (AttentionReason::RepeatWanted, Some(until)),
@@ -125,7 +125,7 @@ impl Remedy {
     }
 }
 
-/// Whether nothing of a submit is left to settle.
+/// True if nothing of a submit is left to settle.
 pub(super) fn is_settled(status: &Status) -> bool {
     status.is_terminal() || status.reference.is_some()
 }

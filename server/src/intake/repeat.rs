@@ -20,10 +20,10 @@ use crate::{
     purchase::{AttentionReason, Cause, PurchaseId, State},
 };
 
-/// How long a duplicate waits for an attempt of another process, at most.
+/// The longest that a duplicate waits for an attempt of another process.
 const JOIN_MAX: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// What a known key calls for.
+/// The action that a known key calls for.
 enum Call {
     /// Tell what is known.
     Tell,
@@ -36,7 +36,7 @@ enum Call {
 /// A send that was made for this call, or that it joins.
 struct Again {
     ended: Ending,
-    /// Whether somebody else is told of it first: all earlier sends are known to have reached nobody,
+    /// True if somebody else is told of it first: all earlier sends are known to have reached nobody,
     /// so only this call can be the first to hear that the order may exist.
     replayed: bool,
 }
@@ -176,7 +176,7 @@ impl Inner {
         if !matches!(self.call(&record), Call::Send) {
             return Ok(None);
         }
-        // Whoever is here first sends; the others join it.
+        // The first to come here sends; the others join it.
         let (sending, ended) = match Sending::begin(self, id) {
             Ok(begun) => begun,
             Err(ended) => {
@@ -241,7 +241,7 @@ impl Inner {
     }
 }
 
-/// What a record says to a caller who repeats its key.
+/// The answer of a record to a caller who repeats its key.
 fn tell(record: Record) -> Result<Created, CreateError> {
     if attempt::is_rejected(&record.purchase.status) {
         return Err(CreateError::Rejected {

@@ -10,7 +10,7 @@ use crate::{
     purchase::{Purchase, PurchaseId, Revision, Status, Timestamp, Transition},
 };
 
-/// What an operator decided.
+/// The decision of an operator.
 #[derive(Debug, Clone)]
 pub enum Resolution {
     /// The provider has it under this name.

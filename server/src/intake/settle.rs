@@ -17,7 +17,7 @@ use crate::{
 
 /// Settlements under way at once.
 const SETTLING_MAX: usize = 64;
-/// How long after a settlement that panicked it is tried again.
+/// The wait after a settlement that panicked until it is tried again.
 const AFTER_PANIC: Duration = Duration::from_secs(60);
 
 impl Inner {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::purchase::{AccountName, CallerName};
 
-/// How a start ended.
+/// The end of a start.
 type Ends = Result<(), CreateError>;
 
 /// Whose key is being started.
@@ -41,7 +41,7 @@ struct Starting {
 pub(super) struct Starter {
     inner: Arc<Inner>,
     key: Key,
-    /// Whether its caller waits for less than others would: its failure is its own.
+    /// True if its caller waits for less than others would: its failure is its own.
     hurried: bool,
     ended: Teller<Ends>,
 }
@@ -49,7 +49,7 @@ pub(super) struct Starter {
 /// Another call's start.
 pub(super) struct Other {
     ended: Heard<Ends>,
-    /// Whether it starts the same order, so that its failure is this one's as well.
+    /// True if it starts the same order, so that its failure is this one's as well.
     is_same: bool,
 }
 

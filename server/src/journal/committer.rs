@@ -67,7 +67,7 @@ pub(super) struct Group {
     pub(super) committed: Vec<Arc<Committed>>,
     /// The newest position.
     pub(super) head: Position,
-    /// Whether anything reached the disk; a group of refused writes proves nothing about it.
+    /// True if anything reached the disk; a group of refused writes proves nothing about it.
     pub(super) wrote: bool,
 }
 

@@ -99,12 +99,12 @@ fn unknown(current: &Status, mut next: Status, cause: Cause, now: Timestamp) -> 
     step(current, next, cause, now)
 }
 
-/// Whether the status asks for a repeat.
+/// True if the status asks for a repeat.
 fn waits(status: &Status) -> bool {
     status.attention_reason() == Some(AttentionReason::RepeatWanted)
 }
 
-/// Whether the revisions that are left are for what the provider says.
+/// True if the revisions that are left are for what the provider says.
 fn is_tired(status: &Status) -> bool {
     status.revision.0 >= REPEATS_MAX
 }

@@ -89,12 +89,13 @@ pub fn observed(
     step(current, next, observation.cause.unwrap_or(cause), now)
 }
 
-/// Whether the provider has answered about a purchase in this state.
+/// True if the provider has answered about a purchase in this state.
 pub fn is_answered(state: State) -> bool {
     !matches!(state, State::Pending | State::OutcomeUnknown)
 }
 
-/// Whether what is known of a purchase says that funds moved: no deadline of this service ends it then.
+/// True if what is known of a purchase says that funds moved: no deadline of this service ends it
+/// then.
 fn shows_funds(status: &Status) -> bool {
     use AmountRole::{Delivered, Fee, Paid, Refunded, ToSeller};
     let moved = |amount: &Amount| {
@@ -131,7 +132,8 @@ fn calls(
         Some(AttentionReason::UnexpectedTransition) if same_word => true,
         _ => !graph.allows(&current.code, &observation.code),
     };
-    // An answer that calls for a person says more than that its word is new, which `unmapped` says too.
+    // An answer that calls for a person says more than that its word is new, which `unmapped` says
+    // too.
     let is_called = observation.attention == Some(AttentionReason::ProviderManualAction);
     let is_new = next.unmapped && !is_called;
     let mut reasons = vec![
@@ -166,7 +168,7 @@ fn amounts(known: &[Amount], observed: &[Amount]) -> Vec<Amount> {
     all
 }
 
-/// Whether two statuses differ in anything that makes a new revision. Times, how an amount is
+/// True if two statuses differ in anything that makes a new revision. Times, how an amount is
 /// written, and in which order amounts are listed, do not.
 pub fn differs(left: &Status, right: &Status) -> bool {
     let by_value = |amount: &Amount| {
@@ -210,7 +212,7 @@ pub fn differs(left: &Status, right: &Status) -> bool {
         || action(left) != action(right)
 }
 
-/// Whether two statuses are the same but for a STALE attention: such a step is no news from the
+/// True if two statuses are the same but for a STALE attention: such a step is no news from the
 /// provider.
 pub fn same_but_stale(left: &Status, right: &Status) -> bool {
     let unstale = |status: &Status| {

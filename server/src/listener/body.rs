@@ -21,7 +21,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What of an answer the transport is given at once. As long as a frame of HTTP/2 is by default, so
 /// that no more than this of an unread answer lies where nobody can see it.
 const PIECE: usize = 16 * 1024;
-/// What frames a message: a flag and its length.
+/// The frame of a message: a flag and its length.
 const FRAME_HEAD: usize = 5;
 
 /// A request's body on its way to a handler.
@@ -31,9 +31,9 @@ pub(super) struct Arriving<B> {
     port: Port,
     peer: Peer,
     admission: Admission,
-    /// What may still come, in bytes.
+    /// The bytes that may still come.
     left: usize,
-    /// What has come of a request that is not whole yet, in bytes.
+    /// The bytes that have come of a request that is not whole yet.
     taken: usize,
     is_over: bool,
 }
@@ -156,7 +156,7 @@ where
 
 impl<B> Drop for Arriving<B> {
     fn drop(&mut self) {
-        // Whoever does not read it to its end wants no more of it.
+        // A reader that does not read it to its end wants no more of it.
         self.call.arrived();
         self.give_back();
     }

@@ -33,7 +33,7 @@ use super::{
     protocol,
 };
 
-/// How long a connection that is ended has to go.
+/// The time that a connection has to go once it is ended.
 const GOING: Duration = Duration::from_secs(5);
 /// What hyper keeps of a stream's answer beyond its window.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -98,7 +98,7 @@ where
         if let Err(refused) = protocol::check(&head, rules.trust, self.peer.is_tcp()) {
             self.port.ended("none", refused.code());
             if head.version != http::Version::HTTP_2 {
-                // Whoever speaks another protocol has nothing to stay for.
+                // A peer that speaks another protocol has nothing to stay for.
                 self.peer.end();
             }
             return Either::Left(ready(Ok(plain(&refused))));
@@ -278,7 +278,7 @@ impl Port {
         let mut serving = pin!(builder.serve_connection(TokioIo::new(accepted), door));
         tokio::select! {
             biased;
-            // How a connection fails is its peer's affair.
+            // The failure of a connection is its peer's affair.
             _ = &mut serving => return,
             () = ended.cancelled() => {}
             () = stop.cancelled() => {}
@@ -311,7 +311,7 @@ fn builder(peer: &Peer) -> auto::Builder<Tasks> {
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .max_send_buf_size(SEND_BUFFER);
-    // What is not HTTP/2 is told so, once.
+    // A peer that speaks no HTTP/2 is told so, once.
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -25,7 +25,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use super::{PREFACE_TIMEOUT, Socket, frames::Frames, peer::Peer, port::Port};
 use crate::limits::Limit;
 
-/// How long accepting rests when the system has no file or no memory for a connection.
+/// The time that accepting rests when the system has no file or no memory for a connection.
 const REST: Duration = Duration::from_millis(100);
 /// The shortest time between two warnings about that.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub struct Incoming {
     permits: PollSemaphore,
     /// Taken before accepting, so that what is too much waits in the system's queue.
     permit: Option<OwnedSemaphorePermit>,
-    /// Whether it is known that there is no permit for the next connection.
+    /// True if it is known that there is no permit for the next connection.
     is_full: bool,
     close: CancellationToken,
     rest: Option<Pin<Box<Sleep>>>,
@@ -131,7 +131,7 @@ impl Stream for Incoming {
     }
 }
 
-/// Whether an error is of the connection that was to be accepted, so that the next may be fine.
+/// True if an error is of the connection that was to be accepted, so that the next may be fine.
 /// All others (EMFILE, ENFILE, ENOBUFS, ENOMEM above all) would come again at once.
 fn is_the_peers(error: &io::Error) -> bool {
     matches!(
@@ -194,7 +194,7 @@ impl Guarded {
         }
     }
 
-    /// Whether it came over TCP.
+    /// True if it came over TCP.
     pub(super) fn is_tcp(&self) -> bool {
         matches!(self.stream, Connection::Tcp(_))
     }

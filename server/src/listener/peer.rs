@@ -19,13 +19,13 @@ pub(super) struct Peer(Arc<Ledger>);
 
 #[derive(Debug)]
 struct Ledger {
-    /// Whether it came over TCP, and not over a Unix socket.
+    /// True if it came over TCP, and not over a Unix socket.
     is_tcp: bool,
     /// When it was accepted, in the port's milliseconds.
     accepted_at: u64,
-    /// Whether it has carried a call of an authenticated caller.
+    /// True if it has carried a call of an authenticated caller.
     is_known: AtomicBool,
-    /// Whether health checks alone keep it open, which takes one of the places for that.
+    /// True if health checks alone keep it open, which takes one of the places for that.
     is_kept: AtomicBool,
     /// When it last began a health check, in the port's milliseconds and one more; 0 for never.
     checked_at: AtomicU64,
@@ -49,7 +49,7 @@ struct Calls {
     begun: Option<Arc<Call>>,
 }
 
-/// How far a request has come.
+/// The progress of a request.
 const ARRIVING: u8 = 0;
 const ARRIVED: u8 = 1;
 const LATE: u8 = 2;
@@ -72,7 +72,7 @@ pub(super) struct Call {
     ends_at: AtomicU64,
 }
 
-/// What has become of a request that has not arrived whole.
+/// The fate of a request that has not arrived whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiting {
     /// It may still come.
@@ -83,7 +83,7 @@ pub(super) enum Waiting {
     Stopped,
 }
 
-/// What the sweep of a port does about one call.
+/// The action of a port's sweep on one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
     /// Nothing.
@@ -195,7 +195,7 @@ impl Peer {
         Some((call, number))
     }
 
-    /// Whether a call of this kind is open.
+    /// True if a call of this kind is open.
     pub(super) fn has_open(&self, guest: Guest) -> bool {
         let calls = lock(&self.0.calls);
         let open = calls.by_guest.get(guest.place());
@@ -246,7 +246,7 @@ impl Call {
         self.request.store(ARRIVED, Ordering::Relaxed);
     }
 
-    /// Whether a request that has not arrived whole is waited for; whoever asks is woken when that
+    /// True if a request that has not arrived whole is waited for; whoever asks is woken when that
     /// changes.
     pub(super) fn waiting(&self, context: &std::task::Context<'_>) -> Waiting {
         self.request_waker.register(context.waker());

@@ -1,5 +1,5 @@
-//! What all connections of one port share: who is let in, the places and bytes that there are, and
-//! the sweep that holds every call and every connection to its time.
+//! The things that all connections of one port share: the door, the places and bytes that there are,
+//! and the sweep that holds every call and every connection to its time.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,26 +26,26 @@ use super::{
 };
 use crate::limits::Limit;
 
-/// How often calls and connections are held to their times.
+/// The interval at which calls and connections are held to their times.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// As above, once the server is about to end.
 const SWEEP_EVERY_AT_THE_END: Duration = Duration::from_millis(50);
 /// Connections looked at before others get their turn.
 const SWEPT_AT_ONCE: usize = 256;
-/// How long a request may take to arrive.
+/// The time that a request may take to arrive.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
-/// How long an answer may wait for its reader.
+/// The time that an answer may wait for its reader.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// What an answer has to be read beyond its own end, such as the caller's deadline.
 const END_GRACE: Duration = Duration::from_secs(2);
-/// How long a connection may be open without an authenticated call: with the time that closing
+/// The time that a connection may be open without an authenticated call: with the time that closing
 /// takes, less than a minute.
 const STRANGER_TIME: Duration = Duration::from_secs(45);
-/// How long one health check keeps a connection.
+/// The time that one health check keeps a connection.
 const CHECK_KEEPS: Duration = Duration::from_secs(60);
-/// What a stranger may send at once.
+/// The bytes that a stranger may send at once.
 const STRANGER_BYTES: u64 = 1024 * 1024;
-/// What a stranger may send between two sweeps, for as long as it likes.
+/// The bytes that a stranger may send between two sweeps, for as long as it likes.
 const STRANGER_BYTES_PER_SWEEP: u64 = 32 * 1024;
 /// Bytes of unfinished requests: of one connection, one caller, and all.
 const REQUEST_BYTES: [usize; 3] = [4 << 20, 16 << 20, 64 << 20];
@@ -70,7 +70,7 @@ const MORE_WATCHES_PART: u32 = 2;
 /// Of the connections, the part that health checks alone may keep open.
 const KEPT_PART: u32 = 4;
 
-/// Who makes a call.
+/// The maker of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guest {
     /// An authenticated caller.
@@ -110,7 +110,7 @@ impl Guest {
     }
 }
 
-/// What a call is, as its headers tell.
+/// The kind of a call, as its headers tell.
 #[derive(Debug, Clone)]
 pub struct Admission {
     /// Whose it is.
@@ -130,7 +130,7 @@ pub struct Admission {
 pub struct Refused {
     /// As in [`Admission`].
     pub method: &'static str,
-    /// What it is told.
+    /// The words that it is told.
     pub status: Status,
 }
 
@@ -150,16 +150,16 @@ pub enum Cause {
 /// Makes the status of a call that this side ends.
 pub type Refuse = Arc<dyn Fn(Cause) -> Status + Send + Sync>;
 
-/// How a port treats who comes.
+/// The terms of a port for those who come.
 #[derive(Clone)]
 pub struct Rules {
     /// Whom it trusts without a token.
     pub trust: Trust,
-    /// Who is let in.
+    /// The door.
     pub admit: Admit,
     /// What they are told whose calls this side ends.
     pub refuse: Refuse,
-    /// How many connections there may be.
+    /// The most connections that there may be.
     pub connections: u32,
 }
 
@@ -169,7 +169,7 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// How often a method's calls ended with a code.
+/// The number of a method's calls that ended with a code.
 pub type CallCounts = Vec<(&'static str, &'static str, u64)>;
 
 /// One port. Cheap to clone.
@@ -254,7 +254,7 @@ impl Port {
         self.0.connections.load(Ordering::Relaxed)
     }
 
-    /// How calls ended, by method and code.
+    /// The ends of calls, by method and code.
     pub fn calls(&self) -> CallCounts {
         let calls = lock(&self.0.calls);
         calls
@@ -495,14 +495,14 @@ pub(super) struct Open {
     number: usize,
     method: &'static str,
     _place: Option<Place>,
-    /// How it ended, once that is known.
+    /// Its end, once that is known.
     pub(super) code: Option<&'static str>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.peer.close(self.number, self.call.guest);
-        // Who hangs up, or is cut off, has had no other code.
+        // A caller that hangs up, or is cut off, has had no other code.
         self.port
             .ended(self.method, self.code.unwrap_or("CANCELLED"));
     }

@@ -38,7 +38,7 @@ const fn not_served(status: StatusCode, text: &'static str) -> Result<(), NotSer
     Err(NotServed { status, text })
 }
 
-/// Whether a request may go on.
+/// True if a request may go on.
 pub(super) fn check(head: &Parts, trust: Trust, is_tcp: bool) -> Result<(), NotServed> {
     if head.version != Version::HTTP_2 {
         return not_served(StatusCode::NOT_FOUND, "this port speaks gRPC over HTTP/2\n");
@@ -64,7 +64,7 @@ pub(super) fn check(head: &Parts, trust: Trust, is_tcp: bool) -> Result<(), NotS
     }
 }
 
-/// Whether the content type is `application/grpc`, or that with a codec: `application/grpc+proto`.
+/// True if the content type is `application/grpc`, or that with a codec: `application/grpc+proto`.
 fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &str = "application/grpc";
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
@@ -93,7 +93,7 @@ fn hosts(head: &Parts) -> impl Iterator<Item = Option<&str>> {
         .chain(named.map(|host| host.to_str().ok()))
 }
 
-/// Whether a host, with or without a port, is this machine's own loopback.
+/// True if a host, with or without a port, is this machine's own loopback.
 fn is_loopback(host: Option<&str>) -> bool {
     let Some(host) = host else { return false };
     let Ok(authority) = host.parse::<http::uri::Authority>() else {

@@ -70,12 +70,12 @@ impl Decimal {
         })
     }
 
-    /// Whether the number is greater than zero.
+    /// True if the number is greater than zero.
     pub fn is_positive(&self) -> bool {
         !self.negative && !self.is_zero()
     }
 
-    /// Whether the number is zero, however it was written.
+    /// True if the number is zero, however it was written.
     pub fn is_zero(&self) -> bool {
         self.whole.is_empty() && self.fraction.bytes().all(|digit| digit == b'0')
     }

@@ -1,4 +1,4 @@
-//! What is known of a purchase at one revision.
+//! The knowledge of a purchase at one revision.
 
 use std::collections::BTreeMap;
 
@@ -81,7 +81,7 @@ words! {
 }
 
 words! {
-    /// Whether the state can still change.
+    /// True if the state can still change.
     Finality {
         /// The provider is still at work.
         Open = "OPEN",
@@ -93,7 +93,7 @@ words! {
 }
 
 words! {
-    /// Where the evidence for a transition came from.
+    /// The source of the evidence for a transition.
     Cause {
         /// The caller's create and the provider's answer to it.
         Create = "CREATE",
@@ -107,25 +107,25 @@ words! {
 }
 
 words! {
-    /// What an amount stands for.
+    /// The role of an amount.
     AmountRole {
-        /// What the buyer was asked for.
+        /// The amount that the buyer was asked for.
         Asked = "ASKED",
-        /// What has arrived.
+        /// The amount that has arrived.
         Paid = "PAID",
-        /// What the buyer received.
+        /// The amount that the buyer received.
         Delivered = "DELIVERED",
-        /// What went back to the buyer.
+        /// The amount that went back to the buyer.
         Refunded = "REFUNDED",
-        /// What went to the seller.
+        /// The amount that went to the seller.
         ToSeller = "TO_SELLER",
-        /// What it cost.
+        /// The fee.
         Fee = "FEE",
     }
 }
 
 words! {
-    /// How the paid amount compares with the amount asked for.
+    /// The comparison of the paid amount with the amount asked for.
     AmountOutcome {
         /// The same.
         Exact = "EXACT",
@@ -197,11 +197,11 @@ words! {
 /// An amount with its role, as exact decimal text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Amount {
-    /// What it stands for.
+    /// Its role.
     pub role: AmountRole,
     /// A plain decimal number, never rounded.
     pub value: String,
-    /// What it counts; empty where unknown.
+    /// Its unit; empty if unknown.
     pub unit: String,
 }
 
@@ -214,11 +214,11 @@ pub struct Item {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// Where a picture of it is.
+    /// The address of a picture of it.
     pub image_url: String,
 }
 
-/// What the buyer has to do next.
+/// The buyer's next task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BuyerAction {
     /// Go to an address.
@@ -230,7 +230,7 @@ pub enum BuyerAction {
 /// An address for the buyer's browser.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Redirect {
-    /// Where to.
+    /// The destination.
     pub url: String,
     /// `GET` or `POST`.
     pub method: String,
@@ -243,11 +243,11 @@ pub struct Redirect {
 /// An address to pay to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Deposit {
-    /// Where to.
+    /// The destination.
     pub address: String,
     /// On which network.
     pub network: String,
-    /// How much.
+    /// The amount.
     pub amount: Option<Amount>,
     /// Until when.
     pub expire_time: Option<Timestamp>,
@@ -275,7 +275,7 @@ pub struct Attention {
 }
 
 impl AttentionReason {
-    /// Whether it is this service's own word that it hears no news, rather than news.
+    /// True if it is this service's own word that it hears no news, rather than news.
     pub fn is_silence(self) -> bool {
         matches!(
             self,
@@ -304,15 +304,15 @@ pub struct Status {
     pub revision: Revision,
     /// The normalised state.
     pub state: State,
-    /// Whether that can still change.
+    /// True if that can still change.
     pub finality: Finality,
     /// The provider's main word or code, verbatim; empty before the provider has given one.
     pub code: String,
     /// Further words of the same answers by the provider's field names.
     pub facts: BTreeMap<String, String>,
-    /// Whether `code` has no mapping, so that `state` is the last one known.
+    /// True if `code` has no mapping, so that `state` is the last one known.
     pub unmapped: bool,
-    /// How the paid amount compares with the asked one, where the provider tells both.
+    /// The comparison of the paid amount with the asked one, if the provider tells both.
     pub amount_outcome: Option<AmountOutcome>,
     /// A call for a person.
     pub attention: Option<Attention>,
@@ -322,7 +322,7 @@ pub struct Status {
     pub amounts: Vec<Amount>,
     /// Hashes of on-chain transactions, oldest first.
     pub transaction_hashes: Vec<String>,
-    /// What was delivered.
+    /// The delivered items.
     pub items: Vec<Item>,
     /// When the change happened by the provider's clock.
     pub provider_change_time: Option<Timestamp>,
@@ -330,7 +330,7 @@ pub struct Status {
     pub observe_time: Timestamp,
     /// The provider's own name for the purchase.
     pub reference: Option<Reference>,
-    /// What the buyer has to do next.
+    /// The buyer's next task.
     pub buyer_action: Option<BuyerAction>,
 }
 
@@ -362,7 +362,7 @@ impl Status {
         self.attention.as_ref().map(|attention| attention.reason)
     }
 
-    /// Whether the provider documents it as an end.
+    /// True if the provider documents it as an end.
     pub fn is_terminal(&self) -> bool {
         self.finality != Finality::Open
     }
@@ -373,8 +373,8 @@ impl Status {
 pub struct Transition {
     /// The state before; `None` in the first.
     pub from_state: Option<State>,
-    /// What is known after it.
+    /// The status after it.
     pub status: Status,
-    /// Where the evidence came from.
+    /// The source of the evidence.
     pub cause: Cause,
 }

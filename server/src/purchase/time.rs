@@ -73,7 +73,7 @@ impl Timestamp {
         Self(self.0.saturating_sub(millis).max(EARLIEST_MS))
     }
 
-    /// How long ago `earlier` was; zero where it lies ahead.
+    /// The time since `earlier`; zero if that lies ahead.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

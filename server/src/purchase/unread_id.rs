@@ -29,7 +29,7 @@ impl UnreadId {
         shown
     }
 
-    /// Whether a text can be kept as such an id, and stand for a reference of its provider: 1 to 200
+    /// True if a text can be kept as such an id, and stand for a reference of its provider: 1 to 200
     /// visible ASCII characters, none of which leads elsewhere in a path.
     pub fn has_shape(text: &str) -> bool {
         let fits = |byte: u8| byte.is_ascii_graphic() && !PATH_SIGNS.contains(&byte);

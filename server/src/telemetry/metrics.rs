@@ -80,7 +80,7 @@ pub struct AccountPicture {
     pub held_back: usize,
     /// Requests of the last minute as a part of the limit; `None` where it is unlimited.
     pub budget_used: Option<f64>,
-    /// Whether the breaker is open.
+    /// True if the breaker is open.
     pub breaker_open: bool,
     /// Requests under way.
     pub in_flight: u32,
@@ -100,7 +100,7 @@ pub struct Picture {
     pub accounts: Vec<AccountPicture>,
     /// Open streams.
     pub streams: usize,
-    /// Whether the journal works.
+    /// True if the journal works.
     pub journal_available: bool,
     /// See [`Transitions`].
     pub transitions: Transitions,
@@ -114,7 +114,7 @@ pub struct Picture {
     pub limits: Vec<(&'static str, u64)>,
     /// The size of the write-ahead log in use.
     pub log_bytes: u64,
-    /// Whether a reader keeps the log from being emptied.
+    /// True if a reader keeps the log from being emptied.
     pub log_is_pinned: bool,
     /// Rows met that cannot be read.
     pub unreadable_rows: u64,

@@ -53,7 +53,7 @@ const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 9
 /// 6to4 (RFC 3056): the IPv4 address follows the first 16 bits.
 const SIX_TO_FOUR: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
 
-/// Whether a request may go to this address: to the public internet always, elsewhere only where
+/// True if a request may go to this address: to the public internet always, elsewhere only where
 /// private networks are allowed. An IPv4 address inside an IPv6 one is judged as itself.
 pub fn allowed(address: IpAddr, allow_private: bool) -> bool {
     allow_private

@@ -2,8 +2,9 @@
 //!
 //! Two clients per account behind one struct, since reqwest sets the use of connections per client.
 //! Both speak HTTP/1.1 alone: a request has its connection for itself, so a connection that closes
-//! tells of one request only, and a read that met a closed one can be sent again. Nothing is repeated, redirected or decompressed here, the environment's proxies are not
-//! looked at, and no error carries a URL or a header.
+//! tells of one request only, and a read that met a closed one can be sent again. Nothing is repeated,
+//! redirected or decompressed here, the environment's proxies are not looked at, and no error carries
+//! a URL or a header.
 
 mod reuse;
 
@@ -30,28 +31,28 @@ use super::{BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamErr
 
 /// The longest that making a connection may take, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long an idle connection is kept. Ours: below the 60 s after which common load balancers
+/// The time that an idle connection is kept. Ours: below the 60 s after which common load balancers
 /// close one, so that a poll seldom meets a half-closed connection.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What this client calls itself.
+/// The name by which this client calls itself.
 const USER_AGENT: &str = concat!("tillwatch/", env!("CARGO_PKG_VERSION"));
 
-/// Where one account's requests go, and what is allowed on the way.
+/// The destination of one account's requests, and the things that are allowed on the way.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The provider's origin, with the path below which its API lies.
     pub base_url: Url,
-    /// Whether the origin may be http.
+    /// True if the origin may be http.
     pub allow_insecure: bool,
-    /// Whether the origin may lie outside the public internet.
+    /// True if the origin may lie outside the public internet.
     pub allow_private_networks: bool,
     /// The HTTP proxy that all requests go through, as a URL with its credentials. It resolves the
     /// origin's name, so that what is looked at here is where the proxy itself lies.
     pub proxy: Option<Secret>,
     /// The longest that making a connection may take.
     pub connect_timeout: Duration,
-    /// How long an idle connection is kept.
+    /// The time that an idle connection is kept.
     pub idle_timeout: Duration,
 }
 
@@ -224,7 +225,7 @@ async fn whole_body(mut answer: reqwest::Response) -> Result<Bytes, UpstreamErro
     }
 }
 
-/// What a request without an answer means: whether anything can have been sent.
+/// The meaning of a request without an answer: whether anything can have been sent.
 fn not_answered(error: &reqwest::Error) -> UpstreamError {
     if is_refused_address(error) {
         return UpstreamError::NotConnected("address refused");
@@ -248,7 +249,7 @@ fn not_answered(error: &reqwest::Error) -> UpstreamError {
     UpstreamError::Lost("connection lost")
 }
 
-/// Whether the resolver below refused all addresses, seen anywhere in the chain of causes.
+/// True if the resolver below refused all addresses, seen anywhere in the chain of causes.
 fn is_refused_address(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -260,7 +261,7 @@ fn is_refused_address(error: &reqwest::Error) -> bool {
     false
 }
 
-/// Whether a text can be one path segment and stay one: the URL library drops dot segments and
+/// True if a text can be one path segment and stay one: the URL library drops dot segments and
 /// some control characters, which would make another path.
 fn is_safe(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..") && !segment.chars().any(char::is_control)
@@ -284,7 +285,7 @@ fn check_base_url(settings: &Settings) -> Result<(), HttpError> {
     }
 }
 
-/// Whether requests may go to a URL's host; `None` where it has none. reqwest asks its resolver for
+/// True if requests may go to a URL's host; `None` where it has none. reqwest asks its resolver for
 /// names alone, so a literal is judged here.
 fn is_allowed(url: &Url, settings: &Settings) -> Option<bool> {
     let literal: IpAddr = match url.host()? {

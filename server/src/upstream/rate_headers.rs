@@ -13,17 +13,17 @@ const SECONDS_LEAST: i64 = 1_000_000_000;
 /// A reset that is larger can be no present time in Unix seconds, so it is in milliseconds.
 const SECONDS_MOST: i64 = 100_000_000_000;
 
-/// What is left of a window.
+/// The rest of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
-    /// How many requests.
+    /// The number of requests.
     pub requests: u32,
     /// For how much longer.
     pub ahead: Duration,
 }
 
-/// What is left, where the headers say both: `X-RateLimit-Remaining`, and `X-RateLimit-Reset` in
-/// Unix seconds (documented by Devdraft) that lies ahead. Garbage says nothing.
+/// The rest of the window, if the headers say both: `X-RateLimit-Remaining`, and `X-RateLimit-Reset`
+/// in Unix seconds (documented by Devdraft) that lies ahead. Garbage says nothing.
 ///
 /// The reset is taken relative to the answer's own `Date`, where it has one: only the difference
 /// between two readings of one clock is right on a machine whose clock is not.

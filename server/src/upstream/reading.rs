@@ -1,12 +1,12 @@
-//! Where answers are read: small ones at once, large ones beside the event loop.
+//! The place in which answers are read: small ones at once, large ones beside the event loop.
 
 use tokio::sync::Semaphore;
 
 use super::Response;
 
 /// The longest body that is read at once, in bytes: at the worst about 5 ms of a processor. That is
-/// scaled from 79 ms, measured for 1,040,044 bytes of numbers that were read twice. An answer about one
-/// purchase is far shorter.
+/// scaled from 79 ms, measured for 1,040,044 bytes of numbers that were read twice. An answer about
+/// one purchase is far shorter.
 const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 /// Large answers that are read at the same time. The journal works on such threads too, and a
 /// provider whose answers are all large must not take every processor.

@@ -21,7 +21,7 @@ pub(super) fn replaced(json: &[u8]) -> Option<Vec<u8>> {
                 rest = rest.get(ESCAPE_BYTES..).unwrap_or_default();
                 continue;
             }
-            // Whatever is escaped begins no escape of its own.
+            // An escaped character begins no escape of its own.
             (b'\\', _) if !behind.is_empty() => 2,
             _ => 1,
         };

@@ -24,7 +24,7 @@ pub(super) struct Batch<K, T>(Mutex<Waiting<K, T>>);
 #[derive(Debug)]
 struct Waiting<K, T> {
     asked: Asked<K, T>,
-    /// Whether somebody is reading, who will read these as well.
+    /// True if somebody is reading, who will read these as well.
     reading: bool,
 }
 

@@ -35,7 +35,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(600);
 pub(super) struct Log {
     /// Its size in use, in bytes.
     pub(super) bytes: AtomicU64,
-    /// Whether a reader keeps it from being emptied.
+    /// True if a reader keeps it from being emptied.
     pub(super) is_pinned: AtomicBool,
 }
 
@@ -48,7 +48,7 @@ struct Met {
     moved: u64,
 }
 
-/// Whether the log moves on, as far as checkpoints have seen.
+/// True if the log moves on, as far as checkpoints have seen.
 #[derive(Debug, Default)]
 struct Progress {
     /// What was in the file when the log was last seen to move, and when that was.
@@ -57,7 +57,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Whether a reader pins the log: there is more to move, and nothing was for a while.
+    /// True if a reader pins the log: there is more to move, and nothing was for a while.
     fn is_pinned(&mut self, met: Met, now: Instant) -> bool {
         match self.stands {
             _ if met.moved >= met.pages => self.stands = None,
@@ -69,7 +69,7 @@ impl Progress {
         false
     }
 
-    /// Whether it is time to say that a log of this size is pinned.
+    /// True if it is time to say that a log of this size is pinned.
     fn tells(&mut self, met: Met, now: Instant) -> bool {
         let was_told = (self.told).is_some_and(|told| {
             let since = now.saturating_duration_since(told);

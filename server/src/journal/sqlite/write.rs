@@ -181,7 +181,7 @@ pub(super) fn unavailable(error: rusqlite::Error) -> JournalError {
     }
 }
 
-/// Whether an error is about one change's own values, so that the others can go on.
+/// True if an error is about one change's own values, so that the others can go on.
 fn is_of_one_change(error: &rusqlite::Error) -> bool {
     use ErrorCode::{ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch};
     matches!(

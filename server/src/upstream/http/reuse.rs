@@ -11,7 +11,7 @@ use std::{
 use tower::{Layer, Service};
 
 tokio::task_local! {
-    /// Whether the request under way has begun to make a connection. The client does so within the
+    /// True if the request under way has begun to make a connection. The client does so within the
     /// request's own future.
     static DIALLED: Cell<bool>;
 }
@@ -26,7 +26,7 @@ pub(super) async fn noting<T>(request: impl Future<Output = T>) -> (T, bool) {
     DIALLED.scope(Cell::new(false), noted).await
 }
 
-/// Whether the peer closed the connection, or it broke, before an answer was there.
+/// True if the peer closed the connection, or it broke, before an answer was there.
 pub(super) fn is_closed(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
