@@ -21,6 +21,7 @@ use crate::purchase::{
     AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, State, Timestamp,
     Transition,
 };
+pub use committer::Published;
 pub use decide::{Decided, decide};
 
 /// A place in the order of all commits of one store: 1, 2, 3 …; 0 stands before the first.
@@ -393,10 +394,6 @@ pub trait Journal: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<usize, JournalError>;
 
-    /// Tells the journal what the slow clock says: what changes, becomes FINAL or is bound from now on
-    /// counts from then at the earliest, whatever the wall clock says.
-    fn age(&self, now: Timestamp);
-
     /// The position below which transitions are no longer all here, since retention has taken
     /// some; 0 while it has taken none.
     async fn floor(&self) -> Result<Position, JournalError> {
@@ -406,38 +403,53 @@ pub trait Journal: fmt::Debug + Send + Sync {
         ))
     }
 
-    /// The newest position that is committed.
-    fn head(&self) -> Position;
-
     /// A random text that is the same for the life of the store, so that tokens of another store
     /// are recognised.
     fn epoch(&self) -> &str;
 
+    /// Everything that this opening publishes of its commits.
+    fn published(&self) -> &Published;
+
+    /// The newest position that is committed.
+    fn head(&self) -> Position {
+        self.published().head()
+    }
+
     /// True if the last commit or read worked and none is silent, as a value that can be waited on.
-    fn available(&self) -> tokio::sync::watch::Receiver<bool>;
+    fn available(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.published().available()
+    }
 
     /// The time that the commit under way has taken so far; zero if none is under way.
     fn silent_for(&self) -> Duration {
-        Duration::ZERO
+        self.published().under_way.lasts()
     }
 
-    /// Transactions committed since this journal was opened, for metrics; 0 where not counted.
+    /// Transactions committed since this journal was opened, for metrics.
     fn commits(&self) -> u64 {
-        0
+        self.published().commits()
     }
 
-    /// The times that group commits took, for metrics; `None` if they are not measured.
-    fn commit_seconds(&self) -> Option<Histogram> {
-        None
+    /// The times that group commits took, for metrics.
+    fn commit_seconds(&self) -> Histogram {
+        self.published().commit_seconds()
+    }
+
+    /// Tells the journal what the slow clock says: what changes, becomes FINAL or is bound from now on
+    /// counts from then at the earliest, whatever the wall clock says.
+    fn age(&self, now: Timestamp) {
+        self.published().age.set(now);
+    }
+
+    /// Adds an observer; it hears of every later commit.
+    fn observe(&self, observer: Observer) {
+        self.published().observers.add(observer);
     }
 
     /// The state of the store, for metrics.
     fn figures(&self) -> Figures {
         Figures::default()
     }
-
-    /// Adds an observer; it hears of every later commit.
-    fn observe(&self, observer: Observer);
 
     /// Commits what has arrived, then closes. Later writes and reads fail.
     async fn close(&self);

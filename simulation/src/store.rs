@@ -13,12 +13,11 @@ use async_trait::async_trait;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tillwatch_server::{
     journal::{
-        Committed, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, Write,
-        Written, memory::MemoryJournal,
+        Committed, Filter, Journal, JournalError, Listed, Place, Position, Published, Record,
+        Write, Written, memory::MemoryJournal,
     },
     purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Timestamp, Transition},
 };
-use tokio::sync::watch;
 
 /// True if a process lives. Clones are of the same process.
 #[derive(Debug, Clone)]
@@ -167,28 +166,12 @@ impl Journal for Mortal {
         retired.await
     }
 
-    fn age(&self, now: Timestamp) {
-        self.inner.age(now);
-    }
-
-    fn head(&self) -> Position {
-        self.inner.head()
-    }
-
     fn epoch(&self) -> &str {
         self.inner.epoch()
     }
 
-    fn available(&self) -> watch::Receiver<bool> {
-        self.inner.available()
-    }
-
-    fn silent_for(&self) -> Duration {
-        self.inner.silent_for()
-    }
-
-    fn observe(&self, observer: Observer) {
-        self.inner.observe(observer);
+    fn published(&self) -> &Published {
+        self.inner.published()
     }
 
     async fn close(&self) {

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::purchase::Timestamp;
 
-use super::{Committed, JournalError, Observer, Position, Write, Written};
+use super::{Committed, JournalError, Observer, Position, Write, Written, age::Age};
 
 /// The most writes of one commit: more would make each of them wait longer than they save.
 const GROUP_MAX: usize = 512;
@@ -164,8 +164,10 @@ impl Drop for Ends<'_> {
 
 /// What readers of a journal see of its commits.
 #[derive(Debug)]
-pub(super) struct Published {
-    head: AtomicU64,
+pub struct Published {
+    /// Shared by all openings of one store in memory, as the next.
+    head: Arc<AtomicU64>,
+    pub(super) age: Arc<Age>,
     commits: AtomicU64,
     restarts: AtomicU64,
     commit_seconds: Histogram,
@@ -177,7 +179,8 @@ pub(super) struct Published {
 impl Published {
     pub(super) fn new(head: Position) -> Self {
         Self {
-            head: AtomicU64::new(head.0),
+            head: Arc::new(AtomicU64::new(head.0)),
+            age: Arc::default(),
             commits: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             commit_seconds: Histogram::new(COMMIT_BOUNDS),
@@ -185,6 +188,23 @@ impl Published {
             under_way: UnderWay::default(),
             observers: Observers::default(),
         }
+    }
+
+    /// As another opening of the same store in memory publishes it.
+    pub(super) fn reopened(&self) -> Self {
+        Self {
+            head: Arc::clone(&self.head),
+            age: Arc::clone(&self.age),
+            ..Self::new(Position(0))
+        }
+    }
+
+    /// A commit has worked: the head moves first, since an observer that reads on its own must find what
+    /// it is told of.
+    pub(super) fn committed(&self, head: Position) {
+        self.head.store(head.0, Ordering::Release);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.set_available(true);
     }
 
     pub(super) fn head(&self) -> Position {
@@ -222,11 +242,10 @@ impl Published {
     }
 
     fn publish(&self, group: &Group) {
-        // An observer that reads on its own must find what it is told of: the head moves first.
-        self.head.store(group.head.0, Ordering::Release);
         if group.wrote {
-            self.commits.fetch_add(1, Ordering::Relaxed);
-            self.set_available(true);
+            self.committed(group.head);
+        } else {
+            self.head.store(group.head.0, Ordering::Release);
         }
         self.observers.tell(&group.committed);
     }

@@ -9,22 +9,20 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::purchase::{
     AccountName, CallerName, PurchaseId, Reference, Revision, Timestamp, Transition,
 };
 
 use super::{
-    Committed, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, Write,
-    Written,
-    committer::{Observers, Retirement, UnderWay},
+    Committed, Filter, Journal, JournalError, Listed, Place, Position, Record, Write, Written,
+    committer::{Published, Retirement},
 };
 use state::State;
 
@@ -36,13 +34,9 @@ pub struct MemoryJournal {
     /// Shared with all other openings, as the next: the fault is the disk's.
     fails_writes: Arc<AtomicBool>,
     silence: Arc<Silence>,
-    /// Beside the state, so that observers, who are told under its lock, can ask for it.
-    head: Arc<AtomicU64>,
-    /// This opening's, as the rest below.
-    observers: Observers,
-    available: watch::Sender<bool>,
-    under_way: UnderWay,
-    commits: AtomicU64,
+    /// Beside the state, so that observers, who are told under its lock, can ask for the head.
+    published: Published,
+    /// This opening's.
     is_closed: AtomicBool,
 }
 
@@ -79,16 +73,13 @@ impl fmt::Debug for MemoryJournal {
 impl MemoryJournal {
     /// An empty journal.
     pub fn new(epoch: &str) -> Self {
+        let published = Published::new(Position(0));
         Self {
             epoch: Arc::from(epoch),
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(State::aged_by(Arc::clone(&published.age)))),
             fails_writes: Arc::default(),
             silence: Arc::default(),
-            head: Arc::default(),
-            observers: Observers::default(),
-            available: watch::Sender::new(true),
-            under_way: UnderWay::default(),
-            commits: AtomicU64::new(0),
+            published,
             is_closed: AtomicBool::new(false),
         }
     }
@@ -100,7 +91,7 @@ impl MemoryJournal {
             state: Arc::clone(&self.state),
             fails_writes: Arc::clone(&self.fails_writes),
             silence: Arc::clone(&self.silence),
-            head: Arc::clone(&self.head),
+            published: self.published.reopened(),
             ..Self::new(&self.epoch)
         }
     }
@@ -112,7 +103,7 @@ impl MemoryJournal {
     pub fn fail_writes(&self, fail: bool) {
         self.fails_writes.store(fail, Ordering::SeqCst);
         if !fail {
-            self.set_available(true);
+            self.published.set_available(true);
         }
     }
 
@@ -127,20 +118,15 @@ impl MemoryJournal {
         if !self.silence.is_on.load(Ordering::SeqCst) {
             return Ok(());
         }
-        if !*self.available.borrow() {
+        if !*self.published.available().borrow() {
             return Err(JournalError::unavailable("the disk does not answer"));
         }
-        let silent = || self.set_available(false);
-        self.under_way.noticed(self.silence.ended(), silent).await;
+        let silent = || self.published.set_available(false);
+        self.published
+            .under_way
+            .noticed(self.silence.ended(), silent)
+            .await;
         Ok(())
-    }
-
-    fn set_available(&self, available: bool) {
-        self.available.send_if_modified(|was| {
-            let changes = *was != available;
-            *was = available;
-            changes
-        });
     }
 
     fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, JournalError> {
@@ -157,17 +143,15 @@ impl MemoryJournal {
     ) -> Result<T, JournalError> {
         self.check_open()?;
         if self.fails_writes.load(Ordering::SeqCst) {
-            self.set_available(false);
+            self.published.set_available(false);
             return Err(JournalError::unavailable("writes are made to fail"));
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut committed = Vec::new();
         let answer = change(&mut state, &mut committed);
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.head.store(state.head().0, Ordering::SeqCst);
-        self.set_available(true);
+        self.published.committed(state.head());
         // Under the lock, which is what keeps the order; observers must not block anyway.
-        self.observers.tell(&committed);
+        self.published.observers.tell(&committed);
         answer
     }
 
@@ -263,33 +247,12 @@ impl Journal for MemoryJournal {
         self.commit(|state, _| Ok(state.retire(retirement)))
     }
 
-    fn age(&self, now: Timestamp) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.age.set(now);
-    }
-
-    fn head(&self) -> Position {
-        Position(self.head.load(Ordering::SeqCst))
-    }
-
     fn epoch(&self) -> &str {
         &self.epoch
     }
 
-    fn available(&self) -> watch::Receiver<bool> {
-        self.available.subscribe()
-    }
-
-    fn silent_for(&self) -> Duration {
-        self.under_way.lasts()
-    }
-
-    fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
-    }
-
-    fn observe(&self, observer: Observer) {
-        self.observers.add(observer);
+    fn published(&self) -> &Published {
+        &self.published
     }
 
     async fn close(&self) {

@@ -20,13 +20,11 @@ use std::{
     hash::Hash,
     path::Path,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use async_trait::async_trait;
-use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::Connection;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -38,9 +36,7 @@ use crate::{
 };
 
 use super::{
-    Figures, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, Write,
-    Written,
-    age::Age,
+    Figures, Filter, Journal, JournalError, Listed, Place, Position, Record, Write, Written,
     committer::{Committer, Published, Retirement},
 };
 pub use backup::back_up;
@@ -68,7 +64,6 @@ pub struct SqliteJournal {
     lists: Readers,
     log: Arc<Log>,
     damage: Damage,
-    age: Arc<Age>,
     /// Records that are asked for, read together.
     records: Arc<Batch<PurchaseId, Option<Record>>>,
     /// As `records`, for transitions after a revision, at most so many.
@@ -107,16 +102,8 @@ impl SqliteJournal {
         let published = Arc::new(Published::new(Position(opened.head)));
         let damage = Damage::default();
         let (writer, head) = (opened.writer, opened.head);
-        let age = Arc::<Age>::default();
-        let written_by = Arc::clone(&age);
-        let writer = Writer::new(
-            writer,
-            head,
-            wanted,
-            damage.clone(),
-            written_by,
-            opened.lock,
-        );
+        let age = Arc::clone(&published.age);
+        let writer = Writer::new(writer, head, wanted, damage.clone(), age, opened.lock);
         let readers = |most| Readers::new(opened.path.clone(), most);
         Ok(Self {
             epoch: opened.epoch,
@@ -126,7 +113,6 @@ impl SqliteJournal {
             lists: readers(LIST_READERS),
             log,
             damage,
-            age,
             records: Arc::default(),
             transitions: Arc::default(),
             tasks,
@@ -341,32 +327,8 @@ impl Journal for SqliteJournal {
         self.committer.retire(retirement).await
     }
 
-    fn age(&self, now: Timestamp) {
-        self.age.set(now);
-    }
-
-    fn head(&self) -> Position {
-        self.committer.published().head()
-    }
-
     fn epoch(&self) -> &str {
         &self.epoch
-    }
-
-    fn available(&self) -> watch::Receiver<bool> {
-        self.committer.published().available()
-    }
-
-    fn silent_for(&self) -> Duration {
-        self.committer.published().under_way.lasts()
-    }
-
-    fn commits(&self) -> u64 {
-        self.committer.published().commits()
-    }
-
-    fn commit_seconds(&self) -> Option<Histogram> {
-        Some(self.committer.published().commit_seconds())
     }
 
     fn figures(&self) -> Figures {
@@ -378,8 +340,8 @@ impl Journal for SqliteJournal {
         }
     }
 
-    fn observe(&self, observer: Observer) {
-        self.committer.published().observers.add(observer);
+    fn published(&self) -> &Published {
+        self.committer.published()
     }
 
     async fn close(&self) {

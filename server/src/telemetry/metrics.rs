@@ -105,7 +105,7 @@ pub struct Picture {
     /// See [`Transitions`].
     pub transitions: Transitions,
     /// How long commits took, where that is measured.
-    pub commits: Option<Histogram>,
+    pub commits: Histogram,
     /// Connections to the service's own port.
     pub connections: usize,
     /// How often calls ended, by method and code.
@@ -166,10 +166,8 @@ pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
     registry.register_collector(Box::new(Lags(
         lags.map(|it| (it.labels.clone(), it.lag.clone())).collect(),
     )));
-    if let Some(commits) = picture.commits.clone() {
-        let words = "How long a group commit took";
-        registry.register_with_unit("commit", words, Unit::Seconds, commits);
-    }
+    let words = "How long a group commit took";
+    registry.register_with_unit("commit", words, Unit::Seconds, picture.commits.clone());
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)
@@ -344,7 +342,7 @@ mod tests {
             streams: 9,
             journal_available: true,
             transitions,
-            commits: Some(Histogram::new([0.1])),
+            commits: Histogram::new([0.1]),
             connections: 5,
             calls: vec![("GetStatus", "UNAUTHENTICATED", 6)],
             limits: vec![("connections", 8)],

@@ -38,10 +38,18 @@ pub(super) struct State {
     open: BTreeSet<PurchaseId>,
     log: BTreeMap<u64, (PurchaseId, Revision)>,
     texts: BTreeMap<String, String>,
-    pub(super) age: Age,
+    age: Arc<Age>,
 }
 
 impl State {
+    /// An empty store that is stamped by this clock.
+    pub(super) fn aged_by(age: Arc<Age>) -> Self {
+        Self {
+            age,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn head(&self) -> Position {
         Position(self.head)
     }

@@ -6,14 +6,13 @@ use tillwatch_proto::v1::{
     get_status_request::Key, purchase_service_client::PurchaseServiceClient,
     watch_status_response::Event,
 };
-use tokio::sync::watch::Receiver;
 use tonic::{Code, Request, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::{
     journal::{
-        AttemptChange, Committed, Filter, Listed, Observer, Place, Position, Write, Written,
+        AttemptChange, Committed, Filter, Listed, Place, Position, Published, Write, Written,
         memory::MemoryJournal,
     },
     listener::PanicLayer,
@@ -104,28 +103,12 @@ impl Journal for Defective {
         self.0.retire(finals_before, remnants_before, limit).await
     }
 
-    fn age(&self, now: Timestamp) {
-        self.0.age(now);
-    }
-
-    fn head(&self) -> Position {
-        self.0.head()
-    }
-
     fn epoch(&self) -> &str {
         self.0.epoch()
     }
 
-    fn available(&self) -> Receiver<bool> {
-        self.0.available()
-    }
-
-    fn silent_for(&self) -> Duration {
-        self.0.silent_for()
-    }
-
-    fn observe(&self, observer: Observer) {
-        self.0.observe(observer);
+    fn published(&self) -> &Published {
+        self.0.published()
     }
 
     async fn close(&self) {
