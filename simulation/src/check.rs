@@ -193,15 +193,22 @@ fn was_said(status: &Status, committed: Timestamp, ledger: &Ledger) -> bool {
         .any(|given| given.reference == name && given.meaning == said && given.at <= committed)
 }
 
-/// True if the provider had shown stamps older than the one that was known for long enough.
+/// True if the provider had shown stamps older than the newest one for long enough. The newest need not
+/// have been committed: an answer that differs in its stamp alone is no revision.
 fn was_held_back(known: Timestamp, status: &Status, committed: Timestamp, ledger: &Ledger) -> bool {
     let Some(name) = name_of(status) else {
         return false;
     };
-    let first = (ledger.given.iter())
-        .filter(|given| given.reference == name)
-        .find(|given| given.stamp.is_some_and(|stamp| stamp < known));
-    first.is_some_and(|first| committed.since(first.at) >= HELD_BACK_FOR)
+    let stamps: Vec<(Timestamp, Timestamp)> = (ledger.given.iter())
+        .filter(|given| given.reference == name && given.at <= committed)
+        .filter_map(|given| Some((given.at, given.stamp?)))
+        .collect();
+    let mut newest = known;
+    (stamps.iter().enumerate()).any(|(place, (at, stamp))| {
+        let holds_back = stamps[place..].iter().all(|(_, later)| *later < newest);
+        newest = newest.max(*stamp);
+        holds_back && committed.since(*at) >= HELD_BACK_FOR
+    })
 }
 
 /// Once all is quiet, what is known is what the provider says; or its word was an end.
