@@ -22,6 +22,7 @@ mod raw;
 mod adoption;
 mod backup;
 mod canary;
+mod clock;
 mod command;
 mod consumers;
 mod crash_matrix;

@@ -119,6 +119,7 @@ impl Server {
             .arg(config)
             .args(arguments)
             .env_clear()
+            .envs(crate::clock::environment(config))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

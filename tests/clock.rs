@@ -1,0 +1,114 @@
+//! A wall clock that somebody sets, under the real server.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use tillwatch_sandbox::Scenario;
+
+use crate::{
+    house::{House, Settings, account},
+    orders::request,
+    process::within,
+    tidy::sources::root,
+};
+
+/// The library that sets one process's wall clock, and the file that tells it by how many
+/// milliseconds, both in a house's folder.
+const LIBRARY: &str = "clock.so";
+const OFFSET: &str = "clock.offset";
+
+/// What a server beside these files is started with.
+pub fn environment(config: &Path) -> Vec<(&'static str, PathBuf)> {
+    let (library, offset) = (
+        config.with_file_name(LIBRARY),
+        config.with_file_name(OFFSET),
+    );
+    match library.exists() {
+        true => vec![("LD_PRELOAD", library), ("WORLD_CLOCK", offset)],
+        false => Vec::new(),
+    }
+}
+
+/// Lets the house's next server have a wall clock that can be set.
+fn make_settable(house: &House) {
+    fs::write(house.folder().join(OFFSET), [0; 8]).unwrap();
+    let made = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(house.folder().join(LIBRARY))
+        .arg(root().join("bench/world/clock.c"))
+        .arg("-ldl")
+        .status();
+    assert!(made.unwrap().success(), "the C compiler");
+}
+
+/// Sets the server's wall clock this far from the machine's.
+fn set(house: &House, seconds: i64) {
+    let offset = OpenOptions::new()
+        .write(true)
+        .open(house.folder().join(OFFSET));
+    let millis = (seconds * 1_000).to_ne_bytes();
+    offset.unwrap().write_all_at(&millis, 0).unwrap();
+}
+
+/// How many polls the account of a provider has made in this process.
+async fn polls(house: &House, provider: &str) -> u64 {
+    let account = account(provider);
+    let of = format!("account=\"{account}\",provider=\"{provider}\",class=\"poll\"");
+    let text = house.metrics().await;
+    let lines = text.lines().filter(|line| line.contains(&of));
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+/// Creates one more purchase, and waits until polls have gone on.
+async fn goes_on(house: &House, key: &str) {
+    let before = polls(house, "devdraft").await;
+    let order = request(key, "devdraft", Scenario::Paid);
+    // What the killed process had taken of the budget ahead, up to 5 s, is lost.
+    let mut shop = house.stub("shop").await;
+    within("a create", async {
+        while shop.create_purchase(order.clone()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    within("polls go on", async {
+        while polls(house, "devdraft").await < before + 10 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn p2_a_wall_clock_that_is_set_by_hours_or_years_stops_neither_polls_nor_creates() {
+    // Limited, since budgets are kept over restarts.
+    let settings = Settings::default().polled("requests_per_minute", "6000");
+    let mut house = House::start(settings).await;
+    house.sandbox.pause();
+    house.server.kill().await;
+    make_settable(&house);
+    house.restart().await;
+    goes_on(&house, "before").await;
+    for (place, seconds) in [-7_200, 7_200, -94_608_000, 94_608_000, 0]
+        .into_iter()
+        .enumerate()
+    {
+        set(&house, seconds);
+        goes_on(&house, &format!("set-{place}")).await;
+        house.server.kill().await;
+        house.restart().await;
+        goes_on(&house, &format!("restarted-{place}")).await;
+    }
+    let text = house.log.text();
+    assert!(
+        text.contains("the machine's clock was set back"),
+        "the server saw it: {text}"
+    );
+}
