@@ -338,10 +338,12 @@ struct Worker<S> {
 
 impl<S: Store> Worker<S> {
     async fn run(mut self) {
-        // What it was at is refused to its writers, who see that they were let go.
+        // The writers of that moment see that they were let go. Nobody knows what is wrong: the
+        // journal is away until a commit or a probe has worked.
         while AssertUnwindSafe(self.serve()).catch_unwind().await.is_err() {
             self.published.restarts.fetch_add(1, Ordering::Relaxed);
             tracing::error!("the journal's loop panicked and begins again");
+            self.published.set_available(false);
             tokio::time::sleep(PROBE_INTERVAL).await;
         }
         let closed = blocking(self.store, |store| {

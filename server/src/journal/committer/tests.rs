@@ -1,10 +1,14 @@
 //! Groups, faults and silence, with a store that waits for a sign before each commit.
 
-use std::sync::mpsc as blocking;
+use std::{panic::panic_any, sync::mpsc as blocking};
 
 use tokio::time::Instant;
 
 use super::*;
+use crate::{
+    purchase::{Cause, PurchaseId, Status},
+    testing,
+};
 
 /// A store that waits for a sign before each commit and tells how large the group was.
 struct Slow {
@@ -14,31 +18,54 @@ struct Slow {
 
 enum Act {
     Succeed,
+    /// Commits a transition, which observers hear of.
+    Tell,
     Fail,
     Panic,
+}
+
+/// A panic's message that cannot even be dropped: no guard around an observer holds it.
+struct Undroppable;
+
+impl Drop for Undroppable {
+    fn drop(&mut self) {
+        panic!("as told");
+    }
+}
+
+fn transition() -> Arc<Committed> {
+    let status = Status::pending(Timestamp::default());
+    Arc::new(Committed {
+        position: Position(1),
+        purchase: testing::record(PurchaseId::from_u128(1), "a", "carbon", status).purchase,
+        from_state: None,
+        cause: Cause::Create,
+    })
 }
 
 impl Store for Slow {
     fn commit(&mut self, changes: Vec<Change>) -> Result<Group, JournalError> {
         self.sizes.send(changes.len()).unwrap();
-        match self.go.recv().unwrap() {
-            Act::Succeed => Ok(Group {
-                answers: (changes.iter())
-                    .map(|_| Ok(Answer::Written(Written::Done)))
-                    .collect(),
-                committed: Vec::new(),
-                head: Position(0),
-                wrote: true,
-            }),
-            Act::Fail => Err(JournalError::unavailable("as told")),
+        let committed = match self.go.recv().unwrap() {
+            Act::Succeed => Vec::new(),
+            Act::Tell => vec![transition()],
+            Act::Fail => return Err(JournalError::unavailable("as told")),
             Act::Panic => panic!("as told"),
-        }
+        };
+        Ok(Group {
+            answers: (changes.iter())
+                .map(|_| Ok(Answer::Written(Written::Done)))
+                .collect(),
+            committed,
+            head: Position(0),
+            wrote: true,
+        })
     }
 
     fn probe(&mut self) -> Result<(), JournalError> {
         self.sizes.send(0).unwrap();
         match self.go.recv().unwrap() {
-            Act::Succeed => Ok(()),
+            Act::Succeed | Act::Tell => Ok(()),
             Act::Fail | Act::Panic => Err(JournalError::unavailable("as told")),
         }
     }
@@ -159,6 +186,38 @@ async fn a_write_that_succeeds_ends_the_fault_before_the_probe() {
         assert_eq!(*bench.committer.published().available().borrow(), available);
     }
     assert!(start.elapsed() < PROBE_INTERVAL);
+}
+
+/// Nobody waits for ever: the writers of that moment are told, the journal counts as away until it has
+/// worked again, and the restart is counted.
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_task_that_commits_hangs_no_writer_and_is_seen() {
+    let bench = bench();
+    let published = Arc::clone(bench.committer.published());
+    let mut available = published.available();
+    published
+        .observers
+        .add(Arc::new(|_| panic_any(Undroppable)));
+    bench.go.send(Act::Tell).unwrap();
+    let start = Instant::now();
+    for writer in bench.write(3).await {
+        let told = writer.await.unwrap();
+        assert!(
+            matches!(told, Err(JournalError::Unavailable(_))),
+            "{told:?}"
+        );
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(published.restarts(), 1);
+    assert!(!*available.borrow_and_update());
+    let waiting = bench.write(3).await;
+    bench.let_all_succeed();
+    for writer in waiting {
+        assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
+    }
+    assert_eq!(start.elapsed(), PROBE_INTERVAL);
+    assert!(*available.borrow_and_update());
+    assert_eq!(published.restarts(), 1);
 }
 
 #[tokio::test(start_paused = true)]

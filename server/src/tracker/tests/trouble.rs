@@ -1,5 +1,7 @@
 //! One account in trouble beside one that is well, in virtual time.
 
+mod probes;
+
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -12,8 +14,7 @@ use crate::{
     account::{Account, Class, Health},
     cadence::{Policy, Schedule},
     journal::{Record, memory::MemoryJournal},
-    provider::registered,
-    purchase::{AttentionReason, Reference, Secret, State, Status, Timestamp},
+    purchase::{AttentionReason, Reference, State, Status, Timestamp},
     testing,
     upstream::{
         Request, Response, UpstreamError,
@@ -136,6 +137,8 @@ struct House {
     sent: Arc<[AtomicUsize; 2]>,
     /// Requests about the purchases that cannot be read.
     vain: Arc<AtomicUsize>,
+    /// The purchases that the account in trouble was asked about, by their names there.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 const NAMES: [&str; 2] = ["troubled", "well"];
@@ -153,15 +156,16 @@ impl House {
         let mode = Arc::new(Mutex::new(Mode::Well));
         let sent: Arc<[AtomicUsize; 2]> = Arc::default();
         let vain: Arc<AtomicUsize> = Arc::default();
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let mut accounts = Vec::new();
         for (place, name) in NAMES.into_iter().enumerate() {
-            let row = registered("devdraft").unwrap();
-            let secret = |name: &&str| ((*name).to_owned(), Secret::new("x"));
-            let provider = (row.build)(&row.secrets.iter().map(secret).collect()).unwrap();
             let (mode, sent) = (Arc::clone(&mode), Arc::clone(&sent));
-            let vain = Arc::clone(&vain);
+            let (vain, asked) = (Arc::clone(&vain), Arc::clone(&asked));
             let upstream = Scripted::new(move |request| {
                 sent[place].fetch_add(1, Ordering::Relaxed);
+                if place == 0 {
+                    lock(&asked).extend(request.path.get(3).cloned());
+                }
                 let mode = if place == 0 { *lock(&mode) } else { Mode::Well };
                 if let Mode::From(first, _) = mode
                     && request.path.get(3) >= Some(&format!("txn_{first:026}"))
@@ -176,10 +180,9 @@ impl House {
                 max_in_flight: 10_000,
                 ..Policy::common(schedule.clone())
             };
-            let name = AccountName::new(name);
             let account = Account::open(
-                name,
-                provider,
+                AccountName::new(name),
+                testing::provider("devdraft"),
                 policy,
                 Arc::new(upstream),
                 clock.clone(),
@@ -197,6 +200,7 @@ impl House {
             mode,
             sent,
             vain,
+            asked,
         }
     }
 
