@@ -44,7 +44,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "purchase",
             "observation",
             "lifecycle",
-            "upstream",
             "provider",
             "account",
             "journal",

@@ -9,6 +9,7 @@ mod exchange;
 mod figures;
 mod live;
 mod shares;
+mod submit;
 mod unheard;
 mod verdict;
 
@@ -39,6 +40,7 @@ pub use exchange::{Exchange, Times};
 pub use figures::{Figures, Outcome};
 use live::Live;
 pub use live::{Health, Snapshot};
+pub use submit::Sent;
 pub use unheard::Unheard;
 pub use verdict::Whose;
 
@@ -226,7 +228,7 @@ impl Account {
     ///
     /// # Cancel safety
     /// Dropping the future gives the request up; it may have been sent.
-    pub async fn ask(
+    async fn ask(
         &self,
         admission: &mut Admission,
         request: Request,

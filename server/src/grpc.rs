@@ -319,7 +319,8 @@ impl Service {
             }
         }
         let created = self.rooms.intake.create(new).await;
-        let created = created.map_err(|error| self.spread(error.into()))?;
+        let now = self.rooms.clock.moment();
+        let created = created.map_err(|error| self.spread(Failure::of_create(error, now)))?;
         Ok(message::CreatePurchaseResponse {
             purchase: Some(convert::purchase(
                 &created.purchase,
@@ -390,7 +391,7 @@ impl Service {
             None => self.rooms.intake.look_up(id).await,
         };
         refreshed.map_err(|error| {
-            self.spread(Failure::of_unheard(error, id, self.rooms.clock.moment()))
+            self.spread(Failure::of_refresh(&error, id, self.rooms.clock.moment()))
         })?;
         let record = self.record(&asker.caller, id).await?;
         Ok(message::RefreshStatusResponse {

@@ -31,7 +31,7 @@ use tokio_util::{
 };
 
 use crate::{
-    account::{Account, Accounts, Admission, Class, Refusal, Unheard},
+    account::{Account, Accounts, Admission, Class, Unheard},
     clock::Clock,
     feed::Feed,
     fingerprint::Keyring,
@@ -53,7 +53,7 @@ const ADMISSION_WAIT: Duration = Duration::from_secs(2);
 const SUBMIT_SLACK: Duration = Duration::from_secs(5);
 /// The time that an order which was not sent waits for a repeat.
 const REPEAT_WANTED_FOR: Duration = Duration::from_secs(86_400);
-/// The wait that a caller is told after a failure that names no time.
+/// The wait after a failure of the journal, or of a look-up that had no room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The purchase that a caller wants, with everything checked that can be checked without asking
@@ -117,31 +117,14 @@ pub enum CreateError {
         /// The provider's message, on the call that sent the order.
         message: Option<String>,
     },
-    /// Nothing was sent: the budget is spent or the provider throttles.
-    #[error("the account is throttled; nothing was sent")]
-    Throttled {
-        /// The purchase that waits, where there is one.
+    /// The provider was not heard: nothing was sent, or the account was refused before the order was
+    /// looked at, or what is to be adopted could not be read.
+    #[error("{why}")]
+    Unheard {
+        /// Why.
+        why: Unheard,
+        /// The purchase that waits for a repeat, if there is one.
         purchase: Option<PurchaseId>,
-        /// When to repeat.
-        retry_after: Duration,
-    },
-    /// Nothing was sent, or nothing could be read.
-    #[error("the provider cannot be reached{}", because(.why.as_deref()))]
-    Unreachable {
-        /// The obstacle, if an answer told it.
-        why: Option<String>,
-        /// The purchase that waits, where there is one.
-        purchase: Option<PurchaseId>,
-        /// When to repeat.
-        retry_after: Duration,
-    },
-    /// Nothing was sent: the provider refuses the account's credentials.
-    #[error("the provider refuses the account's credentials")]
-    Unauthorized {
-        /// The purchase that waits, where there is one.
-        purchase: Option<PurchaseId>,
-        /// When to repeat.
-        retry_after: Duration,
     },
     /// The provider does not know the reference to adopt.
     #[error("the provider does not know the reference")]
@@ -172,37 +155,6 @@ pub enum CreateError {
 impl From<JournalError> for CreateError {
     fn from(_: JournalError) -> Self {
         Self::Journal { purchase: None }
-    }
-}
-
-/// A reason behind what it explains.
-fn because(why: Option<&str>) -> String {
-    why.map_or(String::new(), |why| format!(": {why}"))
-}
-
-impl CreateError {
-    /// The meaning of an account's refusal to a caller.
-    fn refused(refusal: Refusal, purchase: Option<PurchaseId>, now: Moment) -> Self {
-        let retry_after = refusal
-            .retry_at()
-            .since(now)
-            .max(Duration::from_millis(100));
-        match refusal {
-            Refusal::Throttled { .. } | Refusal::Busy { .. } => Self::Throttled {
-                purchase,
-                retry_after,
-            },
-            Refusal::Unreachable { .. } => Self::Unreachable {
-                why: None,
-                purchase,
-                retry_after,
-            },
-            Refusal::Unauthorized { .. } => Self::Unauthorized {
-                purchase,
-                retry_after,
-            },
-            Refusal::BudgetUnkept { .. } => Self::Journal { purchase },
-        }
     }
 }
 
@@ -443,7 +395,10 @@ impl Inner {
             .await
         {
             Ok(admission) => Ok((admission, under_way)),
-            Err(refusal) => Err(CreateError::refused(refusal, purchase, self.clock.moment())),
+            Err(refusal) => Err(CreateError::Unheard {
+                why: Unheard::Refused(refusal),
+                purchase,
+            }),
         }
     }
 

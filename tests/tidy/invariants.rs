@@ -10,10 +10,11 @@ use super::{
 };
 
 /// Words of which an invariant says who may say them: those words, and the modules.
-const SAID_BY: [(&[&str], &[&str]); 3] = [
-    (&["upstream.send("], &["account"]),
+const SAID_BY: [(&[&str], &[&str]); 4] = [
+    (&["upstream.send(", ".ask(admission,"], &["account"]),
+    (&[".submit(&mut admission"], &["intake"]),
     (
-        &[".try_admit(", ".admit_for(", ".ask(&mut admission"],
+        &[".try_admit(", ".admit_for(", ".read(&mut admission"],
         &["account", "intake", "tracker"],
     ),
     (

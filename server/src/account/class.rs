@@ -79,29 +79,34 @@ impl Asked {
 }
 
 /// Why a request may not be made now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The budget is spent, or the provider asked for a pause.
+    #[error("the account is throttled")]
     Throttled {
         /// When to try again.
         retry_at: Moment,
     },
     /// As many requests are in flight as may be.
+    #[error("the account has as many requests under way as it may have")]
     Busy {
         /// When to look again, if no answer comes before.
         retry_at: Moment,
     },
     /// The breaker is open.
+    #[error("the provider was not reached by the last requests")]
     Unreachable {
         /// When to try again.
         retry_at: Moment,
     },
     /// The credentials are refused.
+    #[error("the provider refuses the account's credentials")]
     Unauthorized {
         /// When to try again.
         retry_at: Moment,
     },
     /// The store could not keep what would be spent.
+    #[error("the journal is unavailable")]
     BudgetUnkept {
         /// When to try again.
         retry_at: Moment,

@@ -288,6 +288,17 @@ async fn a_throttle_pauses_the_whole_account_for_as_long_as_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_throttled_without_a_word_is_told_the_accounts_own_pause() {
+    let account = open(policy(0), 429).await;
+    let trouble = Trouble::Throttled { retry_after: None };
+    learned(&account, Class::Poll, &trouble).await;
+    let pause = account.paused_for(account.clock.moment());
+    assert!(pause >= Duration::from_secs(5), "{pause:?}");
+    let retry_at = account.unheard(trouble).retry_at();
+    assert_eq!(retry_at, Some(account.clock.moment().plus(pause)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn refused_credentials_are_tried_once_a_minute_and_recover() {
     let account = open(policy(0), 200).await;
     learned(&account, Class::Poll, &Trouble::Unauthorized).await;

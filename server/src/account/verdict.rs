@@ -20,7 +20,7 @@ const THROTTLED_BASE: Duration = Duration::from_secs(5);
 /// The longest of these waits.
 const THROTTLED_MAX: Duration = Duration::from_secs(60);
 /// The interval at which an account is tried whose credentials are refused.
-const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
+pub(super) const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
 
 /// Whose trouble an answer tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,8 @@ use crate::{
 pub const DOMAIN: &str = "tillwatch";
 /// What a caller is told to wait where nothing says how long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The least wait that a caller is told.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
 /// The longest field or rule in an error; trailers must stay small.
 const TEXT_BYTES_MAX: usize = 512;
 /// The most violations in one error.
@@ -237,8 +239,9 @@ impl From<Failure> for Status {
     }
 }
 
-impl From<CreateError> for Failure {
-    fn from(error: CreateError) -> Self {
+impl Failure {
+    /// The failure of a create.
+    pub fn of_create(error: CreateError, now: Moment) -> Self {
         let text = error.to_string();
         match error {
             CreateError::KeyReused { purchase, fields } => {
@@ -262,25 +265,7 @@ impl From<CreateError> for Failure {
                     .map_or(text.clone(), |m| format!("{text}: {m}"));
                 Self::new(Reason::ProviderRejected, text).about(Some(purchase))
             }
-            CreateError::Throttled {
-                purchase,
-                retry_after,
-            } => Self::new(Reason::AccountThrottled, text)
-                .about(purchase)
-                .after(retry_after),
-            CreateError::Unreachable {
-                purchase,
-                retry_after,
-                ..
-            } => Self::new(Reason::ProviderUnreachable, text)
-                .about(purchase)
-                .after(retry_after),
-            CreateError::Unauthorized {
-                purchase,
-                retry_after,
-            } => Self::new(Reason::AccountUnauthorized, text)
-                .about(purchase)
-                .after(retry_after),
+            CreateError::Unheard { why, purchase } => Self::of_unheard(&why, now).about(purchase),
             CreateError::ReferenceUnknown => Self::new(Reason::ReferenceUnknown, text),
             CreateError::ReferenceTaken => Self::new(Reason::ReferenceTaken, text),
             CreateError::Journal { purchase } => {
@@ -311,40 +296,39 @@ impl From<ResolveError> for Failure {
 
 impl Failure {
     /// The failure of a refresh.
-    pub fn of_unheard(error: Unheard, purchase: PurchaseId, now: Moment) -> Self {
-        let text = error.to_string();
-        let failure = match error {
-            Unheard::Refused(refusal) => {
-                let reason = match refusal {
-                    Refusal::Throttled { .. } | Refusal::Busy { .. } => Reason::AccountThrottled,
-                    Refusal::Unreachable { .. } => Reason::ProviderUnreachable,
-                    Refusal::Unauthorized { .. } => Reason::AccountUnauthorized,
-                    Refusal::BudgetUnkept { .. } => Reason::JournalUnavailable,
-                };
-                let wait = refusal
-                    .retry_at()
-                    .since(now)
-                    .max(Duration::from_millis(100));
-                Self::new(reason, text).after(wait)
+    pub fn of_refresh(error: &Unheard, purchase: PurchaseId, now: Moment) -> Self {
+        Self::of_unheard(error, now).about(Some(purchase))
+    }
+
+    /// The failure of any call for which a provider was not heard.
+    fn of_unheard(error: &Unheard, now: Moment) -> Self {
+        let reason = match error {
+            Unheard::AccountMissing => Reason::AccountUnknown,
+            Unheard::Refused(Refusal::Throttled { .. } | Refusal::Busy { .. })
+            | Unheard::Trouble {
+                trouble: Trouble::Throttled { .. },
+                ..
+            } => Reason::AccountThrottled,
+            Unheard::Refused(Refusal::Unauthorized { .. })
+            | Unheard::Trouble {
+                trouble: Trouble::Unauthorized,
+                ..
+            } => Reason::AccountUnauthorized,
+            Unheard::Refused(Refusal::Unreachable { .. })
+            | Unheard::Trouble {
+                trouble: Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. },
+                ..
+            } => Reason::ProviderUnreachable,
+            Unheard::Refused(Refusal::BudgetUnkept { .. }) | Unheard::Journal(_) => {
+                Reason::JournalUnavailable
             }
-            Unheard::Trouble(trouble) => {
-                let why = trouble.why().map(|why| format!("{text}: {why}"));
-                let (reason, wait) = match trouble {
-                    Trouble::Throttled { retry_after } => (Reason::AccountThrottled, retry_after),
-                    Trouble::Unauthorized => {
-                        (Reason::AccountUnauthorized, Some(Duration::from_secs(60)))
-                    }
-                    Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. } => {
-                        (Reason::ProviderUnreachable, None)
-                    }
-                };
-                Self::new(reason, why.unwrap_or(text)).after(wait.unwrap_or(RETRY_AFTER))
-            }
-            Unheard::AccountMissing => Self::new(Reason::AccountUnknown, text),
-            Unheard::Journal(_) => Self::new(Reason::JournalUnavailable, text),
-            Unheard::Draining => Self::new(Reason::Draining, text),
+            Unheard::Draining => Reason::Draining,
         };
-        failure.about(Some(purchase))
+        let failure = Self::new(reason, error.to_string());
+        match error.retry_at() {
+            Some(retry_at) => failure.after(retry_at.since(now).max(RETRY_AFTER_MIN)),
+            None => failure,
+        }
     }
 
     /// What the end of a stream that has more to come means. `spread` is this stream's share of

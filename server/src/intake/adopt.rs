@@ -1,15 +1,15 @@
 //! A purchase that exists at the provider already: read once, then tracked.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tillwatch_proto::v1::ProviderReference;
 
-use super::{CreateError, Created, Inner, NewPurchase, RETRY_AFTER};
+use super::{CreateError, Created, Inner, NewPurchase};
 use crate::{
-    account::Class,
+    account::{Class, Unheard},
     journal::{Binding, Write, Written},
     lifecycle,
-    observation::{Observation, Trouble},
+    observation::Observation,
     purchase::{Cause, PurchaseId, Reference},
 };
 
@@ -75,32 +75,18 @@ impl Inner {
         reference: &Reference,
     ) -> Result<Box<Observation>, CreateError> {
         let account = &new.account;
-        let mut admission = (account
-            .admit_for(Class::Adopt, &new.caller, self.admission_deadline(new))
-            .await)
-            .map_err(|refusal| CreateError::refused(refusal, None, self.clock.moment()))?;
-        let trouble = match account.read_status(&mut admission, reference).await.said {
-            Ok(Some(observation)) => return Ok(observation),
-            Ok(None) => return Err(CreateError::ReferenceUnknown),
-            Err(trouble) => trouble,
+        let unheard = |why| CreateError::Unheard {
+            why,
+            purchase: None,
         };
-        Err(match trouble {
-            Trouble::Throttled { retry_after } => CreateError::Throttled {
-                purchase: None,
-                retry_after: retry_after.unwrap_or(RETRY_AFTER),
-            },
-            Trouble::Unauthorized => CreateError::Unauthorized {
-                purchase: None,
-                retry_after: Duration::from_secs(60),
-            },
-            Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. } => {
-                CreateError::Unreachable {
-                    why: trouble.why().map(str::to_owned),
-                    purchase: None,
-                    retry_after: RETRY_AFTER,
-                }
-            }
-        })
+        let deadline = self.admission_deadline(new);
+        let admitted = account.admit_for(Class::Adopt, &new.caller, deadline).await;
+        let mut admission = admitted.map_err(|refusal| unheard(Unheard::Refused(refusal)))?;
+        match account.read_status(&mut admission, reference).await.said {
+            Ok(Some(observation)) => Ok(observation),
+            Ok(None) => Err(CreateError::ReferenceUnknown),
+            Err(trouble) => Err(unheard(account.unheard(trouble))),
+        }
     }
 
     /// Commits revisions 1 and 2 together.

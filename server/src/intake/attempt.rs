@@ -1,6 +1,6 @@
 //! One attempt to submit, from its request to the commit of what its answer means.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -12,15 +12,14 @@ use super::{
     telling::Heard,
 };
 use crate::{
-    account::{Account, Admission},
+    account::{Account, Admission, Sent},
     clock::Now,
     failpoint::{self, Failpoint},
     journal::{self, AttemptChange, Decided, JournalError, Record, Write, Written},
     lifecycle,
-    observation::{Submitted, Trouble},
+    observation::Submitted,
     provider::{self, Intent, Placed, Unclear},
     purchase::{AttentionReason, Cause, Purchase, Reference, State, Status, Transition, UnreadId},
-    upstream::{self, Request, UpstreamError},
 };
 
 /// The end of an attempt, for the caller who made it and for those who joined.
@@ -60,7 +59,6 @@ pub(super) struct Send {
     pub(super) account: Arc<Account>,
     pub(super) record: Record,
     pub(super) placed: Arc<dyn Placed>,
-    pub(super) request: Request,
     /// True if all earlier attempts are known to have sent nothing, so that a refusal of this one
     /// is a refusal of the order.
     pub(super) first: bool,
@@ -70,42 +68,6 @@ pub(super) struct Send {
     pub(super) set_back: u64,
     /// When its commit was made up.
     pub(super) begun: Now,
-}
-
-/// The end of a send.
-pub(super) struct Sent {
-    /// Its meaning.
-    pub(super) submitted: Submitted,
-    /// The HTTP status of the answer; `None` where there was none.
-    pub(super) status: Option<u16>,
-}
-
-impl Sent {
-    /// Nothing was sent, for this reason.
-    fn unsent(why: &str) -> Self {
-        Self {
-            submitted: Submitted::NotSent(Trouble::Unreachable {
-                sent: false,
-                why: why.to_owned(),
-            }),
-            status: None,
-        }
-    }
-
-    /// True if the provider may be at work on an earlier send of the same key still. Inferred: 409 is
-    /// documented for another order under the key, which this service never sends.
-    pub(super) fn is_not_yet(&self) -> bool {
-        matches!(self.status, Some(409 | 425 | 500..))
-    }
-
-    /// Why its answer makes no sense, where it is one that should have made some.
-    fn unread(&self) -> Option<&str> {
-        let (Some(status), Submitted::Unclear { why, .. }) = (self.status, &self.submitted) else {
-            let is_unnamed = self.submitted == Submitted::AcceptedWithoutReference;
-            return is_unnamed.then_some("an accepted create without a name");
-        };
-        (!matches!(status, 408 | 425 | 500..)).then_some(why)
-    }
 }
 
 impl Send {
@@ -147,13 +109,11 @@ impl Inner {
             under_way,
         } = start;
         let account = Arc::clone(&new.account);
-        let request = self.with_intent(&account, &record, |intent| placed.request(intent));
         let first = record.purchase.status.state == State::Pending;
         let send = Send {
             account,
             record,
             placed,
-            request,
             first,
             repeats: true,
             set_back: self.clock.set_back(),
@@ -266,37 +226,17 @@ impl Inner {
             return Sent::unsent("the intent took too long to be kept");
         }
         let mut admission = admission.about(send.record.purchase.id);
-        let answer = account.ask(&mut admission, send.request.clone()).await;
-        let status = answer.as_ref().ok().map(|answer| answer.status);
-        let submitted = match answer {
-            Ok(answer) => {
-                let (inner, account) = (Arc::clone(self), Arc::clone(account));
-                let (record, placed) = (send.record.clone(), Arc::clone(&send.placed));
-                let now = self.clock.now();
-                let read = move |answer: &_| {
-                    inner.with_intent(&account, &record, |intent| placed.read(intent, answer, now))
-                };
-                upstream::read(answer, read).await
-            }
-            Err(UpstreamError::NotConnected(why)) => Sent::unsent(why).submitted,
-            Err(
-                error @ (UpstreamError::Lost(_)
-                | UpstreamError::Closed
-                | UpstreamError::Unusable(_)),
-            ) => Submitted::unclear(error.to_string()),
+        let request = self.with_intent(account, &send.record, |intent| send.placed.request(intent));
+        let (inner, asked) = (Arc::clone(self), Arc::clone(account));
+        let (record, placed) = (send.record.clone(), Arc::clone(&send.placed));
+        let read = move |answer: &_, now| {
+            inner.with_intent(&asked, &record, |intent| placed.read(intent, answer, now))
         };
-        // The account knows already why no connection was made.
-        if let (Some(_), Submitted::NotSent(trouble)) = (&status, &submitted) {
-            account.learn(&mut admission, trouble);
-        }
-        let sent = Sent { submitted, status };
+        let sent = account.submit(&mut admission, request, read).await;
         if let Submitted::Unclear { why, unread_id } = &sent.submitted {
             let purchase = send.record.purchase.id;
             let unread_id = unread_id.as_ref().map(UnreadId::shown);
             tracing::warn!(%purchase, account = %account.name, why, unread_id, "the outcome of a create is unclear");
-        }
-        if let Some(why) = sent.unread() {
-            account.learn(&mut admission, &Trouble::unreadable(why));
         }
         sent
     }
@@ -415,8 +355,6 @@ impl Inner {
 
     /// The word to the caller of an attempt.
     fn ended(&self, send: &Send, submitted: &Submitted, purchase: Purchase) -> Ended {
-        let id = Some(purchase.id);
-        let pause = |after: Option<Duration>| after.unwrap_or(RETRY_AFTER);
         let rejected = |message: Option<String>| {
             Ended::Failed(CreateError::Rejected {
                 purchase: purchase.id,
@@ -431,28 +369,9 @@ impl Inner {
             _ if is_refused => rejected(None),
             // Somebody else has settled it in the meantime.
             _ if purchase.status.reference.is_some() => Ended::Known(Box::new(purchase)),
-            Submitted::NotSent(trouble) => Ended::Failed(match trouble {
-                Trouble::Throttled { retry_after } => {
-                    let retry_after = retry_after.unwrap_or_else(|| {
-                        let snapshot = send.account.paused_for(self.clock.moment());
-                        snapshot.max(RETRY_AFTER)
-                    });
-                    CreateError::Throttled {
-                        purchase: id,
-                        retry_after,
-                    }
-                }
-                Trouble::Unauthorized => CreateError::Unauthorized {
-                    purchase: id,
-                    retry_after: Duration::from_secs(60),
-                },
-                Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. } => {
-                    CreateError::Unreachable {
-                        why: trouble.why().map(str::to_owned),
-                        purchase: id,
-                        retry_after: pause(None),
-                    }
-                }
+            Submitted::NotSent(trouble) => Ended::Failed(CreateError::Unheard {
+                why: send.account.unheard(trouble.clone()),
+                purchase: Some(purchase.id),
             }),
             Submitted::Accepted(_)
             | Submitted::AcceptedWithoutReference

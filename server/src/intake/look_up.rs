@@ -106,7 +106,7 @@ impl Inner {
             }
             // It proves nothing, and is an answer.
             Some(Ok(None)) | None => Ok(()),
-            Some(Err(trouble)) => Err(Unheard::Trouble(trouble)),
+            Some(Err(trouble)) => Err(account.unheard(trouble)),
         }
     }
 

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RETRY_AFTER,
-    attempt::{self, Send, Sent},
+    attempt::{self, Send},
     phase::{Phase, Remedy},
 };
 use crate::{
-    account::{Admission, Class},
+    account::{Admission, Class, Sent},
     clock::Now,
     journal::{Attempt, AttemptChange, Record, Write, Written},
     observation::Submitted,
@@ -62,7 +62,6 @@ impl Inner {
                 account: Arc::clone(&send.account),
                 record: *record,
                 placed: Arc::clone(&send.placed),
-                request: send.request.clone(),
                 first: false,
                 repeats: false,
                 set_back: self.clock.set_back(),

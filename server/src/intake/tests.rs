@@ -23,8 +23,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    account::{Refusal, Sent},
     cadence::Policy,
     journal::memory::MemoryJournal,
+    observation::Trouble,
     provider::{self, Registered, Unclear},
     purchase::{AccountName, AttentionReason, Cause, FailureReason, Finality, Revision, Secret},
     upstream::{
@@ -341,8 +343,9 @@ impl World {
                 Ok(mut admission) => {
                     self.wire.answer_reads([Reply::NotConnected]);
                     let request = Request::new(::http::Method::GET, ["any"]);
-                    let answer = self.account.ask(&mut admission, request).await;
-                    assert!(answer.is_err());
+                    let read = |_: &Response, _| Ok(());
+                    let asked = self.account.read(&mut admission, request, read).await;
+                    assert!(asked.said.is_err());
                 }
                 Err(refusal) => {
                     let left = refusal.retry_at().since(self.clock.moment());
@@ -375,32 +378,43 @@ fn words(status: &Status) -> String {
     words
 }
 
-/// A failed create in one word, whether it names a purchase, and when to repeat.
-fn failure(result: &Result<Created, CreateError>) -> (&'static str, bool, Option<Duration>) {
+/// A failed create in one word, whether it names a purchase, and when to repeat if a time is told.
+fn failure(result: &Result<Created, CreateError>) -> (&'static str, bool, Option<Moment>) {
     match result {
         Ok(_) => ("created", true, None),
         Err(CreateError::KeyReused { .. }) => ("key reused", true, None),
         Err(CreateError::FingerprintKeyGone) => ("fingerprint key gone", false, None),
         Err(CreateError::Rejected { .. }) => ("rejected", true, None),
-        Err(CreateError::Throttled {
-            purchase,
-            retry_after,
-        }) => ("throttled", purchase.is_some(), Some(*retry_after)),
-        Err(CreateError::Unreachable {
-            purchase,
-            retry_after,
-            ..
-        }) => ("unreachable", purchase.is_some(), Some(*retry_after)),
-        Err(CreateError::Unauthorized {
-            purchase,
-            retry_after,
-        }) => ("unauthorized", purchase.is_some(), Some(*retry_after)),
+        Err(CreateError::Unheard { why, purchase }) => {
+            (unheard(why), purchase.is_some(), why.retry_at())
+        }
         Err(CreateError::ReferenceUnknown) => ("reference unknown", false, None),
         Err(CreateError::ReferenceTaken) => ("reference taken", false, None),
         Err(CreateError::Journal { purchase }) => ("journal", purchase.is_some(), None),
         Err(CreateError::DeadlineExceeded) => ("deadline", false, None),
         Err(CreateError::Draining { purchase }) => ("draining", purchase.is_some(), None),
         Err(CreateError::Internal) => ("internal", false, None),
+    }
+}
+
+/// Why the provider was not heard, in one word.
+fn unheard(why: &Unheard) -> &'static str {
+    match why {
+        Unheard::Refused(Refusal::Throttled { .. } | Refusal::Busy { .. })
+        | Unheard::Trouble {
+            trouble: Trouble::Throttled { .. },
+            ..
+        } => "throttled",
+        Unheard::Refused(Refusal::Unreachable { .. }) => "unreachable",
+        Unheard::Refused(Refusal::Unauthorized { .. })
+        | Unheard::Trouble {
+            trouble: Trouble::Unauthorized,
+            ..
+        } => "unauthorized",
+        Unheard::Trouble { .. } => "unreachable",
+        Unheard::Refused(Refusal::BudgetUnkept { .. }) | Unheard::Journal(_) => "journal",
+        Unheard::AccountMissing => "account missing",
+        Unheard::Draining => "draining",
     }
 }
 

@@ -272,6 +272,9 @@ impl Inner {
         };
         let asked = self.ask(lane, &turn, admission).await;
         self.heard(lane, purchase, &asked).await?;
-        asked.said.map(drop).map_err(Unheard::Trouble)
+        asked
+            .said
+            .map(drop)
+            .map_err(|trouble| lane.account.unheard(trouble))
     }
 }

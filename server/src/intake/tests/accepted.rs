@@ -57,12 +57,11 @@ async fn accepted_as(provider: &'static str, id: &str) -> World {
         placed: (world.account.provider)
             .order(&orders::order(provider))
             .unwrap(),
-        request: Request::new(::http::Method::POST, ["x"]),
         first: true,
         repeats: true,
         begun: world.clock.both(),
     };
-    let sent = attempt::Sent {
+    let sent = Sent {
         submitted: Submitted::unread_id("the id has another shape", id),
         status: Some(200),
     };

@@ -431,7 +431,7 @@ async fn a_refresh_of_an_unclear_create_asks_the_provider_now() {
     ]);
     let began = world.clock.now();
     let failed = world.intake.look_up(id).await;
-    assert!(matches!(failed, Err(Unheard::Trouble(_))), "{failed:?}");
+    assert!(matches!(failed, Err(Unheard::Trouble { .. })), "{failed:?}");
     // A miss is an answer, and proves nothing.
     world.intake.look_up(id).await.unwrap();
     assert_eq!(words(&world.status().await), UNKNOWN);
