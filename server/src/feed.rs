@@ -8,6 +8,7 @@
 mod alarms;
 mod channel;
 mod followers;
+mod pulse;
 mod purchases;
 mod ring;
 mod wait;

@@ -1,18 +1,44 @@
-//! Builders for the tests of all modules: providers, records and writes with what no test is about.
+//! Builders for the tests of all modules: clocks, providers, accounts, records and writes, with the
+//! values that no test is about.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    journal::{Fingerprints, Journal, Record, Write, memory::MemoryJournal},
+    account::Account,
+    cadence::Policy,
+    clock::Clock,
+    journal::{AttemptChange, Fingerprints, Journal, Record, Write, memory::MemoryJournal},
     provider::{Provider, registered},
-    purchase::{AccountName, CallerName, Cause, Purchase, PurchaseId, Secret, Status, Transition},
+    purchase::{
+        AccountName, CallerName, Cause, Purchase, PurchaseId, Revision, Secret, Status, Timestamp,
+        Transition,
+    },
+    upstream::Upstream,
 };
+
+/// A clock that begins in January 2027 and goes as tokio's does.
+pub fn clock() -> Clock {
+    Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1)
+}
 
 /// A provider whose secrets are all `x`.
 pub fn provider(name: &str) -> Arc<dyn Provider> {
     let row = registered(name).unwrap();
     let secret = |name: &&str| ((*name).to_owned(), Secret::new("x"));
     (row.build)(&row.secrets.iter().map(secret).collect()).unwrap()
+}
+
+/// An account at a provider whose secrets are all `x`. Its budgets are in this journal.
+pub async fn account(
+    name: &str,
+    provider: &str,
+    policy: Policy,
+    upstream: Arc<dyn Upstream>,
+    clock: &Clock,
+    journal: Arc<dyn Journal>,
+) -> Arc<Account> {
+    let (name, provider) = (AccountName::new(name), self::provider(provider));
+    Account::open(name, provider, policy, upstream, clock.clone(), &journal).await
 }
 
 /// An empty journal in memory.
@@ -44,15 +70,40 @@ pub fn record(id: PurchaseId, account: &str, provider: &str, status: Status) -> 
     }
 }
 
-/// Begins a record, with its status as the first transition.
-pub fn begin(record: Record) -> Write {
-    let first = Transition {
+/// The first transition of a record, to its status.
+pub fn first(record: &Record) -> Transition {
+    Transition {
         from_state: None,
         status: Status::clone(&record.purchase.status),
         cause: Cause::Create,
-    };
+    }
+}
+
+/// The transition from one status to another.
+pub fn step(before: &Status, after: Status, cause: Cause) -> Transition {
+    Transition {
+        from_state: Some(before.state),
+        status: after,
+        cause,
+    }
+}
+
+/// Begins a record, with its status as the first transition.
+pub fn begin(record: Record) -> Write {
+    let transitions = vec![first(&record)];
     Write::Begin {
         record: Box::new(record),
-        transitions: vec![first],
+        transitions,
+    }
+}
+
+/// Appends a transition to the revision before it.
+pub fn append(purchase: PurchaseId, transition: Transition) -> Write {
+    Write::Append {
+        purchase,
+        expected: Revision(transition.status.revision.0 - 1),
+        transition: Box::new(transition),
+        attempt: AttemptChange::Keep,
+        note: None,
     }
 }

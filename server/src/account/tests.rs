@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     cadence::Schedule,
-    purchase::{Reference, Timestamp},
-    testing::{self, journal},
+    purchase::Reference,
+    testing::{self, clock, journal},
     upstream::scripted::{Scripted, json_response},
 };
 
@@ -24,17 +24,9 @@ fn policy(requests_per_minute: u32) -> Policy {
     }
 }
 
-fn clock() -> Clock {
-    Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1)
-}
-
 /// An account without a past.
 async fn open(policy: Policy, status: u16) -> Arc<Account> {
     open_at(policy, status, &journal(), &clock()).await
-}
-
-fn devdraft() -> Arc<dyn Provider> {
-    testing::provider("devdraft")
 }
 
 async fn open_at(
@@ -43,19 +35,15 @@ async fn open_at(
     journal: &Arc<dyn Journal>,
     clock: &Clock,
 ) -> Arc<Account> {
-    let provider = devdraft();
     let answer = move |_| async move { Ok(json_response(status, &serde_json::json!({}))) };
-    let clock = clock.clone();
-    let upstream = Arc::new(Scripted::new(answer));
-    Account::open(
-        AccountName::new("a"),
-        provider,
-        policy,
-        upstream,
-        clock,
-        journal,
-    )
-    .await
+    let (upstream, journal) = (Arc::new(Scripted::new(answer)), Arc::clone(journal));
+    testing::account("a", "devdraft", policy, upstream, clock, journal).await
+}
+
+/// An account without a past whose provider answers so.
+async fn asking(policy: Policy, upstream: Scripted) -> Arc<Account> {
+    let upstream = Arc::new(upstream);
+    testing::account("a", "devdraft", policy, upstream, &clock(), journal()).await
 }
 
 fn request() -> Request {
@@ -75,15 +63,7 @@ async fn a_large_answer_to_any_read_is_read_beside_the_event_loop() {
         let answer = json_response(200, &large);
         async move { Ok(answer) }
     });
-    let account = Account::open(
-        AccountName::new("a"),
-        devdraft(),
-        policy(0),
-        Arc::new(upstream),
-        clock(),
-        &journal(),
-    )
-    .await;
+    let account = asking(policy(0), upstream).await;
     let mut admission = forever(&account, Class::LookUp).await;
     let read = |_: &Response, _| Ok(std::thread::current().id());
     let asked = account.read(&mut admission, request(), read).await;
@@ -102,15 +82,7 @@ async fn a_read_without_an_answer_is_trouble_with_an_owner() {
             let error = error.clone();
             async move { Err(error) }
         });
-        let account = Account::open(
-            AccountName::new("a"),
-            devdraft(),
-            policy(0),
-            Arc::new(upstream),
-            clock(),
-            &journal(),
-        )
-        .await;
+        let account = asking(policy(0), upstream).await;
         let mut admission = forever(&account, Class::Poll).await;
         let reference = Reference::new([("transaction_id", "txn_1")]);
         let asked = account.read_status(&mut admission, &reference).await;
@@ -171,7 +143,7 @@ async fn no_account_exceeds_its_requests_per_minute_in_crash_loops() {
         let mut random = StdRng::seed_from_u64(seed);
         let limit = [1, 7, 20, 100, 100, 600][usize::try_from(seed).unwrap()];
         let journal = journal();
-        let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+        let clock = clock();
         let mut sent = Vec::new();
         while clock.now().as_millis() < 1_800_000_000_000 + 900_000 {
             let account = open_at(policy(limit), 200, &journal, &clock).await;
@@ -368,10 +340,7 @@ async fn closing(policy: Policy, closed: usize) -> (Arc<Account>, Arc<Mutex<Vec<
         };
         std::future::ready(answer)
     };
-    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
-    let (name, journal) = (AccountName::new("a"), journal());
-    let upstream = Arc::new(Scripted::new(answer));
-    let account = Account::open(name, devdraft(), policy, upstream, clock, &journal).await;
+    let account = asking(policy, Scripted::new(answer)).await;
     (account, seen)
 }
 

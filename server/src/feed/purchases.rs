@@ -12,7 +12,7 @@ use std::{
 use futures_util::{Stream, future::BoxFuture};
 use tokio::time::Instant;
 
-use super::{End, Inner, Rhythm, Wake, lock};
+use super::{End, Inner, Rhythm, Wake, lock, pulse::Pulse};
 use crate::journal::{Committed, Filter, JournalError, Position};
 
 /// Transitions read from the journal at once.
@@ -42,13 +42,7 @@ pub struct WatchAll {
     /// The position that `looked_up` reaches.
     reaches: Position,
     place: usize,
-    wake: Arc<Wake>,
-    rhythm: Rhythm,
-    /// When anything was sent last, or the stream opened.
-    quiet_since: Instant,
-    /// True if the heartbeat has been sent that says so.
-    told_caught_up: bool,
-    slot: u64,
+    pulse: Pulse,
     ended: bool,
 }
 
@@ -81,11 +75,7 @@ impl WatchAll {
             reading: None,
             reaches: after,
             place,
-            wake,
-            rhythm,
-            quiet_since: Instant::now(),
-            told_caught_up: false,
-            slot: 0,
+            pulse: Pulse::new(rhythm, wake),
             ended: false,
         }
     }
@@ -109,10 +99,8 @@ impl WatchAll {
                 let result = ready!(reading.as_mut().poll(context));
                 self.reading = None;
                 let Ok((read, reaches)) = result else {
-                    self.slot = self
-                        .inner
-                        .alarms
-                        .at(Instant::now() + READ_AGAIN, &self.wake);
+                    let again = Instant::now() + READ_AGAIN;
+                    self.pulse.wake_at(again, &self.inner.alarms);
                     return Poll::Pending;
                 };
                 self.looked_up = read.into();
@@ -140,27 +128,6 @@ impl WatchAll {
             }
         }
     }
-
-    /// A heartbeat that is due, or the promise of one. The first of a stream that has caught up is
-    /// due at once; one that waits for the journal is only shown to be alive.
-    fn beat(&mut self, is_caught_up: bool) -> Poll<FeedEvent> {
-        let now = Instant::now();
-        let due = match is_caught_up && !self.told_caught_up {
-            true => now,
-            false => self.quiet_since + self.rhythm.heartbeat,
-        };
-        if due <= now {
-            self.told_caught_up |= is_caught_up;
-            self.quiet_since = now;
-            self.slot = 0;
-            return Poll::Ready(FeedEvent::Heartbeat);
-        }
-        if self.slot <= self.inner.alarms.passed(now) {
-            let next = self.rhythm.ends_at.map_or(due, |ends_at| ends_at.min(due));
-            self.slot = self.inner.alarms.at(next, &self.wake);
-        }
-        Poll::Pending
-    }
 }
 
 impl Stream for WatchAll {
@@ -171,22 +138,19 @@ impl Stream for WatchAll {
         if this.ended {
             return Poll::Ready(None);
         }
-        this.wake.0.register(context.waker());
-        let aged = this
-            .rhythm
-            .ends_at
-            .is_some_and(|ends_at| ends_at <= Instant::now());
+        this.pulse.register(context);
+        let aged = this.pulse.is_aged();
         if let Some(end) = this.inner.ending().or(aged.then_some(End::Aged)) {
             this.ended = true;
             return Poll::Ready(Some(Err(end)));
         }
         let advanced = this.advance(context);
         if let Poll::Ready(Some(one)) = advanced {
-            this.quiet_since = Instant::now();
+            this.pulse.sends();
             return Poll::Ready(Some(Ok((FeedEvent::Transition(one), this.position))));
         }
-        let beat = ready!(this.beat(advanced.is_ready()));
-        Poll::Ready(Some(Ok((beat, this.position))))
+        ready!(this.pulse.beat(advanced.is_ready(), &this.inner.alarms));
+        Poll::Ready(Some(Ok((FeedEvent::Heartbeat, this.position))))
     }
 }
 

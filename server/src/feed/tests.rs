@@ -6,8 +6,8 @@ use futures_util::StreamExt as _;
 
 use super::*;
 use crate::{
-    journal::{AttemptChange, Filter, Write, Written, memory::MemoryJournal},
-    purchase::{BuyerAction, CallerName, Cause, Finality, Redirect, State, Status, Transition},
+    journal::{Filter, Write, Written, memory::MemoryJournal},
+    purchase::{BuyerAction, CallerName, Cause, Finality, Redirect, State, Status},
     testing,
 };
 
@@ -34,7 +34,7 @@ impl World {
 
     fn over(journal: MemoryJournal) -> Self {
         let journal = Arc::new(journal);
-        let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+        let clock = testing::clock();
         let feed = Feed::new(Arc::clone(&journal) as Arc<dyn Journal>, clock.clone());
         let mut work = tokio::task::JoinSet::new();
         work.spawn({
@@ -82,17 +82,7 @@ impl World {
             ..Status::clone(newest)
         };
         let revision = status.revision;
-        let append = Write::Append {
-            purchase: id,
-            expected: newest.revision,
-            transition: Box::new(Transition {
-                from_state: Some(newest.state),
-                status,
-                cause: Cause::Poll,
-            }),
-            attempt: AttemptChange::Keep,
-            note: None,
-        };
+        let append = testing::append(id, testing::step(newest, status, Cause::Poll));
         assert_eq!(self.journal.write(append).await.unwrap(), Written::Done);
         revision
     }

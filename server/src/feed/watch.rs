@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{
     End, Inner, Rhythm, Wake,
     channel::{Channel, Next},
+    pulse::Pulse,
 };
 use crate::{
     journal::{JournalError, Record},
@@ -76,9 +77,8 @@ pub struct Watch {
     inner: Arc<Inner>,
     purchase: PurchaseId,
     channel: Arc<Channel>,
-    /// The place of `wake` in the channel.
+    /// The place of this stream's waker in the channel.
     place: usize,
-    wake: Arc<Wake>,
     /// The last revision that was sent.
     cursor: Revision,
     /// Its finality, where this stream has sent it.
@@ -89,13 +89,7 @@ pub struct Watch {
     read: VecDeque<Transition>,
     reading: Option<Reading>,
     until: Until,
-    rhythm: Rhythm,
-    /// When anything was sent last, or the stream opened.
-    quiet_since: Instant,
-    /// True if the heartbeat has been sent that says so.
-    told_caught_up: bool,
-    /// The alarms' slot in which this stream is woken; 0 for none.
-    slot: u64,
+    pulse: Pulse,
     ended: bool,
 }
 
@@ -128,17 +122,13 @@ impl Watch {
             purchase,
             channel,
             place,
-            wake,
             cursor: cursor.unwrap_or_default(),
             sent: Finality::Open,
             snapshot: None,
             read: VecDeque::new(),
             reading: None,
             until,
-            rhythm,
-            quiet_since: Instant::now(),
-            told_caught_up: false,
-            slot: 0,
+            pulse: Pulse::new(rhythm, wake),
             ended: false,
         };
         let Some(record) = inner.journal.record(purchase).await? else {
@@ -169,7 +159,8 @@ impl Watch {
                     Ok(None) => return Poll::Ready(Found::Gone),
                     Ok(Some(read)) if !read.is_empty() => self.read = read.into(),
                     Ok(Some(_)) | Err(_) => {
-                        self.wake_at(Instant::now() + READ_AGAIN);
+                        let again = Instant::now() + READ_AGAIN;
+                        self.pulse.wake_at(again, &self.inner.alarms);
                         return Poll::Pending;
                     }
                 }
@@ -192,33 +183,6 @@ impl Watch {
             }
         }
     }
-
-    fn wake_at(&mut self, time: Instant) {
-        self.slot = self.inner.alarms.at(time, &self.wake);
-    }
-
-    /// A heartbeat that is due, or the promise of one. The first of a stream that has caught up is
-    /// due at once; one that waits for the journal is only shown to be alive.
-    fn beat(&mut self, is_caught_up: bool) -> Poll<Event> {
-        let now = Instant::now();
-        let due = match is_caught_up && !self.told_caught_up {
-            true => now,
-            false => self.quiet_since + self.rhythm.heartbeat,
-        };
-        if due <= now {
-            self.told_caught_up |= is_caught_up;
-            self.quiet_since = now;
-            self.slot = 0;
-            return Poll::Ready(Event::Heartbeat {
-                revision: self.cursor,
-            });
-        }
-        if self.slot <= self.inner.alarms.passed(now) {
-            let next = self.rhythm.ends_at.map_or(due, |ends_at| ends_at.min(due));
-            self.wake_at(next);
-        }
-        Poll::Pending
-    }
 }
 
 impl Stream for Watch {
@@ -230,21 +194,18 @@ impl Stream for Watch {
             return Poll::Ready(None);
         }
         // Registered before looking: a commit after the look wakes this stream.
-        this.wake.0.register(context.waker());
+        this.pulse.register(context);
         if let Some(status) = this.snapshot.take() {
-            this.quiet_since = Instant::now();
+            this.pulse.sends();
             return Poll::Ready(Some(Ok(Event::Snapshot(status))));
         }
-        let aged = this
-            .rhythm
-            .ends_at
-            .is_some_and(|ends_at| ends_at <= Instant::now());
+        let aged = this.pulse.is_aged();
         let end = this.inner.ending().or(aged.then_some(End::Aged));
         let newest = match this.advance(context) {
             Poll::Ready(Found::Next(transition)) if end != Some(End::JournalLost) => {
                 this.cursor = transition.status.revision;
                 this.sent = transition.status.finality;
-                this.quiet_since = Instant::now();
+                this.pulse.sends();
                 return Poll::Ready(Some(Ok(Event::Transition(transition))));
             }
             Poll::Ready(Found::CaughtUp(finality)) => Some(finality),
@@ -262,7 +223,9 @@ impl Stream for Watch {
             this.ended = true;
             return Poll::Ready(Some(Err(end)));
         }
-        this.beat(newest.is_some()).map(|beat| Some(Ok(beat)))
+        ready!(this.pulse.beat(newest.is_some(), &this.inner.alarms));
+        let revision = this.cursor;
+        Poll::Ready(Some(Ok(Event::Heartbeat { revision })))
     }
 }
 

@@ -17,7 +17,12 @@ mod start;
 mod time;
 mod unclear;
 
-use std::{collections::VecDeque, sync::Mutex};
+use std::{
+    collections::VecDeque,
+    future::{Future as _, poll_fn},
+    sync::Mutex,
+    task::Poll,
+};
 
 use serde_json::{Value, json};
 
@@ -28,7 +33,8 @@ use crate::{
     journal::memory::MemoryJournal,
     observation::Trouble,
     provider::{self, Registered, Unclear},
-    purchase::{AccountName, AttentionReason, Cause, FailureReason, Finality, Revision, Secret},
+    purchase::{AttentionReason, Cause, FailureReason, Finality, Revision},
+    testing,
     upstream::{
         Connection, Request, Response, UpstreamError,
         scripted::{Scripted, json_response},
@@ -194,11 +200,13 @@ fn keyring(id: &str) -> Keyring {
 
 impl World {
     async fn open(provider: &'static str) -> Self {
-        let row = provider::registered(provider).unwrap();
-        Self::with_policy(provider, policy(row)).await
+        Self::limited(provider, |_| ()).await
     }
 
-    async fn with_policy(provider: &'static str, policy: Policy) -> Self {
+    /// An account without limits but those that `limit` sets.
+    async fn limited(provider: &'static str, limit: impl FnOnce(&mut Policy)) -> Self {
+        let mut policy = policy(provider::registered(provider).unwrap());
+        limit(&mut policy);
         let clock = Clock::simulated(Timestamp::from_millis(START_MS).unwrap(), 1);
         let journal = Arc::new(MemoryJournal::new("test"));
         let wire = Arc::new(Wire::default());
@@ -214,21 +222,10 @@ impl World {
         wire: Arc<Wire>,
         key: &str,
     ) -> Self {
-        let row = provider::registered(provider).unwrap();
-        let secrets = row
-            .secrets
-            .iter()
-            .map(|name| ((*name).to_owned(), Secret::new("x")));
         let shared: Arc<dyn Journal> = Arc::clone(&journal) as _;
-        let account = Account::open(
-            AccountName::new("main"),
-            (row.build)(&secrets.collect()).unwrap(),
-            policy,
-            Arc::new(wire.scripted(provider, &clock)),
-            clock.clone(),
-            &shared,
-        )
-        .await;
+        let upstream = Arc::new(wire.scripted(provider, &clock));
+        let budgets = Arc::clone(&shared);
+        let account = testing::account("main", provider, policy, upstream, &clock, budgets).await;
         let feed = Feed::new(Arc::clone(&shared), clock.clone());
         let intake = Intake::new(
             Arc::clone(&shared),
@@ -299,6 +296,30 @@ impl World {
 
     async fn create(&self) -> Result<Created, CreateError> {
         self.intake.create(self.order()).await
+    }
+
+    /// Polls a create so many times at the most, then hangs up. Says whether it was answered.
+    async fn created_within(&self, polls: usize) -> bool {
+        let mut create = Box::pin(self.create());
+        let mut left = polls;
+        poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(false);
+            }
+            left -= 1;
+            match create.as_mut().poll(context) {
+                Poll::Ready(created) => {
+                    created.unwrap();
+                    Poll::Ready(true)
+                }
+                Poll::Pending => {
+                    // Polled again as soon as the other tasks have had one turn.
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            }
+        })
+        .await
     }
 
     /// The record of the one key that most tests use.

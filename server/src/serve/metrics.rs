@@ -114,43 +114,15 @@ fn part(of: u32, whole: u32) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tonic::codegen::http;
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::{
-        account::Accounts,
-        clock::Clock,
-        fingerprint::Keyring,
-        health,
-        identity::Callers,
-        journal::memory::MemoryJournal,
-        purchase::Timestamp,
-        serve::{House, Parts},
-    };
+    use crate::{health, serve::tests::empty, testing};
 
     #[tokio::test]
     async fn the_operations_listener_shows_metrics_in_the_open_format() {
-        let text = Keyring::new_file("k", [7; 32]);
-        let house = House::open(Parts {
-            clock: Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1),
-            journal: Arc::new(MemoryJournal::new("e")),
-            keyring: Keyring::parse(&text).unwrap(),
-            accounts: Accounts::default(),
-            callers: Callers::default(),
-            limits: crate::grpc::Bounds {
-                streams: 1,
-                streams_per_caller: 1,
-                lists_per_caller: 1,
-                feeds_per_caller: 1,
-                stream_age: None,
-            },
-            retention: Duration::from_secs(60),
-        })
-        .await
-        .unwrap();
+        let house = empty(testing::journal()).await;
         let figures = house.figures.clone();
         let page = Arc::new(move || (metrics::CONTENT_TYPE, figures.text(None)));
         let router = health::operations(&house.readiness, house.health(), page).into_axum_router();

@@ -6,13 +6,20 @@ mod defects;
 use super::*;
 use crate::{
     journal::{Record, Write, memory::MemoryJournal},
-    purchase::{
-        CallerName, Cause, Finality, PurchaseId, Revision, State, Status, Timestamp, Transition,
-    },
+    purchase::{CallerName, Cause, Finality, PurchaseId, Revision, State, Status, Transition},
     testing,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// A final status of now.
+fn canceled(clock: &Clock) -> Status {
+    Status {
+        state: State::Canceled,
+        finality: Finality::Final,
+        ..Status::pending(clock.now())
+    }
+}
 
 /// A purchase whose only revision has this status.
 async fn begun(journal: &dyn Journal, id: u128, status: Status) -> PurchaseId {
@@ -30,13 +37,9 @@ async fn begun_as(journal: &dyn Journal, id: u128, key: &str, status: Status) ->
 
 #[tokio::test(start_paused = true)]
 async fn c2_a_key_is_kept_for_400_days_and_its_purchase_for_as_long_as_configured() {
-    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let clock = testing::clock();
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new("test"));
-    let finished = Status {
-        state: State::Canceled,
-        finality: Finality::Final,
-        ..Status::pending(clock.now())
-    };
+    let finished = canceled(&clock);
     let id = begun(&*journal, 1, finished).await;
     let mut work = tokio::task::JoinSet::new();
     let wall = Arc::new(Wall::open(&journal, &clock).await.unwrap());
@@ -63,9 +66,9 @@ async fn c2_a_key_is_kept_for_400_days_and_its_purchase_for_as_long_as_configure
 }
 
 /// A house with nothing in it, over a journal.
-async fn empty(journal: Arc<dyn Journal>) -> House {
+pub(super) async fn empty(journal: Arc<dyn Journal>) -> House {
     let parts = Parts {
-        clock: Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1),
+        clock: testing::clock(),
         journal,
         keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),
         accounts: Accounts::default(),
@@ -141,14 +144,10 @@ fn a_batch_of_retention_takes_about_as_long_as_commits_may_be_held_up() {
 
 #[tokio::test(start_paused = true)]
 async fn retention_leaves_commits_as_much_time_as_it_takes() {
-    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let clock = testing::clock();
     let memory = Arc::new(MemoryJournal::new("e"));
     for number in 1..=300_u128 {
-        let status = Status {
-            state: State::Canceled,
-            finality: Finality::Final,
-            ..Status::pending(clock.now())
-        };
+        let status = canceled(&clock);
         begun_as(&*memory, number, &number.to_string(), status).await;
     }
     let (began, mut retired_at) = (Instant::now(), Vec::new());

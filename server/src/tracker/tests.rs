@@ -11,13 +11,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    account::Account,
     cadence::Policy,
     journal::memory::MemoryJournal,
     provider,
-    purchase::{
-        AttentionReason, Cause, Reference, Revision, Secret, State, Status, Timestamp, Transition,
-    },
+    purchase::{AttentionReason, Cause, Reference, Revision, State, Status, Timestamp},
     testing,
     upstream::{
         Request, Response, UpstreamError,
@@ -95,7 +92,7 @@ impl World {
             requests_per_minute: 0,
             ..(row.policy)()
         };
-        let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+        let clock = testing::clock();
         let wire = Arc::new(Wire {
             asked: Mutex::default(),
             replies: Mutex::new(VecDeque::from([first])),
@@ -117,21 +114,9 @@ impl World {
                 reply
             }
         });
-        let secrets = row
-            .secrets
-            .iter()
-            .map(|name| ((*name).to_owned(), Secret::new("x")));
         let journal = Arc::new(MemoryJournal::new("test"));
-        let shared: Arc<dyn Journal> = Arc::clone(&journal) as _;
-        let account = Account::open(
-            AccountName::new("main"),
-            (row.build)(&secrets.collect()).unwrap(),
-            policy,
-            Arc::new(upstream),
-            clock.clone(),
-            &shared,
-        )
-        .await;
+        let (upstream, shared) = (Arc::new(upstream), Arc::clone(&journal) as _);
+        let account = testing::account("main", provider, policy, upstream, &clock, shared).await;
         Self::life(clock, journal, wire, Accounts::new([account])).await
     }
 

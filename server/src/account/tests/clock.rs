@@ -8,7 +8,7 @@ const STEPS_S: [i64; 8] = [-34_560_000, -7_200, -60, -5, 5, 7_200, 86_400, 34_56
 /// the wall clock is set in the middle, where the process starts again if `restarts`.
 async fn minutes(limit: u32, step_s: i64, restarts: bool) -> Vec<usize> {
     let journal = journal();
-    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let clock = testing::clock();
     let mut account = open_at(policy(limit), 200, &journal, &clock).await;
     let start = tokio::time::Instant::now();
     let (mut sent, mut is_set) = (Vec::new(), false);
@@ -62,7 +62,7 @@ async fn p2_a_wall_clock_that_is_set_neither_stops_an_account_nor_lets_it_exceed
 
 #[tokio::test(start_paused = true)]
 async fn p2_a_budget_is_taken_up_by_the_monotonic_clock_whatever_was_done_to_the_wall() {
-    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let clock = testing::clock();
     let budgets = Budgets::new(&journal(), &clock, &AccountName::new("a"));
     let now = clock.moment();
     let arrivals = Arrivals {

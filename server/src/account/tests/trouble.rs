@@ -12,11 +12,7 @@ async fn saying(policy: Policy) -> (Arc<Account>, Arc<Mutex<Reply>>) {
         let reply = said.lock().unwrap().clone();
         async move { reply }
     });
-    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
-    let journal = journal();
-    let (name, upstream) = (AccountName::new("a"), Arc::new(upstream));
-    let account = Account::open(name, devdraft(), policy, upstream, clock, &journal);
-    (account.await, reply)
+    (asking(policy, upstream).await, reply)
 }
 
 fn says(status: u16, headers: &[(&'static str, &str)]) -> Reply {

@@ -164,12 +164,7 @@ async fn of_two_adoptions_of_one_reference_one_is_new() {
 
 #[tokio::test(start_paused = true)]
 async fn an_adoption_without_budget_asks_nobody() {
-    let row = provider::registered("devdraft").unwrap();
-    let limited = Policy {
-        requests_per_minute: 1,
-        ..policy(row)
-    };
-    let world = World::with_policy("devdraft", limited).await;
+    let world = World::limited("devdraft", |policy| policy.requests_per_minute = 1).await;
     world.exhaust().await;
     let failed = world.adopt_as("shop", "key").await;
     assert_eq!(kind(&failed), "throttled");

@@ -96,7 +96,7 @@ proptest! {
     ) {
         let name = PROVIDERS[place];
         let provider = testing::provider(name);
-        let keyring = Keyring::parse(&Secret::new(format!("k:{}", "11".repeat(32)))).unwrap();
+        let keyring = keyring("k");
         let fingerprints = |order: &Order| {
             keyring.fingerprints("k", "main", order, provider.decimal_fields()).unwrap()
         };

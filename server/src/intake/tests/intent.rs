@@ -1,10 +1,5 @@
 //! C1 and C5: what is durable before anything is sent, and what is never stored.
 
-use std::{
-    future::{Future as _, poll_fn},
-    task::Poll,
-};
-
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -43,27 +38,7 @@ async fn c1_a_caller_that_hangs_up_at_any_moment_does_not_stop_the_call() {
     let mut durable = 0;
     for polls in 0..200 {
         let world = World::open("devdraft").await;
-        let mut create = Box::pin(world.create());
-        let mut left = polls;
-        let finished = poll_fn(|context| {
-            if left == 0 {
-                return Poll::Ready(false);
-            }
-            left -= 1;
-            match create.as_mut().poll(context) {
-                Poll::Ready(created) => {
-                    created.unwrap();
-                    Poll::Ready(true)
-                }
-                Poll::Pending => {
-                    // Polled again as soon as the other tasks have had one turn.
-                    context.waker().wake_by_ref();
-                    Poll::Pending
-                }
-            }
-        })
-        .await;
-        drop(create);
+        let finished = world.created_within(polls).await;
         world.pass(seconds(1)).await;
         if let Some(record) = world.known().await {
             durable += 1;

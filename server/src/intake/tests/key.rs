@@ -9,13 +9,8 @@ const DUPLICATES: usize = 1_000;
 #[tokio::test(start_paused = true)]
 async fn c2_of_a_thousand_concurrent_duplicates_one_creates_and_all_learn_the_same() {
     for provider in PROVIDERS {
-        let row = provider::registered(provider).unwrap();
         // A budget for one create and little more: duplicates must not spend it.
-        let limited = Policy {
-            requests_per_minute: 20,
-            ..policy(row)
-        };
-        let world = World::with_policy(provider, limited).await;
+        let world = World::limited(provider, |policy| policy.requests_per_minute = 20).await;
         *world.wire.pause.lock().unwrap() = seconds(1);
         let all = join_all((0..DUPLICATES).map(|_| world.create())).await;
         let all: Vec<Created> = all.into_iter().collect::<Result<_, _>>().unwrap();
@@ -30,12 +25,7 @@ async fn c2_of_a_thousand_concurrent_duplicates_one_creates_and_all_learn_the_sa
 
 #[tokio::test(start_paused = true)]
 async fn c2_of_a_thousand_concurrent_repeats_of_what_was_not_sent_one_sends() {
-    let row = provider::registered("phygitals").unwrap();
-    let limited = Policy {
-        requests_per_minute: 20,
-        ..policy(row)
-    };
-    let world = World::with_policy("phygitals", limited).await;
+    let world = World::limited("phygitals", |policy| policy.requests_per_minute = 20).await;
     world.wire.answer_creates([Reply::NotConnected]);
     world.create().await.unwrap_err();
     *world.wire.pause.lock().unwrap() = seconds(1);
@@ -157,12 +147,7 @@ async fn c2_a_duplicate_joins_an_attempt_of_another_process() {
 
 #[tokio::test(start_paused = true)]
 async fn c2_who_waits_is_not_failed_by_another_callers_hanging_up() {
-    let row = provider::registered("devdraft").unwrap();
-    let limited = Policy {
-        creates_per_minute: 60,
-        ..policy(row)
-    };
-    let world = World::with_policy("devdraft", limited).await;
+    let world = World::limited("devdraft", |policy| policy.creates_per_minute = 60).await;
     world.exhaust().await;
     let mut first = Box::pin(world.create());
     assert!(futures_util::poll!(&mut first).is_pending());

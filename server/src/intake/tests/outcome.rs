@@ -218,12 +218,7 @@ async fn c3_an_acceptance_without_a_name_calls_for_a_person() {
 #[tokio::test(start_paused = true)]
 async fn c3_without_budget_or_breaker_nothing_is_written() {
     for provider in PROVIDERS {
-        let row = provider::registered(provider).unwrap();
-        let limited = Policy {
-            creates_per_minute: 1,
-            ..policy(row)
-        };
-        let world = World::with_policy(provider, limited).await;
+        let world = World::limited(provider, |policy| policy.creates_per_minute = 1).await;
         world.account.try_admit(Class::Create).await.unwrap().ends();
         let began = world.clock.now();
         let failed = world.create().await;
@@ -247,12 +242,7 @@ async fn c3_without_budget_or_breaker_nothing_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn c3_admission_is_never_waited_for_beyond_the_callers_deadline() {
-    let row = provider::registered("carbon").unwrap();
-    let limited = Policy {
-        creates_per_minute: 60,
-        ..policy(row)
-    };
-    let world = World::with_policy("carbon", limited).await;
+    let world = World::limited("carbon", |policy| policy.creates_per_minute = 60).await;
     world.exhaust().await;
     let began = world.clock.now();
     let mut hurried = world.order();

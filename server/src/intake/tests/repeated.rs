@@ -166,12 +166,7 @@ async fn c3_a_masumi_repeat_that_changes_nothing_has_ended() {
 #[tokio::test(start_paused = true)]
 async fn c4_a_drain_does_not_wait_for_what_has_not_been_sent() {
     for provider in ["masumi", "inabit", "devdraft"] {
-        let row = provider::registered(provider).unwrap();
-        let limited = Policy {
-            requests_per_minute: 2,
-            ..policy(row)
-        };
-        let world = World::with_policy(provider, limited).await;
+        let world = World::limited(provider, |policy| policy.requests_per_minute = 2).await;
         world.wire.answer_creates([Reply::Lost]);
         world.create().await.unwrap();
         world.exhaust().await;

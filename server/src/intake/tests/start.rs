@@ -1,19 +1,10 @@
 //! Calls that meet before anything of their key is durable, and calls that hang up.
 
-use std::{
-    future::{Future as _, poll_fn},
-    task::Poll,
-};
-
 use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn c2_who_waits_is_not_failed_by_another_calls_shorter_deadline() {
-    let busy = Policy {
-        max_in_flight: 1,
-        ..policy(provider::registered("devdraft").unwrap())
-    };
-    let world = World::with_policy("devdraft", busy).await;
+    let world = World::limited("devdraft", |policy| policy.max_in_flight = 1).await;
     let in_flight = world.account.try_admit(Class::Create).await.unwrap();
     let began = world.clock.now();
     let mut hurried = world.order();
@@ -51,27 +42,7 @@ async fn c1_a_caller_that_hangs_up_at_any_moment_of_a_repeat_does_not_stop_it() 
         world.wire.answer_creates([Reply::NotConnected]);
         world.create().await.unwrap_err();
         world.pass(seconds(60)).await;
-        let mut repeat = Box::pin(world.create());
-        let mut left = polls;
-        let finished = poll_fn(|context| {
-            if left == 0 {
-                return Poll::Ready(false);
-            }
-            left -= 1;
-            match repeat.as_mut().poll(context) {
-                Poll::Ready(created) => {
-                    created.unwrap();
-                    Poll::Ready(true)
-                }
-                Poll::Pending => {
-                    // Polled again as soon as the other tasks have had one turn.
-                    context.waker().wake_by_ref();
-                    Poll::Pending
-                }
-            }
-        })
-        .await;
-        drop(repeat);
+        let finished = world.created_within(polls).await;
         world.pass(seconds(1)).await;
         let word = words(&world.status().await);
         let sent = world.wire.creates() == 2;

@@ -5,6 +5,15 @@ use crate::journal::AttemptChange;
 
 const UNKNOWN: &str = "OUTCOME_UNKNOWN!OUTCOME_UNKNOWN";
 
+/// A provider's answers to a create, and the purchase's words after each.
+fn outcomes(provider: &str) -> [(Reply, &'static str); 3] {
+    [
+        (orders::accepted(provider), orders::accepted_state(provider)),
+        (orders::refused(provider), "FAILED FINAL"),
+        (Reply::NotConnected, "PENDING!REPEAT_WANTED"),
+    ]
+}
+
 /// What the timer of whoever owns the account writes.
 async fn settled_as_unclear(world: &World) {
     let record = world.record().await;
@@ -62,12 +71,7 @@ async fn c4_an_intent_that_waits_for_a_repeat_is_no_send_whose_time_passes() {
 #[tokio::test(start_paused = true)]
 async fn c4_a_late_answer_wins_over_outcome_unknown() {
     for provider in PROVIDERS {
-        let state = orders::accepted_state(provider);
-        for (reply, then) in [
-            (orders::accepted(provider), state),
-            (orders::refused(provider), "FAILED FINAL"),
-            (Reply::NotConnected, "PENDING!REPEAT_WANTED"),
-        ] {
+        for (reply, then) in outcomes(provider) {
             let world = World::open(provider).await;
             *world.wire.pause.lock().unwrap() = seconds(5);
             world.wire.answer_creates([reply.clone()]);
@@ -86,12 +90,7 @@ async fn c4_a_late_answer_wins_over_outcome_unknown() {
 #[tokio::test(start_paused = true)]
 async fn c4_an_answer_that_cannot_be_committed_is_kept_and_committed_later() {
     for provider in PROVIDERS {
-        let state = orders::accepted_state(provider);
-        for (reply, then) in [
-            (orders::accepted(provider), state),
-            (orders::refused(provider), "FAILED FINAL"),
-            (Reply::NotConnected, "PENDING!REPEAT_WANTED"),
-        ] {
+        for (reply, then) in outcomes(provider) {
             let world = World::open(provider).await;
             world.wire.answer_creates([reply.clone()]);
             let journal = Arc::clone(&world.journal);
@@ -138,12 +137,7 @@ async fn c4_a_drain_waits_for_submits_in_flight_and_takes_no_new_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn c4_a_drain_waits_for_a_create_that_it_has_let_in() {
-    let row = provider::registered("carbon").unwrap();
-    let limited = Policy {
-        creates_per_minute: 60,
-        ..policy(row)
-    };
-    let world = World::with_policy("carbon", limited).await;
+    let world = World::limited("carbon", |policy| policy.creates_per_minute = 60).await;
     world.exhaust().await;
     let create = async {
         let created = world.create().await;

@@ -450,11 +450,7 @@ async fn a_refresh_of_an_unclear_create_asks_the_provider_now() {
         assert_eq!(world.wire.reads(), 0, "{provider} cannot be asked");
     }
 
-    let spent = Policy {
-        requests_per_minute: 2,
-        ..policy(provider::registered("masumi").unwrap())
-    };
-    let world = World::with_policy("masumi", spent).await;
+    let world = World::limited("masumi", |policy| policy.requests_per_minute = 2).await;
     world.wire.answer_creates([Reply::Lost]);
     let id = world.create().await.unwrap().purchase.id;
     world.exhaust().await;

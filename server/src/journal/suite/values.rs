@@ -3,12 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    journal::{AttemptChange, Fingerprints, Journal, JournalError, Record, Write, Written},
+    journal::{Fingerprints, Journal, JournalError, Record, Written},
     purchase::{
         AccountName, Attention, AttentionReason, BuyerAction, CallerName, Cause, Finality,
-        Purchase, PurchaseId, Redirect, Reference, Revision, State, Status, Timestamp, Transition,
+        PurchaseId, Redirect, Reference, State, Status, Timestamp, Transition,
     },
+    testing,
 };
+
+pub use crate::testing::{append as append_write, begin as begin_write, first};
 
 /// Some milliseconds after the tests' beginning of time.
 pub fn at(millis: u64) -> Timestamp {
@@ -31,44 +34,18 @@ pub fn account() -> AccountName {
 
 /// A record in PENDING, created `number` ms after the beginning, with key `key-<number>`.
 pub fn record(number: u64) -> Record {
-    let status = Arc::new(Status::pending(at(number)));
-    Record {
-        purchase: Purchase {
-            id: id(number),
-            account: account(),
-            provider: Arc::from("masumi"),
-            caller: caller("anna"),
-            idempotency_key: Arc::from(format!("key-{number}")),
-            labels: Arc::new(BTreeMap::from([("n".to_owned(), number.to_string())])),
-            create_time: at(number),
-            status,
-        },
-        fingerprints: Fingerprints {
-            key_id: "k1".to_owned(),
-            fields: BTreeMap::from([("amount".to_owned(), [7; 32])]),
-        },
-        recovery: BTreeMap::from([("network".to_owned(), "Preprod \"é\"".to_owned())]),
-        attempt: None,
-        first_send_time: None,
-        change_time: at(number),
-        resolution_note: None,
-    }
-}
-
-pub fn first(record: &Record) -> Transition {
-    Transition {
-        from_state: None,
-        status: Status::clone(&record.purchase.status),
-        cause: Cause::Create,
-    }
-}
-
-pub fn begin_write(record: Record) -> Write {
-    let transitions = vec![first(&record)];
-    Write::Begin {
-        record: Box::new(record),
-        transitions,
-    }
+    let pending = Status::pending(at(number));
+    let mut record = testing::record(id(number), "shop", "masumi", pending);
+    let purchase = &mut record.purchase;
+    purchase.caller = caller("anna");
+    purchase.idempotency_key = format!("key-{number}").into();
+    purchase.labels = Arc::new(BTreeMap::from([("n".to_owned(), number.to_string())]));
+    record.fingerprints = Fingerprints {
+        key_id: "k1".to_owned(),
+        fields: BTreeMap::from([("amount".to_owned(), [7; 32])]),
+    };
+    record.recovery = BTreeMap::from([("network".to_owned(), "Preprod \"é\"".to_owned())]);
+    record
 }
 
 /// Begins a purchase in PENDING.
@@ -89,21 +66,7 @@ pub fn following(previous: &Status, state: State) -> Status {
 }
 
 pub fn step(previous: &Status, status: Status) -> Transition {
-    Transition {
-        from_state: Some(previous.state),
-        status,
-        cause: Cause::Poll,
-    }
-}
-
-pub fn append_write(purchase: PurchaseId, transition: Transition) -> Write {
-    Write::Append {
-        purchase,
-        expected: Revision(transition.status.revision.0 - 1),
-        transition: Box::new(transition),
-        attempt: AttemptChange::Keep,
-        note: None,
-    }
+    testing::step(previous, status, Cause::Poll)
 }
 
 /// Appends what `change` makes of the newest status.

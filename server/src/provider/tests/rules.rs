@@ -9,7 +9,10 @@ use tillwatch_proto::v1::{
 };
 
 use super::{fixture, samples};
-use crate::provider::{self, REGISTRY, Registered, Stated};
+use crate::{
+    provider::{self, REGISTRY, Registered, Stated},
+    testing,
+};
 
 /// The text of a file of the repository.
 fn text_of(path: &[&str]) -> String {
@@ -168,7 +171,7 @@ fn amounts_that_are_compared_by_value_are_those_with_a_decimal_rule() {
             .map(|one| one.path.as_str());
         let decimals: Vec<&str> = decimals.collect();
         assert_eq!(
-            samples::provider(&row).decimal_fields(),
+            testing::provider(row.name).decimal_fields(),
             decimals,
             "{}",
             row.name
@@ -462,7 +465,7 @@ fn a_check_takes_what_the_contract_states_and_nothing_else() {
     let (comments, texts, mut taken) = (comments(), texts(), 0);
     let mut wrong = Vec::new();
     for row in REGISTRY {
-        let provider = samples::provider(&row);
+        let provider = testing::provider(row.name);
         let name = row.name;
         let mut hold = |path: &str, stated: &Stated, text: &str, broken: Vec<String>| {
             let key = (stated.message.to_owned(), stated.field.to_owned());
@@ -543,7 +546,7 @@ fn a_check_takes_what_the_contract_states_and_nothing_else() {
 #[test]
 fn an_order_of_samples_breaks_no_rule() {
     for row in REGISTRY {
-        let provider = samples::provider(&row);
+        let provider = testing::provider(row.name);
         for order in samples::orders(row.name) {
             assert!(!matches!(order, Order::Existing(_)));
             let placed = provider::order(&*provider, &order).unwrap();

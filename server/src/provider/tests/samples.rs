@@ -1,7 +1,5 @@
 //! Orders and a reference of each provider that break no rule.
 
-use std::sync::Arc;
-
 use tillwatch_proto::v1::{
     CarbonOrder, CarbonReference, DevdraftBankIntent, DevdraftCustomer, DevdraftOrder,
     DevdraftReference, DevdraftStablecoinIntent, InabitOrder, InabitReference, MasumiAmount,
@@ -10,19 +8,9 @@ use tillwatch_proto::v1::{
 };
 
 use super::fixture;
-use crate::{
-    provider::{Provider, Registered},
-    purchase::Secret,
-};
 
 const CONTACT: &str = "ab5b0000-0000-4000-8000-000000000001";
 const IDENTIFIER: &str = "TEST_blockchain_identifier_0001";
-
-/// The provider with secrets of no meaning.
-pub(super) fn provider(row: &Registered) -> Arc<dyn Provider> {
-    let secret = |name: &&str| ((*name).to_owned(), Secret::new("x"));
-    (row.build)(&row.secrets.iter().map(secret).collect()).unwrap()
-}
 
 /// One order of each kind that the provider has.
 pub(super) fn orders(provider: &str) -> Vec<Order> {

@@ -10,13 +10,9 @@ fn days_ms(days: i64) -> i64 {
 
 /// A journal with the key of a purchase that was taken long ago, and its clock.
 async fn remembered() -> (Arc<dyn Journal>, Clock) {
-    let clock = Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1);
+    let clock = testing::clock();
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new("test"));
-    let finished = Status {
-        state: State::Canceled,
-        finality: Finality::Final,
-        ..Status::pending(clock.now())
-    };
+    let finished = canceled(&clock);
     begun(&*journal, 1, finished).await;
     (journal, clock)
 }

@@ -12,7 +12,7 @@ use tonic_types::StatusExt as _;
 use super::*;
 use crate::{
     journal::{
-        AttemptChange, Committed, Filter, Listed, Place, Position, Published, Write, Written,
+        Committed, Filter, Listed, Place, Position, Published, Write, Written,
         memory::MemoryJournal,
     },
     listener::PanicLayer,
@@ -213,17 +213,7 @@ async fn a_defect_in_a_handler_or_a_stream_is_internal_and_harms_nobody_else() {
         state: State::Created,
         ..newest.as_ref().clone()
     };
-    let append = Write::Append {
-        purchase: id,
-        expected: newest.revision,
-        transition: Box::new(Transition {
-            from_state: Some(newest.state),
-            status,
-            cause: Cause::Create,
-        }),
-        attempt: AttemptChange::Keep,
-        note: None,
-    };
+    let append = testing::append(id, testing::step(&newest, status, Cause::Create));
     let written = house.rooms.journal.write(append).await.unwrap();
     assert_eq!(written, Written::Done);
     assert!(matches!(event(&mut neighbour).await, Event::Transition(_)));

@@ -265,15 +265,8 @@ impl World {
             requests_per_minute: 0,
             ..(registered(name).unwrap().policy)()
         };
-        let account = Account::open(
-            AccountName::new("a"),
-            testing::provider(name),
-            policy,
-            Arc::new(Scripted::new(script)),
-            clock.clone(),
-            &(Arc::clone(&journal) as Arc<dyn Journal>),
-        )
-        .await;
+        let (upstream, shared) = (Arc::new(Scripted::new(script)), Arc::clone(&journal) as _);
+        let account = testing::account("a", name, policy, upstream, &clock, shared).await;
         let accounts = Accounts::new([account]);
         let tracker = Tracker::new(
             Arc::clone(&journal) as Arc<dyn Journal>,

@@ -14,17 +14,14 @@ use crate::{
     account::Account,
     cadence::{Policy, Schedule},
     journal::memory::MemoryJournal,
-    purchase::{Reference, Revision, Secret, State, Status, Timestamp},
-    testing,
+    provider::registered,
+    purchase::{Reference, Revision, State, Status},
+    testing::{self, clock},
     upstream::{
         Upstream,
         scripted::{Scripted, json_response},
     },
 };
-
-fn clock() -> Clock {
-    Clock::simulated(Timestamp::from_millis(1_800_000_000_000).unwrap(), 1)
-}
 
 /// The requests that an upstream saw.
 #[derive(Default)]
@@ -81,21 +78,10 @@ async fn account(
     clock: &Clock,
     change: impl FnOnce(&mut Policy),
 ) -> Arc<Account> {
-    let registered = crate::provider::registered(provider).unwrap();
-    let secret = |name: &&str| ((*name).to_owned(), Secret::new("x"));
-    let built = (registered.build)(&registered.secrets.iter().map(secret).collect()).unwrap();
-    let mut policy = (registered.policy)();
+    let mut policy = (registered(provider).unwrap().policy)();
     change(&mut policy);
-    let name = AccountName::new(provider);
-    Account::open(
-        name,
-        built,
-        policy,
-        upstream,
-        clock.clone(),
-        &(Arc::new(MemoryJournal::new("budgets")) as Arc<dyn Journal>),
-    )
-    .await
+    let budgets = testing::journal();
+    testing::account(provider, provider, policy, upstream, clock, budgets).await
 }
 
 /// A purchase that has been open since now.

@@ -31,17 +31,7 @@ impl World {
         status.revision = before.revision.next();
         status.observe_time = self.clock.now();
         change(&mut status);
-        let append = Write::Append {
-            purchase: id,
-            transition: Box::new(Transition {
-                from_state: Some(before.state),
-                status,
-                cause,
-            }),
-            expected: before.revision,
-            attempt: AttemptChange::Keep,
-            note: None,
-        };
+        let append = testing::append(id, testing::step(&before, status, cause));
         self.journal.write(append).await.unwrap();
     }
 }

@@ -152,7 +152,6 @@ impl House {
         let start = Timestamp::from_millis(1_800_000_000_000).unwrap();
         let clock = Clock::simulated(start, 3);
         let journal = Arc::new(MemoryJournal::new("e"));
-        let shared: Arc<dyn Journal> = Arc::clone(&journal) as _;
         let mode = Arc::new(Mutex::new(Mode::Well));
         let sent: Arc<[AtomicUsize; 2]> = Arc::default();
         let vain: Arc<AtomicUsize> = Arc::default();
@@ -180,14 +179,8 @@ impl House {
                 max_in_flight: 10_000,
                 ..Policy::common(schedule.clone())
             };
-            let account = Account::open(
-                AccountName::new(name),
-                testing::provider("devdraft"),
-                policy,
-                Arc::new(upstream),
-                clock.clone(),
-                &shared,
-            );
+            let (upstream, shared) = (Arc::new(upstream), Arc::clone(&journal) as _);
+            let account = testing::account(name, "devdraft", policy, upstream, &clock, shared);
             accounts.push(account.await);
         }
         let accounts = Accounts::new(accounts);
