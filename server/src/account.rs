@@ -3,15 +3,18 @@
 //! Every upstream call passes here: budget, breaker, requests in flight. Whose turn it is among
 //! many purchases is not decided here.
 
-mod budgets;
+mod budget;
+mod budget_store;
 mod class;
 mod exchange;
 mod figures;
+mod flight;
 mod live;
 mod shares;
+mod standing;
 mod submit;
 mod unheard;
-mod verdict;
+mod waiting;
 
 use std::{
     collections::BTreeMap,
@@ -33,16 +36,16 @@ use crate::{
     purchase::{AccountName, CallerName, Moment, PurchaseId},
     upstream::{Connection, Request, Response, Upstream, UpstreamError},
 };
-use budgets::Budgets;
+use budget_store::BudgetStore;
 use class::{Asked, Denied, Granted};
 pub use class::{Class, Refusal};
 pub use exchange::{Exchange, Times};
 pub use figures::{Figures, Outcome};
 use live::Live;
 pub use live::{Health, Snapshot};
+pub use standing::Whose;
 pub use submit::Sent;
 pub use unheard::Unheard;
-pub use verdict::Whose;
 
 /// One configured account.
 pub struct Account {
@@ -54,7 +57,7 @@ pub struct Account {
     pub policy: Policy,
     upstream: Arc<dyn Upstream>,
     clock: Clock,
-    budgets: Budgets,
+    store: BudgetStore,
     /// Guarded by a lock that is held for moments, never across a wait.
     live: Mutex<Live>,
     /// Told whenever a request may have become possible earlier than it was said.
@@ -104,9 +107,9 @@ impl Account {
         journal: &Arc<dyn Journal>,
     ) -> Arc<Self> {
         let mut live = Live::new(&policy);
-        let budgets = Budgets::new(journal, &clock, &name);
-        if let Some(arrivals) = budgets.load().await {
-            live.shares().resume(arrivals);
+        let store = BudgetStore::new(journal, &clock, &name);
+        if let Some(kept) = store.load().await {
+            live.budget.shares.resume(kept);
         }
         let live = Mutex::new(live);
         let (eased, recovered) = (Notify::new(), Notify::new());
@@ -116,7 +119,7 @@ impl Account {
             policy,
             upstream,
             clock,
-            budgets,
+            store,
             live,
             eased,
             recovered,
@@ -157,7 +160,7 @@ impl Account {
         caller: Option<&CallerName>,
         deadline: Moment,
     ) -> Result<Admission, Refusal> {
-        let _waiting = Waiting::new(self, class, caller);
+        let _waiting = Waiter::new(self, class, caller);
         loop {
             let eased = self.eased.notified();
             let refusal = match self.try_admit_to(class, caller).await {
@@ -214,13 +217,14 @@ impl Account {
                 Err(Denied::Unkept) => {}
             }
             let _saving = self.saving.lock().await;
-            let wanted = self.lock().shares().to_keep(class, self.clock.moment());
+            let now = self.clock.moment();
+            let wanted = self.lock().budget.shares.to_keep(class, now);
             let Some(arrivals) = wanted else { continue };
-            if !self.budgets.save(arrivals).await {
+            if !self.store.save(arrivals).await {
                 let retry_at = self.clock.moment().plus(Duration::from_secs(1));
                 return Err(Refusal::BudgetUnkept { retry_at });
             }
-            self.lock().shares().kept(arrivals);
+            self.lock().budget.shares.kept(arrivals);
         }
     }
 
@@ -245,13 +249,13 @@ impl Account {
         let mut live = self.lock();
         let asked = &mut admission.asked;
         live.count(asked.class, Outcome::of(&result));
-        let was_blocked = live.is_blocked();
+        let was_blocked = live.standing.is_blocked();
         asked.own = match &result {
             Ok(response) => live.answered(asked, response, now, jitter),
             Err(error) => Some(live.failed(asked, error, now.moment, jitter)),
         };
         admission.understood = asked.own.is_none();
-        let is_recovered = was_blocked && !live.is_blocked();
+        let is_recovered = was_blocked && !live.standing.is_blocked();
         drop(live);
         admission.ended = true;
         self.eased.notify_waiters();
@@ -276,14 +280,14 @@ impl Account {
 
     /// True if polls are held back by trouble, and not by the budget.
     pub fn is_held(&self) -> bool {
-        let live = self.lock();
-        live.is_blocked() || !live.paused_for(self.clock.moment()).is_zero()
+        let (live, now) = (self.lock(), self.clock.moment());
+        live.standing.is_blocked() || !live.standing.paused_for(now).is_zero()
     }
 
     /// So many open purchases are polled: all of them say whether the account is well, where they are
     /// few.
     pub fn follows(&self, open: usize) {
-        self.lock().follows(open);
+        self.lock().standing.follows(open);
     }
 
     /// Waits until requests but creates are no longer held back by trouble. For one waiter.
@@ -303,7 +307,7 @@ impl Account {
 
     /// The rest of the provider's pause; zero if there is none.
     pub fn paused_for(&self, now: Moment) -> Duration {
-        self.lock().paused_for(now)
+        self.lock().standing.paused_for(now)
     }
 
     /// Its picture for an operator.
@@ -415,28 +419,21 @@ impl Drop for Admission {
                 .lock()
                 .count(self.asked.class, Outcome::GivenUp);
         } else if self.understood {
-            self.account.lock().understood(&self.asked);
+            self.account.lock().standing.understood(&self.asked);
         }
     }
 }
 
-/// Counts a create or a sweep that waits, so that no poll takes the slot it waits for.
-struct Waiting<'a> {
+/// A request that waits to be admitted.
+struct Waiter<'a> {
     account: &'a Account,
     class: Class,
     caller: Option<&'a CallerName>,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> Waiter<'a> {
     fn new(account: &'a Account, class: Class, caller: Option<&'a CallerName>) -> Self {
-        let mut live = account.lock();
-        if let Some(waiting) = live.waiting(class) {
-            *waiting += 1;
-        }
-        if let (Some(caller), Some(queue)) = (caller, live.queue(class)) {
-            queue.enters(caller);
-        }
-        drop(live);
+        account.lock().waiting.enters(class, caller);
         Self {
             account,
             class,
@@ -445,14 +442,10 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let mut live = self.account.lock();
-        if let (Some(caller), Some(queue)) = (self.caller, live.queue(self.class)) {
-            queue.leaves(caller);
-        }
-        if let Some(waiting) = live.waiting(self.class) {
-            *waiting -= 1;
+        if live.waiting.leaves(self.class, self.caller) {
             drop(live);
             self.account.eased.notify_waiters();
         }

@@ -1,9 +1,10 @@
-//! An account's budget: one pace for all requests, and one for each kind that has a share of its own.
+//! The paces of an account's budget: one for all requests, and one for each kind that has a share of its
+//! own.
 
 use std::time::Duration;
 
 use super::{
-    budgets::{Arrivals, Kept},
+    budget_store::{Arrivals, Kept},
     class::Class,
 };
 use crate::{

@@ -1,13 +1,14 @@
 //! What an account lets through, in virtual time.
 
 mod clock;
+mod flight;
 mod shares;
 mod trouble;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{
-    budgets::{Arrivals, Kept},
+    budget_store::{Arrivals, Kept},
     *,
 };
 use crate::{

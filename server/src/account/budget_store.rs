@@ -45,13 +45,13 @@ impl Kept {
 /// The place of one account's budgets in the journal. Arrival times are kept as times of day and, if
 /// the machine has a name for its present run, as moments of that run. Within the run the moments
 /// alone count, whatever was done to the wall clock.
-pub(super) struct Budgets {
+pub(super) struct BudgetStore {
     journal: Arc<dyn Journal>,
     clock: Clock,
     key: String,
 }
 
-impl Budgets {
+impl BudgetStore {
     /// One account's budgets in this journal, by this clock.
     pub(super) fn new(journal: &Arc<dyn Journal>, clock: &Clock, account: &AccountName) -> Self {
         Self {

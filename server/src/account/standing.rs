@@ -33,7 +33,7 @@ pub enum Whose {
 
 /// An account's trouble, as far as it is known.
 #[derive(Debug, Default)]
-pub(super) struct Verdicts {
+pub(super) struct Standing {
     breaker: Breaker,
     /// Purchases that fail while others are answered.
     failing: Failing,
@@ -56,7 +56,7 @@ pub(super) struct Verdicts {
     words: String,
 }
 
-impl Verdicts {
+impl Standing {
     /// So many open purchases are polled.
     pub(super) fn follows(&mut self, open: usize) {
         self.open = open;
@@ -99,7 +99,7 @@ impl Verdicts {
         self.breaker.probe_dropped();
     }
 
-    /// True if requests but creates are held back by a verdict.
+    /// True if requests but creates are held back by trouble.
     pub(super) fn is_blocked(&self) -> bool {
         self.breaker.is_open() || self.unauthorized_until.is_some()
     }
@@ -243,7 +243,7 @@ impl Verdicts {
         self.words = words;
     }
 
-    /// See [`Verdicts::say`].
+    /// See [`Standing::say`].
     pub(super) fn words(&self) -> &str {
         &self.words
     }

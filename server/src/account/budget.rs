@@ -1,0 +1,137 @@
+//! An account's budget: its paces, its limit, and what the provider's headers leave of both. Plain
+//! state.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{Class, shares::Shares};
+use crate::{
+    cadence::{Policy, adaptive::Adaptive},
+    purchase::Moment,
+    upstream::rate_headers::Left,
+};
+
+/// The longest between two requests that rate headers ask for while something is left: clocks
+/// differ, and a wrong one must not stop polling.
+const STEERED_MAX: Duration = Duration::from_secs(60);
+
+/// The budget.
+#[derive(Debug)]
+pub(super) struct Budget {
+    pub(super) shares: Shares,
+    /// The limit of all requests. It falls if the provider throttles without saying what it allows.
+    limit: Adaptive,
+    /// The purchase for whose sake alone the limit was lowered, if there is one.
+    slowed_for: Option<u64>,
+    /// The requests that the provider's rate headers have left, spread over their window.
+    steered: Option<Steered>,
+    /// The times of the last minute's requests.
+    recent: VecDeque<Moment>,
+}
+
+/// A window of the provider's with little left.
+#[derive(Debug, Clone, Copy)]
+struct Steered {
+    until: Moment,
+    /// Before which no request but a create is made.
+    next: Moment,
+    every: Duration,
+}
+
+impl Budget {
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self {
+            shares: Shares::new(policy),
+            limit: Adaptive::new(policy.requests_per_minute),
+            slowed_for: None,
+            steered: None,
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// When the pace that a class has for itself lets one more through, and the provider's headers do.
+    /// They do not hold a create up.
+    pub(super) fn own(&self, class: Class, now: Moment) -> Moment {
+        let own = self.shares.own(class, now);
+        let steered = self.steered.filter(|steered| now < steered.until);
+        match steered {
+            Some(steered) if !class.is_first() => own.max(steered.next),
+            _ => own,
+        }
+    }
+
+    /// Counts one request.
+    pub(super) fn take(&mut self, class: Class, now: Moment) {
+        self.shares.take(class, now);
+        if let Some(steered) = &mut self.steered
+            && !class.is_first()
+        {
+            steered.next = now.plus(steered.every);
+        }
+        self.recent.push_back(now);
+        self.forget(now);
+    }
+
+    /// The number of requests in the last minute.
+    pub(super) fn last_minute(&mut self, now: Moment) -> u32 {
+        self.forget(now);
+        u32::try_from(self.recent.len()).unwrap_or(u32::MAX)
+    }
+
+    fn forget(&mut self, now: Moment) {
+        let minute_ago = now.minus(Duration::from_secs(60));
+        while self.recent.front().is_some_and(|time| *time <= minute_ago) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Spreads over its window what the provider's headers leave. `others` are under way, and perhaps
+    /// not counted there yet.
+    pub(super) fn steer(&mut self, left: Left, others: u32, now: Moment) {
+        let spare = left.requests.saturating_sub(others).max(1);
+        let (every, until) = ((left.ahead / spare).min(STEERED_MAX), now.plus(left.ahead));
+        self.steered = Some(Steered {
+            until,
+            next: now.plus(every).min(until),
+            every,
+        });
+    }
+
+    /// The provider throttles the account without saying what it allows: the limit falls.
+    pub(super) fn throttled(&mut self, subject: u64, now: Moment) {
+        let recent = self.last_minute(now);
+        self.slowed_for = (!self.is_slowed()).then_some(subject);
+        self.limit.throttled(recent, now);
+        self.slow(now);
+    }
+
+    /// The provider throttles one purchase: a limit that was lowered for its sake alone rises again.
+    pub(super) fn forgive(&mut self, subject: u64, now: Moment) {
+        if self.slowed_for == Some(subject) {
+            self.slowed_for = None;
+            self.limit.forgive();
+            self.slow(now);
+        }
+    }
+
+    /// Lets a pace that was slowed down rise again in its time.
+    pub(super) fn recover(&mut self, now: Moment) {
+        if self.is_slowed() {
+            self.slow(now);
+        }
+    }
+
+    /// Sets all paces by the limit that holds now.
+    fn slow(&mut self, now: Moment) {
+        self.shares.set_limit(self.limit.limit(now), now);
+    }
+
+    /// The limit that holds now; 0 if there is none.
+    pub(super) fn limit(&mut self, now: Moment) -> u32 {
+        self.limit.limit(now)
+    }
+
+    /// True if the limit has fallen, and not risen again.
+    pub(super) fn is_slowed(&self) -> bool {
+        self.limit.is_slowed()
+    }
+}

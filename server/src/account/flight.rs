@@ -1,0 +1,75 @@
+//! An account's requests under way: plain state.
+
+use super::Class;
+use crate::cadence::Policy;
+
+/// The requests under way. Held ones, long polls, are counted apart.
+#[derive(Debug)]
+pub(super) struct Flight {
+    free: Places,
+    held: Places,
+}
+
+/// Places of one kind.
+#[derive(Debug)]
+struct Places {
+    taken: u32,
+    all: u32,
+}
+
+impl Flight {
+    pub(super) fn new(policy: &Policy) -> Self {
+        let places = |all| Places { taken: 0, all };
+        Self {
+            free: places(policy.max_in_flight),
+            held: places(policy.held_max),
+        }
+    }
+
+    fn places(&mut self, is_held: bool) -> &mut Places {
+        if is_held {
+            &mut self.held
+        } else {
+            &mut self.free
+        }
+    }
+
+    /// True if one more request may be under way. The last eighth is for creates alone, and so is the
+    /// last place of all while a create waits.
+    pub(super) fn has_room(&self, class: Class, is_held: bool, create_waits: bool) -> bool {
+        let Places { taken, all } = self.free;
+        if is_held {
+            self.held.taken < self.held.all
+        } else if class.is_first() {
+            taken < all
+        } else {
+            taken < (all - all / 8).max(1) && !(create_waits && taken + 1 >= all)
+        }
+    }
+
+    /// The number of further polls that have room.
+    pub(super) fn room_for_polls(&self, is_held: bool) -> u32 {
+        let Places { taken, all } = self.free;
+        if is_held {
+            self.held.all.saturating_sub(self.held.taken)
+        } else {
+            (all - all / 8).saturating_sub(taken)
+        }
+    }
+
+    /// A request begins.
+    pub(super) fn begins(&mut self, is_held: bool) {
+        self.places(is_held).taken += 1;
+    }
+
+    /// A request is over.
+    pub(super) fn ends(&mut self, is_held: bool) {
+        let places = self.places(is_held);
+        places.taken = places.taken.saturating_sub(1);
+    }
+
+    /// All requests under way.
+    pub(super) fn count(&self) -> u32 {
+        self.free.taken + self.held.taken
+    }
+}
