@@ -9,8 +9,7 @@ use std::{
 
 use serde_json::Value;
 use tillwatch_proto::v1::{
-    CreatePurchaseRequest, DevdraftCustomer, Finality, ListAccountsRequest, PurchaseStatus,
-    create_purchase_request::Order, devdraft_order::Intent, get_status_request::Key,
+    CreatePurchaseRequest, Finality, ListAccountsRequest, PurchaseStatus, get_status_request::Key,
 };
 use tillwatch_sandbox::{Fault, PROVIDERS, Scenario, Target};
 use tokio::{
@@ -20,62 +19,12 @@ use tokio::{
 
 use crate::{
     house::{House, Settings, token},
-    orders::{order, request},
+    orders::{order, planted, request},
     process::within,
 };
 
 /// In every secret and in every field that must not be kept.
 const CANARY: &str = "canary7f3a";
-
-/// Puts the canary into each text of an order that its provider takes it in, but not into what is
-/// kept to find the order again.
-fn planted(provider: &str, scenario: Scenario) -> Order {
-    let mut order = order(provider, scenario);
-    match &mut order {
-        Order::Phygitals(order) => {
-            order.claw_id = format!("CLaw-{CANARY}");
-            order.buyer_wallet = format!("wallet-{CANARY}");
-            order.voucher_id = format!("voucher-{CANARY}");
-            order.permit_data_json = format!("{{\"owner\": \"{CANARY}\"}}");
-        }
-        Order::Masumi(order) => {
-            order.metadata.push_str(CANARY);
-            order.seller_vkey = format!("vkey-{CANARY}");
-            order.buyer_return_address = format!("addr_test1-{CANARY}");
-        }
-        Order::Inabit(order) => {
-            order.title = format!("A gift for {CANARY}");
-            order.sub_title = format!("from {CANARY}");
-            order.site_name = format!("{CANARY}.example.test");
-        }
-        Order::Carbon(order) => {
-            order.memo = format!("memo-{CANARY}");
-            order.receive_address = format!("0x-{CANARY}");
-            order.rate_signature = format!("signature-{CANARY}");
-            order.success_redirect_url = format!("https://shop.example.test/{CANARY}");
-        }
-        Order::Devdraft(order) => {
-            let text = |part: &str| format!("{part}-{CANARY}");
-            order.customer = Some(DevdraftCustomer {
-                first_name: text("first"),
-                last_name: text("last"),
-                email: format!("{CANARY}@example.test"),
-                address: text("address"),
-                country: text("country"),
-                country_iso: text("iso"),
-                province: text("province"),
-                province_iso: text("province-iso"),
-                phone_number: text("+1"),
-            });
-            let Some(Intent::Stablecoin(intent)) = &mut order.intent else {
-                panic!("a stablecoin");
-            };
-            intent.destination_address = text("0x");
-        }
-        Order::Existing(_) => {}
-    }
-    order
-}
 
 /// A place between a server and its sandbox that puts the canary into every object of every answer,
 /// under names that no provider documents. It passes on to the address that is set.
@@ -206,7 +155,7 @@ async fn create_all(house: &House, orders: &[(Scenario, Option<Fault>)]) -> Vec<
             }
             let key = format!("{provider} {} {fault:?}", scenario.name());
             let create = CreatePurchaseRequest {
-                order: Some(planted(provider, scenario)),
+                order: Some(planted(provider, scenario, CANARY)),
                 ..request(&key, provider, scenario)
             };
             let answer = within(&key, shop.create_purchase(create.clone())).await;

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::{
     house::{House, Settings},
-    orders::{devdraft, request},
+    orders::{order, request},
     process::{until, within},
 };
 
@@ -160,14 +160,16 @@ async fn another_order_under_a_key_is_refused_and_names_the_fields() {
     let house = House::still().await;
     let first = request("key", "devdraft", Scenario::Stuck);
     let id = house.create("shop", first.clone()).await.id;
-    let mut order = devdraft(Scenario::Paid);
-    order.customer.as_mut().unwrap().email = "secret-address@example.test".to_owned();
-    let Some(Intent::Stablecoin(intent)) = &mut order.intent else {
+    let Order::Devdraft(mut changed) = order("devdraft", Scenario::Paid) else {
+        panic!("an order at Devdraft");
+    };
+    changed.customer.as_mut().unwrap().email = "secret-address@example.test".to_owned();
+    let Some(Intent::Stablecoin(intent)) = &mut changed.intent else {
         panic!("a stablecoin");
     };
     intent.destination_network = "solana".to_owned();
     let other = CreatePurchaseRequest {
-        order: Some(Order::Devdraft(order)),
+        order: Some(Order::Devdraft(changed)),
         ..first.clone()
     };
     let refused = house.refused("shop", other).await;
@@ -184,13 +186,15 @@ async fn another_order_under_a_key_is_refused_and_names_the_fields() {
     assert_eq!(fields, expected);
     assert!(!format!("{refused:?}").contains("secret-address"));
     // The same amount in other digits is the same order.
-    let mut order = devdraft(Scenario::Stuck);
-    let Some(Intent::Stablecoin(intent)) = &mut order.intent else {
+    let Order::Devdraft(mut changed) = order("devdraft", Scenario::Stuck) else {
+        panic!("an order at Devdraft");
+    };
+    let Some(Intent::Stablecoin(intent)) = &mut changed.intent else {
         panic!("a stablecoin");
     };
     intent.amount = format!("0{}0", intent.amount);
     let same = CreatePurchaseRequest {
-        order: Some(Order::Devdraft(order)),
+        order: Some(Order::Devdraft(changed)),
         ..first
     };
     let again = house.stub("shop").await.create_purchase(same).await;

@@ -18,7 +18,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     house::{House, Settings, account, refusal, token},
-    orders::{carbon, inabit, masumi, minutes_ahead, request},
+    orders::{minutes_ahead, order, request},
     process::within,
 };
 
@@ -52,19 +52,25 @@ async fn a_bad_create_names_the_field_and_the_rule_and_nothing_is_sent() {
         ..good.clone()
     };
     let times = |change: fn(&mut MasumiOrder)| {
-        let mut order = masumi(Scenario::Paid);
-        change(&mut order);
-        ordered(Order::Masumi(order), "masumi")
+        let mut order = order("masumi", Scenario::Paid);
+        if let Order::Masumi(masumi) = &mut order {
+            change(masumi);
+        }
+        ordered(order, "masumi")
     };
     let fiat = |amount: &str| {
-        let mut order = inabit(Scenario::Paid);
-        order.fiat_amount = amount.to_owned();
-        ordered(Order::Inabit(order), "inabit")
+        let mut order = order("inabit", Scenario::Paid);
+        if let Order::Inabit(inabit) = &mut order {
+            inabit.fiat_amount = amount.to_owned();
+        }
+        ordered(order, "inabit")
     };
     let charge = |amount: &str| {
-        let mut order = carbon(Scenario::Paid);
-        order.fiat_charge_amount = amount.to_owned();
-        ordered(Order::Carbon(order), "carbon")
+        let mut order = order("carbon", Scenario::Paid);
+        if let Order::Carbon(carbon) = &mut order {
+            carbon.fiat_charge_amount = amount.to_owned();
+        }
+        ordered(order, "carbon")
     };
     let many = (0..17).map(|number| (number.to_string(), String::new()));
     let no_order = CreatePurchaseRequest {

@@ -6,10 +6,7 @@ use std::{collections::BTreeMap, io::Write as _, sync::LazyLock, time::SystemTim
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
-use tillwatch_proto::v1::{
-    CarbonOrder, DevdraftOrder, InabitOrder, MasumiOrder, PhygitalsOrder,
-    create_purchase_request::Order,
-};
+use tillwatch_sandbox::{Recipe, Sample, simulated};
 use tillwatch_server::{
     config::Config,
     grpc,
@@ -18,7 +15,7 @@ use tillwatch_server::{
         WORD_CHARACTERS_MAX,
     },
     provider::{Intent, Provider, registered, told},
-    purchase::{BuyerAction, Decimal, PurchaseId, Reference, Secret, Timestamp},
+    purchase::{BuyerAction, Decimal, PurchaseId, Secret, Timestamp},
     upstream::{Response, rate_headers, retry_after},
 };
 
@@ -31,37 +28,10 @@ fn now() -> Timestamp {
     Timestamp::from_millis(NOW_MS).expect("a time of this century")
 }
 
-/// The reference that the fixtures of a provider are about.
-fn reference(provider: &str) -> Reference {
-    match provider {
-        "phygitals" => Reference::new([("session_id", "6f1c2a5e-2b3d-4e0f-9a01-000000000001")]),
-        "masumi" => Reference::new([
-            ("blockchain_identifier", "TEST_blockchain_identifier_0001"),
-            ("network", "Preprod"),
-        ]),
-        "inabit" => Reference::new([("purchase_id", "0b7a1c9e-1111-4222-8333-000000000001")]),
-        "carbon" => Reference::new([
-            ("order_id", "7c0e0000-0000-4000-8000-000000000001"),
-            ("contact_id", "ab5b0000-0000-4000-8000-000000000001"),
-        ]),
-        "devdraft" => Reference::new([("transaction_id", "txn_01TEST0000000000000000000A")]),
-        _ => panic!("{provider} has no sample"),
-    }
-}
-
-/// An order of a provider, with what its answers are read by.
-fn order(provider: &str) -> Order {
-    match provider {
-        "phygitals" => Order::Phygitals(PhygitalsOrder::default()),
-        "masumi" => Order::Masumi(MasumiOrder::default()),
-        "inabit" => Order::Inabit(InabitOrder::default()),
-        "carbon" => Order::Carbon(CarbonOrder {
-            contact_id: "ab5b0000-0000-4000-8000-000000000001".to_owned(),
-            ..CarbonOrder::default()
-        }),
-        "devdraft" => Order::Devdraft(DevdraftOrder::default()),
-        _ => panic!("{provider} has no sample"),
-    }
+/// An order of a provider, with what its answers are read by, and the reference of its fixtures.
+fn sample(name: &str) -> Sample {
+    let now = jiff::Timestamp::from_millisecond(NOW_MS).expect("a time of this century");
+    (simulated(name).expect("a simulated provider").sample)(&Recipe::at(now))
 }
 
 fn recovery() -> BTreeMap<String, String> {
@@ -92,7 +62,7 @@ fn parts(data: &[u8]) -> (u16, HeaderMap, Bytes) {
     }
     let status = file["http_status"]
         .as_u64()
-        .and_then(|it| u16::try_from(it).ok());
+        .and_then(|status| u16::try_from(status).ok());
     let body = match &file["body"] {
         Value::String(text) => text.clone(),
         body => body.to_string(),
@@ -118,9 +88,14 @@ pub fn provider(name: &'static str, data: &[u8]) {
     assert!(registered(name).is_some());
     let provider = &PROVIDERS[name];
     let (status, headers, body) = parts(data);
-    let reference = reference(name);
+    let sample = sample(name);
+    let reference = provider
+        .reference(&sample.reference)
+        .expect("the provider's own reference");
     let recovery = recovery();
-    let order = provider.order(&order(name)).expect("the provider's own order");
+    let order = provider
+        .order(&sample.order)
+        .expect("the provider's own order");
     for is_ours in [false, true] {
         let matches = move |_: &str, _: &str| is_ours;
         let intent = Intent {

@@ -1,17 +1,18 @@
 //! The purchases at one provider: a bounded store with the orders in which they are listed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::life::{Life, SLOW};
-use crate::scenario::Scenario;
+use crate::{life::TimeLine, scenario::Scenario};
 
-/// Words kept of one purchase's history; after that the second oldest is forgotten.
+/// Words kept of one purchase's history; beyond them the second oldest is forgotten.
 const HISTORY_MAX: usize = 500;
 
 /// A purchase that a provider is about to make.
@@ -22,13 +23,13 @@ pub(crate) struct Draft {
     /// What callers name the purchase by.
     pub(crate) reference: String,
     pub(crate) scenario: Scenario,
-    pub(crate) life: Life,
+    pub(crate) life: TimeLine,
     /// What the provider's answers are made of, beside the word.
     pub(crate) facts: Value,
 }
 
 /// One purchase and its way so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Purchase {
     pub(crate) id: String,
     pub(crate) reference: Arc<str>,
@@ -50,15 +51,8 @@ pub(crate) struct Purchase {
 
 impl Purchase {
     fn new(draft: Draft, number: u64, life_now: Duration, now: Timestamp) -> Self {
-        let stretch = if draft.scenario == Scenario::Slow {
-            SLOW
-        } else {
-            1
-        };
-        let mut words = draft.life.iter().map(|(after, word)| {
-            let after = Duration::from_millis(after.saturating_mul(stretch));
-            (life_now + after, (*word).to_owned())
-        });
+        let life = draft.life.into_iter();
+        let mut words = life.map(|(after, word)| (life_now + after, word));
         let first = words.next().map(|(_, word)| word).unwrap_or_default();
         Self {
             id: draft.id,
@@ -95,6 +89,20 @@ impl Purchase {
             .get(name)
             .and_then(Value::as_str)
             .unwrap_or_default()
+    }
+
+    /// Says another word since the present one began.
+    pub(crate) fn say(&mut self, word: &str) {
+        if let Some((_, present)) = self.past.last_mut() {
+            word.clone_into(present);
+        }
+    }
+
+    /// Moves the time of the last change.
+    pub(crate) fn shift(&mut self, off: SignedDuration) {
+        if let Some((at, _)) = self.past.last_mut() {
+            *at = at.saturating_add(off).unwrap_or(*at);
+        }
     }
 
     pub(crate) fn due(&self) -> Option<Duration> {
@@ -144,7 +152,7 @@ impl Book {
         self.by_age
             .values()
             .rev()
-            .filter_map(|it| self.rows.get(it))
+            .filter_map(|reference| self.rows.get(reference))
     }
 
     /// By last change and then id, from a point on (included).
@@ -230,20 +238,16 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use jiff::Timestamp;
     use serde_json::json;
 
-    use super::{Book, Draft};
-    use crate::scenario::Scenario;
+    use super::*;
 
     fn draft(id: &str) -> Draft {
         Draft {
             id: id.to_owned(),
             reference: format!("ref-{id}"),
             scenario: Scenario::Paid,
-            life: &[(0, "a"), (1000, "b"), (2000, "c")],
+            life: crate::life::time_line(&[(0, "a"), (1000, "b"), (2000, "c")], Scenario::Paid),
             facts: json!({}),
         }
     }
@@ -256,7 +260,10 @@ mod tests {
             book.insert(draft(id), number as u64, 2, Duration::ZERO, now);
         }
         assert!(book.find("ref-1").is_none());
-        let ids: Vec<_> = book.newest_first().map(|it| it.id.clone()).collect();
+        let ids: Vec<_> = book
+            .newest_first()
+            .map(|purchase| purchase.id.clone())
+            .collect();
         assert_eq!(ids, ["3", "2"]);
         assert_eq!(book.changed_from(Timestamp::MIN, "").count(), 2);
     }

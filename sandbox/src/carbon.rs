@@ -1,16 +1,26 @@
 //! Carbon: card charges with 3-D Secure, settled into a cryptocurrency.
 //! An order is read by its order id together with its contact id.
+//!
+//! A word is a code. A code of sent money comes with its transaction's hash; a `-` behind it leaves
+//! the hash out, as in the time before a transaction is known.
+
+mod sample;
+
+pub(crate) use sample::sample;
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::book::{Draft, Purchase};
-use crate::engine::Engine;
-use crate::life::Life;
-use crate::provider::{Answer, Call, Provider, accepted};
-use crate::scenario::Scenario;
+use crate::{
+    book::{Draft, Purchase},
+    engine::Engine,
+    exchange::{Answer, Call},
+    life::Life,
+    scenario::Scenario,
+};
 
+pub(crate) const NAME: &str = "carbon";
 pub(crate) const CREATE: &str = "/v1/card/charge3d";
 const STATUS: &str = "/v1/status";
 
@@ -88,7 +98,7 @@ pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
             .header("allow", allowed);
     }
-    if !call.bearer().is_some_and(|it| accepted(engine, it)) {
+    if !call.bearer().is_some_and(|token| engine.accepts(token)) {
         return Answer::new(StatusCode::UNAUTHORIZED, error(StatusCode::UNAUTHORIZED));
     }
     if call.path == CREATE {
@@ -116,14 +126,14 @@ fn create(engine: &Engine, call: &Call) -> Answer {
         return refuse(StatusCode::BAD_REQUEST, "invalid request body");
     };
     let text = |name: &str| order.get(name).and_then(Value::as_str).unwrap_or_default();
-    if let Some(missing) = FIELDS.into_iter().find(|it| text(it).is_empty()) {
+    if let Some(missing) = FIELDS.into_iter().find(|field| text(field).is_empty()) {
         return refuse(
             StatusCode::BAD_REQUEST,
             &format!("missing parameter {missing}"),
         );
     }
     let minor = text("fiatChargeAmount");
-    if !minor.bytes().all(|it| it.is_ascii_digit()) {
+    if !minor.bytes().all(|letter| letter.is_ascii_digit()) {
         return refuse(
             StatusCode::BAD_REQUEST,
             "fiatChargeAmount must be in minor units",
@@ -140,7 +150,7 @@ fn create(engine: &Engine, call: &Call) -> Answer {
             "charge3denrolled": "N",
         }));
     }
-    let mut desk = engine.open(Provider::Carbon);
+    let mut desk = engine.open(NAME);
     let ids = desk.next_ids();
     let order_id = ids.uuid(0);
     let facts = json!({
@@ -154,10 +164,16 @@ fn create(engine: &Engine, call: &Call) -> Answer {
         id: order_id.clone(),
         reference: order_id.clone(),
         scenario,
-        life: life(scenario),
+        life: call.time_line(life(scenario), scenario),
         facts,
     };
     desk.create(ids, draft);
+    let Some(purchase) = desk.find(&order_id) else {
+        return Answer::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            error(StatusCode::INTERNAL_SERVER_ERROR),
+        );
+    };
     Answer::ok(json!({
         "message": "3DS enrolled",
         "code": 200,
@@ -169,6 +185,7 @@ fn create(engine: &Engine, call: &Call) -> Answer {
         "orderId": order_id,
         "errorcode": 0,
     }))
+    .tells(purchase, purchase)
     .created(order_id)
 }
 
@@ -183,22 +200,27 @@ fn major(minor: &str) -> String {
 }
 
 fn status(engine: &Engine, call: &Call) -> Answer {
-    let desk = engine.open(Provider::Carbon);
+    let desk = engine.open(NAME);
     let contact_id = call.parameter("contactId").unwrap_or_default();
     let found = desk.find(call.parameter("orderId").unwrap_or_default());
-    let Some(purchase) = found.filter(|it| it.fact("contactId") == contact_id) else {
+    let Some(purchase) = found.filter(|purchase| purchase.fact("contactId") == contact_id) else {
         return refuse(StatusCode::BAD_REQUEST, "no order found");
     };
+    let shown = call.shown(purchase);
     Answer::ok(json!({
         "message": "Successfully pulled order status",
         "code": 200,
-        "details": details(purchase, call.word(purchase.word())),
+        "details": details(&shown),
     }))
-    .about([std::sync::Arc::clone(&purchase.reference)])
+    .tells(purchase, &shown)
 }
 
-fn details(purchase: &Purchase, word: &str) -> Value {
-    let is_sent = matches!(word, "0" | "1" | "10" | "100");
+fn details(purchase: &Purchase) -> Value {
+    let (word, is_hashed) = match purchase.word().strip_suffix('-') {
+        Some(code) => (code, false),
+        None => (purchase.word(), true),
+    };
+    let is_sent = is_hashed && matches!(word, "0" | "1" | "10" | "100");
     let is_over = is_sent || word == "3";
     json!({
         "cryptocurrencyAssetPurchase": purchase.fact("asset"),

@@ -1,15 +1,22 @@
 //! Devdraft: stablecoin and bank intents, with idempotency keys and a quota per client key.
 
+mod sample;
+
+pub(crate) use sample::sample;
+
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use crate::book::{Draft, Kept, Purchase};
-use crate::engine::{Engine, wall_now};
-use crate::life::Life;
-use crate::provider::{Answer, Call, Provider, accepted, iso};
-use crate::scenario::Scenario;
-use crate::window::Allowance;
+use crate::{
+    book::{Draft, Kept, Purchase},
+    engine::Engine,
+    exchange::{Answer, Call, iso},
+    life::Life,
+    scenario::Scenario,
+    window::Allowance,
+};
 
+pub(crate) const NAME: &str = "devdraft";
 /// The start of both create routes.
 pub(crate) const CREATE: &str = "/api/v0/payment-intents/";
 const STABLECOIN: &str = "stablecoin";
@@ -39,6 +46,8 @@ const NETWORKS: [&str; 17] = [
     "spei",
 ];
 
+/// The state that answers to creates say.
+const FIRST: &str = "pending";
 const AWAITING: &str = "AWAITING_FUNDS";
 const RECEIVED: &str = "FUNDS_RECEIVED";
 const REVIEW: &str = "IN_REVIEW";
@@ -144,11 +153,11 @@ pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
         );
     };
     let limit = engine.options.devdraft_calls_per_window;
-    let allowance = engine.open(Provider::Devdraft).count(key, limit);
-    let answer = if let Some(seconds) = allowance.and_then(|it| it.refused_for_s) {
+    let allowance = engine.open(NAME).count(key, limit);
+    let answer = if let Some(seconds) = allowance.and_then(|allowance| allowance.refused_for_s) {
         let status = StatusCode::TOO_MANY_REQUESTS;
         Answer::new(status, error(status, Some(seconds))).header("retry-after", seconds)
-    } else if accepted(engine, key) && accepted(engine, secret) {
+    } else if engine.accepts(key) && engine.accepts(secret) {
         route(engine, call, key)
     } else {
         Answer::new(
@@ -209,7 +218,7 @@ fn check(kind: &str, body: &Value) -> Vec<String> {
             messages.push("destinationCurrency should not be empty".to_owned());
         }
     }
-    if let Some(amount) = body.get("amount").filter(|it| !it.is_null())
+    if let Some(amount) = body.get("amount").filter(|amount| !amount.is_null())
         && !amount.as_str().is_some_and(is_decimal)
     {
         messages.push("amount must be a number string".to_owned());
@@ -224,10 +233,10 @@ fn check(kind: &str, body: &Value) -> Vec<String> {
         ("ach_reference", 0, 10),
     ];
     for (field, min, max) in limits {
-        let Some(value) = body.get(field).filter(|it| !it.is_null()) else {
+        let Some(value) = body.get(field).filter(|value| !value.is_null()) else {
             continue;
         };
-        match value.as_str().map(|it| it.chars().count()) {
+        match value.as_str().map(|text| text.chars().count()) {
             None => messages.push(format!("{field} must be a string")),
             Some(length) if length > max => messages.push(format!(
                 "{field} must be shorter than or equal to {max} characters"
@@ -243,7 +252,7 @@ fn check(kind: &str, body: &Value) -> Vec<String> {
 
 fn is_decimal(text: &str) -> bool {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     digits(whole) && digits(decimals)
 }
 
@@ -253,22 +262,29 @@ fn create(engine: &Engine, call: &Call, client_key: &str, kind: &str) -> Answer 
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
     };
     let idempotency_key = call.header("idempotency-key");
-    if idempotency_key.is_some_and(|it| uuid::Uuid::try_parse(it).is_err()) {
+    if idempotency_key.is_some_and(|key| uuid::Uuid::try_parse(key).is_err()) {
         return refuse(
             StatusCode::BAD_REQUEST,
             json!(["idempotency-key must be a UUID"]),
         );
     }
     let request = format!("{kind} {body}");
-    let mut desk = engine.open(Provider::Devdraft);
+    let mut desk = engine.open(NAME);
     // One client's key means nothing to another client.
-    let kept_key = idempotency_key.map(|it| format!("{client_key} {it}"));
-    if let Some(kept) = kept_key.as_deref().and_then(|it| desk.book_mut().kept(it))
-        && wall_now().as_second() - kept.at.as_second() < KEY_LIFE_S
+    let kept_key = idempotency_key.map(|key| format!("{client_key} {key}"));
+    let now = desk.now();
+    let kept = kept_key
+        .as_deref()
+        .and_then(|key| desk.book_mut().kept(key));
+    if let Some(kept) = kept.cloned()
+        && now.as_second() - kept.at.as_second() < KEY_LIFE_S
     {
         return if kept.request == request {
-            Answer::new(StatusCode::CREATED, kept.answer.clone())
-                .about([kept.reference.as_str().into()])
+            let answer = Answer::new(StatusCode::CREATED, kept.answer);
+            match desk.find(&kept.reference) {
+                Some(purchase) => answer.says(purchase, FIRST, purchase.created),
+                None => answer,
+            }
         } else {
             let text = "Idempotency key already used with different parameters";
             refuse(StatusCode::CONFLICT, text)
@@ -293,25 +309,26 @@ fn create(engine: &Engine, call: &Call, client_key: &str, kind: &str) -> Answer 
         id: reference.clone(),
         reference: reference.clone(),
         scenario,
-        life: life(scenario),
+        life: call.time_line(life(scenario), scenario),
         facts: facts(&body, bridge),
     };
     desk.create(ids, draft);
     let Some(purchase) = desk.find(&reference) else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
     };
-    let answer = render(purchase, "state", "pending");
+    let body = render(purchase, "state", FIRST);
+    let answer =
+        Answer::new(StatusCode::CREATED, body.clone()).says(purchase, FIRST, purchase.created);
     if let Some(key) = kept_key {
-        let at = wall_now();
         let kept = Kept {
             request,
             reference: reference.clone(),
-            answer: answer.clone(),
-            at,
+            answer: body,
+            at: now,
         };
         desk.keep(key, kept);
     }
-    Answer::new(StatusCode::CREATED, answer).created(reference)
+    answer.created(reference)
 }
 
 fn facts(body: &Value, bridge: String) -> Value {
@@ -346,12 +363,12 @@ fn facts(body: &Value, bridge: String) -> Value {
 }
 
 fn status(engine: &Engine, call: &Call, reference: &str) -> Answer {
-    let desk = engine.open(Provider::Devdraft);
+    let desk = engine.open(NAME);
     let Some(purchase) = desk.find(reference) else {
         return refuse(StatusCode::NOT_FOUND, "Transaction not found");
     };
-    Answer::ok(render(purchase, "status", call.word(purchase.word())))
-        .about([std::sync::Arc::clone(&purchase.reference)])
+    let shown = call.shown(purchase);
+    Answer::ok(render(&shown, "status", shown.word())).tells(purchase, &shown)
 }
 
 fn render(purchase: &Purchase, word_key: &str, word: &str) -> Value {

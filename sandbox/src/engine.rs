@@ -1,25 +1,29 @@
-//! What all providers share: the purchases, the clock that moves them, faults, record and counts.
-//! It knows nothing about HTTP.
+//! All that providers share: the purchases, the clock that moves them, faults, record and counts.
+//! It knows nothing of HTTP's sockets, and it has no wall clock of its own.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::Options;
-use crate::book::{Book, Draft, Kept, Purchase};
-use crate::fault::{Fault, Script};
-use crate::ids::Ids;
-use crate::life::LifeClock;
-use crate::provider::Provider;
-use crate::record::Record;
-use crate::scenario::Scenario;
-use crate::window::{Allowance, Windows};
+use crate::{
+    Options,
+    book::{Book, Draft, Kept, Purchase},
+    exchange::{Answer, Told},
+    fault::{Fault, Script},
+    ids::Ids,
+    life::LifeClock,
+    record::Record,
+    scenario::Scenario,
+    window::{Allowance, Windows},
+};
 
 /// The longest that nothing is looked at while nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -31,25 +35,56 @@ const THROTTLED_READS: u64 = 3;
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     at: Duration,
-    provider: Provider,
+    provider: &'static str,
     epoch: u64,
     reference: Arc<str>,
+}
+
+/// A wall clock, read in whole milliseconds, as exact as the providers write it.
+#[derive(Clone)]
+pub struct Wall(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl fmt::Debug for Wall {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Wall")
+    }
+}
+
+impl Wall {
+    /// The clock of this machine.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::new(Timestamp::now)
+    }
+
+    /// A clock that is read by a function.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    fn now(&self) -> Timestamp {
+        let now = (self.0)();
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) script: Script,
     pub(crate) record: Record,
+    wall: Wall,
     clock: LifeClock,
-    books: BTreeMap<Provider, Book>,
-    windows: BTreeMap<Provider, Windows>,
+    books: BTreeMap<&'static str, Book>,
+    windows: BTreeMap<&'static str, Windows>,
     due: BinaryHeap<Reverse<Due>>,
     number: u64,
 }
 
-/// One sandbox without its sockets.
+/// All simulated providers without their sockets.
+///
+/// Lives go by tokio's clock, which a test can pause; the times in answers come from a [`Wall`].
 #[derive(Debug)]
-pub(crate) struct Engine {
+pub struct Engine {
     pub(crate) options: Options,
     /// Ends everything that waits.
     pub(crate) stop: CancellationToken,
@@ -60,10 +95,13 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(options: Options) -> Self {
+    /// Providers with nothing sold yet. Of the options, those of sockets have no effect.
+    #[must_use]
+    pub fn new(options: Options, wall: Wall) -> Self {
         let state = State {
             script: Script::default(),
             record: Record::new(options.requests_max),
+            wall,
             clock: LifeClock::new(options.speed, Instant::now()),
             books: BTreeMap::new(),
             windows: BTreeMap::new(),
@@ -83,7 +121,7 @@ impl Engine {
     }
 
     /// Brings every purchase up to date and opens one provider's book.
-    pub(crate) fn open(&self, provider: Provider) -> Desk<'_> {
+    pub(crate) fn open(&self, provider: &'static str) -> Desk<'_> {
         let mut state = self.state();
         state.settle();
         Desk {
@@ -103,14 +141,27 @@ impl Engine {
 
     pub(crate) fn advance(&self, by: Duration) {
         let mut state = self.state();
-        state.clock.advance(by);
+        state.clock.advance(Instant::now(), by);
         state.settle();
         drop(state);
         self.rescheduled.notify_one();
     }
 
-    /// Moves purchases when their time comes, until the sandbox stops.
-    pub(crate) async fn drive(self: Arc<Self>) {
+    /// True if a credential is accepted.
+    pub(crate) fn accepts(&self, credential: &str) -> bool {
+        let known = &self.options.credentials;
+        !credential.to_ascii_lowercase().contains("invalid")
+            && (known.is_empty() || known.iter().any(|own| own == credential))
+    }
+
+    /// Answers the polls that are held open; none is held from now on.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Wakes the polls that are held open for a purchase when its time comes, until
+    /// [`Engine::stop`].
+    pub async fn drive(self: Arc<Self>) {
         loop {
             let wait = {
                 let mut state = self.state();
@@ -118,6 +169,7 @@ impl Engine {
                 state.next_due().unwrap_or(IDLE).min(IDLE)
             };
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return,
                 () = self.rescheduled.notified() => {}
                 () = tokio::time::sleep(wait) => {}
@@ -126,21 +178,16 @@ impl Engine {
     }
 
     /// The trouble that the scenarios of the purchases in an answer make for it.
-    pub(crate) fn trouble(
-        &self,
-        provider: Provider,
-        created: Option<&str>,
-        about: &[Arc<str>],
-    ) -> Option<Fault> {
+    pub(crate) fn trouble(&self, provider: &'static str, answer: &Answer) -> Option<Fault> {
         let mut desk = self.open(provider);
         let seed = desk.engine.options.seed;
-        if let Some(reference) = created {
+        if let Some(reference) = &answer.created {
             let lost = desk.find(reference)?.scenario == Scenario::Lost;
             return lost.then_some(Fault::Lost);
         }
         let book = desk.book_mut();
-        about.iter().find_map(|reference| {
-            let purchase = book.find_mut(reference)?;
+        let told = |told: &Told| {
+            let purchase = book.find_mut(&told.reference)?;
             purchase.reads += 1;
             let ids = Ids {
                 seed,
@@ -164,7 +211,8 @@ impl Engine {
                 | Scenario::Refused
                 | Scenario::Held => None,
             }
-        })
+        };
+        answer.told.iter().find_map(told)
     }
 }
 
@@ -182,15 +230,12 @@ fn flake(ids: Ids, reads: u64) -> Option<Fault> {
     }
 }
 
-/// The wall clock, as exact as the providers write it.
-pub(crate) fn wall_now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
-}
-
 impl State {
+    /// Lets every purchase enter the words whose time has come, each at its own time.
     fn settle(&mut self) {
-        let life_now = self.clock.at(Instant::now());
+        let now = Instant::now();
+        let life_now = self.clock.at(now);
+        let wall_now = self.wall.now();
         while self
             .due
             .peek()
@@ -202,16 +247,21 @@ impl State {
             let book = self.books.entry(due.provider).or_default();
             if book
                 .find(&due.reference)
-                .is_some_and(|it| it.epoch == due.epoch)
+                .is_some_and(|purchase| purchase.epoch == due.epoch)
             {
-                book.step(&due.reference, life_now, wall_now());
+                let since = self.clock.since(due.at, now).as_millis();
+                let since_ms = i64::try_from(since).unwrap_or(i64::MAX);
+                let began_ms = wall_now.as_millisecond().saturating_sub(since_ms);
+                let began = Timestamp::from_millisecond(began_ms).unwrap_or(wall_now);
+                book.step(&due.reference, life_now, began);
                 self.schedule(due.provider, &due.reference);
             }
         }
     }
 
-    fn schedule(&mut self, provider: Provider, reference: &str) {
-        let Some(purchase) = self.books.get(&provider).and_then(|it| it.find(reference)) else {
+    fn schedule(&mut self, provider: &'static str, reference: &str) {
+        let book = self.books.get(provider);
+        let Some(purchase) = book.and_then(|book| book.find(reference)) else {
             return;
         };
         if let Some(at) = purchase.due() {
@@ -231,21 +281,26 @@ impl State {
     }
 }
 
-/// One provider's book while it is open; nothing else happens in the sandbox meanwhile.
+/// One provider's book while it is open; nothing else happens at any provider meanwhile.
 #[derive(Debug)]
 pub(crate) struct Desk<'a> {
     engine: &'a Engine,
-    provider: Provider,
+    provider: &'static str,
     state: MutexGuard<'a, State>,
 }
 
 impl Desk<'_> {
     pub(crate) fn find(&self, reference: &str) -> Option<&Purchase> {
-        self.state.books.get(&self.provider)?.find(reference)
+        self.state.books.get(self.provider)?.find(reference)
     }
 
     pub(crate) fn book_mut(&mut self) -> &mut Book {
         self.state.books.entry(self.provider).or_default()
+    }
+
+    /// The time of the wall clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.state.wall.now()
     }
 
     /// The ids of the next purchase.
@@ -262,14 +317,16 @@ impl Desk<'_> {
         let reference = draft.reference.clone();
         let life_now = self.state.clock.at(Instant::now());
         let purchases_max = self.engine.options.purchases_max;
+        let now = self.now();
         self.book_mut()
-            .insert(draft, ids.number, purchases_max, life_now, wall_now());
+            .insert(draft, ids.number, purchases_max, life_now, now);
         self.state.schedule(self.provider, &reference);
         self.engine.rescheduled.notify_one();
     }
 
     pub(crate) fn set(&mut self, reference: &str, word: &str) -> bool {
-        self.book_mut().set(reference, word, wall_now())
+        let now = self.now();
+        self.book_mut().set(reference, word, now)
     }
 
     pub(crate) fn keep(&mut self, key: String, kept: Kept) {
@@ -283,7 +340,8 @@ impl Desk<'_> {
             return None;
         }
         let window = self.engine.options.rate_window;
+        let now = self.now();
         let windows = self.state.windows.entry(self.provider).or_default();
-        Some(windows.count(key, limit, window, wall_now()))
+        Some(windows.count(key, limit, window, now))
     }
 }

@@ -1,10 +1,8 @@
-//! Faults on request: what can go wrong with one request, and the queue of those still to come.
+//! Faults on request: the trouble that one request can have, and the queue of faults to come.
 
 use std::time::Duration;
 
-use crate::provider::Provider;
-
-/// What goes wrong with one request.
+/// The trouble of one request.
 ///
 /// A fault either comes before the request has any effect, or after it was processed; the
 /// difference is what a client that retries has to live with.
@@ -76,7 +74,7 @@ pub enum Target {
 
 #[derive(Debug)]
 struct Scripted {
-    provider: Provider,
+    provider: &'static str,
     target: Target,
     fault: Fault,
     left: u64,
@@ -89,7 +87,7 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    pub(crate) fn add(&mut self, provider: Provider, target: Target, fault: Fault, times: u64) {
+    pub(crate) fn add(&mut self, provider: &'static str, target: Target, fault: Fault, times: u64) {
         if times > 0 {
             self.queue.push(Scripted {
                 provider,
@@ -100,15 +98,15 @@ impl Script {
         }
     }
 
-    pub(crate) fn clear(&mut self, provider: Provider) {
-        self.queue.retain(|it| it.provider != provider);
+    pub(crate) fn clear(&mut self, provider: &'static str) {
+        self.queue.retain(|scripted| scripted.provider != provider);
     }
 
     /// Takes the fault for a request that has arrived.
-    pub(crate) fn take(&mut self, provider: Provider, is_create: bool) -> Option<Fault> {
-        let found = self.queue.iter_mut().find(|it| {
-            it.provider == provider
-                && match it.target {
+    pub(crate) fn take(&mut self, provider: &'static str, is_create: bool) -> Option<Fault> {
+        let found = self.queue.iter_mut().find(|scripted| {
+            scripted.provider == provider
+                && match scripted.target {
                     Target::Any => true,
                     Target::Create => is_create,
                     Target::Read => !is_create,
@@ -116,25 +114,24 @@ impl Script {
         })?;
         found.left = found.left.saturating_sub(1);
         let fault = found.fault;
-        self.queue.retain(|it| it.left > 0);
+        self.queue.retain(|scripted| scripted.left > 0);
         Some(fault)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Fault, Script, Target};
-    use crate::provider::Provider;
+    use super::*;
 
     #[test]
     fn a_fault_meets_its_requests_as_often_as_asked() {
         let mut script = Script::default();
-        script.add(Provider::Masumi, Target::Create, Fault::Lost, 1);
-        script.add(Provider::Masumi, Target::Any, Fault::Error, 2);
-        assert_eq!(script.take(Provider::Carbon, true), None);
-        assert_eq!(script.take(Provider::Masumi, false), Some(Fault::Error));
-        assert_eq!(script.take(Provider::Masumi, true), Some(Fault::Lost));
-        assert_eq!(script.take(Provider::Masumi, true), Some(Fault::Error));
-        assert_eq!(script.take(Provider::Masumi, true), None);
+        script.add("masumi", Target::Create, Fault::Lost, 1);
+        script.add("masumi", Target::Any, Fault::Error, 2);
+        assert_eq!(script.take("carbon", true), None);
+        assert_eq!(script.take("masumi", false), Some(Fault::Error));
+        assert_eq!(script.take("masumi", true), Some(Fault::Lost));
+        assert_eq!(script.take("masumi", true), Some(Fault::Error));
+        assert_eq!(script.take("masumi", true), None);
     }
 }

@@ -2,15 +2,23 @@
 //! A key with `org` or `organization` among its parts opens only the merchant routes, one with
 //! `widget` only the others; any other key opens all of them.
 
+mod sample;
+
+pub(crate) use sample::sample;
+
 use http::{Method, StatusCode};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Number, Value, json};
 
-use crate::book::{Draft, Purchase};
-use crate::engine::{Engine, wall_now};
-use crate::life::Life;
-use crate::provider::{Answer, Call, Provider, accepted, has_part, iso};
-use crate::scenario::Scenario;
+use crate::{
+    book::{Draft, Purchase},
+    engine::Engine,
+    exchange::{Answer, Call, has_part, iso},
+    life::Life,
+    scenario::Scenario,
+};
 
+pub(crate) const NAME: &str = "inabit";
 pub(crate) const CREATE: &str = "/v1/purchase";
 const SEARCH: &str = "/v1/merchant/purchase/search";
 const MERCHANT: &str = "/v1/merchant/purchase/";
@@ -114,7 +122,7 @@ pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
     }
     if !call
         .bearer()
-        .is_some_and(|it| accepted(engine, it) && opens(it, is_merchant))
+        .is_some_and(|key| engine.accepts(key) && opens(key, is_merchant))
     {
         return Answer::new(StatusCode::UNAUTHORIZED, error(StatusCode::UNAUTHORIZED));
     }
@@ -150,20 +158,22 @@ fn create(engine: &Engine, call: &Call) -> Answer {
     };
     // Which fields the provider insists on is documented nowhere: without a price there is nothing
     // to pay, and whatever else is missing is let pass.
-    let text = |name: &str| body.get(name).filter(|it| !it.is_null());
+    let text = |name: &str| body.get(name).filter(|value| !value.is_null());
     let mut messages: Vec<String> = ["title", "subTitle", "siteName", "purchaseIdentifier"]
         .into_iter()
-        .filter(|it| text(it).is_some_and(|it| !it.is_string()))
-        .chain(
-            ["fiatCurrency"]
-                .into_iter()
-                .filter(|it| text(it).and_then(Value::as_str).is_none_or(str::is_empty)),
-        )
-        .map(|it| format!("{it} must be a string"))
+        .filter(|field| text(field).is_some_and(|value| !value.is_string()))
+        .chain(["fiatCurrency"].into_iter().filter(|field| {
+            text(field)
+                .and_then(Value::as_str)
+                .is_none_or(str::is_empty)
+        }))
+        .map(|field| format!("{field} must be a string"))
         .collect();
     let fiat = body.get("fiatAmount").and_then(Value::as_number);
-    let millionths = fiat.and_then(|it| millionths(&it.to_string()));
-    let scenario = fiat.map_or(Scenario::Paid, |it| Scenario::of_amount(&it.to_string()));
+    let millionths = fiat.and_then(|amount| millionths(&amount.to_string()));
+    let scenario = fiat.map_or(Scenario::Paid, |amount| {
+        Scenario::of_amount(&amount.to_string())
+    });
     match (fiat, millionths) {
         (None, _) => messages.push("fiatAmount must be a number".to_owned()),
         (Some(_), None) => messages.push("fiatAmount must be a positive number".to_owned()),
@@ -176,7 +186,7 @@ fn create(engine: &Engine, call: &Call) -> Answer {
         let error = json!({ "message": "Bad Request", "messages": messages });
         return Answer::new(StatusCode::BAD_REQUEST, json!({ "error": error }));
     }
-    let mut desk = engine.open(Provider::Inabit);
+    let mut desk = engine.open(NAME);
     let ids = desk.next_ids();
     let id = ids.uuid(0);
     let text = |name: &str| body.get(name).cloned().unwrap_or_default();
@@ -195,11 +205,16 @@ fn create(engine: &Engine, call: &Call) -> Answer {
         id: id.clone(),
         reference: id.clone(),
         scenario,
-        life: life(scenario),
+        life: call.time_line(life(scenario), scenario),
         facts,
     };
     desk.create(ids, draft);
-    Answer::new(StatusCode::CREATED, json!({ "data": { "id": id } })).created(id)
+    let answer = Answer::new(StatusCode::CREATED, json!({ "data": { "id": id } }));
+    let answer = match desk.find(&id) {
+        Some(purchase) => answer.tells(purchase, purchase),
+        None => answer,
+    };
+    answer.created(id)
 }
 
 /// A plain positive decimal in millionths.
@@ -212,16 +227,16 @@ fn millionths(text: &str) -> Option<u64> {
         .ok()?
         .checked_mul(1_000_000)?
         .checked_add(decimals)
-        .filter(|it| *it > 0)
+        .filter(|amount| *amount > 0)
 }
 
 fn read(engine: &Engine, call: &Call, reference: &str) -> Answer {
-    let desk = engine.open(Provider::Inabit);
+    let desk = engine.open(NAME);
     let Some(purchase) = desk.find(reference) else {
         return refuse(StatusCode::NOT_FOUND, "Purchase not found");
     };
-    Answer::ok(json!({ "data": render(call, purchase) }))
-        .about([std::sync::Arc::clone(&purchase.reference)])
+    let shown = call.shown(purchase);
+    Answer::ok(json!({ "data": render(&shown, desk.now()) })).tells(purchase, &shown)
 }
 
 fn search(engine: &Engine, call: &Call) -> Answer {
@@ -241,25 +256,32 @@ fn search(engine: &Engine, call: &Call) -> Answer {
             return Answer::new(StatusCode::BAD_REQUEST, json!({ "error": error }));
         }
     };
-    let mut desk = engine.open(Provider::Inabit);
+    let mut desk = engine.open(NAME);
+    let now = desk.now();
     let found: Vec<&Purchase> = desk
         .book_mut()
         .newest_first()
-        .filter(|it| matches(&body, it))
+        .filter(|purchase| matches(&body, purchase))
         .collect();
     let page: Vec<&Purchase> = found.iter().skip(offset).take(limit).copied().collect();
-    let purchases: Vec<Value> = page.iter().map(|it| render(call, it)).collect();
-    let about: Vec<_> = page
-        .iter()
-        .map(|it| std::sync::Arc::clone(&it.reference))
+    let total = found.len();
+    let shown = page
+        .into_iter()
+        .map(|purchase| (purchase, call.shown(purchase)));
+    let shown: Vec<_> = shown.collect();
+    let purchases: Vec<Value> = (shown.iter())
+        .map(|(_, shown)| render(shown, now))
         .collect();
-    let data = json!({ "purchases": purchases, "total": found.len() });
-    Answer::new(StatusCode::CREATED, json!({ "data": data })).about(about)
+    let data = json!({ "purchases": purchases, "total": total });
+    let answer = Answer::new(StatusCode::CREATED, json!({ "data": data }));
+    (shown.iter()).fold(answer, |answer, (purchase, shown)| {
+        answer.tells(purchase, shown)
+    })
 }
 
 fn matches(body: &Value, purchase: &Purchase) -> bool {
     let among = |name: &str, value: &str| match body.get(name).and_then(Value::as_array) {
-        Some(words) if !words.is_empty() => words.iter().any(|it| it.as_str() == Some(value)),
+        Some(words) if !words.is_empty() => words.iter().any(|word| word.as_str() == Some(value)),
         _ => true,
     };
     let text = body
@@ -269,7 +291,7 @@ fn matches(body: &Value, purchase: &Purchase) -> bool {
     let has_text = purchase.reference.contains(text)
         || ["purchaseIdentifier", "title"]
             .iter()
-            .any(|it| purchase.fact(it).contains(text));
+            .any(|fact| purchase.fact(fact).contains(text));
     // A start without zone or seconds still sorts correctly as text.
     let since = body
         .get("createdAt")
@@ -282,8 +304,8 @@ fn matches(body: &Value, purchase: &Purchase) -> bool {
         && among("merchants", "Merchant #1")
 }
 
-fn render(call: &Call, purchase: &Purchase) -> Value {
-    let word = call.word(purchase.word());
+fn render(purchase: &Purchase, now: Timestamp) -> Value {
+    let word = purchase.word();
     let coin = Coin::of(purchase);
     let allocated = purchase
         .past
@@ -313,7 +335,7 @@ fn render(call: &Call, purchase: &Purchase) -> Value {
         "transactions": transactions,
         "fiatAmount": fact("fiatAmount"),
         "fiatCurrency": fact("fiatCurrency"),
-        "currentDate": iso(wall_now()),
+        "currentDate": iso(now),
         "confirmationAmount": 20,
         "amount": coin.number(paid),
         "plannedAmount": coin.number(planned),
@@ -322,7 +344,7 @@ fn render(call: &Call, purchase: &Purchase) -> Value {
         "plannedBaseCurrencyAmount": fixed(planned),
         "creationDate": iso(purchase.created),
         "allocationDate": allocated.map(iso),
-        "expirationDate": allocated.map(|it| iso(it + jiff::SignedDuration::from_mins(10))),
+        "expirationDate": allocated.map(|at| iso(at + SignedDuration::from_mins(10))),
         "status": word,
         "acceptPartialPayment": true,
         "widgetName": "SandboxWidget",

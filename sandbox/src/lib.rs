@@ -6,6 +6,8 @@
 //! Everything that arrived can be read back.
 //!
 //! It accepts any credential and keeps nothing: it is for trying and for tests only.
+//!
+//! Below it lies an [`Engine`], which answers [`Call`]s without sockets and by a clock from outside.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -15,52 +17,59 @@ mod book;
 mod carbon;
 mod devdraft;
 mod engine;
+mod exchange;
 mod fault;
 mod ids;
 mod inabit;
 mod life;
 mod masumi;
 mod phygitals;
-mod provider;
 mod record;
+mod registry;
+mod sample;
 mod scenario;
 mod server;
 #[cfg(test)]
 mod trial;
 mod window;
 
-use std::fmt;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::net::TcpSocket;
-use tokio::task::JoinHandle;
+use tokio::{net::TcpSocket, task::JoinHandle};
 
-use crate::engine::Engine;
-use crate::provider::Provider;
-
-pub use crate::fault::{Fault, Target};
-pub use crate::record::RecordedRequest;
-pub use crate::scenario::Scenario;
+pub use crate::{
+    engine::{Engine, Wall},
+    exchange::{Answer, Call, Lie, Told, UNKNOWN_WORD},
+    fault::{Fault, Target},
+    life::TimeLine,
+    record::RecordedRequest,
+    registry::{REGISTRY, Simulated, simulated},
+    sample::{Recipe, Sample},
+    scenario::Scenario,
+};
 
 /// The names of the simulated providers, which are also their paths.
 pub const PROVIDERS: [&str; 5] = ["phygitals", "masumi", "inabit", "carbon", "devdraft"];
 
 /// The widest range of [`Options::speed`], bounds included.
-const SPEEDS: std::ops::RangeInclusive<f64> = 0.001..=10_000.0;
+const SPEEDS: RangeInclusive<f64> = 0.001..=10_000.0;
 
-/// How a sandbox runs.
+/// The settings of a sandbox.
 #[derive(Clone)]
 pub struct Options {
-    /// Where it listens; port 0 takes a free one. Default: `127.0.0.1:0`.
+    /// The address at which it listens; port 0 takes a free one. Default: `127.0.0.1:0`.
     pub listen: SocketAddr,
     /// True if it may listen beyond this machine. Default: no.
     pub expose: bool,
-    /// How many times faster than written lives and long polls go, 0.001 to 10,000. Default: 1.
+    /// Lives and long polls go this many times faster than written, 0.001 to 10,000. Default: 1.
     pub speed: f64,
-    /// What ids and the errors of flaky purchases follow from. Default: 0.
+    /// The origin of ids and of the errors of flaky purchases. Default: 0.
     pub seed: u64,
     /// The only credentials accepted; empty accepts all. Default: empty.
     pub credentials: Vec<String>,
@@ -70,7 +79,7 @@ pub struct Options {
     pub phygitals_creates_per_window: u32,
     /// Requests per window and client key at Devdraft, 0 for no limit. Default: 100.
     pub devdraft_calls_per_window: u32,
-    /// How long Phygitals holds a poll open at speed 1. Default: 6 s.
+    /// The time for which Phygitals holds a poll open at speed 1. Default: 6 s.
     pub long_poll: Duration,
     /// Purchases kept per provider; the oldest are dropped. Default: 100,000.
     pub purchases_max: usize,
@@ -144,7 +153,7 @@ impl Sandbox {
         socket.bind(options.listen)?;
         let listener = socket.listen(4096)?;
         let address = listener.local_addr()?;
-        let engine = Arc::new(Engine::new(options));
+        let engine = Arc::new(Engine::new(options, Wall::system()));
         let tasks = vec![
             tokio::spawn(Arc::clone(&engine).drive()),
             tokio::spawn(server::listen(Arc::clone(&engine), listener)),
@@ -156,7 +165,7 @@ impl Sandbox {
         })
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -174,16 +183,16 @@ impl Sandbox {
         self.engine.state().record.all()
     }
 
-    /// How many requests a provider has had.
+    /// The number of requests that a provider has had.
     #[must_use]
     pub fn calls(&self, provider: &str) -> u64 {
-        Provider::named(provider).map_or(0, |it| self.engine.state().record.calls(it))
+        self.engine.state().record.calls(provider)
     }
 
-    /// How many purchases were made at a provider.
+    /// The number of purchases made at a provider.
     #[must_use]
     pub fn created(&self, provider: &str) -> u64 {
-        Provider::named(provider).map_or(0, |it| self.engine.state().record.created_count(it))
+        self.engine.state().record.created_count(provider)
     }
 
     /// The references of the purchases at a provider, the oldest first.
@@ -192,14 +201,14 @@ impl Sandbox {
     /// id, Carbon's order id, Devdraft's transaction id.
     #[must_use]
     pub fn references(&self, provider: &str) -> Vec<String> {
-        let Some(provider) = Provider::named(provider) else {
+        let Some(provider) = simulated(provider) else {
             return Vec::new();
         };
-        let mut desk = self.engine.open(provider);
+        let mut desk = self.engine.open(provider.name);
         let mut references: Vec<String> = desk
             .book_mut()
             .newest_first()
-            .map(|it| it.reference.to_string())
+            .map(|purchase| purchase.reference.to_string())
             .collect();
         references.reverse();
         references
@@ -208,23 +217,23 @@ impl Sandbox {
     /// The words a purchase has gone through, the present one last; empty for an unknown one.
     #[must_use]
     pub fn history(&self, provider: &str, reference: &str) -> Vec<String> {
-        let Some(provider) = Provider::named(provider) else {
+        let Some(provider) = simulated(provider) else {
             return Vec::new();
         };
-        let desk = self.engine.open(provider);
+        let desk = self.engine.open(provider.name);
         let purchase = desk.find(reference);
         purchase
             .into_iter()
-            .flat_map(|it| &it.past)
+            .flat_map(|purchase| &purchase.past)
             .map(|(_, word)| word.clone())
             .collect()
     }
 
     /// The words that a purchase of a scenario walks through by itself.
     #[must_use]
-    pub fn walk(provider: &str, scenario: Scenario) -> Vec<&'static str> {
-        let life = Provider::named(provider).map_or(&[][..], |it| it.life(scenario));
-        life.iter().map(|(_, word)| *word).collect()
+    pub fn walk(provider: &str, scenario: Scenario) -> Vec<String> {
+        let walk = simulated(provider).map(|provider| provider.walk(scenario));
+        walk.into_iter().flatten().map(|(_, word)| word).collect()
     }
 
     /// Spoils the next requests at a provider, after those spoiled already.
@@ -234,18 +243,16 @@ impl Sandbox {
 
     /// Spoils the next creates, or the next requests that are none.
     pub fn fault_on(&self, provider: &str, target: Target, fault: Fault, times: u64) {
-        if let Some(provider) = Provider::named(provider) {
-            self.engine
-                .state()
-                .script
-                .add(provider, target, fault, times);
+        if let Some(provider) = simulated(provider) {
+            let mut state = self.engine.state();
+            state.script.add(provider.name, target, fault, times);
         }
     }
 
     /// Forgets the faults that are still to come at a provider.
     pub fn clear_faults(&self, provider: &str) {
-        if let Some(provider) = Provider::named(provider) {
-            self.engine.state().script.clear(provider);
+        if let Some(provider) = simulated(provider) {
+            self.engine.state().script.clear(provider.name);
         }
     }
 
@@ -254,7 +261,8 @@ impl Sandbox {
     /// At Masumi a word is an on-chain state, an action while nothing is on chain, or both as
     /// `state/action`, with `null` for no state.
     pub fn set_status(&self, provider: &str, reference: &str, word: &str) -> bool {
-        Provider::named(provider).is_some_and(|it| self.engine.open(it).set(reference, word))
+        let provider = simulated(provider);
+        provider.is_some_and(|provider| self.engine.open(provider.name).set(reference, word))
     }
 
     /// Stops all lives, until [`Sandbox::resume`].
@@ -275,7 +283,7 @@ impl Sandbox {
     /// Stops listening, lets answers under way finish for at most a second, and waits for the
     /// end of everything that it began.
     pub async fn stop(mut self) {
-        self.engine.stop.cancel();
+        self.engine.stop();
         for task in self.tasks.drain(..) {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the sandbox ended early");
@@ -286,7 +294,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        self.engine.stop.cancel();
+        self.engine.stop();
     }
 }
 

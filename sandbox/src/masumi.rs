@@ -4,18 +4,24 @@
 
 mod check;
 mod row;
+mod sample;
+
+pub(crate) use sample::sample;
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::book::{Draft, Purchase};
-use crate::engine::{Engine, wall_now};
-use crate::life::Life;
-use crate::provider::{Answer, Call, Provider, accepted, has_part};
-use crate::scenario::Scenario;
+use crate::{
+    book::{Draft, Purchase},
+    engine::Engine,
+    exchange::{Answer, Call, has_part},
+    life::Life,
+    scenario::Scenario,
+};
 use check::{Fields, Source};
 
+pub(crate) const NAME: &str = "masumi";
 pub(crate) const CREATE: &str = "/api/v1/purchase";
 const RESOLVE: &str = "/api/v1/purchase/resolve-blockchain-identifier";
 const COUNT: &str = "/api/v1/purchase/count";
@@ -145,7 +151,11 @@ pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
             return refuse(StatusCode::NOT_FOUND, &text);
         }
     };
-    if !allow.split(", ").any(|it| it == call.method.as_str()) || call.method == Method::OPTIONS {
+    if !allow
+        .split(", ")
+        .any(|method| method == call.method.as_str())
+        || call.method == Method::OPTIONS
+    {
         let text = format!("{} is not allowed", call.method);
         return refuse(StatusCode::METHOD_NOT_ALLOWED, &text).header("allow", allow);
     }
@@ -165,7 +175,7 @@ pub(crate) fn answer(engine: &Engine, call: &Call) -> Answer {
         .collect();
     let query = Value::Object(query);
     let result = match path {
-        CREATE if is_create => create(engine, token, &body),
+        CREATE if is_create => create(engine, call, token, &body),
         RESOLVE => resolve(engine, call, token, &body),
         CREATE => list(engine, call, token, &query),
         COUNT => count(engine, token, &query),
@@ -188,7 +198,7 @@ fn body(call: &Call) -> Result<Value, Refusal> {
         return Ok(json!({}));
     }
     let charset = parts
-        .find_map(|it| it.strip_prefix("charset="))
+        .find_map(|part| part.strip_prefix("charset="))
         .unwrap_or("utf-8");
     if !charset.starts_with("utf-") {
         let text = format!("unsupported charset \"{}\"", charset.to_ascii_uppercase());
@@ -215,7 +225,7 @@ fn token<'a>(engine: &Engine, call: &'a Call, is_create: bool) -> Result<&'a str
     if has_part(token, "revoked") {
         return Err("Unauthorized, API key is revoked");
     }
-    if !accepted(engine, token) {
+    if !engine.accepts(token) {
         return Err("Unauthorized, invalid authentication token provided");
     }
     if is_create && has_part(token, "read") {
@@ -244,21 +254,23 @@ fn invalid(fields: Fields<'_>) -> Result<(), Refusal> {
     }
 }
 
-fn create(engine: &Engine, token: &str, body: &Value) -> Result<Answer, Refusal> {
+fn create(engine: &Engine, call: &Call, token: &str, body: &Value) -> Result<Answer, Refusal> {
     invalid(check::create(body))?;
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
     check_network(token, text("network"))?;
-    let mut desk = engine.open(Provider::Masumi);
+    let mut desk = engine.open(NAME);
     let identifier = text("blockchainIdentifier");
     if let Some(purchase) = desk.find(identifier) {
         if purchase.fact("network") != text("network") {
             let text = "No payment source found for agent identifiers policy id";
             return Ok(refuse(StatusCode::NOT_FOUND, text));
         }
-        return Ok(Answer::new(StatusCode::CONFLICT, row::exists(purchase)));
+        let shown = call.shown(purchase);
+        let answer = Answer::new(StatusCode::CONFLICT, row::exists(&shown));
+        return Ok(answer.tells(purchase, &shown));
     }
     let source = Source::of(body);
-    if let Some((status, text)) = check::order(body, source, wall_now()) {
+    if let Some((status, text)) = check::order(body, source, desk.now()) {
         return Ok(refuse(status, text));
     }
     let scenario = Scenario::of_text(text("metadata"));
@@ -270,14 +282,16 @@ fn create(engine: &Engine, token: &str, body: &Value) -> Result<Answer, Refusal>
         id: ids.ascending("cmsb"),
         reference: identifier.to_owned(),
         scenario,
-        life: life(scenario),
+        life: call.time_line(life(scenario), scenario),
         facts: row::facts(body, source, ids),
     };
     desk.create(ids, draft);
     let Some(purchase) = desk.find(identifier) else {
         return Ok(internal());
     };
-    Ok(success(&row::created(purchase)).created(identifier))
+    Ok(success(&row::created(purchase))
+        .tells(purchase, purchase)
+        .created(identifier))
 }
 
 fn resolve(engine: &Engine, call: &Call, token: &str, body: &Value) -> Result<Answer, Refusal> {
@@ -289,19 +303,19 @@ fn resolve(engine: &Engine, call: &Call, token: &str, body: &Value) -> Result<An
     invalid(fields)?;
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
     check_network(token, text("network"))?;
-    let desk = engine.open(Provider::Masumi);
+    let desk = engine.open(NAME);
     let address = text("filterSmartContractAddress");
-    let found = desk.find(text("blockchainIdentifier")).filter(|it| {
-        !is_hidden(token, it)
-            && it.fact("network") == text("network")
-            && (address.is_empty() || row::source(it).address() == address)
+    let found = desk.find(text("blockchainIdentifier")).filter(|purchase| {
+        !is_hidden(token, purchase)
+            && purchase.fact("network") == text("network")
+            && (address.is_empty() || row::source(purchase).address() == address)
     });
     let Some(purchase) = found else {
         return Ok(refuse(StatusCode::NOT_FOUND, "Purchase not found"));
     };
     let with_history = text("includeHistory") == "true";
-    Ok(success(&row::read(call, purchase, with_history))
-        .about([std::sync::Arc::clone(&purchase.reference)]))
+    let shown = call.shown(purchase);
+    Ok(success(&row::read(&shown, with_history)).tells(purchase, &shown))
 }
 
 /// True if a key cannot see a purchase: one with `scoped` among its parts is bound to a wallet,
@@ -320,21 +334,22 @@ fn listed(token: &str, query: &Value, purchase: &Purchase) -> bool {
         && purchase.fact("network") == text("network").unwrap_or_default()
         && text("filterPaymentSourceType")
             .or(default_type)
-            .is_none_or(|it| it == source.name())
-        && address.is_none_or(|it| it == source.address())
+            .is_none_or(|name| name == source.name())
+        && address.is_none_or(|own| own == source.address())
 }
 
 fn page(call: &Call, query: &Value, purchases: &[&Purchase]) -> Answer {
     let with_history = query.get("includeHistory").and_then(Value::as_str) == Some("true");
-    let rows: Vec<Value> = purchases
-        .iter()
-        .map(|it| row::read(call, it, with_history))
+    let shown: Vec<_> = (purchases.iter())
+        .map(|purchase| (*purchase, call.shown(purchase)))
         .collect();
-    success(&json!({ "Purchases": rows })).about(
-        purchases
-            .iter()
-            .map(|it| std::sync::Arc::clone(&it.reference)),
-    )
+    let rows: Vec<Value> = (shown.iter())
+        .map(|(_, shown)| row::read(shown, with_history))
+        .collect();
+    let answer = success(&json!({ "Purchases": rows }));
+    (shown.iter()).fold(answer, |answer, (purchase, shown)| {
+        answer.tells(purchase, shown)
+    })
 }
 
 fn list(engine: &Engine, call: &Call, token: &str, query: &Value) -> Result<Answer, Refusal> {
@@ -348,15 +363,15 @@ fn list(engine: &Engine, call: &Call, token: &str, query: &Value) -> Result<Answ
     check_network(token, text("network").unwrap_or_default())?;
     let search = text("searchQuery").unwrap_or_default().to_ascii_lowercase();
     let manual = text("filterNeedsManualAction") == Some("true");
-    let mut desk = engine.open(Provider::Masumi);
+    let mut desk = engine.open(NAME);
     let rows: Vec<&Purchase> = desk
         .book_mut()
         .newest_first()
-        .skip_while(|it| text("cursorId").is_some_and(|cursor| cursor != it.id))
-        .filter(|it| {
-            let face = row::Face::of(it.word());
-            listed(token, query, it)
-                && it.id.to_ascii_lowercase().contains(&search)
+        .skip_while(|purchase| text("cursorId").is_some_and(|cursor| cursor != purchase.id))
+        .filter(|purchase| {
+            let face = row::Face::of(purchase.word());
+            listed(token, query, purchase)
+                && purchase.id.to_ascii_lowercase().contains(&search)
                 && text("filterOnChainState").is_none_or(|state| face.state == Some(state))
                 && (!manual || face.action == "WaitingForManualAction")
         })
@@ -377,11 +392,11 @@ fn count(engine: &Engine, token: &str, query: &Value) -> Result<Answer, Refusal>
             .and_then(Value::as_str)
             .unwrap_or_default(),
     )?;
-    let mut desk = engine.open(Provider::Masumi);
+    let mut desk = engine.open(NAME);
     let total = desk
         .book_mut()
         .newest_first()
-        .filter(|it| listed(token, query, it))
+        .filter(|purchase| listed(token, query, purchase))
         .count();
     Ok(success(&json!({ "total": total })))
 }
@@ -405,7 +420,7 @@ fn diff(
     // Without a time the cursor has no effect.
     let cursor = since.and_then(|_| text("cursorId")).unwrap_or_default();
     let since = since.unwrap_or(Timestamp::UNIX_EPOCH);
-    let mut desk = engine.open(Provider::Masumi);
+    let mut desk = engine.open(NAME);
     let book = desk.book_mut();
     let stamp: fn(&Purchase) -> Timestamp = match path {
         DIFF_ACTION => row::action_changed,
@@ -413,7 +428,7 @@ fn diff(
         _ => {
             let changed = book.changed_from(since, cursor);
             let rows: Vec<&Purchase> = changed
-                .filter(|it| listed(token, query, it))
+                .filter(|purchase| listed(token, query, purchase))
                 .take(limit)
                 .collect();
             return Ok(page(call, query, &rows));
@@ -421,11 +436,15 @@ fn diff(
     };
     let mut rows: Vec<(Timestamp, &Purchase)> = book
         .newest_first()
-        .filter(|it| listed(token, query, it))
-        .map(|it| (stamp(it), it))
-        .filter(|(at, it)| *at > since || (*at == since && it.id.as_str() >= cursor))
+        .filter(|purchase| listed(token, query, purchase))
+        .map(|purchase| (stamp(purchase), purchase))
+        .filter(|(at, purchase)| *at > since || (*at == since && purchase.id.as_str() >= cursor))
         .collect();
     rows.sort_by(|(at, one), (other_at, other)| at.cmp(other_at).then(one.id.cmp(&other.id)));
-    let rows: Vec<&Purchase> = rows.into_iter().map(|(_, it)| it).take(limit).collect();
+    let rows: Vec<&Purchase> = rows
+        .into_iter()
+        .map(|(_, purchase)| purchase)
+        .take(limit)
+        .collect();
     Ok(page(call, query, &rows))
 }

@@ -1,16 +1,25 @@
 //! Phygitals: claw packs, with a status that is asked by a long poll.
 //! A purchase is named by its session; there is no other look-up.
 
+mod sample;
+
+pub(crate) use sample::sample;
+
+use std::sync::Arc;
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::book::{Draft, Purchase};
-use crate::engine::Engine;
-use crate::life::Life;
-use crate::provider::{Answer, Call, Provider, accepted};
-use crate::scenario::Scenario;
+use crate::{
+    book::{Draft, Purchase},
+    engine::Engine,
+    exchange::{Answer, Call},
+    life::Life,
+    scenario::Scenario,
+};
 
+pub(crate) const NAME: &str = "phygitals";
 pub(crate) const CREATE: &str = "/api/vm/buy/crypto";
 const STATUS: &str = "/api/vm/buy/status";
 
@@ -73,7 +82,7 @@ pub(crate) async fn answer(engine: &Engine, call: &Call) -> Answer {
         return refuse(StatusCode::BAD_REQUEST, "Invalid JSON");
     };
     if call.path == CREATE {
-        create(engine, key, &body)
+        create(engine, call, key, &body)
     } else {
         status(engine, call, &body).await
     }
@@ -85,7 +94,7 @@ fn refuse(status: StatusCode, text: &str) -> Answer {
 
 fn key<'a>(engine: &Engine, call: &'a Call) -> Result<&'a str, &'static str> {
     if let Some(key) = call.header("x-api-key") {
-        return if accepted(engine, key) {
+        return if engine.accepts(key) {
             Ok(key)
         } else {
             Err("Invalid or missing credentials")
@@ -95,7 +104,7 @@ fn key<'a>(engine: &Engine, call: &'a Call) -> Result<&'a str, &'static str> {
         (None, _) => Err("Invalid or missing credentials"),
         (Some(_), None) => Err("No token provided"),
         (Some(_), Some(key)) => {
-            if accepted(engine, key) {
+            if engine.accepts(key) {
                 Ok(key)
             } else {
                 Err("Invalid token")
@@ -118,7 +127,7 @@ fn check(body: &Value) -> Result<u64, String> {
     let amount = body
         .get("amount")
         .and_then(Value::as_u64)
-        .filter(|it| *it > 0);
+        .filter(|amount| *amount > 0);
     let amount = amount.ok_or("amount must be a positive integer")?;
     let txs = body
         .get("txs")
@@ -127,11 +136,11 @@ fn check(body: &Value) -> Result<u64, String> {
     // A guess: a voucher or a permit can take their place.
     let is_replaced = ["voucher_id", "permit_data"]
         .iter()
-        .any(|it| body.get(*it).is_some_and(|it| !it.is_null()));
+        .any(|field| body.get(*field).is_some_and(|value| !value.is_null()));
     if txs.is_empty() && !is_replaced {
         return Err("txs must not be empty".to_owned());
     }
-    if !txs.iter().all(|it| it.is_string() || it.is_array()) {
+    if !txs.iter().all(|tx| tx.is_string() || tx.is_array()) {
         return Err("txs must hold base64 strings or byte arrays".to_owned());
     }
     Ok(amount)
@@ -149,17 +158,17 @@ fn scenario(body: &Value) -> Scenario {
     let extra = body.get("extraData").and_then(Value::as_object);
     extra
         .into_iter()
-        .flat_map(|it| it.values())
+        .flat_map(|fields| fields.values())
         .filter_map(Value::as_str)
         .map(Scenario::of_text)
-        .find(|it| *it != Scenario::Paid)
+        .find(|scenario| *scenario != Scenario::Paid)
         .unwrap_or(Scenario::Paid)
 }
 
-fn create(engine: &Engine, key: &str, body: &Value) -> Answer {
-    let mut desk = engine.open(Provider::Phygitals);
+fn create(engine: &Engine, call: &Call, key: &str, body: &Value) -> Answer {
+    let mut desk = engine.open(NAME);
     let allowance = desk.count(key, engine.options.phygitals_creates_per_window);
-    if allowance.is_some_and(|it| it.refused_for_s.is_some()) {
+    if allowance.is_some_and(|allowance| allowance.refused_for_s.is_some()) {
         return Answer::new(
             StatusCode::TOO_MANY_REQUESTS,
             error(StatusCode::TOO_MANY_REQUESTS),
@@ -187,7 +196,7 @@ fn create(engine: &Engine, key: &str, body: &Value) -> Answer {
         id: session_id.clone(),
         reference: session_id.clone(),
         scenario,
-        life: life(scenario),
+        life: call.time_line(life(scenario), scenario),
         facts,
     };
     desk.create(ids, draft);
@@ -198,7 +207,9 @@ fn create(engine: &Engine, key: &str, body: &Value) -> Answer {
     if let (Some(result), Ok(total)) = (result.as_object_mut(), total.parse()) {
         result.insert("total".to_owned(), Value::Number(total));
     }
-    Answer::ok(json!({ "result": result })).created(session_id)
+    Answer::ok(json!({ "result": result }))
+        .says(purchase, PROCESSING, purchase.created)
+        .created(session_id)
 }
 
 /// Waits for the next word, as long as the provider holds a poll open.
@@ -211,21 +222,22 @@ async fn status(engine: &Engine, call: &Call, body: &Value) -> Answer {
     let mut first_word: Option<String> = None;
     loop {
         let moved = {
-            let desk = engine.open(Provider::Phygitals);
+            let desk = engine.open(NAME);
             let Some(purchase) = desk.find(session_id) else {
                 return refuse(StatusCode::BAD_REQUEST, "Session not found");
             };
             let word = purchase.word();
-            let is_news = first_word.as_deref().is_some_and(|it| it != word);
+            let is_news = first_word.as_deref().is_some_and(|first| first != word);
             let is_over = matches!(word, FULFILLED | FAILED);
             if is_news || is_over || Instant::now() >= deadline || engine.stop.is_cancelled() {
                 return render(call, purchase);
             }
             first_word = Some(word.to_owned());
             // Made while the book is open, so that no move is missed in between.
-            std::sync::Arc::clone(&purchase.moved).notified_owned()
+            Arc::clone(&purchase.moved).notified_owned()
         };
         tokio::select! {
+            biased;
             () = moved => {}
             () = tokio::time::sleep_until(deadline) => {}
             () = engine.stop.cancelled() => {}
@@ -234,14 +246,14 @@ async fn status(engine: &Engine, call: &Call, body: &Value) -> Answer {
 }
 
 fn render(call: &Call, purchase: &Purchase) -> Answer {
-    let about = [std::sync::Arc::clone(&purchase.reference)];
-    let answer = match call.word(purchase.word()) {
-        FULFILLED => Answer::ok(json!({ "result": result(purchase, nfts(purchase)) })),
-        PROCESSING => Answer::ok(json!({ "result": result(purchase, Vec::new()) })),
+    let shown = call.shown(purchase);
+    let answer = match shown.word() {
+        FULFILLED => Answer::ok(json!({ "result": result(&shown, nfts(&shown)) })),
+        PROCESSING => Answer::ok(json!({ "result": result(&shown, Vec::new()) })),
         FAILED => refuse(StatusCode::BAD_REQUEST, FAILED),
         word => Answer::ok(json!({ "status": word })),
     };
-    answer.about(about)
+    answer.tells(purchase, &shown)
 }
 
 fn result(purchase: &Purchase, nfts: Vec<Value>) -> Value {

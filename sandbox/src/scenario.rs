@@ -107,7 +107,9 @@ impl Scenario {
         if name == "failed" {
             return Some(Self::Declined);
         }
-        Self::ALL.into_iter().find(|it| it.name() == name)
+        Self::ALL
+            .into_iter()
+            .find(|scenario| scenario.name() == name)
     }
 
     /// Reads the cents of a decimal amount such as `100.01`.
@@ -140,7 +142,7 @@ impl Scenario {
     fn of_cents(cents: &str) -> Self {
         Self::ALL
             .into_iter()
-            .find(|it| it.cents() == cents)
+            .find(|scenario| scenario.cents() == cents)
             .unwrap_or(Self::Paid)
     }
 }
@@ -148,7 +150,7 @@ impl Scenario {
 #[cfg(test)]
 mod tests {
     use super::Scenario;
-    use crate::provider::Provider;
+    use crate::registry::REGISTRY;
 
     #[test]
     fn magic_values_choose_their_scenario() {
@@ -173,9 +175,8 @@ mod tests {
         for scenario in Scenario::ALL {
             let row = format!("| `{}` | `{}` |", scenario.name(), scenario.cents());
             assert!(readme.contains(&row), "the README lacks the row\n{row}");
-            for provider in Provider::ALL {
-                let words: Vec<String> = provider
-                    .life(scenario)
+            for provider in &REGISTRY {
+                let words: Vec<String> = (provider.life)(scenario)
                     .iter()
                     .map(|(after, word)| format!("`{word}` {}", crate::life::seconds(*after)))
                     .collect();
@@ -184,7 +185,7 @@ mod tests {
                 } else {
                     words.join(", ")
                 };
-                let row = format!("| `{}` | {} | {walk} |", scenario.name(), provider.name());
+                let row = format!("| `{}` | {} | {walk} |", scenario.name(), provider.name);
                 assert!(readme.contains(&row), "the README lacks the row\n{row}");
             }
         }

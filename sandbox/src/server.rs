@@ -1,37 +1,48 @@
 //! The sockets: connections, the way of one request, and answers that go wrong on purpose.
-//! What an answer says is the providers' matter.
+//! The content of an answer is the providers' matter.
 
-use std::convert::Infallible;
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use serde_json::json;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::engine::Engine;
-use crate::fault::Fault;
-use crate::provider::{Answer, Call, Provider};
-use crate::record::RecordedRequest;
+use crate::{
+    engine::Engine,
+    exchange::{Answer, Call, Lie, UNKNOWN_WORD},
+    fault::Fault,
+    record::RecordedRequest,
+    registry::{Simulated, simulated},
+};
 
-/// How long answers under way may take once the sandbox stops.
+/// The time that answers under way may take once the sandbox stops.
 const GRACE: Duration = Duration::from_secs(1);
 
 const OVERSIZED_BYTES: usize = 16 << 20;
@@ -39,7 +50,7 @@ const OVERSIZED_CHUNK: usize = 64 << 10;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// How a request ends.
+/// The end of a request.
 enum Ending {
     Answer(Response<Body>),
     /// The connection is closed.
@@ -57,7 +68,7 @@ struct Line {
     reset: Arc<AtomicBool>,
 }
 
-/// A socket that is reset instead of closed where a fault asks for it.
+/// A socket that is reset instead of closed if a fault asks for it.
 struct Wire {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
@@ -203,21 +214,18 @@ async fn handle(engine: &Engine, request: Request<Incoming>) -> Ending {
         ));
     };
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let number = engine.state().record.arrived(
-        provider,
-        RecordedRequest {
-            provider: provider.name(),
-            method: request.method().to_string(),
-            path: path.clone(),
-            query: query.clone(),
-            idempotency_key: text(request.headers().get("idempotency-key")),
-            created: None,
-            status: None,
-            at: SystemTime::now(),
-        },
-    );
+    let number = engine.state().record.arrived(RecordedRequest {
+        provider: provider.name,
+        method: request.method().to_string(),
+        path: path.clone(),
+        query: query.clone(),
+        idempotency_key: text(request.headers().get("idempotency-key")),
+        created: None,
+        status: None,
+        at: SystemTime::now(),
+    });
     let is_create = provider.is_create(request.method(), &path);
-    let fault = engine.state().script.take(provider, is_create);
+    let fault = engine.state().script.take(provider.name, is_create);
     let ending = match fault {
         Some(fault) if !fault.processes() => refusal(provider, fault),
         fault => {
@@ -225,10 +233,7 @@ async fn handle(engine: &Engine, request: Request<Incoming>) -> Ending {
                 .into_owned()
                 .collect();
             let (head, body) = request.into_parts();
-            match Limited::new(body, provider.body_bytes_max())
-                .collect()
-                .await
-            {
+            match Limited::new(body, provider.body_bytes_max).collect().await {
                 Ok(body) => {
                     let call = Call {
                         method: head.method,
@@ -236,7 +241,9 @@ async fn handle(engine: &Engine, request: Request<Incoming>) -> Ending {
                         query: pairs,
                         headers: head.headers,
                         body: body.to_bytes(),
-                        unknown_word: fault == Some(Fault::UnknownWord),
+                        life: None,
+                        lie: (fault == Some(Fault::UnknownWord))
+                            .then(|| Lie::Word(UNKNOWN_WORD.to_owned())),
                     };
                     process(engine, provider, number, &call, fault).await
                 }
@@ -255,16 +262,17 @@ async fn handle(engine: &Engine, request: Request<Incoming>) -> Ending {
 
 async fn process(
     engine: &Engine,
-    provider: Provider,
+    provider: &Simulated,
     number: u64,
     call: &Call,
     fault: Option<Fault>,
 ) -> Ending {
     let answer = provider.answer(engine, call).await;
     if let Some(reference) = &answer.created {
-        engine.state().record.created(provider, number, reference);
+        let mut state = engine.state();
+        state.record.created(provider.name, number, reference);
     }
-    let trouble = engine.trouble(provider, answer.created.as_deref(), &answer.about);
+    let trouble = engine.trouble(provider.name, &answer);
     match fault.or(trouble) {
         None | Some(Fault::UnknownWord) => Ending::Answer(json_response(answer, Some(provider))),
         Some(fault) => spoil(provider, answer, fault),
@@ -272,21 +280,17 @@ async fn process(
 }
 
 /// The end of a request that is not processed.
-fn refusal(provider: Provider, fault: Fault) -> Ending {
+fn refusal(provider: &Simulated, fault: Fault) -> Ending {
     match fault {
         Fault::Unauthorized => status_only(provider, StatusCode::UNAUTHORIZED),
         Fault::Unavailable => status_only(provider, StatusCode::SERVICE_UNAVAILABLE),
         Fault::Throttled(seconds) => {
-            let status = StatusCode::TOO_MANY_REQUESTS;
-            let answer = Answer::new(status, provider.error(status, Some(seconds)));
-            Ending::Answer(json_response(
-                answer.header("retry-after", seconds),
-                Some(provider),
-            ))
+            let answer = provider.error(StatusCode::TOO_MANY_REQUESTS, Some(seconds));
+            Ending::Answer(json_response(answer, Some(provider)))
         }
         Fault::Redirect => {
             // Below the provider, so that a client that follows shows in the record.
-            let location = format!("/{}/elsewhere", provider.name());
+            let location = format!("/{}/elsewhere", provider.name);
             let answer = Answer::new(StatusCode::FOUND, json!({}));
             Ending::Answer(json_response(
                 answer.header("location", location),
@@ -306,7 +310,7 @@ fn refusal(provider: Provider, fault: Fault) -> Ending {
 }
 
 /// The end of a request that was processed, but whose answer does not arrive whole.
-fn spoil(provider: Provider, answer: Answer, fault: Fault) -> Ending {
+fn spoil(provider: &Simulated, answer: Answer, fault: Fault) -> Ending {
     match fault {
         Fault::NotJson => {
             let page = "<html><body><h1>It works!</h1></body></html>";
@@ -328,20 +332,17 @@ fn spoil(provider: Provider, answer: Answer, fault: Fault) -> Ending {
     }
 }
 
-fn status_only(provider: Provider, status: StatusCode) -> Ending {
-    let answer = Answer::new(status, provider.error(status, None));
+fn status_only(provider: &Simulated, status: StatusCode) -> Ending {
+    let answer = provider.error(status, None);
     Ending::Answer(json_response(answer, Some(provider)))
 }
 
-fn json_response(answer: Answer, provider: Option<Provider>) -> Response<Body> {
+fn json_response(answer: Answer, provider: Option<&Simulated>) -> Response<Body> {
     let mut response = Response::new(full(Bytes::from(answer.body.to_string())));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
-    let plain = HeaderValue::from_static("application/json");
-    headers.insert(
-        header::CONTENT_TYPE,
-        provider.map_or(plain, Provider::content_type),
-    );
+    let content_type = provider.map_or("application/json", |provider| provider.content_type);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.extend(answer.headers);
     response
 }
@@ -359,7 +360,7 @@ fn drip(body: Body, every: Duration) -> Body {
                 rest = body
                     .collect()
                     .await
-                    .map_or_else(|never| match never {}, |it| it.to_bytes());
+                    .map_or_else(|never| match never {}, |body| body.to_bytes());
             }
             if rest.is_empty() {
                 return None;
@@ -378,16 +379,18 @@ fn oversized() -> Body {
     let chunks = std::iter::once(Bytes::from_static(b"{\"padding\":\""))
         .chain(padding)
         .chain(std::iter::once(Bytes::from_static(b"\"}")));
-    StreamBody::new(stream::iter(chunks.map(|it| Ok(Frame::data(it))))).boxed_unsync()
+    StreamBody::new(stream::iter(chunks.map(|chunk| Ok(Frame::data(chunk))))).boxed_unsync()
 }
 
 /// The provider that a path begins with, and the path below it.
-fn split(path: &str) -> Option<(Provider, String)> {
+fn split(path: &str) -> Option<(&'static Simulated, String)> {
     let path = path.strip_prefix('/')?;
     let (name, rest) = path.split_once('/').unwrap_or((path, ""));
-    Some((Provider::named(name)?, format!("/{rest}")))
+    Some((simulated(name)?, format!("/{rest}")))
 }
 
 fn text(value: Option<&HeaderValue>) -> Option<String> {
-    value.and_then(|it| it.to_str().ok()).map(str::to_owned)
+    value
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned)
 }

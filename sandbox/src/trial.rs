@@ -6,17 +6,17 @@ mod faults;
 mod inabit;
 mod masumi;
 mod phygitals;
+mod samples;
 
-use std::collections::BTreeSet;
-use std::io;
-use std::time::Duration;
+use std::{collections::BTreeSet, io, time::Duration};
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
-use crate::scenario::Scenario;
-use crate::{Options, Sandbox};
+use crate::{Options, REGISTRY, Sandbox, scenario::Scenario};
 
 /// The longest that a trial waits for anything.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ impl Reply {
     }
 
     fn header(&self, name: &str) -> Option<String> {
-        let mut lines = self.head.lines().filter_map(|it| it.split_once(": "));
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines
             .find(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.to_owned())
@@ -74,7 +74,7 @@ async fn send(
         let status = head
             .split(' ')
             .nth(1)
-            .and_then(|it| it.parse().ok())
+            .and_then(|status| status.parse().ok())
             .unwrap();
         Ok(Reply {
             status,
@@ -111,7 +111,7 @@ fn keys(value: &Value) -> BTreeSet<String> {
             }
             Value::Array(rows) => rows
                 .iter()
-                .for_each(|it| walk(it, &format!("{at}[]"), keys)),
+                .for_each(|row| walk(row, &format!("{at}[]"), keys)),
             _ => {}
         }
     }
@@ -135,7 +135,7 @@ fn lives_out(sandbox: &Sandbox, provider: &str, reference: &str, scenario: Scena
 fn answered() -> impl Iterator<Item = Scenario> {
     Scenario::ALL
         .into_iter()
-        .filter(|it| !matches!(it, Scenario::Refused | Scenario::Lost))
+        .filter(|scenario| !matches!(scenario, Scenario::Refused | Scenario::Lost))
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn it_starts_on_loopback_only_and_stops() {
 
 #[test]
 fn the_names_are_the_registry() {
-    let names = crate::provider::Provider::ALL.map(crate::provider::Provider::name);
+    let names: Vec<&str> = REGISTRY.iter().map(|provider| provider.name).collect();
     assert_eq!(names, crate::PROVIDERS);
 }
 

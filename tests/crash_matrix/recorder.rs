@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use http::Method;
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use tillwatch_sandbox::{Recipe, Sample, Simulated, simulated};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -46,7 +49,7 @@ struct Seen {
 #[derive(Clone)]
 pub struct Recorder {
     pub address: SocketAddr,
-    provider: &'static str,
+    provider: &'static Simulated,
     reply: Reply,
     seen: Arc<Mutex<Seen>>,
 }
@@ -56,7 +59,7 @@ impl Recorder {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let recorder = Self {
             address: listener.local_addr().unwrap(),
-            provider,
+            provider: simulated(provider).expect(provider),
             reply,
             seen: Arc::default(),
         };
@@ -84,7 +87,7 @@ impl Recorder {
     async fn serve(&self, mut stream: TcpStream) -> Option<()> {
         let (head, body) = read(&mut stream).await?;
         let Some(reply) = self.arrived(&head, &body) else {
-            return answer(&mut stream, &self.unknown(&head)).await;
+            return answer(&mut stream, &self.sample().missing).await;
         };
         let whole = match reply {
             Reply::Conflict => (
@@ -93,11 +96,11 @@ impl Recorder {
                     "status": "error",
                     "error": { "message": "exists" },
                     "id": "row",
-                    "object": row(&body),
+                    "object": self.accepted(&body).1["data"],
                 }),
             ),
-            Reply::Accept => (200, self.accepted(&body)),
-            Reply::Refuse => (400, self.error(400)),
+            Reply::Accept => self.accepted(&body),
+            Reply::Refuse => self.sample().refused,
             Reply::Throttle => (429, json!({})),
             Reply::Unauthorized => (401, json!({})),
             Reply::Error => (500, json!({})),
@@ -115,16 +118,9 @@ impl Recorder {
     /// Counts a create and says how it is answered; nothing for any other request.
     fn arrived(&self, head: &str, body: &Value) -> Option<Reply> {
         let line = head.lines().next()?;
-        let path = line.split(' ').nth(1)?;
-        let creates = match self.provider {
-            "phygitals" => path == "/api/vm/buy/crypto",
-            "masumi" => path == "/api/v1/purchase",
-            "inabit" => path == "/v1/purchase",
-            "carbon" => path == "/v1/card/charge3d",
-            "devdraft" => path == "/api/v0/payment-intents/stablecoin",
-            other => panic!("{other} has no create here"),
-        };
-        if !creates {
+        let mut words = line.split(' ');
+        let method: Method = words.next()?.parse().ok()?;
+        if !self.provider.is_create(&method, words.next()?) {
             return None;
         }
         let mut seen = self.seen.lock().unwrap();
@@ -145,51 +141,25 @@ impl Recorder {
             Reply::Accept | Reply::Close | Reply::Hang | Reply::Garbage
         );
         drop(seen);
-        let conflicts = had && self.provider == "masumi";
+        let conflicts = had && self.provider.name == "masumi";
         Some(if conflicts { Reply::Conflict } else { reply })
     }
 
-    /// The answer to what is no create that counts: nothing is known of anything.
-    fn unknown(&self, head: &str) -> (u16, Value) {
-        if self.provider == "inabit" && head.starts_with("POST") {
-            return (201, json!({ "data": { "purchases": [] } }));
-        }
-        (404, self.error(404))
+    /// Its answers; whatever is no create that counts finds nothing.
+    fn sample(&self) -> Sample {
+        (self.provider.sample)(&Recipe::at(Timestamp::now()))
     }
 
-    fn error(&self, status: u16) -> Value {
-        match self.provider {
-            "phygitals" => json!({ "error": "will not" }),
-            "masumi" => json!({ "status": "error", "error": { "message": "will not" } }),
-            "inabit" => json!({ "error": { "message": "will not" } }),
-            "carbon" => json!({ "code": status, "message": "will not" }),
-            "devdraft" => json!({ "statusCode": status, "message": "will not" }),
-            other => panic!("{other} has no error here"),
+    /// The answer that names the purchase; Masumi's repeats the order's own names.
+    fn accepted(&self, order: &Value) -> (u16, Value) {
+        let (status, mut body) = self.sample().accepted;
+        for field in ["blockchainIdentifier", "inputHash"] {
+            if let Some(named) = body.pointer_mut(&format!("/data/{field}")) {
+                *named = order[field].clone();
+            }
         }
+        (status, body)
     }
-
-    fn accepted(&self, body: &Value) -> Value {
-        let uuid = "0f9c2f5e-9d8e-4f6b-9a53-3a5b0f9e6d11";
-        match self.provider {
-            "phygitals" => json!({ "result": { "session_id": "s-1", "nfts": [] } }),
-            "masumi" => json!({ "status": "success", "data": row(body) }),
-            "inabit" => json!({ "data": { "id": uuid } }),
-            "carbon" => json!({ "charge3denrolled": "Y", "orderId": uuid }),
-            "devdraft" => json!({ "id": "txn_1", "state": "pending" }),
-            other => panic!("{other} has no answer here"),
-        }
-    }
-}
-
-/// Masumi's purchase of an order.
-fn row(body: &Value) -> Value {
-    json!({
-        "id": "row",
-        "blockchainIdentifier": body["blockchainIdentifier"],
-        "inputHash": body["inputHash"],
-        "onChainState": null,
-        "NextAction": { "requestedAction": "FundsLockingRequested" },
-    })
 }
 
 /// A whole request: its head in lower-case names as the client sends them, and its body.

@@ -89,9 +89,9 @@ impl<'a> Fields<'a> {
         }
         if !value
             .and_then(Value::as_str)
-            .is_some_and(|it| words.contains(&it))
+            .is_some_and(|word| words.contains(&word))
         {
-            let words: Vec<String> = words.iter().map(|it| format!("\"{it}\"")).collect();
+            let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
             let words = words.join("|");
             self.complain(format!("{name}: Invalid option: expected one of {words}"));
         }
@@ -117,8 +117,8 @@ impl<'a> Fields<'a> {
             Ok(number) if number.is_finite() => {
                 return (1..=100_u32)
                     .rev()
-                    .find(|it| f64::from(*it) <= number)
-                    .and_then(|it| usize::try_from(it).ok())
+                    .find(|whole| f64::from(*whole) <= number)
+                    .and_then(|whole| usize::try_from(whole).ok())
                     .unwrap_or(1);
             }
             Ok(_) | Err(_) => {
@@ -135,7 +135,7 @@ impl<'a> Fields<'a> {
             let date: jiff::civil::Date = text.parse().ok()?;
             date.to_zoned(jiff::tz::TimeZone::UTC)
                 .ok()
-                .map(|it| it.timestamp())
+                .map(|midnight| midnight.timestamp())
         };
         let time = text.parse::<Timestamp>().ok().or_else(|| date(text));
         if time.is_none() {
@@ -248,10 +248,11 @@ pub(super) fn order(
         return Some((BAD, text));
     }
     let amounts = order.get("Amounts").and_then(Value::as_array);
-    let are_integers = amounts.into_iter().flatten().all(|it| {
-        it.get("amount")
+    let are_integers = amounts.into_iter().flatten().all(|amount| {
+        amount
+            .get("amount")
             .and_then(Value::as_str)
-            .is_some_and(|it| it.parse::<i64>().is_ok())
+            .is_some_and(|text| text.parse::<i64>().is_ok())
     });
     if !are_integers {
         return Some((StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"));
@@ -268,7 +269,7 @@ pub(super) fn order(
     }
     if !text("identifierFromPurchaser")
         .bytes()
-        .all(|it| it.is_ascii_hexdigit())
+        .all(|letter| letter.is_ascii_hexdigit())
     {
         return Some((BAD, "Invalid blockchain identifier, purchaser id mismatch"));
     }

@@ -4,9 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::check::Source;
-use crate::book::Purchase;
-use crate::ids::Ids;
-use crate::provider::{Call, iso};
+use crate::{book::Purchase, exchange::iso, ids::Ids};
 
 const KEY_ID: &str = "cmsandboxkey00000000000001";
 const LOVELACE: &str = "10000000";
@@ -109,7 +107,7 @@ pub(super) fn facts(order: &Value, source: Source, ids: Ids) -> Value {
     let amounts = order
         .get("Amounts")
         .and_then(Value::as_array)
-        .filter(|it| !it.is_empty());
+        .filter(|amounts| !amounts.is_empty());
     let pricing = if amounts.is_some() {
         "Dynamic"
     } else {
@@ -143,8 +141,8 @@ pub(super) fn created(purchase: &Purchase) -> Value {
 }
 
 /// The Purchase schema as reads give it.
-pub(super) fn read(call: &Call, purchase: &Purchase, with_history: bool) -> Value {
-    let mut row = schema(purchase, call.word(purchase.word()));
+pub(super) fn read(purchase: &Purchase, with_history: bool) -> Value {
+    let mut row = schema(purchase, purchase.word());
     let (mut actions, mut transactions) = (Value::Null, Value::Null);
     if with_history {
         let past = purchase.past.split_last().map_or(&[][..], |(_, past)| past);
@@ -155,8 +153,8 @@ pub(super) fn read(call: &Call, purchase: &Purchase, with_history: bool) -> Valu
                 "createdAt": iso(*at),
                 "updatedAt": iso(*at),
                 "requestedAction": face.action,
-                "errorType": face.error.map(|it| it.0),
-                "errorNote": face.error.map(|it| it.1),
+                "errorType": face.error.map(|(kind, _)| kind),
+                "errorNote": face.error.map(|(_, note)| note),
             })
         });
         actions = Value::Array(done.collect());
@@ -202,8 +200,8 @@ fn schema(purchase: &Purchase, word: &str) -> Map<String, Value> {
         "resultHash": result_hash(purchase),
         "NextAction": {
             "requestedAction": face.action,
-            "errorType": face.error.map(|it| it.0),
-            "errorNote": face.error.map(|it| it.1),
+            "errorType": face.error.map(|(kind, _)| kind),
+            "errorNote": face.error.map(|(_, note)| note),
         },
         "CurrentTransaction": transaction(purchase, face),
         "PaidFunds": fact("PaidFunds"),

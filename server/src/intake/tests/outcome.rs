@@ -40,7 +40,8 @@ async fn c3_a_refused_order_has_failed_and_a_repeat_is_told_so_and_not_sent() {
         world.wire.answer_creates([orders::refused(provider)]);
         let id = match world.create().await {
             Err(CreateError::Rejected { purchase, message }) => {
-                assert_eq!(message.as_deref(), Some("no such claw"), "{provider}");
+                let said = orders::refusal(provider);
+                assert_eq!(message.as_deref(), Some(said), "{provider}");
                 purchase
             }
             other => panic!("{provider}: {other:?}"),

@@ -36,7 +36,7 @@ fn inabit_row(change: impl Fn(&mut Value)) -> Value {
         "id": orders::UUID,
         "status": "Initiated",
         "purchaseIdentifier": "order-1",
-        "fiatAmount": 2.5,
+        "fiatAmount": 12,
         "fiatCurrency": "USD",
         // The intents of these tests are from 2027-01-15T08:00:00Z.
         "creationDate": "2027-01-15T08:00:01.000Z",
