@@ -1,6 +1,6 @@
 //! The codec of all generated code: protobuf with small initial buffers.
 //!
-//! tonic's default codec reserves 8 KiB per open response, which is most of what an idle stream costs.
+//! tonic's default codec reserves 8 KiB per open response: most of the memory of an idle stream.
 
 use std::marker::PhantomData;
 

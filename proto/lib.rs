@@ -24,7 +24,7 @@ pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
 
-/// The encoded `FileDescriptorSet` of both packages and what they import, for server reflection.
+/// The encoded `FileDescriptorSet` of both packages and their imports, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
 /// The fully qualified name of the purchase service, as health checks and reflection know it.

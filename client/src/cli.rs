@@ -1,4 +1,4 @@
-//! The command line's parts: what is asked for, what is done, what is shown.
+//! The command line's parts: its arguments, its commands and their output.
 //!
 //! Everything is written to the writers of an [`Output`]; `main` alone owns the real ones.
 

@@ -47,10 +47,10 @@ struct Serve {
     /// Listen beyond this machine, although any credential is accepted.
     #[arg(long)]
     expose: bool,
-    /// How many times faster than written purchases live, 0.001 to 10000.
+    /// The speed of purchases' lives: 2 is twice as fast as written; 0.001 to 10000.
     #[arg(long, default_value_t = 1.0)]
     speed: f64,
-    /// What ids and random errors follow from.
+    /// The seed of ids and random errors.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Creates per window and key at Phygitals, 0 for no limit (the real one: 1).
@@ -67,22 +67,22 @@ struct Serve {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
-  0    all five reached their end, and nothing was lost
-  1    something was lost, as the output says, or it could not start
+  0    all five purchases reached their end, and nothing was lost
+  1    something was lost, as the output says, or the demo could not start
   64   the command line is wrong
   130  interrupted (Ctrl-C) before the end; 143 terminated")]
 struct Demo {
-    /// Where the server listens, on this machine. Without it: 127.0.0.1:50051, or where that is
-    /// taken any free port.
+    /// The server's address on this machine. Without it: 127.0.0.1:50051, or any free port if that
+    /// is taken.
     #[arg(long, value_parser = loopback)]
     listen: Option<SocketAddr>,
-    /// How many times faster than written purchases live, 0.001 to 10000.
+    /// The speed of purchases' lives: 2 is twice as fast as written; 0.001 to 10000.
     #[arg(long, default_value_t = 1.0)]
     speed: f64,
-    /// What happens to all five purchases. Without it: three are paid, one refunded, one reviewed.
+    /// The story of all five purchases. Without it: three are paid, one refunded, one reviewed.
     #[arg(long, value_parser = scenario)]
     scenario: Option<Scenario>,
-    /// Go on serving afterwards, until Ctrl-C, for grpcurl and the tillwatch command.
+    /// Go on serving after the demo, until Ctrl-C, for grpcurl and the tillwatch command.
     #[arg(long)]
     keep: bool,
 }

@@ -1,7 +1,7 @@
 //! The `tillwatch-server` command: reads the settings, chooses the runtime and waits for signals.
 //!
-//! The only place that prints. Exit 64 is a wrong command line or bad configuration, 1 a failed
-//! start.
+//! This is the only place that prints. Exit code 64 means a wrong command line or a bad
+//! configuration, 1 a failed start or backup.
 
 use std::{
     env,
@@ -32,7 +32,7 @@ const EXIT_USAGE: u8 = 64;
 /// Cores up to which one thread does more than several: measured, a second worker costs 64 % more
 /// per unary call and twice as much per pushed message.
 const CORES_FOR_ONE_THREAD: usize = 2;
-/// How long what still blocks a thread may hold the exit up.
+/// The longest delay of the exit by a task that still blocks a thread.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Creates purchases at payment providers and pushes their normalised status.
@@ -47,13 +47,13 @@ struct Command {
 enum Action {
     /// Serves until SIGTERM or SIGINT, then drains.
     Serve(Settings),
-    /// Reads the settings, says what is wrong or worth a look, and exits.
+    /// Checks the settings, prints errors and warnings, and exits.
     CheckConfig(Settings),
     /// Copies the journal and its fingerprint keys into a directory, also while a server runs.
     Backup {
         #[command(flatten)]
         settings: Settings,
-        /// Made where it is not there; no file in it is overwritten.
+        /// The directory to copy to; made if it does not exist. No file in it is overwritten.
         directory: PathBuf,
     },
     /// Makes a token for a caller, and the SHA-256 that goes into the settings.
@@ -62,10 +62,10 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct Settings {
-    /// The settings' TOML file; without it they come from the environment alone.
+    /// The settings' TOML file. Without it the settings come from the environment alone.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Dies at this moment of a submit: for tests, and in debug builds alone.
+    /// The moment of a submit at which the process dies: for tests, and in debug builds alone.
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "POINT", value_parser = failpoint)]
     failpoint: Option<Failpoint>,
@@ -76,7 +76,7 @@ fn failpoint(name: &str) -> Result<Failpoint, &'static str> {
     Failpoint::named(name).ok_or("no such point")
 }
 
-/// Why a command ends without success.
+/// The failure of a command.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("bad configuration")]
@@ -124,7 +124,7 @@ fn main() -> ExitCode {
 }
 
 fn load(file: Option<&Path>) -> Result<Config, Failure> {
-    // A variable that is no Unicode is not ours, or is refused for what stands in its place.
+    // If a variable is not Unicode, it is not ours, or its replacement characters are refused.
     let variables = env::vars_os().map(|(name, value)| {
         let text = |raw: std::ffi::OsString| raw.to_string_lossy().into_owned();
         (text(name), text(value))
@@ -185,7 +185,7 @@ fn serve(file: Option<&Path>) -> Result<(), Failure> {
     start().map_err(Failure::Start)
 }
 
-/// The runtime for this many threads; 0 leaves it to the number of cores.
+/// The runtime for this many threads; with 0, the number of cores decides.
 fn runtime(threads: u32) -> io::Result<Runtime> {
     let threads = match usize::try_from(threads).unwrap_or(1) {
         0 => match available_parallelism().map_or(1, usize::from) {
@@ -215,7 +215,7 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Answers each SIGHUP with a log line, without end; unheard, it would kill the process.
+/// Answers each SIGHUP with a log line, without end: an unhandled SIGHUP would kill the process.
 async fn refuse_reloads(mut reload: Signal) {
     while reload.recv().await.is_some() {
         tracing::warn!("SIGHUP: reload is not in this release");

@@ -8,11 +8,11 @@ use tillwatch::proto::v1::{PurchaseState, WatchUntil};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done; of a watch: the purchase was COMPLETED
-  1    an error, told once on standard error; of `health`: not serving
+  1    an error, written once to standard error; of `health`: not serving
   2    the command line or an input file is wrong; nothing was sent
   3    the watched purchase ended otherwise (FAILED, EXPIRED, CANCELED, RETURNED, REFUNDED, …)
-  130  interrupted (Ctrl-C); 143 terminated. What was created goes on at the service.
-  141  nobody reads what a watch says any more, and the purchase has not ended";
+  130  interrupted (Ctrl-C); 143 terminated. A created purchase goes on at the service.
+  141  nobody reads a watch's output any more, and the purchase has not ended";
 
 /// Creates purchases at payment providers and follows them until they are done.
 #[derive(Debug, Parser)]
@@ -20,7 +20,7 @@ Exit codes:
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) connection: Connection,
-    /// One proto-JSON object per line, for scripts.
+    /// Print one proto-JSON object per line, for scripts.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -32,7 +32,7 @@ impl Args {
         self.json
     }
 
-    /// Tells whether a purchase is followed to its end; the exit code then tells that end.
+    /// Whether a purchase is followed to its end; the exit code then tells that end.
     pub(crate) const fn follows(&self) -> bool {
         match &self.command {
             Command::Watch(_) => true,
@@ -44,7 +44,7 @@ impl Args {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Connection {
-    /// host:port, http://…, https://… or unix:/path.
+    /// The server: host:port, http://…, https://… or unix:/path.
     #[arg(
         long,
         global = true,
@@ -55,7 +55,7 @@ pub(crate) struct Connection {
     /// The file that holds the caller's bearer token.
     #[arg(long, global = true, env = "TILLWATCH_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// The CA certificates (PEM) that the server's is checked against; means https.
+    /// The CA certificates (PEM) to check the server's certificate against; implies https.
     #[arg(long, global = true, env = "TILLWATCH_TLS_CA", value_name = "FILE")]
     pub(crate) tls_ca: Option<PathBuf>,
     /// The caller's own certificate (PEM).
@@ -68,7 +68,7 @@ pub(crate) struct Connection {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create a purchase, or take over one that exists at the provider.
+    /// Create a purchase, or take over a purchase that exists at the provider.
     Create(Create),
     /// Show a purchase's newest status.
     Get(Get),
@@ -83,9 +83,9 @@ pub(crate) enum Command {
         /// The purchase's id, pur_….
         id: String,
     },
-    /// Settle by hand what cannot be settled otherwise.
+    /// Settle a purchase by hand if nothing else can.
     Resolve(Resolve),
-    /// Ask whether the server wants requests.
+    /// Ask if the server wants requests.
     Health {
         /// A service's full name; without it, the server as a whole.
         #[arg(default_value = "", hide_default_value = true)]
@@ -99,7 +99,7 @@ pub(crate) struct Create {
     /// {"existing": {…}}; - reads standard input.
     #[arg(long, value_name = "FILE")]
     pub(crate) order: PathBuf,
-    /// The idempotency key; a repeat with the same key buys once. Generated and told where absent.
+    /// The idempotency key; a repeat with the same key buys once. If absent, generated and printed.
     #[arg(long)]
     pub(crate) key: Option<String>,
     /// The account to buy with.
@@ -137,13 +137,13 @@ pub(crate) struct Get {
 pub(crate) struct Watch {
     /// The purchase's id, pur_….
     pub(crate) id: String,
-    /// Begin with the revision after this one; 0 shows all. Without it: with the newest.
+    /// Begin with the revision after this one; 0 shows all. Without it: begin with the newest.
     #[arg(long, value_name = "REVISION")]
     pub(crate) after: Option<u32>,
     /// Stop at a terminal status, or stay for refunds and disputes until nothing can follow.
     #[arg(long, default_value = "terminal", value_parser = until)]
     pub(crate) until: WatchUntil,
-    /// Give up when the server stays away this long. Without it: never.
+    /// Give up if the server stays away this long. Without it: never.
     #[arg(long, value_parser = humantime::parse_duration)]
     pub(crate) patience: Option<Duration>,
 }
@@ -162,10 +162,10 @@ pub(crate) struct List {
     /// Only with this label; all must match.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
-    /// Only what needs a person.
+    /// Only purchases that need a person.
     #[arg(long)]
     pub(crate) attention: bool,
-    /// At most so many.
+    /// At most this many.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
 }
@@ -175,16 +175,16 @@ pub(crate) struct List {
 pub(crate) struct Resolve {
     /// The purchase's id, pur_….
     pub(crate) id: String,
-    /// The revision on which the decision rests; refused where there is a newer one.
+    /// The revision on which the decision rests; refused if there is a newer one.
     #[arg(long)]
     pub(crate) revision: u32,
     /// The provider's reference, as JSON: {"devdraft": {"transactionId": "txn_…"}}.
     #[arg(long, value_name = "JSON", group = "resolution")]
     pub(crate) reference: Option<String>,
-    /// The provider never created it; why that is sure.
+    /// The provider never created it; the note says why that is sure.
     #[arg(long, value_name = "NOTE", group = "resolution")]
     pub(crate) not_created: Option<String>,
-    /// Follow it no further; why.
+    /// Follow it no further; the note says why.
     #[arg(long, value_name = "NOTE", group = "resolution")]
     pub(crate) stop_tracking: Option<String>,
 }
