@@ -1,8 +1,8 @@
 //! The settings: read once from a TOML file and the environment, checked whole, then never again.
 //!
-//! The only reader of files and environment. Every problem is collected and named with its place,
-//! so that one run of `check-config` shows them all; no problem ever shows a value, since any value
-//! could be a secret in the wrong place.
+//! Nothing else reads settings' files or the environment. Every problem is collected and named with
+//! its place, so that one run of `check-config` shows them all. No problem ever shows a value, since
+//! any value could be a secret in the wrong place.
 
 mod account;
 mod caller;
@@ -45,11 +45,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the file, if there is one, then the environment over it, then all files that secrets
-    /// are kept in. Blocks on those files.
+    /// Reads the file, if there is one, then the environment over it, then all files with secrets.
+    /// Blocks on those files.
     ///
-    /// Only variables of the form `TILLWATCH_SECTION__KEY` are looked at: others with the prefix
-    /// belong to the command-line client or to an orchestrator that announces its services.
+    /// Reads only variables of the form `TILLWATCH_SECTION__KEY`: others with the prefix belong to
+    /// the command-line client or to an orchestrator that announces its services.
     ///
     /// # Errors
     /// Lists everything that is wrong.
@@ -156,7 +156,7 @@ pub enum ConfigError {
     Unread {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// Something in the file or the environment is wrong.
@@ -167,9 +167,9 @@ pub enum ConfigError {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// `file:line` or the environment variable, where it is known.
+    /// `file:line` or the environment variable, if it is known.
     pub place: Option<String>,
-    /// The key with its sections, such as `listen.grpc`; empty where the file is no TOML.
+    /// The key with its sections, such as `listen.grpc`; empty if the file is not TOML.
     pub key: String,
     /// The fault, or the rule.
     pub rule: String,

@@ -1,9 +1,9 @@
 //! Committed transitions to watchers: cursors and wake-ups.
 //!
 //! A watched purchase has a channel with the tail of its log; a watcher is a cursor and a waker. A
-//! watcher that falls behind reads the journal, so a slow one costs nobody anything. Nothing is
+//! watcher that falls behind reads the journal, so a slow watcher costs nobody anything. Nothing is
 //! pushed here: the journal's observer says that something was committed, and each stream fetches
-//! what it has not sent yet.
+//! the transitions that it has not sent yet.
 
 mod alarms;
 mod channel;
@@ -41,7 +41,7 @@ pub use watch::{Event, Until, Watch};
 /// The time that streams outlive the journal.
 const WITHOUT_JOURNAL_MAX: Duration = Duration::from_secs(60);
 
-/// Why this service ends a stream that has more to come.
+/// The reason why this service ends a stream that has more to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The process is about to stop.
@@ -59,7 +59,7 @@ pub enum End {
 pub struct Rhythm {
     /// The longest silence before a heartbeat.
     pub heartbeat: Duration,
-    /// When the stream ends of age; `None` for never.
+    /// The time at which the stream ends of age; `None` for never.
     pub ends_at: Option<Instant>,
 }
 
@@ -74,7 +74,7 @@ pub struct Feed(Arc<Inner>);
 struct Inner {
     journal: Arc<dyn Journal>,
     clock: Clock,
-    /// Channels of watched purchases; those that nobody watches are not in memory.
+    /// Channels of watched purchases; a purchase that nobody watches is not in memory.
     channels: Channels,
     /// Recent transitions of all purchases, in commit order.
     ring: Mutex<Ring>,
@@ -82,7 +82,7 @@ struct Inner {
     followers: Followers,
     /// Open streams of both kinds, for metrics.
     streams: AtomicUsize,
-    /// When which stream wants to be woken although nothing happens.
+    /// The times at which streams want to be woken although nothing happens.
     alarms: Alarms,
     /// 0 while streams may go on, else the [`End`] that all of them meet.
     ending: AtomicU8,
@@ -159,7 +159,7 @@ impl Feed {
         self.0.wake_all();
     }
 
-    /// True if streams are being ended, and why.
+    /// The reason why streams are being ended, if they are.
     pub fn ending(&self) -> Option<End> {
         self.0.ending()
     }
@@ -173,8 +173,8 @@ impl Feed {
         }
     }
 
-    /// A stream of one purchase's transitions after `cursor` (or of a snapshot and what follows),
-    /// with the record it begins from; `None` where there is no such purchase.
+    /// A stream of one purchase's transitions after `cursor`, or of a snapshot and the transitions
+    /// after it, with the record that it begins from; `None` if there is no such purchase.
     pub async fn watch(
         &self,
         purchase: PurchaseId,
@@ -196,7 +196,7 @@ impl Feed {
     }
 
     /// Waits until a purchase has a revision after `after`, until `deadline`, or until streams are
-    /// ended ([`Feed::ending`]), whatever comes first. Returns whether it has such a revision.
+    /// ended ([`Feed::ending`]), whatever comes first. Returns true if it has such a revision.
     ///
     /// # Cancel safety
     /// Has no effect.
@@ -224,7 +224,7 @@ impl Feed {
     }
 }
 
-/// An [`End`] as it is kept in an atomic.
+/// The number of an [`End`] in an atomic.
 fn code(end: End) -> u8 {
     match end {
         End::Draining => 1,
@@ -243,8 +243,8 @@ impl Inner {
         self.followers.committed(committed);
     }
 
-    /// Up to when a journal that works is known: a commit under way is known of from its beginning
-    /// on only when it has ended.
+    /// The time up to which a working journal is known: the beginning of the commit under way, since
+    /// nobody knows of that commit before it has ended; else now.
     fn known_until(&self) -> Timestamp {
         self.clock.now().minus(self.journal.silent_for())
     }

@@ -1,4 +1,4 @@
-//! The service: who calls, what is asked, and what is answered. The only user of service messages.
+//! The service: its callers, their requests and the answers. Nothing else uses the service's messages.
 
 pub mod convert;
 mod deadline;
@@ -95,7 +95,7 @@ impl fmt::Debug for Service {
 /// The caller of a request, and how long it waits.
 struct Asker {
     caller: Caller,
-    /// When the caller has to be answered.
+    /// The time by which the caller has to be answered.
     deadline: Option<Instant>,
 }
 
@@ -117,7 +117,7 @@ impl Service {
 
     /// The caller, if it has one of these scopes, and the time until which it waits.
     fn asker<T>(&self, request: &Request<T>, scopes: &[Scope]) -> Result<Asker, Failure> {
-        // A caller that was let in by its headers was asked there; a server without a door asks here.
+        // A door has identified the caller by its headers already; a server without a door does it here.
         let caller = match request.extensions().get::<Caller>() {
             Some(caller) => caller.clone(),
             None => identify::caller(&self.rooms.callers, request.metadata().as_ref())?,
@@ -134,7 +134,7 @@ impl Service {
         })
     }
 
-    /// Callers that a drain sends away come back one by one.
+    /// Spreads the waits of the callers that a drain sends away, so that they come back one by one.
     fn spread(&self, failure: Failure) -> Failure {
         match failure.reason() {
             Reason::Draining => failure.after(stream::return_spread(&self.rooms.clock)),
@@ -210,7 +210,7 @@ impl Service {
         }
     }
 
-    /// The account that a known key was created with, where its repeat names none: another account of
+    /// The account that a known key was created with, for a repeat that names none: another account of
     /// the provider may have been configured since.
     async fn account_of_key(
         &self,
@@ -233,8 +233,8 @@ impl Service {
         Ok(account.cloned())
     }
 
-    /// A request to create, checked as far as it can be without asking anybody. What its order
-    /// breaks comes with it: a repeat of a known key is not refused for that.
+    /// A request to create, checked as far as it can be without asking anybody. The rules that its
+    /// order breaks come with it: a repeat of a known key is not refused for them.
     async fn new_purchase(
         &self,
         asker: &Asker,
@@ -474,10 +474,10 @@ impl Service {
     }
 }
 
-/// Polls that are later than this are worth a word.
+/// The lateness of polls from which an account's note mentions it.
 const LATE_TO_SAY: Duration = Duration::from_secs(5);
 
-/// Why an account's news are late, in words: the last failure, the pause, and what waits.
+/// The reasons, in words, why an account's news are late: the last failure, the breaker, late polls.
 fn account_note(snapshot: &Snapshot, backlog: Backlog) -> String {
     let mut parts = Vec::new();
     if !snapshot.note.is_empty() {
@@ -585,7 +585,7 @@ impl PurchaseService for Service {
     }
 }
 
-/// The time of a reader's clock, for what is shown.
+/// The time up to which the journal is known to a reader.
 fn as_of(feed: &Feed) -> Timestamp {
     feed.as_of()
 }

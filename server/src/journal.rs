@@ -1,7 +1,7 @@
 //! The durable log of transitions: one trait, and one behavioural suite that every journal passes.
 //!
-//! Writes are grouped by a committer; what is visible to a reader is committed. Committing is
-//! publishing: observers hear of each committed transition in commit order, before the writer does.
+//! A committer groups writes; readers see nothing that is not committed. Committing is publishing:
+//! observers hear of each committed transition in commit order, before the writer does.
 
 mod age;
 mod committer;
@@ -31,7 +31,7 @@ pub struct Position(pub u64);
 /// HMACs of an order's fields by field name, made with the fingerprint key `key_id`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fingerprints {
-    /// Which key made them.
+    /// The id of the key that made them.
     pub key_id: String,
     /// One HMAC-SHA-256 per field that is set.
     pub fields: BTreeMap<String, [u8; 32]>,
@@ -40,7 +40,7 @@ pub struct Fingerprints {
 /// An attempt to submit that is recorded as begun and not as ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// From then on it may be settled as unclear.
+    /// The time from which the attempt may be settled as unclear.
     pub submit_until: Timestamp,
 }
 
@@ -55,30 +55,29 @@ pub struct Record {
     pub recovery: BTreeMap<String, String>,
     /// The attempt under way, if any.
     pub attempt: Option<Attempt>,
-    /// When the order was first sent; `None` where it never was, as with an adopted one, or is known
-    /// to have reached nobody.
+    /// The time at which the order was first sent; `None` if it was never sent (an adopted purchase
+    /// has no order), or is known to have reached nobody.
     pub first_send_time: Option<Timestamp>,
-    /// When the newest revision was observed that changed more than its STALE attention: one that
-    /// has that attention, or follows one that has, and is equal in all but attention and stamps
-    /// leaves it.
+    /// The time at which the status last really changed. A revision that only sets or clears an
+    /// attention about silence does not count.
     pub change_time: Timestamp,
     /// The note of an operator who settled it by hand.
     pub resolution_note: Option<String>,
 }
 
-/// A further key of a purchase: its caller has named the same reference under another key again.
+/// A further key of a purchase: its caller has named the same reference under another key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
-    /// Whose key it is: the purchase's caller.
+    /// The owner of the key: the purchase's caller.
     pub caller: CallerName,
     /// The key.
     pub key: Arc<str>,
     /// The purchase that it names.
     pub purchase: PurchaseId,
-    /// Of what came with it.
+    /// The fingerprints of the request that came with the key.
     pub fingerprints: Fingerprints,
-    /// When it was bound. It is kept as long from then on as a purchase's own key from its creation
-    /// on.
+    /// The time at which it was bound. The key is kept from then on as long as a purchase's own key
+    /// from its creation on.
     pub bind_time: Timestamp,
 }
 
@@ -99,14 +98,15 @@ pub enum Write {
         /// Its transitions.
         transitions: Vec<Transition>,
     },
-    /// One more key for a purchase that is there, no remnant. It must be new for its caller, remnants
-    /// included. From then on it is found as the purchase's own key is, with its own fingerprints.
+    /// One more key for a purchase that is no remnant. The key must be new for its caller, remnants
+    /// included. From then on it finds the purchase as the purchase's own key does, with its own
+    /// fingerprints.
     Bind(Box<Binding>),
     /// One more transition, of a purchase that is not FINAL.
     ///
     /// If it leaves the state, the buyer actions of all revisions before it are wiped.
     Append {
-        /// Whose.
+        /// The purchase.
         purchase: PurchaseId,
         /// The transition; its status's revision is the guard's next.
         transition: Box<Transition>,
@@ -119,7 +119,7 @@ pub enum Write {
     },
     /// Records that a submit begins or ends, without a revision, at a purchase that is not FINAL.
     ChangeAttempt {
-        /// Whose.
+        /// The purchase.
         purchase: PurchaseId,
         /// The newest revision must be this one.
         expected: Revision,
@@ -128,13 +128,13 @@ pub enum Write {
     },
     /// Wipes the buyer actions of all revisions up to `through`. No revision, no guard.
     WipeBuyerActions {
-        /// Whose.
+        /// The purchase.
         purchase: PurchaseId,
         /// The last revision to wipe.
         through: Revision,
     },
-    /// Keeps a text by a key, for what must outlive the process and is no purchase: an account's
-    /// budget (`budget/<account>`), a sweep's cursor (`sweep/<account>/…`).
+    /// Keeps a text by a key, for state that must outlive the process and belongs to no purchase: an
+    /// account's budget (`budget/<account>`), a sweep's cursor (`sweep/<account>/…`).
     Put {
         /// The key.
         key: String,
@@ -150,19 +150,19 @@ pub enum AttemptChange {
     Keep,
     /// Ends it.
     End,
-    /// Ends it, and with it every right to send the order again that time gives: the provider has
-    /// accepted it. The first send becomes the earliest that there is.
+    /// Ends it, since the provider has accepted the order. The time of the first send becomes the
+    /// earliest time there is, so that no right to send the order again is left.
     Accepted,
     /// Ends it, and forgets the first send: nothing has been sent.
     Unsent,
-    /// Leaves it; the time of the first send, where there is one, is not to be believed, and becomes
-    /// the earliest that there is: whatever it allows for some time is over.
+    /// Leaves it. The time of the first send, if there is one, cannot be believed and becomes the
+    /// earliest time there is, so that every right that counts from it is over.
     Undate,
-    /// Begins one that is sent at `now`.
+    /// Begins an attempt that is sent at `now`.
     Begin {
         /// The attempt.
         attempt: Attempt,
-        /// When it is sent, kept as the first send where none is known yet.
+        /// The time at which it is sent; kept as the first send if none is known yet.
         now: Timestamp,
     },
 }
@@ -172,9 +172,9 @@ pub enum AttemptChange {
 pub enum Written {
     /// It is durable.
     Done,
-    /// A `Begin` or `Bind` met its key: this is the record that has it.
+    /// The key of a `Begin` or `Bind` is taken; this record has it.
     KeyTaken(Box<Record>),
-    /// A `Begin` or `Append` met its reference at another purchase of the same account.
+    /// Another purchase of the same account has the reference of a `Begin` or `Append`.
     ReferenceTaken(PurchaseId),
     /// The newest revision is not the expected one, or is FINAL, or is not the one before the
     /// transition's (or the purchase is gone: `None`).
@@ -186,7 +186,7 @@ pub enum Written {
 pub struct Committed {
     /// Its place in the order of commits.
     pub position: Position,
-    /// Whose, with the status after the step.
+    /// The purchase, with the status after the step.
     pub purchase: Purchase,
     /// The step. Its status is `purchase.status`.
     pub from_state: Option<State>,
@@ -194,10 +194,10 @@ pub struct Committed {
     pub cause: crate::purchase::Cause,
 }
 
-/// Which purchases are meant; an empty list stands for all.
+/// A choice of purchases; an empty list stands for all.
 #[derive(Debug, Clone, Default, PartialEq, Hash)]
 pub struct Filter {
-    /// Whose; `None` for everybody's (the operator's view).
+    /// The caller whose purchases are meant; `None` for all callers (the operator's view).
     pub caller: Option<CallerName>,
     /// Of these accounts.
     pub accounts: Vec<String>,
@@ -244,27 +244,28 @@ impl Filter {
 /// A place in the order of lists: newest first, by create time, then by id.
 pub type Place = (Timestamp, PurchaseId);
 
-/// Purchases that one page of a list looks at; it may be short, or empty, and go on.
+/// The most purchases that one page of a list looks at. The page may therefore be short, or empty,
+/// although the list goes on.
 pub(crate) const LOOKED_AT_MAX: usize = 10_000;
 
 /// A page of a list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Listed {
-    /// The purchases that the filter admits of those that were looked at, newest first, without buyer
-    /// actions.
+    /// The purchases that the filter admits, out of the ones that the page looked at; newest first,
+    /// without buyer actions.
     pub purchases: Vec<Purchase>,
-    /// The last that was looked at, after which to go on; `None` at the end.
+    /// The last purchase that the page looked at, after which to go on; `None` at the end.
     pub next: Option<Place>,
 }
 
-/// Why the store could not be used.
+/// The reason why the store could not be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
     /// It failed now and may work again; nothing of the write is done.
     #[error("the journal is unavailable: {0}")]
     Unavailable(Arc<str>),
-    /// What was asked for has a row that this build cannot read (this column of it): its reader's
-    /// trouble alone. Reading again does not help; everything else can be read.
+    /// The answer needs a row that this build cannot read (this column of it). The trouble is this
+    /// reader's alone: everything else can be read. Reading again does not help.
     #[error("a row of the journal cannot be read (column {0})")]
     Unreadable(usize),
     /// It cannot be opened: another process has it, its schema is newer, it is damaged.
@@ -287,9 +288,9 @@ impl JournalError {
 /// The state of a store, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// The size of what is committed and not in the file yet, in bytes.
+    /// The size of the commits that are not in the file yet, in bytes.
     pub log_bytes: u64,
-    /// True if a reader keeps that from being moved there.
+    /// True if a reader keeps these commits from being moved into the file.
     pub log_is_pinned: bool,
     /// The number of rows met that cannot be read.
     pub unreadable_rows: u64,
@@ -306,14 +307,16 @@ pub type Observer = Arc<dyn Fn(&[Arc<Committed>]) + Send + Sync>;
 
 /// The durable log.
 ///
-/// A write that meets one of its guards changes nothing and is answered with what it met, in this
-/// order: key, reference of a `Begin`; revision, reference of an `Append`. A write that contradicts
-/// itself (a `Begin` without dense transitions or with the id of another purchase) fails. A commit
-/// that fails fails all writes of its group and none of them is done; [`Journal::available`] turns
-/// false before they are answered, and true with the next commit that works, for which the journal
-/// itself tries once a second. A commit that is under way for 5 s makes the journal unavailable too:
-/// its own writers wait for what becomes of it, later ones are refused at once, and nothing of theirs
-/// is done.
+/// A write that breaks one of its guards changes nothing, and its answer names the guard. Guards are
+/// checked in this order: key, reference of a `Begin`; revision, reference of an `Append`. A write
+/// that contradicts itself (a `Begin` without dense transitions or with the id of another purchase)
+/// fails.
+///
+/// If a commit fails, all writes of its group fail and none of them is done. [`Journal::available`]
+/// turns false before they are answered, and true with the next commit that works; the journal itself
+/// tries one each second. If a commit is under way for 5 s, the journal is unavailable too: the
+/// commit's own writers wait for its outcome, and later writers are refused at once, with nothing
+/// done.
 ///
 /// All methods are cancel-safe: a write whose future is dropped may still be committed, a read has
 /// no effect.
@@ -325,8 +328,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// The record of a purchase; `None` for a remnant.
     async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError>;
 
-    /// The record that has this key as its own or a further one, or what retention has left of it;
-    /// with the fingerprints that came with the key.
+    /// The record that has this key as its own or a further key, or the record's remnant; with the
+    /// fingerprints that came with the key.
     async fn record_by_key(
         &self,
         caller: &CallerName,
@@ -350,8 +353,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
     ) -> Result<Vec<Transition>, JournalError>;
 
     /// Purchases that a filter admits, newest first (by create time, then id), strictly after
-    /// `after` in that order; at most `limit`, and fewer where so many were looked at that others
-    /// should have a turn. Ends soon after its future is dropped.
+    /// `after` in that order; at most `limit`, and fewer if the page has looked at so many that
+    /// others should have a turn. Ends soon after its future is dropped.
     async fn list(
         &self,
         filter: &Filter,
@@ -360,10 +363,10 @@ pub trait Journal: fmt::Debug + Send + Sync {
     ) -> Result<Listed, JournalError>;
 
     /// Committed transitions after a position, in order, of one caller (or all), at most `limit`,
-    /// without buyer actions; each with the status of that step. Returns the position that was
-    /// searched through as well, which is where to go on: the head at the time where fewer than
-    /// `limit` were found, else the last one's position; never less than `after`. Positions whose
-    /// purchases have become remnants are skipped.
+    /// without buyer actions; each with the status of that step. Positions whose purchases have
+    /// become remnants are skipped. Also returns the position after which to go on: the head of the
+    /// moment if fewer than `limit` were found, else the last transition's position; never less than
+    /// `after`.
     async fn tail(
         &self,
         caller: Option<&CallerName>,
@@ -381,12 +384,13 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// The text kept by a key.
     async fn get(&self, key: &str) -> Result<Option<String>, JournalError>;
 
-    /// Makes remnants of purchases that have been FINAL since before `finals_before`, and deletes
-    /// remnants of purchases that have been FINAL, and whose further keys were bound, before
-    /// `remnants_before`, by retention's clock ([`Journal::age`]); the oldest first, until about
-    /// `limit` rows are gone: a purchase counts one and one more for each of its revisions, a remnant
-    /// one. Returns how many rows; 0 where nothing is left to do. Neither is an event: no position, no
-    /// observer.
+    /// Makes remnants of purchases that became FINAL before `finals_before`. Deletes remnants that
+    /// became FINAL, and whose further keys were bound, before `remnants_before`. Both times are of
+    /// retention's clock ([`Journal::age`]).
+    ///
+    /// Takes the oldest first, until about `limit` rows are gone: a purchase counts as one row and
+    /// one more for each of its revisions, a remnant as one. Returns the number of rows; 0 if nothing
+    /// is left to do. Neither is an event: it has no position, and no observer hears of it.
     async fn retire(
         &self,
         finals_before: Timestamp,
@@ -394,8 +398,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<usize, JournalError>;
 
-    /// The position below which transitions are no longer all here, since retention has taken
-    /// some; 0 while it has taken none.
+    /// The position below which some transitions are gone, since retention has taken them; 0 while
+    /// it has taken none.
     async fn floor(&self) -> Result<Position, JournalError> {
         let kept = self.get(FLOOR_KEY).await?;
         Ok(Position(
@@ -435,8 +439,9 @@ pub trait Journal: fmt::Debug + Send + Sync {
         self.published().commit_seconds()
     }
 
-    /// Tells the journal what the slow clock says: what changes, becomes FINAL or is bound from now on
-    /// counts from then at the earliest, whatever the wall clock says.
+    /// Tells the journal the time of the slow clock. Purchases that change or become FINAL from now
+    /// on, and keys that are bound, count from that time at the earliest, whatever the wall clock
+    /// says.
     fn age(&self, now: Timestamp) {
         self.published().age.set(now);
     }
@@ -451,6 +456,6 @@ pub trait Journal: fmt::Debug + Send + Sync {
         Figures::default()
     }
 
-    /// Commits what has arrived, then closes. Later writes and reads fail.
+    /// Commits the writes that have arrived, then closes. Later writes and reads fail.
     async fn close(&self);
 }

@@ -1,11 +1,11 @@
 //! Tillwatch: one gRPC service in front of payment providers.
 //!
-//! - [`purchase`]: the nouns; [`observation`]: what a provider said; [`lifecycle`]: what it changes;
-//!   [`cadence`]: when to ask again. All pure.
+//! - [`purchase`]: the nouns; [`observation`]: a provider's words; [`lifecycle`]: the changes that
+//!   they bring; [`cadence`]: the time of the next question. All pure.
 //! - [`clock`], [`fingerprint`]: injected time and ids; order fingerprints.
 //! - [`upstream`], [`provider`], [`account`]: the way out: HTTP, each provider's words, and each
 //!   account's budget and breaker.
-//! - [`journal`]: the durable log; [`feed`]: committed transitions to watchers.
+//! - [`journal`]: the durable log; [`feed`]: committed transitions on their way to watchers.
 //! - [`intake`]: create, join, recover, resolve; [`tracker`]: polls until FINAL.
 //! - [`grpc`], [`identity`], [`listener`], [`health`]: the way in.
 //! - [`config`], [`telemetry`]: settings and logs; [`failpoint`]: deaths on demand, for tests.

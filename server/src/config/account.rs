@@ -1,4 +1,4 @@
-//! `[accounts.NAME]`: a provider's credentials, its origin, and how it is polled.
+//! `[accounts.NAME]`: a provider's credentials, its origin, and its polling.
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path, time::Duration};
 
@@ -27,21 +27,21 @@ pub struct Account {
     pub name: AccountName,
     /// Its provider's name in the registry.
     pub provider: &'static str,
-    /// The provider's origin, with the path below which its API lies.
+    /// The provider's origin, with the path of its API.
     pub base_url: Url,
     /// True if the origin may be http.
     pub allow_insecure: bool,
     /// True if the origin may lie outside the public internet.
     pub allow_private_networks: bool,
-    /// The HTTP proxy that requests go through, as a URL: it can hold a password.
+    /// The HTTP proxy for its requests, as a URL: it can hold a password.
     pub proxy: Option<Secret>,
-    /// The provider's secrets by name; those that are optional may be missing.
+    /// The provider's secrets by name; optional secrets may be missing.
     pub secrets: BTreeMap<String, Secret>,
     /// The provider's documented policy, with the account's own settings over it.
     pub policy: Policy,
 }
 
-/// What is read beside the section itself.
+/// The things that are read beside the section itself.
 pub(super) struct Reading<'a> {
     pub(super) registry: &'a [Registered],
     /// The settings' file, until it is known to hold a secret.
@@ -57,7 +57,7 @@ impl Reading<'_> {
     }
 }
 
-/// Reads one account; `None` where it is refused.
+/// Reads one account; `None` if it is refused.
 pub(super) fn read(
     reading: &mut Reading<'_>,
     name: &str,
@@ -105,8 +105,8 @@ pub(super) fn read(
             row.name
         ));
     }
-    // The provider alone knows which secrets it needs and what they may hold. A secret whose file
-    // could not be read is a problem already.
+    // Only the provider knows the secrets that it needs and their rules. If a secret's file could not
+    // be read, that is a problem already.
     if !unread && let Err(error) = (row.build)(&secrets) {
         section.refuse(None, "", error.to_string());
     }
@@ -134,7 +134,7 @@ fn secret(
     let inline = section.text(key);
     let Some(file) = section.text(&file_key) else {
         let inline = inline?;
-        // Told of the first secret alone: the file is one.
+        // The first secret alone gives a warning, since the warning is about the file.
         if inline.is_in_file
             && let Some(settings) = reading.file.take()
         {
@@ -151,7 +151,7 @@ fn secret(
     match std::fs::read_to_string(&file.text) {
         Ok(text) => {
             reading.secret_in(Path::new(&file.text), account, &file_key);
-            // Editors and `echo` end a file with a newline, which is no part of a secret.
+            // Editors and `echo` end a file with a newline that is not part of the secret.
             let text = text.strip_suffix('\n').unwrap_or(&text);
             Some(Secret::new(text.strip_suffix('\r').unwrap_or(text)))
         }
@@ -198,7 +198,7 @@ fn checked_url(text: &str, insecure: bool, private: bool) -> Result<Url, &'stati
 fn check_host(url: &Url, private: bool) -> Result<(), &'static str> {
     let is_public = match url.host() {
         None => return Err("must have a host"),
-        // What a name stands for is judged at each connection; this one always stands for us.
+        // A name's addresses are checked at each connection; this name always means our own machine.
         Some(Host::Domain(name)) => private || name.rsplit('.').next() != Some("localhost"),
         Some(Host::Ipv4(literal)) => address::allowed(IpAddr::V4(literal), private),
         Some(Host::Ipv6(literal)) => address::allowed(IpAddr::V6(literal), private),
@@ -209,7 +209,7 @@ fn check_host(url: &Url, private: bool) -> Result<(), &'static str> {
     }
 }
 
-/// A proxy as it may be written: its credentials, if any, stand in its URL.
+/// Checks a proxy's URL, which may have credentials.
 fn check_proxy(text: &str, private: bool) -> Result<(), &'static str> {
     const RULE: &str = "must be a URL such as http://proxy.example.com:3128";
     let url = Url::parse(text).map_err(|_| RULE)?;
@@ -259,7 +259,7 @@ fn policy(mut section: Section<'_>, documented: &Policy) -> Policy {
     policy
 }
 
-/// True if lists are read; refused where the provider has none, since it would do nothing.
+/// True if lists are read; refused if the provider has none, since it would do nothing.
 fn sweep(section: &mut Section<'_>, documented: bool) -> bool {
     let place = section.place("sweep");
     let sweep = section.truth("sweep", documented);
@@ -270,7 +270,7 @@ fn sweep(section: &mut Section<'_>, documented: bool) -> bool {
     sweep
 }
 
-/// A schedule; `None` where it is missing or refused.
+/// A schedule; `None` if it is missing or refused.
 fn schedule(section: &mut Section<'_>, key: &str) -> Option<Schedule> {
     let place = section.place(key)?;
     let range = Duration::ZERO..=TEN_YEARS;

@@ -1,4 +1,4 @@
-//! `[callers.NAME]`: who may call, how they prove it, and what they may do.
+//! `[callers.NAME]`: callers, their proofs of identity, and their rights.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,11 +30,11 @@ pub struct Caller {
     pub token_sha256: Vec<[u8; 32]>,
     /// The alternative names of its client certificates.
     pub cert_san: Vec<String>,
-    /// True if it is who calls without a token.
+    /// True if calls without a token are its.
     pub anonymous: bool,
     /// The accounts that it may use.
     pub accounts: Accounts,
-    /// What it may do: words of [`SCOPES`].
+    /// Its rights: words of [`SCOPES`].
     pub scopes: BTreeSet<&'static str>,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn read(
     callers
 }
 
-/// What can belong to one caller only.
+/// The things that can belong to one caller only.
 #[derive(Default)]
 struct Taken {
     tokens: BTreeSet<[u8; 32]>,
@@ -97,7 +97,7 @@ fn one(name: &str, section: &mut Section<'_>, known: &[String], taken: &mut Take
     }
 }
 
-/// A list that, where it is there, is not empty.
+/// A list that may be missing, but not be empty.
 fn listed(section: &mut Section<'_>, key: &str) -> Vec<Text> {
     let place = section.place(key);
     let texts = section.texts(key);
@@ -107,7 +107,7 @@ fn listed(section: &mut Section<'_>, key: &str) -> Vec<Text> {
     texts.unwrap_or_default()
 }
 
-/// A list that has to be there.
+/// A list that must be given.
 fn required(section: &mut Section<'_>, key: &str) -> Vec<Text> {
     if section.place(key).is_none() {
         section.refuse(None, key, "is required");
@@ -171,7 +171,8 @@ fn scopes(section: &mut Section<'_>) -> BTreeSet<&'static str> {
     scopes
 }
 
-/// Who calls without a token is nobody in particular, so nobody else may reach any listener.
+/// Refuses an anonymous caller if a listener can be reached from other machines: anybody there could
+/// call without a token.
 fn refuse_anonymous_abroad(section: &Section<'_>, listen: &Listen) {
     let addresses = [Some(&listen.grpc), listen.ops.as_ref()];
     if !addresses

@@ -1,10 +1,10 @@
-//! What can be said of the files that settings name, before anything opens them.
+//! Checks of the files that settings name, before anything opens them.
 
 use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use super::tree::Section;
 
-/// Read or written by whoever has an account on the machine.
+/// The mode bits by which every account on the machine can read or write a file.
 const OTHERS: u32 = 0o006;
 
 /// Refuses a path whose folder is missing: the system would name the file, which need not exist.
@@ -22,8 +22,8 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// What to say of a file with secrets that others can read or write; `None` where they cannot, or
-/// where there is no file.
+/// The warning about a file with secrets that others can read or write; `None` if they cannot, or if
+/// there is no file.
 pub(super) fn exposed(path: &Path, what: &str) -> Option<String> {
     let mode = path.metadata().ok()?.mode();
     (mode & OTHERS != 0)

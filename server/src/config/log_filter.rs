@@ -1,4 +1,4 @@
-//! What a log filter may say: nothing that would silence the server without a word.
+//! The rule for log filters: no filter may silence the server by mistake.
 
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -40,8 +40,8 @@ const MODULES: [&str; 22] = [
     "upstream",
 ];
 
-/// True if each directive is a level, or names a target of this program. Anything else is taken
-/// for a target that nobody has: `warning` would let no line through, errors included.
+/// True if each directive is a level, or names a target of this program. The filter's parser takes
+/// any other word for a target that no line has: `warning` would let no line through, not even errors.
 pub(super) fn can_be_used(filter: &str) -> bool {
     filter.split(',').all(acts) && EnvFilter::builder().parse(filter).is_ok()
 }
@@ -77,7 +77,7 @@ fn is_level(text: &str) -> bool {
     !text.is_empty() && text.parse::<LevelFilter>().is_ok()
 }
 
-/// True if some line can have a target that begins so, which is how a filter compares.
+/// True if some line can have a target that begins so: a filter compares beginnings.
 fn is_target(target: &str) -> bool {
     let Some(module) = target.strip_prefix(OWN).filter(|rest| !rest.is_empty()) else {
         return !target.is_empty() && CRATES.iter().any(|name| begins(name, target));

@@ -1,4 +1,4 @@
-//! The sections about this process: where it listens, where it writes, what it allows and logs.
+//! The sections about this process: its addresses, its files, its limits and its log.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -50,20 +50,20 @@ impl Address {
     }
 }
 
-/// Where to listen.
+/// The addresses to listen on, and the times that go with them.
 #[derive(Debug, Clone)]
 pub struct Listen {
     /// The service itself.
     pub grpc: Address,
-    /// Metrics and health over plain text; `None` turns it off.
+    /// Metrics and health over plain text; `None` turns them off.
     pub ops: Option<Address>,
     /// True if reflection is served.
     pub reflection: bool,
-    /// Worker threads; 0 leaves it to the number of cores.
+    /// Worker threads; with 0 the number of cores decides.
     pub threads: u32,
-    /// The longest that a drain takes.
+    /// The longest time of a drain.
     pub drain: Duration,
-    /// The longest that a stream lives; `None` is no maximum.
+    /// The longest life of a stream; `None` is no maximum.
     pub stream_age: Option<Duration>,
 }
 
@@ -110,12 +110,12 @@ fn address(section: &Section<'_>, key: &str, text: &Text) -> Option<Address> {
     address
 }
 
-/// Where the journal lies.
+/// The place of the journal.
 #[derive(Debug, Clone)]
 pub struct Store {
     /// The SQLite database's file.
     pub database: PathBuf,
-    /// How long a purchase is kept after it is FINAL.
+    /// The time for which a purchase is kept after it is FINAL.
     pub retention: Duration,
     /// The file with the fingerprint keys; `None` keeps one beside the database.
     pub fingerprint_key_file: Option<PathBuf>,
@@ -182,7 +182,7 @@ fn sqlite_file(url: &str) -> Result<PathBuf, &'static str> {
     Ok(PathBuf::from(path))
 }
 
-/// How much may be open at once.
+/// The limits on things that are open at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Open streams of all callers.
@@ -210,7 +210,7 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
     limits
 }
 
-/// How a log line looks.
+/// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
@@ -219,12 +219,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged, and how.
+/// The log: its level and its form.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     /// A level, or directives such as `info,tillwatch_server::tracker=debug`.
     pub log: String,
-    /// How a line looks.
+    /// The form of a line.
     pub log_format: LogFormat,
 }
 

@@ -1,4 +1,4 @@
-//! Bad settings and what is said about them; good ones and what they become.
+//! Bad settings with their errors; good settings with their values.
 
 mod refusals;
 
@@ -46,7 +46,7 @@ fn build(secrets: &BTreeMap<String, Secret>) -> Result<Arc<dyn Provider>, Settin
     }
 }
 
-/// A registry of one, since the real one's rules belong to the providers.
+/// A registry with one provider: the rules of the real registry belong to the providers.
 fn registry() -> [Registered; 1] {
     [Registered {
         name: "masumi",
@@ -343,7 +343,7 @@ fn a_secret_is_read_from_its_file_without_the_last_newline() {
     }
 }
 
-/// What is worth a look in settings that can be used.
+/// The warnings about settings that can be used.
 fn warned(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
     let config = load(text, environment).unwrap();
     config.warnings().to_vec()
@@ -438,7 +438,7 @@ fn certificates_are_accepted_with_a_warning() {
     );
 }
 
-/// What the registry of these tests builds; nobody asks it anything.
+/// The provider that the registry of these tests builds; nobody asks it anything.
 #[derive(Debug)]
 struct NoProvider;
 

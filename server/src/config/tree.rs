@@ -1,7 +1,7 @@
-//! The settings before they have types: a tree of values that know where they stand.
+//! The settings before they have types: a tree of values that know their places.
 //!
-//! Sections hand out their keys one by one; what nobody has asked for when a section is finished is
-//! an unknown key.
+//! Sections hand out their keys one by one. A key that nobody has asked for when a section is
+//! finished is unknown.
 
 use std::{cell::RefCell, collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
@@ -9,9 +9,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::{ConfigError, Problem, duration};
 
-/// What begins the name of an environment variable of this service.
+/// The beginning of the name of an environment variable of this service.
 const PREFIX: &str = "TILLWATCH_";
-/// What stands between the sections and the key in such a name.
+/// The sign between the sections and the key in such a name.
 const SEPARATOR: &str = "__";
 /// The sections, as variables spell them.
 const SECTIONS: [&str; 6] = [
@@ -30,7 +30,7 @@ const NAMING: [&str; 2] = ["callers", "accounts"];
 pub(super) struct Node {
     place: Option<String>,
     value: Value,
-    /// The text of an environment variable, for keys that want text whatever it looks like.
+    /// The text of an environment variable, for keys that take any text as it is.
     raw: Option<String>,
 }
 
@@ -45,12 +45,12 @@ enum Value {
     Other,
 }
 
-/// What is wrong so far.
+/// The problems found so far.
 #[derive(Debug, Default)]
 pub(super) struct Problems(RefCell<Vec<Problem>>);
 
 impl Problems {
-    /// Adds one.
+    /// Adds a problem.
     pub(super) fn add(&self, place: Option<&str>, key: &str, rule: impl Into<String>) {
         self.0.borrow_mut().push(Problem {
             place: place.map(str::to_owned),
@@ -59,7 +59,7 @@ impl Problems {
         });
     }
 
-    /// Ends the reading where there are any.
+    /// Ends the reading if there are any.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let found = self.0.take();
         if found.is_empty() {
@@ -89,7 +89,7 @@ pub(super) fn parse(file: &str, text: &str, problems: &Problems) -> Node {
 
 fn of_table(table: DeTable<'_>, place_of: &dyn Fn(usize) -> String) -> Value {
     let entries = table.into_iter().map(|(key, value)| {
-        // The key's place is what an operator looks for; a table's own span can begin anywhere.
+        // An operator looks for the key's place; a table's own span can begin anywhere.
         let place = place_of(key.span().start);
         let node = of_value(value.into_inner(), place, place_of);
         (key.into_inner().into_owned(), node)
@@ -161,8 +161,8 @@ pub(super) fn overlay(
     }
 }
 
-/// True if a name without `__` means a setting: it begins with a section, and is none of those by
-/// which an orchestrator announces a service that is called so.
+/// True if a name without `__` means a setting: it begins with a section, and is no name by which an
+/// orchestrator announces a service of that name.
 fn is_misspelt(path: &str) -> bool {
     let is_announced = |rest: &str| {
         ["PORT", "SERVICE_HOST"].contains(&rest)
@@ -180,7 +180,7 @@ fn is_misspelt(path: &str) -> bool {
         })
 }
 
-/// Puts a value where the steps lead, making sections on the way.
+/// Puts a value at the end of the steps, making sections on the way.
 fn put(tree: &mut Node, steps: &[String], node: Node) -> Result<(), &'static str> {
     let mut at = tree;
     let mut section: Option<&str> = None;
@@ -193,7 +193,7 @@ fn put(tree: &mut Node, steps: &[String], node: Node) -> Result<(), &'static str
         let key = match (fitting.next().cloned(), fitting.next()) {
             (Some(_), Some(_)) => return Err("must fit one name, and fits more"),
             (Some(key), None) => key,
-            // A name that the file does not have: names are written with hyphens.
+            // The file does not have this name: names are written with hyphens.
             (None, _) if is_chosen => step.replace('_', "-"),
             (None, _) => step.clone(),
         };
@@ -222,7 +222,7 @@ pub(super) struct Section<'a> {
     place: Option<String>,
     entries: BTreeMap<String, Node>,
     problems: &'a Problems,
-    /// How many problems there were when this section was begun.
+    /// The number of problems when this section was begun.
     problems_before: usize,
 }
 
@@ -279,7 +279,7 @@ impl<'a> Section<'a> {
         section
     }
 
-    /// A section of this one; empty where it is missing.
+    /// A section of this one; empty if it is missing.
     pub(super) fn section(&mut self, key: &str) -> Self {
         match self.entries.remove(key) {
             Some(node) => self.section_of(key, node),
@@ -304,7 +304,7 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// A list of sections; `None` where it is missing.
+    /// A list of sections; `None` if it is missing.
     pub(super) fn sections(&mut self, key: &str) -> Option<Vec<Self>> {
         let node = self.entries.remove(key)?;
         let Value::List(items) = node.value else {
@@ -315,13 +315,13 @@ impl<'a> Section<'a> {
         Some(sections.collect())
     }
 
-    /// Where a key stands, without taking it; `None` where it is missing.
+    /// The place of a key, without taking it; `None` if it is missing.
     pub(super) fn place(&self, key: &str) -> Option<String> {
         let node = self.entries.get(key)?;
         Some(node.place.clone().unwrap_or_default())
     }
 
-    /// A text; `None` where it is missing.
+    /// A text; `None` if it is missing.
     pub(super) fn text(&mut self, key: &str) -> Option<Text> {
         let node = self.entries.remove(key)?;
         let is_in_file = node.raw.is_none();
@@ -339,7 +339,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A list of texts; `None` where it is missing.
+    /// A list of texts; `None` if it is missing.
     pub(super) fn texts(&mut self, key: &str) -> Option<Vec<Text>> {
         let node = self.entries.remove(key)?;
         let of_item = |item: Node| match item.value {
@@ -389,14 +389,14 @@ impl<'a> Section<'a> {
         default
     }
 
-    /// A duration inside a range; `None` where it is missing.
+    /// A duration inside a range; `None` if it is missing.
     pub(super) fn duration(
         &mut self,
         key: &str,
         range: RangeInclusive<Duration>,
     ) -> Option<Duration> {
         let node = self.entries.remove(key)?;
-        // A number without a unit is told of units, not of texts.
+        // The error for a number without a unit has to speak of units, not of texts.
         let text = match &node.value {
             Value::Text(text) => Some(text),
             _ => node.raw.as_ref(),

@@ -1,5 +1,5 @@
-//! Wake-ups by time, in slots of a second: what a timer per stream would cost, a hundred thousand
-//! idle streams share.
+//! Wake-ups by time, in slots of a second: a hundred thousand idle streams share a few slots, in place
+//! of a timer each.
 
 use std::{
     collections::BTreeMap,
@@ -14,11 +14,12 @@ use super::{Wake, lock};
 /// The width of a slot.
 pub(super) const SLOT: Duration = Duration::from_secs(1);
 
-/// Who wants to be woken when.
+/// The streams that want to be woken, by time.
 #[derive(Debug)]
 pub(super) struct Alarms {
     start: Instant,
-    /// By slots since the start. A stream that is gone leaves a dead entry until its slot is due.
+    /// The wakers by slots since the start. A stream that is gone leaves a dead entry until its slot is
+    /// due.
     slots: Mutex<BTreeMap<u64, Vec<Weak<Wake>>>>,
 }
 
@@ -35,7 +36,7 @@ impl Alarms {
         time.saturating_duration_since(self.start).as_secs() + 1
     }
 
-    /// Wakes `wake` once `time` has passed. Returns the slot, to tell whether it is due already.
+    /// Wakes `wake` once `time` has passed. Returns the slot, for comparison with [`Alarms::passed`].
     pub(super) fn at(&self, time: Instant, wake: &Arc<Wake>) -> u64 {
         let slot = self.slot(time);
         lock(&self.slots)
@@ -45,18 +46,18 @@ impl Alarms {
         slot
     }
 
-    /// The slot of a moment: what is registered in it or before has been woken.
+    /// The slot of a moment: everything registered in it or before it has been woken.
     pub(super) fn passed(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.start).as_secs()
     }
 
-    /// How many entries there are, dead ones included.
+    /// The number of entries, dead ones included.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         lock(&self.slots).values().map(Vec::len).sum()
     }
 
-    /// Wakes all whose time has passed.
+    /// Wakes all streams whose time has passed.
     pub(super) fn tick(&self, now: Instant) {
         let passed = self.passed(now);
         let later = {

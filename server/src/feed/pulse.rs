@@ -1,38 +1,43 @@
-//! The pulse of a stream: its heartbeats, its age, and the alarm that wakes it for them.
+//! The signs of life of a stream: its heartbeats, its age and its wake-ups by time.
 
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::time::Instant;
 
 use super::{Rhythm, Wake, alarms::Alarms};
 
-/// The heartbeats and the age of one stream.
+/// The time until a stream asks a journal again that has failed.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// The heartbeats of one stream of either kind.
 pub(super) struct Pulse {
-    rhythm: Rhythm,
     wake: Arc<Wake>,
-    /// When anything was sent last, or the stream opened.
+    rhythm: Rhythm,
+    /// The time at which the stream last sent anything, or opened.
     quiet_since: Instant,
-    /// True if the heartbeat has been sent that says so.
+    /// True once a heartbeat has said that the stream has caught up.
     told_caught_up: bool,
     /// The alarms' slot in which this stream is woken; 0 for none.
     slot: u64,
 }
 
 impl Pulse {
-    pub(super) fn new(rhythm: Rhythm, wake: Arc<Wake>) -> Self {
+    /// The pulse of a stream that opens now and is woken by `wake`.
+    pub(super) fn new(wake: Arc<Wake>, rhythm: Rhythm) -> Self {
         Self {
-            rhythm,
             wake,
+            rhythm,
             quiet_since: Instant::now(),
             told_caught_up: false,
             slot: 0,
         }
     }
 
-    /// From now on the stream's task hears of commits and alarms.
+    /// Registers the stream's task. A commit after this call wakes it.
     pub(super) fn register(&self, context: &Context<'_>) {
         self.wake.0.register(context.waker());
     }
@@ -43,18 +48,20 @@ impl Pulse {
         ends_at.is_some_and(|ends_at| ends_at <= Instant::now())
     }
 
-    /// The stream sends something: its silence begins anew.
+    /// The stream sends something now: the silence begins anew.
     pub(super) fn sends(&mut self) {
         self.quiet_since = Instant::now();
     }
 
-    pub(super) fn wake_at(&mut self, time: Instant, alarms: &Alarms) {
-        self.slot = alarms.at(time, &self.wake);
+    /// Wakes the stream when it is time to ask a journal again that has failed.
+    pub(super) fn read_again(&mut self, alarms: &Alarms) {
+        self.slot = alarms.at(Instant::now() + READ_AGAIN, &self.wake);
     }
 
-    /// Ready if a heartbeat is due; else the stream is woken for it. The first of a stream that has
-    /// caught up is due at once. A stream that waits for the journal is only shown to be alive.
-    pub(super) fn beat(&mut self, is_caught_up: bool, alarms: &Alarms) -> Poll<()> {
+    /// Ready if a heartbeat is due; else the stream is woken when one is, or at its maximum age. The
+    /// first heartbeat of a stream that has caught up is due at once. A stream that waits for the
+    /// journal only shows that it is alive.
+    pub(super) fn beat(&mut self, alarms: &Alarms, is_caught_up: bool) -> Poll<()> {
         let now = Instant::now();
         let due = match is_caught_up && !self.told_caught_up {
             true => now,
@@ -68,7 +75,7 @@ impl Pulse {
         }
         if self.slot <= alarms.passed(now) {
             let next = self.rhythm.ends_at.map_or(due, |ends_at| ends_at.min(due));
-            self.wake_at(next, alarms);
+            self.slot = alarms.at(next, &self.wake);
         }
         Poll::Pending
     }

@@ -1,4 +1,4 @@
-//! A stream of many purchases: a ring of recent transitions, and the journal for what is older.
+//! A stream of many purchases: from a ring of recent transitions, and older ones from the journal.
 
 use std::{
     collections::VecDeque,
@@ -6,19 +6,15 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use futures_util::{Stream, future::BoxFuture};
-use tokio::time::Instant;
 
 use super::{End, Inner, Rhythm, Wake, lock, pulse::Pulse};
 use crate::journal::{Committed, Filter, JournalError, Position};
 
 /// Transitions read from the journal at once.
 const READ_MAX: usize = 256;
-/// How long a stream waits before it asks a journal again that has failed.
-const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// One message of a stream over many purchases.
 #[derive(Debug, Clone)]
@@ -35,7 +31,7 @@ type Read = Result<(Vec<Arc<Committed>>, Position), JournalError>;
 pub struct WatchAll {
     inner: Arc<Inner>,
     filter: Filter,
-    /// Everything up to here was looked at.
+    /// The position up to which the stream has looked at everything.
     position: Position,
     looked_up: VecDeque<Arc<Committed>>,
     reading: Option<BoxFuture<'static, Read>>,
@@ -75,7 +71,7 @@ impl WatchAll {
             reading: None,
             reaches: after,
             place,
-            pulse: Pulse::new(rhythm, wake),
+            pulse: Pulse::new(wake, rhythm),
             ended: false,
         }
     }
@@ -85,7 +81,7 @@ impl WatchAll {
         self.position
     }
 
-    /// The next admitted transition; `None` where the stream has caught up.
+    /// The next admitted transition; `None` if the stream has caught up.
     fn advance(&mut self, context: &mut Context<'_>) -> Poll<Option<Arc<Committed>>> {
         loop {
             while let Some(one) = self.looked_up.pop_front() {
@@ -99,8 +95,7 @@ impl WatchAll {
                 let result = ready!(reading.as_mut().poll(context));
                 self.reading = None;
                 let Ok((read, reaches)) = result else {
-                    let again = Instant::now() + READ_AGAIN;
-                    self.pulse.wake_at(again, &self.inner.alarms);
+                    self.pulse.read_again(&self.inner.alarms);
                     return Poll::Pending;
                 };
                 self.looked_up = read.into();
@@ -139,8 +134,8 @@ impl Stream for WatchAll {
             return Poll::Ready(None);
         }
         this.pulse.register(context);
-        let aged = this.pulse.is_aged();
-        if let Some(end) = this.inner.ending().or(aged.then_some(End::Aged)) {
+        let aged = this.pulse.is_aged().then_some(End::Aged);
+        if let Some(end) = this.inner.ending().or(aged) {
             this.ended = true;
             return Poll::Ready(Some(Err(end)));
         }
@@ -149,8 +144,9 @@ impl Stream for WatchAll {
             this.pulse.sends();
             return Poll::Ready(Some(Ok((FeedEvent::Transition(one), this.position))));
         }
-        ready!(this.pulse.beat(advanced.is_ready(), &this.inner.alarms));
-        Poll::Ready(Some(Ok((FeedEvent::Heartbeat, this.position))))
+        let beat = this.pulse.beat(&this.inner.alarms, advanced.is_ready());
+        let position = this.position;
+        beat.map(|()| Some(Ok((FeedEvent::Heartbeat, position))))
     }
 }
 

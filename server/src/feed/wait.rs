@@ -1,5 +1,5 @@
 //! A wait for one purchase's next revision: the long poll. It is in the purchase's channel for as
-//! long as it waits, and nowhere else: it has no heartbeat, so the alarms never hear of it.
+//! long as it waits, and nowhere else: it has no heartbeat, so it needs no alarm.
 
 use std::{
     future::poll_fn,
@@ -13,8 +13,8 @@ use crate::{
     purchase::{PurchaseId, Revision},
 };
 
-/// The place of one wait; given back when dropped.
-struct Place<'a> {
+/// One wait, with its place in the channel; the place is given back when it is dropped.
+struct Wait<'a> {
     inner: &'a Inner,
     purchase: PurchaseId,
     channel: Arc<Channel>,
@@ -22,8 +22,8 @@ struct Place<'a> {
     wake: Arc<Wake>,
 }
 
-impl<'a> Place<'a> {
-    fn take(inner: &'a Inner, purchase: PurchaseId) -> Self {
+impl<'a> Wait<'a> {
+    fn begin(inner: &'a Inner, purchase: PurchaseId) -> Self {
         let wake = Arc::new(Wake::default());
         let (channel, number) = inner.channels.join(purchase, &wake);
         inner.streams.fetch_add(1, Ordering::Relaxed);
@@ -37,29 +37,29 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Wait<'_> {
     fn drop(&mut self) {
         self.inner.channels.leave(self.purchase, self.number);
         self.inner.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Waits until a purchase has a revision after `after`, or until streams are ended; says whether it
-/// has. One that is not there has none and never will.
+/// Waits until a purchase has a revision after `after`, or until streams are ended. Returns true if it
+/// has such a revision; a purchase that does not exist never will.
 pub(super) async fn past(
     inner: &Inner,
     purchase: PurchaseId,
     after: Revision,
 ) -> Result<bool, JournalError> {
-    // Joined before the read, so that a commit after the read wakes.
-    let place = Place::take(inner, purchase);
+    // Joins before the read, so that a commit after the read wakes.
+    let wait = Wait::begin(inner, purchase);
     let Some(record) = inner.journal.record(purchase).await? else {
         return Ok(false);
     };
-    place.channel.learn(&record);
+    wait.channel.learn(&record);
     let passed = poll_fn(|context| {
-        place.wake.0.register(context.waker());
-        if place.channel.head() > after {
+        wait.wake.0.register(context.waker());
+        if wait.channel.head() > after {
             return Poll::Ready(true);
         }
         match inner.ending() {

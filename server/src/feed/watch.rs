@@ -6,11 +6,9 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use futures_util::{Stream, future::BoxFuture};
-use tokio::time::Instant;
 
 use super::{
     End, Inner, Rhythm, Wake,
@@ -24,15 +22,13 @@ use crate::{
 
 /// Transitions read from the journal at once.
 const READ_MAX: usize = 64;
-/// How long a stream waits before it asks a journal again that has failed.
-const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// When a stream has reached its end.
+/// The status that ends a stream, once it has been sent and is the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// When the newest status has been sent and is not OPEN.
+    /// A status that is not OPEN.
     Terminal,
-    /// When the newest status has been sent and is FINAL.
+    /// A FINAL status.
     Final,
 }
 
@@ -59,37 +55,37 @@ pub enum Event {
     },
 }
 
-/// What follows a revision; `None` where the purchase is no longer there.
+/// The transitions after a revision; `None` if the purchase is gone.
 type Reading = BoxFuture<'static, Result<Option<Vec<Transition>>, JournalError>>;
 
-/// What a stream finds after its cursor.
+/// The next thing after a stream's cursor.
 enum Found {
     Next(Box<Transition>),
     /// Nothing; the newest status has this finality.
     CaughtUp(Finality),
-    /// The purchase is no longer there.
+    /// The purchase is gone.
     Gone,
 }
 
-/// A stream of one purchase's transitions, in order and without gap. It ends with `None` where the
+/// A stream of one purchase's transitions, in order and without gap. It ends with `None` if the
 /// wanted end is reached, or with an error that says why it was ended.
 pub struct Watch {
     inner: Arc<Inner>,
     purchase: PurchaseId,
     channel: Arc<Channel>,
-    /// The place of this stream's waker in the channel.
+    /// The place of the stream's waker in the channel.
     place: usize,
+    pulse: Pulse,
     /// The last revision that was sent.
     cursor: Revision,
-    /// Its finality, where this stream has sent it.
+    /// Its finality, if this stream has sent it.
     sent: Finality,
-    /// Sent before anything else.
+    /// The status to send before anything else.
     snapshot: Option<Box<Status>>,
-    /// Read from the journal and not sent yet.
+    /// The transitions that are read from the journal and not sent yet.
     read: VecDeque<Transition>,
     reading: Option<Reading>,
     until: Until,
-    pulse: Pulse,
     ended: bool,
 }
 
@@ -104,7 +100,7 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Subscribes, then reads: what is committed in between is skipped by the cursor.
+    /// Subscribes, then reads: the cursor skips transitions that are committed in between.
     pub(super) async fn open(
         inner: &Arc<Inner>,
         purchase: PurchaseId,
@@ -122,13 +118,13 @@ impl Watch {
             purchase,
             channel,
             place,
+            pulse: Pulse::new(wake, rhythm),
             cursor: cursor.unwrap_or_default(),
             sent: Finality::Open,
             snapshot: None,
             read: VecDeque::new(),
             reading: None,
             until,
-            pulse: Pulse::new(rhythm, wake),
             ended: false,
         };
         let Some(record) = inner.journal.record(purchase).await? else {
@@ -159,8 +155,7 @@ impl Watch {
                     Ok(None) => return Poll::Ready(Found::Gone),
                     Ok(Some(read)) if !read.is_empty() => self.read = read.into(),
                     Ok(Some(_)) | Err(_) => {
-                        let again = Instant::now() + READ_AGAIN;
-                        self.pulse.wake_at(again, &self.inner.alarms);
+                        self.pulse.read_again(&self.inner.alarms);
                         return Poll::Pending;
                     }
                 }
@@ -175,7 +170,7 @@ impl Watch {
                     let cursor = self.cursor;
                     self.reading = Some(Box::pin(async move {
                         let read = journal.transitions(purchase, cursor, READ_MAX).await?;
-                        // What was committed is there, unless retention has taken it all.
+                        // The commits are there, unless retention has taken all of them.
                         let is_gone = read.is_empty() && journal.record(purchase).await?.is_none();
                         Ok((!is_gone).then_some(read))
                     }));
@@ -199,8 +194,8 @@ impl Stream for Watch {
             this.pulse.sends();
             return Poll::Ready(Some(Ok(Event::Snapshot(status))));
         }
-        let aged = this.pulse.is_aged();
-        let end = this.inner.ending().or(aged.then_some(End::Aged));
+        let aged = this.pulse.is_aged().then_some(End::Aged);
+        let end = this.inner.ending().or(aged);
         let newest = match this.advance(context) {
             Poll::Ready(Found::Next(transition)) if end != Some(End::JournalLost) => {
                 this.cursor = transition.status.revision;
@@ -223,9 +218,9 @@ impl Stream for Watch {
             this.ended = true;
             return Poll::Ready(Some(Err(end)));
         }
-        ready!(this.pulse.beat(newest.is_some(), &this.inner.alarms));
+        let beat = this.pulse.beat(&this.inner.alarms, newest.is_some());
         let revision = this.cursor;
-        Poll::Ready(Some(Ok(Event::Heartbeat { revision })))
+        beat.map(|()| Some(Ok(Event::Heartbeat { revision })))
     }
 }
 

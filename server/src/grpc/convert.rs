@@ -11,14 +11,14 @@ use crate::{
     },
 };
 
-/// Who reads, and when: what is shown of a purchase depends on both.
+/// The reader and the time, on which the visible parts of a purchase depend.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
-    /// True if the reader sees whose a purchase is.
+    /// True if the reader sees the caller of a purchase.
     pub shows_caller: bool,
     /// True if buyer actions are shown; never in lists and feeds.
     pub shows_actions: bool,
-    /// The time of reading: what has passed by then is not shown.
+    /// The time of reading: a buyer action whose time has passed by then is not shown.
     pub now: Timestamp,
 }
 
@@ -126,7 +126,7 @@ pub fn purchase_transition(committed: &Committed, view: View) -> message::Purcha
     }
 }
 
-/// How current a status is.
+/// The age of a status.
 pub fn freshness(freshness: Freshness) -> message::Freshness {
     message::Freshness {
         last_answer_time: freshness.last_answer_time.map(timestamp),
@@ -263,7 +263,7 @@ mod tests {
             let spelled = amount(&shown).role().as_str_name();
             assert_eq!(spelled, format!("ROLE_{}", one.as_str()));
         }
-        // All but UNSPECIFIED can be said.
+        // Every state but UNSPECIFIED can be sent.
         assert_eq!(State::ALL.len(), 20);
     }
 

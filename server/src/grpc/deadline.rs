@@ -1,7 +1,7 @@
-//! How long a caller waits: read once, when a request's headers arrive, and kept for every call.
+//! The caller's deadline: read once, when a request's headers arrive, and kept for every call.
 //!
-//! The transport's own timer answers CANCELLED. Here each call ends a little earlier, with the code
-//! that the protocol promises.
+//! The transport's own timer would answer CANCELLED. This layer ends each call a little earlier, with
+//! the code that the protocol promises.
 
 use std::{
     future::Future,
@@ -19,10 +19,10 @@ use tower::{Layer, Service};
 
 use super::error::Failure;
 
-/// How much earlier than the caller's deadline its call is answered, at most.
+/// The longest time by which a call is answered before the caller's deadline.
 const MARGIN: Duration = Duration::from_millis(20);
 
-/// When a call has to be answered, as an extension of each request whose caller says so.
+/// The time by which a call has to be answered: an extension of each request whose caller names one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline(pub(super) Instant);
 
@@ -67,7 +67,7 @@ where
         };
         let margin = (left / 20).min(MARGIN);
         let now = Instant::now();
-        // A handler that keeps the deadline itself has a better answer, so it comes first.
+        // A handler that keeps the deadline itself has a better answer, so its deadline comes first.
         let limit = now + (left - margin / 2);
         request
             .extensions_mut()
@@ -86,9 +86,9 @@ async fn bounded<Answer: Default, E>(
     }
 }
 
-/// The time that a `grpc-timeout` header leaves; `None` for one that is no such header.
+/// The time that a `grpc-timeout` header leaves; `None` if its text is not valid.
 ///
-/// The gRPC protocol over HTTP/2: at most 8 digits and a unit of H, M, S, m, u or n.
+/// The gRPC protocol over HTTP/2 allows at most 8 digits and a unit of H, M, S, m, u or n.
 pub(super) fn timeout(header: &str) -> Option<Duration> {
     let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
     let is_number = !digits.is_empty()
@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// What a call with this header is told, and after how long, where nothing answers it.
+    /// The status of a call with this header that nothing answers, and the time until it came.
     async fn told(header: &str) -> (Status, Duration) {
         let silent = tower::service_fn(|_: http::Request<()>| {
             pending::<Result<http::Response<String>, Infallible>>()

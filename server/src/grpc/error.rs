@@ -1,4 +1,4 @@
-//! The one error table: each reason, its code, and what comes with it.
+//! The one error table: each reason, its code, and its details.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 
 /// The domain of every reason of this service.
 pub const DOMAIN: &str = "tillwatch";
-/// What a caller is told to wait where nothing says how long.
+/// The wait that an error asks of a caller if nothing says how long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The least wait that a caller is told.
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
@@ -25,12 +25,12 @@ const TEXT_BYTES_MAX: usize = 512;
 /// The most violations in one error.
 const VIOLATIONS_MAX: usize = 16;
 
-/// A stable word for why a call failed. `docs/ERRORS.md` has a row for each.
+/// The reason of a failed call, as a stable word. `docs/ERRORS.md` has a row for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// A field breaks a rule.
     InvalidRequest,
-    /// Nobody is known by what the request shows.
+    /// The request shows no known caller.
     Unauthenticated,
     /// The caller may not do this.
     ScopeMissing,
@@ -56,7 +56,7 @@ pub enum Reason {
     RevisionChanged,
     /// The cursor is above the newest revision.
     RevisionAhead,
-    /// The position is older than what the journal holds.
+    /// The position is older than all that the journal holds.
     ResumeTokenExpired,
     /// The account's budget is spent, or its provider throttles.
     AccountThrottled,
@@ -133,7 +133,7 @@ impl Reason {
         }
     }
 
-    /// True if the caller is told when to try again.
+    /// True if the error says when to try again.
     pub fn is_retried(self) -> bool {
         matches!(self.row().1, Code::ResourceExhausted | Code::Unavailable)
             || self == Self::AccountUnauthorized
@@ -186,7 +186,7 @@ impl Failure {
         Self::new(Reason::PurchaseNotFound, "no such purchase")
     }
 
-    /// With one more fact.
+    /// The failure with one more fact.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl ToString) -> Self {
         self.metadata.insert(key.to_owned(), value.to_string());
@@ -200,14 +200,14 @@ impl Failure {
         }
     }
 
-    /// With another time after which to try again.
+    /// The failure with another time after which to try again.
     #[must_use]
     pub fn after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self
     }
 
-    /// Which reason it has.
+    /// Its reason.
     pub fn reason(&self) -> Reason {
         self.reason
     }
@@ -331,7 +331,7 @@ impl Failure {
         }
     }
 
-    /// What the end of a stream that has more to come means. `spread` is this stream's share of
+    /// The failure for the end of a stream that has more to come. `spread` is this stream's share of
     /// the time over which callers come back.
     pub fn of_end(end: End, spread: Duration) -> Self {
         let (reason, text) = match end {
@@ -372,7 +372,7 @@ impl Failure {
 impl From<crate::journal::JournalError> for Failure {
     fn from(error: crate::journal::JournalError) -> Self {
         match error {
-            // Asking again does not help, and everybody else is served.
+            // A repeat does not help, and everybody else is served.
             crate::journal::JournalError::Unreadable(_) => Self::new(
                 Reason::Internal,
                 "the purchase cannot be read: a row of the journal is damaged",

@@ -1,4 +1,4 @@
-//! What fuzzing reaches of this module's insides; nothing else uses it.
+//! The way for fuzzing into this module; nothing else uses it.
 
 use super::{deadline, token};
 
@@ -24,17 +24,17 @@ pub fn tokens(text: &str) {
     }
 }
 
-/// As [`tokens`], of a token with this body and the right checksum.
+/// Like [`tokens`], with a token that has this body and the right checksum.
 pub fn forged(body: &[u8]) {
     for kind in ["page", "resume"] {
         tokens(&token::seal(kind, BINDING, body));
     }
 }
 
-/// Reads a `grpc-timeout` header; one that is none leaves no time limit.
+/// Reads a `grpc-timeout` header; an invalid one leaves no time limit.
 pub fn timeout(header: &str) {
     if let Some(left) = deadline::timeout(header) {
-        // What is done with it: added to now.
+        // The service adds it to the time of now.
         let _ = tokio::time::Instant::now().checked_add(left);
     }
 }

@@ -1,4 +1,4 @@
-//! Who calls, by the headers of a call alone; and what those are told whom a port turns away.
+//! The caller of a call, by its headers alone, and the statuses for calls that a port turns away.
 
 use http::HeaderMap;
 use tonic::Status;
@@ -27,15 +27,15 @@ pub(super) fn caller(callers: &Callers, headers: &HeaderMap) -> Result<Caller, F
         .map_err(|error| Failure::new(Reason::Unauthenticated, error.to_string()))
 }
 
-/// Who makes a call with these headers.
+/// The caller that makes a call with these headers.
 ///
 /// # Errors
-/// UNAUTHENTICATED: nobody who is known.
+/// UNAUTHENTICATED: the caller is not known.
 pub fn identify(callers: &Callers, headers: &HeaderMap) -> Result<Caller, Status> {
     caller(callers, headers).map_err(Status::from)
 }
 
-/// What a call is told that meets a limit of its port.
+/// The status of a call that meets a limit of its port.
 pub fn beyond(limit: Limit) -> Status {
     let (reason, text) = match limit {
         Limit::RequestTime => (
@@ -56,7 +56,7 @@ pub fn beyond(limit: Limit) -> Status {
     Failure::new(reason, text).into()
 }
 
-/// What a call is told that has not begun when the server ends.
+/// The status of a call that has not begun when the server ends.
 pub fn ending(clock: &Clock) -> Status {
     let failure = Failure::new(Reason::Draining, "the server is draining");
     failure.after(stream::return_spread(clock)).into()

@@ -1,5 +1,5 @@
-//! How many lists a caller has under way: one more than its share is refused, not queued, so that
-//! nobody's lists are all that is waited for.
+//! The lists that each caller has under way. A list beyond a caller's share is refused, not queued,
+//! so that one caller's lists cannot fill the queue.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ pub(super) struct Lists(Arc<UnderWay>);
 #[derive(Debug)]
 struct UnderWay {
     most_per_caller: u32,
-    /// Guarded: each use is short. Callers that have none are not in it.
+    /// The lists by caller; callers without a list are not in it. Each use of the lock is short.
     counts: Mutex<HashMap<CallerName, u32>>,
 }
 

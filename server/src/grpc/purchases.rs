@@ -1,4 +1,4 @@
-//! Lists and streams: what a caller sees of its purchases.
+//! Lists and streams: a caller's views of its purchases.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,13 +22,13 @@ use crate::{
     purchase::{Purchase, Revision},
 };
 
-/// A page ends early where it would grow larger than this: 4 MiB is what clients of any language take
-/// by default, and a Masumi purchase alone can have 8,000 bytes of reference.
+/// The size at which a page ends early: clients of any language take 4 MiB by default, and a Masumi
+/// purchase alone can have 8,000 bytes of reference.
 const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// The longest that an answer becomes, in bytes: a page, the one purchase that it may exceed its
-/// limit by, and its tokens.
+/// The longest answer, in bytes: a page, the one purchase by which it may exceed its limit, and its
+/// tokens.
 pub const ANSWER_BYTES_MAX: usize = PAGE_BYTES_MAX + 128 * 1024;
-/// How much earlier than its maximum age a stream may be ended: a fifth of it.
+/// The part of its maximum age by which a stream may end earlier: a fifth.
 const AGE_JITTER: u32 = 5;
 
 impl Service {
@@ -69,7 +69,7 @@ impl Service {
         let rooms = self.rooms.clone();
         let shows_caller = asker.caller.may(Scope::Operate);
         let mut purchase = record.purchase;
-        // Held for the stream's life, which is longer than that of a buyer action.
+        // A stream holds the purchase for its life, which is longer than the life of a buyer action.
         Arc::make_mut(&mut purchase.status).buyer_action = None;
         let converted = move |event: Event| {
             use message::watch_status_response::Event as Sent;
@@ -104,10 +104,10 @@ impl Service {
         ))
     }
 
-    /// The purchases that a caller sees, of those that a filter admits.
+    /// The filter narrowed to the purchases that a caller sees.
     fn seen(caller: &Caller, filter: Filter) -> Filter {
         if caller.may(Scope::Operate) {
-            // An operator sees everybody's; the accounts that it may use narrow that below.
+            // An operator sees every caller's; `narrowed` keeps only the accounts that it may use.
             return filter;
         }
         Filter {
@@ -116,7 +116,7 @@ impl Service {
         }
     }
 
-    /// Narrows an operator's view to the accounts that it may use, configured or not; `None` where
+    /// Narrows an operator's view to the accounts that it may use, configured or not; `None` if
     /// nothing is left.
     fn narrowed(caller: &Caller, mut filter: Filter) -> Option<Filter> {
         let (None, Some(usable)) = (&filter.caller, caller.accounts()) else {
@@ -147,7 +147,7 @@ impl Service {
             epoch: journal.epoch(),
             caller: asker.caller.name().as_str(),
         };
-        // Read before the first page: a purchase that comes later is in the feed after it.
+        // The position is read before the first page: a later purchase is in the feed after it.
         let (after, position) = if request.page_token.is_empty() {
             (None, journal.head())
         } else {
@@ -198,7 +198,7 @@ impl Service {
         let caller = asker.caller.name();
         let permit = (self.feeds.open(caller)?, self.limits.open(caller)?);
         let filter = Self::narrowed(&asker.caller, filter).unwrap_or_else(|| Filter {
-            // Nothing is admitted: no account has an empty name.
+            // The filter admits nothing: no account has an empty name.
             accounts: vec![String::new()],
             ..Filter::default()
         });
@@ -255,7 +255,7 @@ impl Service {
             ("", true) => Ok(Position(0)),
             (_, true) => Err(Failure::invalid_field(
                 "from_beginning",
-                "must be false where there is a resume_token",
+                "must be false if there is a resume_token",
             )),
             (text, false) => {
                 let binding = Binding {
@@ -264,7 +264,7 @@ impl Service {
                 };
                 let position = match token::read_resume(binding, text) {
                     Ok(position) => position,
-                    // As after a backup: what the token knows of is not here.
+                    // As after a restored backup: the token's transitions are not here.
                     Err(token::Unusable::OtherStore) => {
                         let problem = "the token is of another store";
                         return Err(Failure::new(Reason::ResumeTokenExpired, problem));
@@ -276,11 +276,11 @@ impl Service {
                 };
                 let problem = match position {
                     _ if position < journal.floor().await? => {
-                        "the position is older than what the journal holds"
+                        "the position is older than all that the journal holds"
                     }
-                    // What was told after a backup is not in the journal that is restored from it.
+                    // Transitions that callers saw after a backup are not in the restored journal.
                     _ if position > journal.head() => {
-                        "the position is newer than what the journal holds"
+                        "the position is newer than all that the journal holds"
                     }
                     _ => return Ok(position),
                 };
@@ -290,7 +290,7 @@ impl Service {
     }
 }
 
-/// The messages of a page: no more than fit; one at least, where there is one.
+/// The messages of a page: no more than fit, but at least one if there is one.
 fn page(purchases: &[Purchase], view: View) -> Vec<message::Purchase> {
     let mut bytes = 0;
     let fits = |one: &message::Purchase| {
@@ -359,7 +359,7 @@ mod tests {
         };
         check(None, &[], Some(&[]));
         check(None, &["a"], Some(&["a"]));
-        // Also where no other account is configured any more: its purchases are there still.
+        // The same holds if no other account is configured any more: its purchases still exist.
         check(Some(&["a", "b"]), &[], Some(&["a", "b"]));
         check(Some(&["a", "b"]), &["b", "c"], Some(&["b"]));
         check(Some(&["a", "b"]), &["c"], None);

@@ -1,5 +1,5 @@
-//! Response streams: events become messages, ends become statuses, deadlines hold, and what panics
-//! harms nobody else.
+//! Response streams: events become messages, ends become statuses, deadlines hold, and a stream that
+//! panics harms nobody else.
 
 use std::{
     collections::HashMap,
@@ -21,12 +21,12 @@ use crate::{clock::Clock, feed::End, limits::Limit, listener::EndsAt, purchase::
 /// The time over which callers whose streams were ended are asked to come back.
 const RETURN_SPREAD: Duration = Duration::from_secs(5);
 
-/// One caller's share of the time over which those come back whose waiting was ended.
+/// One caller's share of the time over which callers come back.
 pub(super) fn return_spread(clock: &Clock) -> Duration {
     Duration::from_millis(100) + clock.up_to(RETURN_SPREAD)
 }
 
-/// How many streams are open.
+/// The count of open streams, and its limits.
 #[derive(Debug, Clone)]
 pub(super) struct StreamLimits(Arc<Open>);
 
@@ -34,7 +34,7 @@ pub(super) struct StreamLimits(Arc<Open>);
 struct Open {
     most: u32,
     most_per_caller: u32,
-    /// What it is to meet the latter.
+    /// The limit that a caller with too many streams meets.
     per_caller: Limit,
     /// Streams in all, and by caller.
     counts: Mutex<(u32, HashMap<CallerName, u32>)>,
@@ -52,7 +52,8 @@ impl StreamLimits {
         Self::of(most, most_per_caller, Limit::StreamsPerCaller)
     }
 
-    /// Of streams over many purchases: each costs something at every commit that concerns it.
+    /// The limits of streams over many purchases: each costs something at every commit that concerns
+    /// it.
     pub(super) fn of_feeds(most_per_caller: u32) -> Self {
         Self::of(u32::MAX, most_per_caller, Limit::FeedsPerCaller)
     }
@@ -109,7 +110,7 @@ impl Drop for Permit {
 /// The stream of a response. Dropping it forgets its watcher.
 pub struct Responses<T> {
     messages: Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>,
-    /// When it has to have ended, whether it is read or not.
+    /// The time by which it has to have ended, even if nobody reads it.
     ends_at: Option<Instant>,
 }
 
@@ -139,8 +140,8 @@ impl<T> Stream for Responses<T> {
     }
 }
 
-/// Events as messages, until they end or the deadline passes; `age_ends_at` is when the events end
-/// themselves of age.
+/// Events as messages, until they end or the deadline passes; `age_ends_at` is the time at which the
+/// events end by themselves of age.
 pub(super) fn responses<S, E, T, P>(
     events: S,
     convert: impl Fn(E) -> T + Send + Unpin + 'static,
@@ -174,7 +175,7 @@ struct Converted<S, C, P> {
     convert: C,
     deadline: Option<Pin<Box<Sleep>>>,
     clock: Clock,
-    /// What is given back when it ends.
+    /// The permit, given back when the stream ends.
     _permit: P,
     ended: bool,
 }
@@ -229,7 +230,7 @@ where
 mod tests {
     use super::*;
 
-    /// Events of which the second is a defect.
+    /// Events whose second panics.
     struct Defective(u32);
 
     impl Stream for Defective {

@@ -1,4 +1,4 @@
-//! Page and resume tokens: opaque texts that are good for one store and one caller.
+//! Page and resume tokens: opaque texts that are valid for one store and one caller.
 
 use std::hash::{Hash as _, Hasher};
 
@@ -11,14 +11,14 @@ use crate::{
     purchase::{PurchaseId, Timestamp},
 };
 
-/// The longest token that is looked at, in bytes.
+/// The longest token that is read, in bytes.
 const TOKEN_BYTES_MAX: usize = 512;
 /// Bytes of the checksum that binds a token to its store, caller and kind.
 const CHECKSUM_BYTES: usize = 12;
 /// Bytes by which a token tells its store from another.
 const STORE_BYTES: usize = 6;
 
-/// Whose tokens they are.
+/// The store and the caller that tokens belong to.
 #[derive(Debug, Clone, Copy)]
 pub struct Binding<'a> {
     /// The store's epoch.
@@ -27,7 +27,7 @@ pub struct Binding<'a> {
     pub caller: &'a str,
 }
 
-/// Where a list goes on.
+/// The place from which a list goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// The last purchase of the page before.
@@ -40,7 +40,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// After this purchase.
+    /// The page after this purchase.
     pub fn after(last: (Timestamp, PurchaseId), position: Position, filter: &Filter) -> Self {
         Self {
             created_ms: last.0.as_millis(),
@@ -67,8 +67,8 @@ impl Page {
     }
 }
 
-/// A digest of what a filter asks for. It depends on the order of the filter's fields and on none of
-/// their names.
+/// A digest of a filter's values. It depends on the order of the filter's fields, and not on their
+/// names.
 fn digest(filter: &Filter) -> u64 {
     let mut digest = Digest::default();
     filter.hash(&mut digest);
@@ -96,10 +96,10 @@ pub fn page(binding: Binding<'_>, page: &Page) -> String {
     encode("page", binding, page)
 }
 
-/// Why a text is no token for here.
+/// The reason why a text is no token of this store and caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
-    /// It was this caller's at another store: one that was replaced.
+    /// It was this caller's at another store, which this one has replaced.
     OtherStore,
     /// It is damaged, of another kind, or another caller's.
     Foreign,
@@ -118,7 +118,7 @@ pub fn resume(binding: Binding<'_>, position: Position) -> String {
 /// The position of a resume token.
 ///
 /// # Errors
-/// Why it is none of this store and caller.
+/// The text is no token of this store and caller.
 pub fn read_resume(binding: Binding<'_>, token: &str) -> Result<Position, Unusable> {
     decode("resume", binding, token).map(Position)
 }
@@ -137,7 +137,7 @@ fn store(binding: Binding<'_>) -> Vec<u8> {
     hash([b"store", binding.epoch.as_bytes()], STORE_BYTES)
 }
 
-/// The checksum of what follows it. It names the caller and not the store, so that a token of
+/// The checksum of the bytes after it. It covers the caller and not the store, so that a token of
 /// another store can be told from a damaged one.
 fn checksum(kind: &str, binding: Binding<'_>, rest: &[u8]) -> Vec<u8> {
     let parts = [kind.as_bytes(), binding.caller.as_bytes(), rest];
@@ -194,7 +194,7 @@ mod tests {
         caller: "shop",
     };
 
-    /// Tokens are good for as long as this number stays: it may change only with what a filter asks.
+    /// Tokens are valid as long as this number stays: it may change only with the values of the filter.
     #[test]
     fn a_page_token_depends_on_what_a_filter_asks_and_on_no_name() {
         let filter = Filter {

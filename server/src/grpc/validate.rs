@@ -1,5 +1,5 @@
-//! Messages to domain: every rule that can be checked without asking anybody, each answered with
-//! the field and the rule.
+//! Messages to domain: every rule that can be checked without asking anybody. An error names the
+//! field and the rule.
 
 use std::{collections::BTreeMap, collections::HashMap, time::Duration};
 
@@ -25,15 +25,15 @@ const LABEL_VALUE_BYTES_MAX: usize = 255;
 const FILTER_VALUES_MAX: usize = 100;
 /// The longest note of an operator, in characters.
 const NOTE_CHARACTERS_MAX: usize = 1_000;
-/// The longest that `GetStatus` waits.
+/// The longest wait of `GetStatus`.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// The bounds of a heartbeat interval, and the one without a wish.
+/// The bounds of a heartbeat interval, and the interval if the caller names none.
 const HEARTBEAT: (Duration, Duration, Duration) = (
     Duration::from_secs(5),
     Duration::from_secs(30),
     Duration::from_secs(120),
 );
-/// The bounds of a page, and the size without a wish.
+/// The size of a page if the caller names none, and the largest size.
 const PAGE: (i32, i32) = (100, 1000);
 
 /// An idempotency key.
@@ -48,7 +48,8 @@ pub fn key(key: &str) -> Result<(), Violation> {
     Ok(())
 }
 
-/// A key that names nothing yet: one that was trimmed on one way and not on another would buy twice.
+/// A key that names nothing yet. It has no blanks around it: a client that trims it one time and not
+/// another would buy twice.
 pub fn new_key(key: &str) -> Result<(), Violation> {
     if key.trim() == key {
         return Ok(());
@@ -90,7 +91,7 @@ pub fn labels(
         .collect())
 }
 
-/// A purchase id. One that cannot be an id is nobody's.
+/// A purchase id. A text that cannot be an id is nobody's.
 pub fn purchase_id(id: &str) -> Result<PurchaseId, Failure> {
     if id.is_empty() {
         return Err(Failure::invalid_field("purchase_id", "must be given"));
@@ -98,7 +99,7 @@ pub fn purchase_id(id: &str) -> Result<PurchaseId, Failure> {
     id.parse().map_err(|_| Failure::not_found())
 }
 
-/// How long `GetStatus` may wait.
+/// The time for which `GetStatus` may wait.
 pub fn max_wait(wait: Option<&prost_types::Duration>) -> Result<Duration, Violation> {
     let rule = || Violation::new("max_wait", "must be 0 s to 60 s");
     let Some(wait) = wait else {
@@ -112,7 +113,7 @@ pub fn max_wait(wait: Option<&prost_types::Duration>) -> Result<Duration, Violat
 }
 
 /// A span that is not negative. Its parts have one sign and less than a second of nanoseconds, as
-/// `google.protobuf.Duration` says; a conversion would quietly mend others.
+/// `google.protobuf.Duration` says; a conversion would quietly mend a span that has not.
 fn span(duration: prost_types::Duration) -> Option<Duration> {
     let seconds = u64::try_from(duration.seconds).ok()?;
     let nanos = u32::try_from(duration.nanos).ok()?;
@@ -133,7 +134,7 @@ pub fn heartbeat(interval: Option<&prost_types::Duration>) -> Result<Duration, V
     Ok(interval)
 }
 
-/// Until when a stream goes on.
+/// The status until which a stream goes on.
 pub fn until(until: i32) -> Result<Until, Violation> {
     match message::WatchUntil::try_from(until) {
         Ok(message::WatchUntil::Unspecified | message::WatchUntil::Terminal) => Ok(Until::Terminal),
@@ -169,8 +170,8 @@ pub fn note(field: &str, note: &str) -> Result<String, Violation> {
     Ok(note.to_owned())
 }
 
-/// A bound of a filter, to the next millisecond: purchases are stamped in whole ones, so that "from"
-/// and "before" mean the same as with the fraction.
+/// A bound of a filter, rounded up to the millisecond. Purchases are stamped in whole milliseconds, so
+/// "from" and "before" mean the same as with the fraction.
 pub fn time(
     field: &str,
     time: Option<&prost_types::Timestamp>,
@@ -185,12 +186,12 @@ pub fn time(
         let millis = whole.checked_add(i64::from(nanos / 1_000_000))?;
         Timestamp::from_millis(millis).ok()
     };
-    // The very last millisecond has no next one.
+    // The last millisecond that a time can have has no next one.
     let next = at(time.nanos + 999_999).or_else(|| at(time.nanos));
     next.map(Some).ok_or_else(rule)
 }
 
-/// A filter, without whose purchases it is about.
+/// A filter, without its caller.
 pub fn filter(filter: Option<&PurchaseFilter>) -> Result<Filter, Failure> {
     let Some(filter) = filter else {
         return Ok(Filter::default());
@@ -361,7 +362,7 @@ mod tests {
         let table = [
             ((1, 0), 1_000),
             ((1, 500_000_000), 1_500),
-            // A purchase of 1.500 s is not from then on, and one of 1.501 s is not before it.
+            // A purchase of 1.500 s is before this time, and a purchase of 1.501 s is after it.
             ((1, 500_000_001), 1_501),
             ((1, 999_999_999), 2_000),
             ((-1, 1), -999),

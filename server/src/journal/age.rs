@@ -1,22 +1,22 @@
-//! The slow clock, as what is committed is stamped by it.
+//! The slow clock, which stamps every commit.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::purchase::Timestamp;
 
-/// What the slow clock says now, as far as anybody has told; else the beginning of time.
+/// The newest time of the slow clock that the journal was told; at first the beginning of time.
 #[derive(Debug, Default)]
 pub(super) struct Age(AtomicI64);
 
 impl Age {
-    /// The slow clock says `now`.
+    /// Takes over the time of the slow clock.
     pub(super) fn set(&self, now: Timestamp) {
         self.0.store(now.as_millis(), Ordering::SeqCst);
     }
 
-    /// The time from which ages count for what happened now, by the wall clock at `time`: no earlier than
-    /// the slow clock says. A wall clock that was set back would date it so far back that it is given
-    /// up, or taken by retention, at once.
+    /// The time from which the age of an event of now counts. The wall clock says `time`, and the
+    /// answer is no earlier than the slow clock: a wall clock that was set back would date the event
+    /// so far back that its purchase is given up, or taken by retention, at once.
     pub(super) fn stamp(&self, time: Timestamp) -> Timestamp {
         let now = Timestamp::from_millis(self.0.load(Ordering::SeqCst)).unwrap_or_default();
         time.max(now)

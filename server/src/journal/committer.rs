@@ -1,7 +1,8 @@
 //! Groups the writes that have arrived into one commit, tells observers, then answers.
 //!
-//! One task per journal; where the store blocks it runs in `spawn_blocking`, which holds tokio's
-//! paused time still. What arrives during a commit is the next group, so grouping costs no waiting.
+//! Each journal has one such task. Calls that can block run in `spawn_blocking`, which holds tokio's
+//! paused time still. Writes that arrive during a commit are the next group, so grouping costs no
+//! waiting.
 
 use std::{
     fmt,
@@ -30,12 +31,13 @@ use super::{Committed, JournalError, Observer, Position, Write, Written, age::Ag
 const GROUP_MAX: usize = 512;
 /// Writes that may wait; beyond that, writers wait before they are in the queue.
 const QUEUE_MAX: usize = 4 * GROUP_MAX;
-/// How long after a failed commit the next attempt is made where no write comes.
+/// The time from a failed commit to the next attempt, if no write comes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a commit may be under way until the disk counts as silent: a journal that is away.
+/// The time for which a commit may be under way before the disk counts as silent, and the journal as
+/// away.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(5);
 
-/// What retention takes away.
+/// The purchases that retention takes away.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retirement {
     pub(super) finals_before: Timestamp,
@@ -51,17 +53,17 @@ pub(super) enum Change {
     Retire(Retirement),
 }
 
-/// What became of one part.
+/// The outcome of one part.
 #[derive(Debug)]
 pub(super) enum Answer {
     Written(Written),
     Retired(usize),
 }
 
-/// What became of a group that is committed.
+/// The outcome of a group that is committed.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// One per part, in the group's order.
+    /// An answer for each part, in the group's order.
     pub(super) answers: Vec<Result<Answer, JournalError>>,
     /// The transitions, in commit order.
     pub(super) committed: Vec<Arc<Committed>>,
@@ -71,19 +73,19 @@ pub(super) struct Group {
     pub(super) wrote: bool,
 }
 
-/// What the committer writes to. Its methods may block.
+/// The store that the committer writes to. Its methods may block.
 pub(super) trait Store: Send + 'static {
     /// Applies all parts in one transaction; an error means that none is done.
     fn commit(&mut self, changes: Vec<Change>) -> Result<Group, JournalError>;
 
-    /// Commits something small of its own.
+    /// Commits something small of its own, to learn if the disk works again.
     fn probe(&mut self) -> Result<(), JournalError>;
 
-    /// The last call.
+    /// Closes the store; no other call follows.
     fn close(&mut self);
 }
 
-/// Those who hear of commits.
+/// The observers of commits.
 #[derive(Default)]
 pub(super) struct Observers(Mutex<Vec<Observer>>);
 
@@ -99,7 +101,7 @@ impl Observers {
         observers.push(observer);
     }
 
-    /// Tells all of them. Not under the lock: an observer may add another.
+    /// Tells all of them, outside the lock: an observer may add another.
     pub(super) fn tell(&self, committed: &[Arc<Committed>]) {
         if committed.is_empty() {
             return;
@@ -108,7 +110,7 @@ impl Observers {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         for observer in observers {
-            // The transitions are durable: their writers must be answered whatever an observer does.
+            // The transitions are durable: their writers must be answered even if an observer panics.
             if catch_unwind(AssertUnwindSafe(|| observer(committed))).is_err() {
                 tracing::error!("an observer of the journal panicked");
             }
@@ -116,10 +118,10 @@ impl Observers {
     }
 }
 
-/// Upper bounds of how long a commit took, in seconds.
+/// Upper bounds of the histogram of commits' times, in seconds.
 const COMMIT_BOUNDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
-/// When the commit under way began.
+/// The beginning of the commit under way, if any.
 #[derive(Debug, Default)]
 pub(super) struct UnderWay(Mutex<Option<Instant>>);
 
@@ -128,13 +130,13 @@ impl UnderWay {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = begun;
     }
 
-    /// For how long it has been; zero where none is.
+    /// The time that it has taken so far; zero if none is under way.
     pub(super) fn lasts(&self) -> Duration {
         let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         begun.map_or(Duration::ZERO, |begun| begun.elapsed())
     }
 
-    /// Does what takes no time on a disk that works. Where it does, `silent` is told.
+    /// Does work that takes no time on a disk that works. If it takes long, calls `silent`.
     pub(super) async fn noticed<T>(
         &self,
         work: impl Future<Output = T>,
@@ -153,7 +155,7 @@ impl UnderWay {
     }
 }
 
-/// Says that nothing is under way any more, also where nobody waits for it.
+/// Ends the time under way when dropped, even if nobody waits for the work any more.
 struct Ends<'commit>(&'commit UnderWay);
 
 impl Drop for Ends<'_> {
@@ -162,10 +164,10 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// What readers of a journal see of its commits.
+/// The part of a journal's commits that readers see.
 #[derive(Debug)]
 pub struct Published {
-    /// Shared by all openings of one store in memory, as the next.
+    /// Like the age, shared by all openings of one store in memory.
     head: Arc<AtomicU64>,
     pub(super) age: Arc<Age>,
     commits: AtomicU64,
@@ -190,7 +192,7 @@ impl Published {
         }
     }
 
-    /// As another opening of the same store in memory publishes it.
+    /// The value for another opening of the same store in memory.
     pub(super) fn reopened(&self) -> Self {
         Self {
             head: Arc::clone(&self.head),
@@ -199,8 +201,8 @@ impl Published {
         }
     }
 
-    /// A commit has worked: the head moves first, since an observer that reads on its own must find what
-    /// it is told of.
+    /// Publishes a commit that has worked. The head moves first: an observer that then reads on its own
+    /// must find the transitions that it hears of.
     pub(super) fn committed(&self, head: Position) {
         self.head.store(head.0, Ordering::Release);
         self.commits.fetch_add(1, Ordering::Relaxed);
@@ -215,7 +217,7 @@ impl Published {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// How often the task that commits was begun again after a defect.
+    /// The number of times that the committing task was begun again after a defect.
     pub(super) fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
@@ -228,8 +230,8 @@ impl Published {
         self.available.subscribe()
     }
 
-    /// Wakes those who wait only where the value changes. What turns it false says why; the way back
-    /// is said here.
+    /// Wakes the waiters only if the value changes. The caller that turns it false logs the reason; the
+    /// return to true is logged here.
     pub(super) fn set_available(&self, available: bool) {
         let has_changed = self.available.send_if_modified(|was| {
             let changes = *was != available;
@@ -264,7 +266,7 @@ pub(super) struct Committer {
     published: Arc<Published>,
     closing: CancellationToken,
     closed: CancellationToken,
-    /// Owned here; it ends by `closing` or by the end of the queue.
+    /// Held so that the task has an owner; it ends by `closing` or by the end of the queue.
     _task: JoinHandle<()>,
 }
 
@@ -321,7 +323,7 @@ impl Committer {
         (answered.await).unwrap_or_else(|_| Err(JournalError::unavailable("it was closed")))
     }
 
-    /// Commits what has arrived, then closes the store; all later changes fail.
+    /// Commits the changes that have arrived, then closes the store; all later changes fail.
     pub(super) async fn close(&self) {
         self.closing.cancel();
         self.closed.cancelled().await;
@@ -338,8 +340,8 @@ struct Worker<S> {
 
 impl<S: Store> Worker<S> {
     async fn run(mut self) {
-        // The writers of that moment see that they were let go. Nobody knows what is wrong: the
-        // journal is away until a commit or a probe has worked.
+        // The writers of the interrupted group get an error. Nobody knows the fault, so the journal is
+        // away until a commit or a probe has worked.
         while AssertUnwindSafe(self.serve()).catch_unwind().await.is_err() {
             self.published.restarts.fetch_add(1, Ordering::Relaxed);
             tracing::error!("the journal's loop panicked and begins again");
@@ -353,7 +355,7 @@ impl<S: Store> Worker<S> {
         closed.await.ok();
     }
 
-    /// Commits what comes, until the queue is closed and empty.
+    /// Commits all changes that come, until the queue is closed and empty.
     async fn serve(&mut self) {
         let mut health = self.published.available();
         loop {
@@ -367,14 +369,14 @@ impl<S: Store> Worker<S> {
                     None => return,
                 },
                 () = tokio::time::sleep(PROBE_INTERVAL), if is_down => self.probe().await,
-                // Nothing follows from the error: the sender is held by this task.
+                // This cannot fail: this task holds the sender.
                 _ = health.changed() => {}
             }
         }
     }
 
     async fn commit_with_others(&mut self, first: Job) {
-        // One turn for the writers that are about to write, such as those just answered.
+        // Gives a turn to writers that are about to write, such as those just answered.
         tokio::task::yield_now().await;
         let mut changes = vec![first.change];
         let mut waiters = vec![first.answer];
@@ -393,7 +395,7 @@ impl<S: Store> Worker<S> {
             Ok(group) => {
                 self.published.publish(&group);
                 for (waiter, answer) in waiters.into_iter().zip(group.answers) {
-                    // A writer that has gone away is not told; its write is durable all the same.
+                    // A writer that has gone away hears nothing; its write is durable all the same.
                     waiter.send(answer).ok();
                 }
             }
@@ -414,8 +416,8 @@ impl<S: Store> Worker<S> {
         }
     }
 
-    /// Waits for the disk. Once that is silent the journal is away, and whoever wants to write is told
-    /// so instead of waiting as well.
+    /// Waits for the disk. If the disk stays silent, the journal is away, and writers are told so
+    /// instead of waiting as well.
     async fn noticed<T>(&mut self, work: impl Future<Output = T>) -> T {
         let published = &self.published;
         let turned = CancellationToken::new();
@@ -446,7 +448,7 @@ impl<S: Store> Worker<S> {
     }
 }
 
-/// The next job, once silence has turned jobs away; `None` where no more come.
+/// The next job to refuse, once the disk is silent; `None` if no more come.
 async fn next(jobs: &mut mpsc::Receiver<Job>, turned: &CancellationToken) -> Option<Job> {
     turned.cancelled().await;
     jobs.recv().await

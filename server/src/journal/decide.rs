@@ -3,7 +3,7 @@
 use super::{AttemptChange, Journal, JournalError, Record, Write, Written};
 use crate::purchase::Transition;
 
-/// The most decisions about one step while others commit in between.
+/// The most decisions about one step if other writers commit in between.
 const DECISIONS_MAX: usize = 16;
 
 /// The result of a step, with the record as it is now.
@@ -28,11 +28,11 @@ impl Decided {
     }
 }
 
-/// Commits the step that `step` makes of the newest record, of which `known` is a recent one. It is
-/// decided again if another step came first, and nothing is written if `step` makes none.
+/// Commits the step that `step` decides on from the newest record; `known` is a recent one. If
+/// another step came first, `step` decides again. If it decides on none, nothing is written.
 ///
 /// # Errors
-/// The journal is away, the purchase is gone, or it does not hold still.
+/// The journal is away, the purchase is gone, or others change it at every attempt.
 pub async fn decide(
     journal: &dyn Journal,
     known: Record,

@@ -1,7 +1,7 @@
 //! The journal of simulations: in memory, deterministic, with faults to order.
 //!
-//! It has no task of its own, so that it outlives the runtime of a process that a simulation kills:
-//! [`MemoryJournal::reopened`] is what the next process finds.
+//! It has no task of its own, so that it outlives the runtime of a process that a simulation kills.
+//! The next process finds the same store by [`MemoryJournal::reopened`].
 
 mod state;
 
@@ -29,18 +29,18 @@ use state::State;
 /// A journal in memory.
 pub struct MemoryJournal {
     epoch: Arc<str>,
-    /// Shared with all other openings; guarded: each use is short and never awaits.
+    /// Shared with all other openings. Each use of the lock is short and never awaits.
     state: Arc<Mutex<State>>,
-    /// Shared with all other openings, as the next: the fault is the disk's.
+    /// This and the next are shared with all other openings: the fault is the disk's.
     fails_writes: Arc<AtomicBool>,
     silence: Arc<Silence>,
-    /// Beside the state, so that observers, who are told under its lock, can ask for the head.
+    /// Outside the state's lock: observers are told under that lock, and can ask for the head.
     published: Published,
-    /// This opening's.
+    /// Each opening has its own.
     is_closed: AtomicBool,
 }
 
-/// A disk that does not answer. Those who wait go on in the order in which they came.
+/// A disk that does not answer. Its waiters go on in the order in which they came.
 #[derive(Debug, Default)]
 struct Silence {
     is_on: AtomicBool,
@@ -84,7 +84,7 @@ impl MemoryJournal {
         }
     }
 
-    /// The same store as another process finds it: all that was committed, no observers.
+    /// The same store as another process finds it: with all commits, and without observers.
     #[must_use]
     pub fn reopened(&self) -> Self {
         Self {
@@ -98,8 +98,8 @@ impl MemoryJournal {
 
     /// Makes every commit fail from now on, or work again.
     ///
-    /// Of all openings, the one that it is called on is available again at once; the others are
-    /// with their next write.
+    /// When commits work again, this opening is available at once; the others are with their next
+    /// write.
     pub fn fail_writes(&self, fail: bool) {
         self.fails_writes.store(fail, Ordering::SeqCst);
         if !fail {
@@ -113,7 +113,7 @@ impl MemoryJournal {
         self.silence.ends.notify_waiters();
     }
 
-    /// Waits for a disk that is silent; refuses where it is known to be.
+    /// Waits for a silent disk; refuses if the disk is known to be silent.
     async fn answered(&self) -> Result<(), JournalError> {
         if !self.silence.is_on.load(Ordering::SeqCst) {
             return Ok(());
@@ -136,7 +136,7 @@ impl MemoryJournal {
         ))
     }
 
-    /// One commit of its own, with the observers told before anyone can commit after it.
+    /// Commits one change, and tells the observers before anyone can commit after it.
     fn commit<T>(
         &self,
         change: impl FnOnce(&mut State, &mut Vec<Arc<Committed>>) -> Result<T, JournalError>,
@@ -150,7 +150,7 @@ impl MemoryJournal {
         let mut committed = Vec::new();
         let answer = change(&mut state, &mut committed);
         self.published.committed(state.head());
-        // Under the lock, which is what keeps the order; observers must not block anyway.
+        // Under the lock, which keeps the order of commits; observers must not block anyway.
         self.published.observers.tell(&committed);
         answer
     }
@@ -166,7 +166,7 @@ impl MemoryJournal {
 #[async_trait]
 impl Journal for MemoryJournal {
     async fn write(&self, write: Write) -> Result<Written, JournalError> {
-        // Others get a turn on both sides of the commit, as they do where it takes time.
+        // Others get a turn on both sides of the commit, as they do if a commit takes time.
         tokio::task::yield_now().await;
         self.answered().await?;
         let written = self.commit(|state, committed| state.write(write, committed));

@@ -1,4 +1,4 @@
-//! What every journal decides alike: pure, so that no two stores can differ in it.
+//! The decisions that all journals share: pure, so that no two stores can differ in them.
 
 use crate::purchase::{
     AttentionReason, Purchase, PurchaseId, Revision, State, Status, Timestamp, Transition,
@@ -6,8 +6,8 @@ use crate::purchase::{
 
 use super::{JournalError, Position, age::Age};
 
-/// When the newest change was that is more than this service's own word that it hears no news, coming
-/// or going.
+/// The time at which the status last really changed. A revision that only sets or clears an attention
+/// about silence does not count.
 pub(super) fn change_time(
     previous: &Status,
     previous_change: Timestamp,
@@ -50,12 +50,12 @@ pub(super) fn last_status(
         .ok_or_else(|| malformed(purchase, "it has no first transition"))
 }
 
-/// A write that contradicts itself: never done, whoever repeats it.
+/// The error for a write that contradicts itself: no repeat of it can ever be done.
 pub(super) fn malformed(purchase: PurchaseId, why: &str) -> JournalError {
     JournalError::unavailable(format_args!("purchase {purchase}: {why}"))
 }
 
-/// The newest revision whose buyer actions end with this step; `None` where the state stays.
+/// The newest revision whose buyer actions end with this step; `None` if the state stays.
 pub(super) fn wiped_through(previous: State, next: &Status) -> Option<Revision> {
     (previous != next.state).then(|| Revision(next.revision.0.saturating_sub(1)))
 }
@@ -76,7 +76,7 @@ pub(super) fn with_status(purchase: &Purchase, status: Status) -> Purchase {
     }
 }
 
-/// The position that a tail was searched through.
+/// The position up to which a tail was searched.
 pub(super) fn searched_through(
     after: Position,
     head: Position,
@@ -86,6 +86,6 @@ pub(super) fn searched_through(
     if is_full {
         return last.unwrap_or(after);
     }
-    // A cursor from beyond the head must not be moved back: what lies between would come twice.
+    // A cursor from beyond the head must not be moved back: the transitions between would come twice.
     head.max(after)
 }

@@ -1,7 +1,7 @@
-//! The embedded journal: one SQLite file, one writing connection, a few that read.
+//! The embedded journal: one SQLite file, one writing connection, a few reading ones.
 //!
-//! A commit is fsynced (WAL, synchronous=FULL) before anyone hears of it; checkpoints run beside it
-//! on a connection of their own.
+//! A commit is fsynced (WAL, synchronous=FULL) before anyone hears of it. Checkpoints run beside the
+//! commits, on a connection of their own.
 
 mod backup;
 mod batch;
@@ -58,29 +58,29 @@ const LIST_READERS: u32 = 2;
 pub struct SqliteJournal {
     epoch: String,
     committer: Committer,
-    /// For a create, a status, a stream: nothing that reads many rows takes their place.
+    /// Connections for creates, statuses and streams: no read of many rows takes their place.
     points: Arc<Readers>,
     tails: Readers,
     lists: Readers,
     log: Arc<Log>,
     damage: Damage,
-    /// Records that are asked for, read together.
+    /// Records, read together.
     records: Arc<Batch<PurchaseId, Option<Record>>>,
-    /// As `records`, for transitions after a revision, at most so many.
+    /// Like `records`, for transitions after a revision, at most so many.
     transitions: Arc<Batch<(PurchaseId, Revision, usize), Vec<Transition>>>,
-    /// Owns the checkpointer, which is waited for by `close`.
+    /// Owns the checkpointer; `close` waits for it.
     tasks: TaskTracker,
-    /// Ends the checkpointer, at the latest when this is dropped.
+    /// Ends the checkpointer, at the latest when the journal is dropped.
     checkpoints: CancellationToken,
     _on_drop: DropGuard,
 }
 
 impl SqliteJournal {
-    /// Opens the file, which is made where there is none, and starts the task that commits.
+    /// Opens the file, or makes it if there is none, and starts the committing task.
     ///
     /// # Errors
     ///
-    /// [`JournalError::Unusable`] where another process has it, its schema is newer or altered, it
+    /// [`JournalError::Unusable`] if another process has the file, its schema is newer or altered, it
     /// is damaged, is another program's, or cannot be written.
     pub async fn open(path: &Path, clock: &Clock) -> Result<Self, JournalError> {
         let shown = path.display().to_string();
@@ -131,7 +131,7 @@ impl SqliteJournal {
         told(answer.await, self.committer.published())
     }
 
-    /// Asks for one thing, and reads all that is asked for where nobody does.
+    /// Asks for one thing. If nobody is reading, reads everything that is asked for.
     async fn read_together<K, T>(
         &self,
         batch: &Arc<Batch<K, T>>,
@@ -168,10 +168,10 @@ impl SqliteJournal {
     }
 }
 
-/// What was found for each thing that was asked for, or that its row cannot be read.
+/// The answer to each question: the value found, or that its row cannot be read.
 type Found<K, T> = HashMap<K, Result<T, JournalError>>;
 
-/// Answers all who have asked.
+/// Answers everybody who has asked.
 fn tell<K: Eq + Hash, T: Clone>(asked: Asked<K, T>, found: &Result<Found<K, T>, JournalError>) {
     for (key, senders) in asked {
         let answer = match found {
@@ -180,13 +180,13 @@ fn tell<K: Eq + Hash, T: Clone>(asked: Asked<K, T>, found: &Result<Found<K, T>, 
         };
         let answer = answer.unwrap_or_else(|| Err(JournalError::unavailable("it was not read")));
         for sender in senders {
-            // Whoever has stopped waiting needs no answer.
+            // An asker that has stopped waiting needs no answer.
             drop(sender.send(answer.clone()));
         }
     }
 }
 
-/// What a read's failure means to the store and to the one who asked.
+/// A read's failure as its asker hears of it. A failure of the store makes the journal unavailable.
 fn told<T>(answer: Result<T, ReadError>, published: &Published) -> Result<T, JournalError> {
     if let Err(ReadError::Failed(error)) = &answer {
         tracing::error!(%error, "a read of the journal failed");
@@ -268,7 +268,7 @@ impl Journal for SqliteJournal {
         limit: usize,
     ) -> Result<Listed, JournalError> {
         let filter = filter.clone();
-        // Dropped with this future, which is dropped when its caller has gone away.
+        // The token is dropped with this future, and so as soon as the caller has gone away.
         let gone = CancellationToken::new();
         let _on_drop = gone.clone().drop_guard();
         self.read(&self.lists, move |connection, damage| {
@@ -284,8 +284,8 @@ impl Journal for SqliteJournal {
         after: Position,
         limit: usize,
     ) -> Result<(Vec<Arc<super::Committed>>, Position), JournalError> {
-        // Taken before the read: what it admits is in the file already, and nothing beyond it is
-        // shown before observers hear of it.
+        // The head is taken before the read. Everything up to it is in the file already, and nothing
+        // beyond it is shown before observers hear of it.
         let head = self.head();
         let caller = caller.cloned();
         self.read(&self.tails, move |connection, damage| {
@@ -345,7 +345,7 @@ impl Journal for SqliteJournal {
     }
 
     async fn close(&self) {
-        // The last connection to go is the writer's, which can then truncate the log.
+        // The writer's connection is the last to go, so that it can truncate the log.
         self.checkpoints.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -356,7 +356,7 @@ impl Journal for SqliteJournal {
     }
 }
 
-/// How SQLite goes about a list, step by step.
+/// SQLite's plan for a list, step by step.
 #[cfg(test)]
 pub(super) fn list_plan(
     connection: &Connection,
@@ -400,7 +400,7 @@ mod tests {
             })));
         }
         let all = held.len();
-        // Polled once each, so that all have begun.
+        // Each is polled once, so that all have begun.
         for read in &mut held {
             assert!(futures_util::FutureExt::now_or_never(read.as_mut()).is_none());
         }

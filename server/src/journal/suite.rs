@@ -1,7 +1,7 @@
 //! The behaviours that every journal has: one set, run against each of them.
 //!
-//! What only a file can do stands in `file`, what a file has to bear in `strain`; random histories in
-//! `model`.
+//! `file` has the abilities that only a file has, `strain` the burdens that a file has to bear, and
+//! `model` random histories.
 
 mod bound;
 mod file;
@@ -64,8 +64,8 @@ pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>)
     }
 }
 
-/// Runs each behaviour against each journal, as a test of its own, in paused time: what a journal
-/// does on other threads must hold it still.
+/// Runs each behaviour against each journal, as a test of its own, in paused time: a journal's work
+/// on other threads must hold time still.
 macro_rules! behaviours {
     ($($area:ident :: $behaviour:ident,)+) => {
         mod on_memory {

@@ -304,7 +304,7 @@ impl Port {
     }
 
     /// Takes one of the places that all connections share, if the call needs one.
-    fn place(&self, peer: &Peer, guest: Guest) -> Result<Option<Place>, Limit> {
+    fn place(&self, peer: &Peer, guest: Guest) -> Result<Option<SharedPlace>, Limit> {
         let of: fn(&Shared) -> &Places = match guest {
             Guest::Reflection => |shared| &shared.reflections,
             Guest::Watch if peer.has_open(guest) => |shared| &shared.more_watches,
@@ -315,7 +315,7 @@ impl Port {
             return Err(limit);
         }
         let shared = Arc::clone(&self.0);
-        Ok(Some(Place { shared, of }))
+        Ok(Some(SharedPlace { shared, of }))
     }
 
     /// Waits for room for an answer of so many bytes.
@@ -475,12 +475,12 @@ impl Drop for Joined {
 
 /// One of the places that all connections share; given back when dropped.
 #[derive(Debug)]
-struct Place {
+struct SharedPlace {
     shared: Arc<Shared>,
     of: fn(&Shared) -> &Places,
 }
 
-impl Drop for Place {
+impl Drop for SharedPlace {
     fn drop(&mut self) {
         (self.of)(&self.shared).give_back();
     }
@@ -494,7 +494,7 @@ pub(super) struct Open {
     pub(super) call: Arc<Call>,
     number: usize,
     method: &'static str,
-    _place: Option<Place>,
+    _place: Option<SharedPlace>,
     /// Its end, once that is known.
     pub(super) code: Option<&'static str>,
 }

@@ -1,4 +1,4 @@
-//! Bad settings by section, and what is said about each.
+//! Bad settings by section, with the error for each.
 
 use super::*;
 
@@ -89,7 +89,7 @@ fn bad_settings_are_refused_with_their_place_and_rule() {
     check_all(&table);
 }
 
-/// Each text makes one problem, which says what is expected.
+/// Checks that each text makes one problem, which names the expected rule.
 fn check_all(table: &[(String, &str)]) {
     for (text, expected) in table {
         let message = refused(text, &[]);

@@ -1,4 +1,4 @@
-//! The table of `docs/ERRORS.md` against the reasons and what a caller receives.
+//! The table of `docs/ERRORS.md` against the reasons and the errors that callers receive.
 
 use std::{path::Path, time::Duration};
 

@@ -262,7 +262,7 @@ async fn a_commit_under_way_for_five_seconds_is_a_journal_that_is_away() {
     let refused: Vec<_> = queued.into_iter().chain(late).collect();
     let answered = refused.iter().all(JoinHandle::is_finished);
     let is_kept = !own[0].is_finished();
-    // Before anything is asserted: a store that waits would hold up the end of the test.
+    // This comes before any assertion: a store that waits would hold up the end of a failing test.
     bench.let_all_succeed();
     assert!(!is_available);
     assert!(answered, "who wants to write is told at once");

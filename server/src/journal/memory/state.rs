@@ -24,7 +24,7 @@ struct Kept {
     is_remnant: bool,
 }
 
-/// Everything that is committed.
+/// All commits.
 #[derive(Debug, Default)]
 pub(super) struct State {
     head: u64,
@@ -32,7 +32,7 @@ pub(super) struct State {
     by_key: BTreeMap<(CallerName, Arc<str>), PurchaseId>,
     /// Further keys.
     bound: BTreeMap<(CallerName, Arc<str>), Binding>,
-    /// Of purchases that are no remnants, as the next three.
+    /// This and the next three are of purchases that are no remnants.
     by_reference: BTreeMap<(AccountName, Reference), PurchaseId>,
     by_time: BTreeSet<(Timestamp, PurchaseId)>,
     open: BTreeSet<PurchaseId>,
@@ -199,7 +199,7 @@ impl State {
         Written::Done
     }
 
-    /// What to answer where the newest revision is not the expected one, or is the last.
+    /// The answer if the newest revision is not the expected one, or is the last.
     fn stale(&self, id: PurchaseId, expected: Revision) -> Option<Written> {
         let Some(record) = self.record(id) else {
             return Some(Written::Stale(None));

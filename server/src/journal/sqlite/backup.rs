@@ -15,12 +15,12 @@ use super::{file, schema};
 use crate::journal::JournalError;
 
 /// Copies the journal in `from` into the new file `to`, for its owner alone, and returns once that is
-/// durable. Nothing is locked: a server that writes goes on, and what it commits meanwhile is not in
-/// the copy. Takes as long as the disk needs for the bytes. Blocks.
+/// durable. Nothing is locked: a server that writes goes on, and its later commits are not in the
+/// copy. Takes as long as the disk needs for the bytes. Blocks.
 ///
 /// # Errors
-/// [`JournalError::Unusable`] where `from` is no journal of this build or `to` cannot be written or is
-/// there already; nothing is left behind then.
+/// [`JournalError::Unusable`] if `from` is no journal of this build, or if `to` cannot be written or
+/// exists already; nothing is left behind then.
 pub fn back_up(from: &Path, to: &Path) -> Result<(), JournalError> {
     if !from.exists() {
         return Err(JournalError::unusable("there is no journal"));
@@ -32,7 +32,7 @@ pub fn back_up(from: &Path, to: &Path) -> Result<(), JournalError> {
     file::create_new(to).map_err(|error| cannot_write(&error))?;
     let copied = copy(&source, to);
     if copied.is_err() {
-        // Ours, made a moment ago; half of a journal is worth nothing.
+        // This call made the file a moment ago; half of a journal is worth nothing.
         fs::remove_file(to).ok();
     }
     copied
@@ -41,13 +41,13 @@ pub fn back_up(from: &Path, to: &Path) -> Result<(), JournalError> {
 fn copy(source: &Connection, to: &Path) -> Result<(), JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut target = Connection::open_with_flags(to, flags).map_err(schema::unusable)?;
-    // Nobody reads it before it is whole and synced below, so it needs no journal of its own.
+    // Nobody reads the copy before it is whole and synced below, so it needs no journal of its own.
     target
         .query_row("PRAGMA journal_mode = OFF", [], |_| Ok(()))
         .and_then(|()| target.pragma_update(None, "synchronous", "OFF"))
         .map_err(schema::unusable)?;
-    // All pages in one step, which is one read transaction: nothing that is committed meanwhile makes
-    // it begin again.
+    // All pages go in one step, which is one read transaction: no commit meanwhile makes it begin
+    // again.
     let step = Backup::new(source, &mut target).and_then(|backup| backup.step(-1));
     if step.map_err(schema::unusable)? != StepResult::Done {
         return Err(JournalError::unusable("another process has it locked"));
@@ -134,7 +134,7 @@ mod tests {
         refused("a.db", "kept", "exists");
         assert_eq!(fs::read_to_string(path("kept")).unwrap(), "kept");
         assert!(!path("b.db").exists());
-        // As a server that was stopped leaves it.
+        // A stopped server leaves the file like this.
         journal.close().await;
         back_up(&path("a.db"), &path("b.db")).unwrap();
     }

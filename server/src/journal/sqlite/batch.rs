@@ -1,5 +1,5 @@
-//! Small reads, together: what arrives while a read is under way is the next read, and whoever asks
-//! for the same shares an answer. 50,000 resumes are a few hundred reads.
+//! Small reads, together: questions that arrive while a read is under way are the next read, and
+//! equal questions share an answer. 50,000 resumes are a few hundred reads.
 
 use std::{
     collections::HashMap,
@@ -14,17 +14,17 @@ use crate::journal::JournalError;
 /// Questions answered by one read.
 const READ_MAX: usize = 256;
 
-/// Who waits for which answer.
+/// The waiters for each answer.
 pub(super) type Asked<K, T> = HashMap<K, Vec<oneshot::Sender<Result<T, JournalError>>>>;
 
-/// What is asked for.
+/// The open questions of one kind.
 #[derive(Debug)]
 pub(super) struct Batch<K, T>(Mutex<Waiting<K, T>>);
 
 #[derive(Debug)]
 struct Waiting<K, T> {
     asked: Asked<K, T>,
-    /// True if somebody is reading, who will read these as well.
+    /// True if somebody is reading, and will read these as well.
     reading: bool,
 }
 
@@ -42,7 +42,7 @@ impl<K: Clone + Eq + Hash, T> Batch<K, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for one thing. Where the second is true, the caller has to begin to read.
+    /// Asks for one thing. If the second value is true, the caller has to begin to read.
     pub(super) fn ask(&self, key: K) -> (oneshot::Receiver<Result<T, JournalError>>, bool) {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.lock();
@@ -51,9 +51,9 @@ impl<K: Clone + Eq + Hash, T> Batch<K, T> {
         (receiver, begins)
     }
 
-    /// Takes what to read next. `None` where nothing is left: then whoever asks next begins.
+    /// Takes the questions to read next. `None` if nothing is left: then the next asker begins.
     ///
-    /// What is taken is read after it was asked for, so that everybody reads their own writes.
+    /// A question is read after it was asked, so that everybody reads their own writes.
     pub(super) fn take(&self) -> Option<Asked<K, T>> {
         let mut waiting = self.lock();
         if waiting.asked.is_empty() {

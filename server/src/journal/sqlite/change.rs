@@ -1,4 +1,4 @@
-//! What each change does to the tables, and the guards that it must pass.
+//! The effect of each change on the tables, and the guards that it must pass.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     read::{self, id_bytes, integer, purchase_columns},
-    write::{Applied, Batch, Refusal},
+    write::{Applied, Batch, Unmade},
 };
 
 /// The columns of a purchase that a guard or a step needs.
@@ -34,7 +34,7 @@ pub(super) struct Current {
 impl Batch<'_> {
     pub(super) fn begin(&mut self, record: &Record, transitions: Vec<Transition>) -> Applied<()> {
         let purchase = &record.purchase;
-        let last = rules::last_status(purchase.id, &transitions).map_err(Refusal::Malformed)?;
+        let last = rules::last_status(purchase.id, &transitions).map_err(Unmade::Malformed)?;
         let taken = read::record_by_key(
             self.connection,
             self.damage,
@@ -42,7 +42,7 @@ impl Batch<'_> {
             &purchase.idempotency_key,
         )?;
         if let Some(taken) = taken {
-            return Err(Refusal::Guarded(Written::KeyTaken(Box::new(taken))));
+            return Err(Unmade::Guarded(Written::KeyTaken(Box::new(taken))));
         }
         let exists = self
             .connection
@@ -50,7 +50,7 @@ impl Batch<'_> {
             .exists([id_bytes(purchase.id)])?;
         if exists {
             let error = rules::malformed(purchase.id, "it exists with another key");
-            return Err(Refusal::Malformed(error));
+            return Err(Unmade::Malformed(error));
         }
         let reference = read::reference_text(last.reference.as_ref());
         self.check_reference(purchase, reference.as_deref())?;
@@ -122,10 +122,10 @@ impl Batch<'_> {
         let caller = binding.caller.as_str();
         let (connection, damage) = (self.connection, self.damage);
         if let Some(taken) = read::record_by_key(connection, damage, caller, &binding.key)? {
-            return Err(Refusal::Guarded(Written::KeyTaken(Box::new(taken))));
+            return Err(Unmade::Guarded(Written::KeyTaken(Box::new(taken))));
         }
         if read::record(connection, damage, binding.purchase)?.is_none() {
-            return Err(Refusal::Guarded(Written::Stale(None)));
+            return Err(Unmade::Guarded(Written::Stale(None)));
         }
         self.connection
             .prepare_cached(
@@ -221,7 +221,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// The purchase, if it may be changed by one who knows it at `expected`.
+    /// The purchase, if a writer that knows it at `expected` may change it.
     pub(super) fn guarded(&self, id: PurchaseId, expected: Revision) -> Applied<Current> {
         let current = self
             .connection
@@ -233,7 +233,7 @@ impl Batch<'_> {
             ))?
             .query_row([id_bytes(id)], |row| {
                 Ok(Current {
-                    // The newest status is not needed, and dear to read.
+                    // The newest status is not needed, and costly to read.
                     purchase: read::purchase(row, Status::pending(Timestamp::default()))?,
                     revision: Revision(row.get(7)?),
                     state: read::word(row, 8, State::from_text)?,
@@ -254,9 +254,9 @@ impl Batch<'_> {
         }
     }
 
-    fn stale(&self, id: PurchaseId) -> Result<Refusal> {
+    fn stale(&self, id: PurchaseId) -> Result<Unmade> {
         let record = read::record(self.connection, self.damage, id)?;
-        Ok(Refusal::Guarded(Written::Stale(record.map(Box::new))))
+        Ok(Unmade::Guarded(Written::Stale(record.map(Box::new))))
     }
 
     fn check_reference(&self, purchase: &Purchase, reference: Option<&str>) -> Applied<()> {
@@ -266,7 +266,7 @@ impl Batch<'_> {
         let account = purchase.account.as_str();
         match read::purchase_by_reference(self.connection, account, reference)? {
             Some(taken) if taken != purchase.id => {
-                Err(Refusal::Guarded(Written::ReferenceTaken(taken)))
+                Err(Unmade::Guarded(Written::ReferenceTaken(taken)))
             }
             _ => Ok(()),
         }
@@ -281,7 +281,7 @@ impl Batch<'_> {
             .into_iter()
             .flatten()
             .any(AttentionReason::is_silence);
-        // Only then does the previous status matter, which is dear to read.
+        // Only then does the previous status matter, which is costly to read.
         if is_told && let Some(record) = read::record(self.connection, self.damage, id)? {
             let previous = &record.purchase.status;
             let known = current.change_time;
@@ -297,7 +297,7 @@ impl Batch<'_> {
             mut status,
             cause,
         } = transition;
-        // The action stands apart; it must not be in the text as well.
+        // The action lies in a table of its own; it must not be in the text as well.
         let action = status.buyer_action.take();
         let text = json(&status)?;
         status.buyer_action = action;
@@ -367,7 +367,7 @@ impl Batch<'_> {
                 break;
             }
             rows += usize::try_from(*revisions).unwrap_or(0) + 1;
-            // A token from before the newest position that is taken has missed something.
+            // A token from before the newest position that is taken has missed a transition.
             self.connection
                 .prepare_cached(
                     "INSERT INTO kept_text (key, value)
@@ -410,7 +410,7 @@ impl Batch<'_> {
             .collect()
     }
 
-    /// When retention begins to count, if the status is FINAL.
+    /// The time from which retention counts, if the status is FINAL.
     fn final_time(&self, status: &Status) -> Option<i64> {
         let is_final = status.finality == Finality::Final;
         is_final.then(|| self.age.stamp(status.observe_time).as_millis())
@@ -422,7 +422,7 @@ impl Batch<'_> {
     }
 }
 
-/// Fingerprints as a column holds them.
+/// The text of fingerprints in a column.
 fn macs(fingerprints: &Fingerprints) -> Result<String> {
     let fields: BTreeMap<&str, String> = (fingerprints.fields.iter())
         .map(|(name, mac)| (name.as_str(), hex::encode(mac)))

@@ -1,7 +1,7 @@
-//! Checkpoints: what is committed moves from the write-ahead log to the file, beside the commits.
+//! Checkpoints: commits move from the write-ahead log to the file, beside new commits.
 //!
-//! None waits while it holds the writer's lock. Where a reader keeps the log from being emptied it
-//! grows, and that is said.
+//! No checkpoint waits while it holds the writer's lock. If a reader keeps the log from being
+//! emptied, the log grows, and a warning says so.
 
 use std::{
     path::PathBuf,
@@ -18,19 +18,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::file;
 
-/// Pages of the log beyond which it is cut as soon as all of it is in the file (64 MiB): where commits
+/// Pages of the log beyond which it is cut as soon as all of it is in the file (64 MiB). If commits
 /// never pause, a checkpoint beside them never empties it.
 const LOG_PAGES_MAX: u64 = 16_384;
-/// How long a checkpoint that holds the writer's lock waits for readers: shorter than anybody notices.
+/// The longest wait for readers of a checkpoint that holds the writer's lock: too short to be noticed.
 const PATIENCE: Duration = Duration::from_millis(25);
-/// How soon one that could not move everything is followed by the next, though nobody writes.
+/// The time until the next checkpoint after one that could not move everything, though nobody writes.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How long a log stands still until a reader is blamed: this program's own are done long before.
+/// The time for which a log stands still before a reader is blamed: this program's own readers are
+/// done long before.
 const PINNED_AFTER: Duration = Duration::from_secs(5);
-/// How often a log that stays pinned is told of.
+/// The time between two warnings of a log that stays pinned.
 const TOLD_EVERY: Duration = Duration::from_secs(600);
 
-/// How the log is doing, for metrics.
+/// The state of the log, for metrics.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// Its size in use, in bytes.
@@ -39,25 +40,25 @@ pub(super) struct Log {
     pub(super) is_pinned: AtomicBool,
 }
 
-/// What one checkpoint met, in pages.
+/// The pages that one checkpoint met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Met {
-    /// All that the log holds.
+    /// The pages of the log.
     pages: u64,
-    /// Of these, what is in the file as well.
+    /// The pages of these that are in the file as well.
     moved: u64,
 }
 
-/// True if the log moves on, as far as checkpoints have seen.
+/// The movement of the log, as checkpoints have seen it.
 #[derive(Debug, Default)]
 struct Progress {
-    /// What was in the file when the log was last seen to move, and when that was.
+    /// The pages in the file when the log was last seen to move, and the time of that.
     stands: Option<(u64, Instant)>,
     told: Option<Instant>,
 }
 
 impl Progress {
-    /// True if a reader pins the log: there is more to move, and nothing was for a while.
+    /// True if a reader pins the log: there is more to move, and nothing has moved for a while.
     fn is_pinned(&mut self, met: Met, now: Instant) -> bool {
         match self.stands {
             _ if met.moved >= met.pages => self.stands = None,
@@ -105,11 +106,11 @@ impl Checkpointer {
         })
     }
 
-    /// Moves what can be moved. Returns whether something was left.
+    /// Moves as much as it can. Returns true if something was left.
     fn run(&mut self) -> Result<bool> {
         let mut met = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)")?;
-        // Only what nobody reads any more is cut: else it would wait for the reader, and commits
-        // for it.
+        // The log is cut only if nobody reads it any more: else the cut would wait for the reader,
+        // and commits for the cut.
         if met.pages > LOG_PAGES_MAX && met.moved == met.pages {
             met = self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")?;
         }
@@ -130,7 +131,7 @@ impl Checkpointer {
 
     fn checkpoint(&self, sql: &str) -> Result<Met> {
         self.connection.query_row(sql, [], |row| {
-            // Both are -1 where the checkpoint could not begin.
+            // Both are -1 if the checkpoint could not begin.
             let pages = |index| {
                 let pages: i64 = row.get(index)?;
                 Ok::<u64, rusqlite::Error>(u64::try_from(pages).unwrap_or(0))
@@ -143,7 +144,7 @@ impl Checkpointer {
     }
 }
 
-/// Checkpoints whenever it is wanted, until `closing`.
+/// Checkpoints whenever the writer asks for it, until `closing`.
 pub(super) async fn when_wanted(
     path: PathBuf,
     log: Arc<Log>,
@@ -167,7 +168,7 @@ pub(super) async fn when_wanted(
         });
         match task.await {
             Ok(Ok((used, left))) => (checkpointer, is_left) = (Some(used), left),
-            // Nothing is lost by it: the log grows until one works, on a connection of its own.
+            // Nothing is lost: the log grows until a checkpoint works, on a new connection.
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a checkpoint failed");
                 is_left = true;

@@ -1,4 +1,4 @@
-//! Rows that cannot be read: each is the trouble of whoever asks for it, and of nobody else.
+//! Rows that cannot be read: each troubles the reader that asks for it, and nobody else.
 
 use std::{
     collections::BTreeSet,
@@ -13,10 +13,10 @@ use rusqlite::{Error, Result, Row};
 use super::read::id_of;
 use crate::purchase::PurchaseId;
 
-/// Purchases that are named in the log, once each; what is met beyond is only counted.
+/// The most purchases that the log names, once each; further rows are only counted.
 const NAMED_MAX: usize = 1_000;
 
-/// What was met so far. Clones share it.
+/// The damaged rows met so far. Clones share them.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Damage(Arc<Met>);
 
@@ -28,12 +28,12 @@ struct Met {
 }
 
 impl Damage {
-    /// How often a row was met that cannot be read.
+    /// The number of times that a row was met that cannot be read.
     pub(super) fn times(&self) -> u64 {
         self.0.times.load(Ordering::Relaxed)
     }
 
-    /// Takes note where an answer about a purchase failed for its own rows.
+    /// Takes note if an answer about a purchase failed because of its own rows.
     pub(super) fn note<T>(&self, purchase: PurchaseId, answer: Result<T>) -> Result<T> {
         if let Err(error) = &answer
             && let Some(column) = column(error)
@@ -41,14 +41,14 @@ impl Damage {
             self.0.times.fetch_add(1, Ordering::Relaxed);
             let mut named = self.0.named.lock().unwrap_or_else(PoisonError::into_inner);
             if named.len() < NAMED_MAX && named.insert(purchase) {
-                // Neither the value nor the parser's words about it: they can be anybody's data.
+                // Without the value and the parser's words about it: they can be anybody's data.
                 tracing::error!(%purchase, column, "a row of this purchase cannot be read");
             }
         }
         answer
     }
 
-    /// As [`Damage::note`], where the row's first column is the purchase's id.
+    /// Like [`Damage::note`], for a row whose first column is the purchase's id.
     pub(super) fn of_row<T>(
         &self,
         row: &Row<'_>,
@@ -61,7 +61,7 @@ impl Damage {
         }
     }
 
-    /// As [`Damage::of_row`], for a reader of many rows, who goes on without this one: `None`.
+    /// Like [`Damage::of_row`], for a reader of many rows, which goes on without this one: `None`.
     pub(super) fn skips<T>(
         &self,
         row: &Row<'_>,
@@ -71,7 +71,7 @@ impl Damage {
     }
 }
 
-/// Parts an answer that failed for its own rows from a store that failed.
+/// Separates an answer that failed because of its own rows from a store that failed.
 pub(super) fn apart<T>(answer: Result<T>) -> Result<Result<T>> {
     match answer {
         Err(error) if column(&error).is_none() => Err(error),
@@ -79,7 +79,7 @@ pub(super) fn apart<T>(answer: Result<T>) -> Result<Result<T>> {
     }
 }
 
-/// The column whose value is no value of this build; `None` where the store itself failed.
+/// The column whose value this build does not know; `None` if the store itself failed.
 pub(super) fn column(error: &Error) -> Option<usize> {
     match error {
         Error::FromSqlConversionFailure(column, ..)

@@ -12,7 +12,7 @@ use crate::{clock::Clock, journal::JournalError};
 
 use super::{read, schema};
 
-/// How long a connection waits for another one's lock.
+/// The longest wait of a connection for another connection's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Distinct statements of one connection, so that each is prepared once.
 const STATEMENTS_MAX: usize = 64;
@@ -29,14 +29,14 @@ pub(super) struct Opened {
 /// Locks, opens, migrates and checks the file.
 pub(super) fn open(path: &Path, clock: &Clock) -> Result<Opened, JournalError> {
     create(path).map_err(cannot_write)?;
-    // One name for one file, so that no link leads around the lock.
+    // The file gets one name, so that no link leads around the lock.
     let path = fs::canonicalize(path).map_err(cannot_write)?;
     let lock = lock(&path)?;
     let mut writer = connect(&path).map_err(schema::unusable)?;
     if writer.is_readonly("main").map_err(schema::unusable)? {
         return Err(JournalError::unusable("it cannot be written: read-only"));
     }
-    // Before any setting, some of which write: a file that is not ours stays as it is.
+    // This comes before all settings, some of which write: a file that is not ours stays as it is.
     let applied = schema::applied(&writer)?;
     configure(&writer)?;
     schema::migrate(&mut writer, clock, applied)?;
@@ -74,8 +74,8 @@ fn opened(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    // Else the cache's clearing of bindings makes SQLite prepare a statement anew at each use, since
-    // a plan could depend on what was bound.
+    // Without it the cache's clearing of bindings makes SQLite prepare a statement anew at each use,
+    // since a plan could depend on the bound values.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
@@ -90,26 +90,26 @@ fn configure(connection: &Connection) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Makes the settings and returns the journal mode that came of it.
+/// Applies the settings and returns the journal mode that resulted.
 fn settings(connection: &Connection) -> rusqlite::Result<String> {
     let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // A buyer action that is wiped must not stay in the free parts of the file.
+    // A wiped buyer action must not stay in the free parts of the file.
     connection.pragma_update(None, "secure_delete", true)?;
     connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
     connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
     Ok(mode)
 }
 
-/// Makes the file where there is none, for its owner alone; SQLite gives its log the same mode.
+/// Makes the file if there is none, for its owner alone; SQLite gives its log the same mode.
 fn create(path: &Path) -> std::io::Result<()> {
     private(OpenOptions::new().write(true).create(true).truncate(false)).open(path)?;
     Ok(())
 }
 
-/// Makes a file that must not be there yet, for its owner alone.
+/// Makes a file that must not exist yet, for its owner alone.
 pub(super) fn create_new(path: &Path) -> std::io::Result<()> {
     private(OpenOptions::new().write(true).create_new(true)).open(path)?;
     Ok(())

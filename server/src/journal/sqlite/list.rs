@@ -1,4 +1,4 @@
-//! Lists: along the narrowest index that a filter has, in short steps, to a bounded number of rows.
+//! Lists: along the narrowest index for a filter, in short steps, up to a bounded number of rows.
 
 use std::fmt::Write as _;
 
@@ -17,10 +17,10 @@ use crate::{
 /// restarting the write-ahead log.
 const STEP: usize = 500;
 
-/// The condition of the index of what is live, as its migration spells it.
+/// The condition of the index of live purchases, as its migration spells it.
 const IS_LIVE: &str = " AND (p.finality <> 'FINAL' OR p.state NOT IN ('COMPLETED', 'FAILED', 'EXPIRED', \
      'CANCELED', 'RETURNED', 'REFUNDED', 'DISPUTE_SETTLED'))";
-/// The states that are ends, as there.
+/// The states that are ends, as in that condition.
 const ENDS: [State; 7] = [
     State::Completed,
     State::Failed,
@@ -31,7 +31,7 @@ const ENDS: [State; 7] = [
     State::DisputeSettled,
 ];
 
-/// Reads a page. It ends early, where nobody is told of it, once `is_wanted` says no.
+/// Reads a page. It ends early once `is_wanted` says no; then nobody gets it.
 pub(super) fn list(
     connection: &Connection,
     damage: &Damage,
@@ -57,7 +57,7 @@ pub(super) fn list(
             })?;
             if let Some(purchase) = admitted.flatten() {
                 if listed.purchases.len() >= limit {
-                    // There is more, and this one is its first.
+                    // There is more, and this row is its first.
                     listed.next = after;
                     return Ok(listed);
                 }
@@ -74,13 +74,13 @@ pub(super) fn list(
     Ok(listed)
 }
 
-/// One step of a list: the next rows of an index, each with its status where the filter admits it.
+/// One step of a list: the next rows of an index, each with its status if the filter admits it.
 pub(super) struct Query {
     pub(super) sql: String,
     pub(super) values: Vec<Box<dyn ToSql>>,
 }
 
-/// What a list goes along.
+/// The index that a list goes along.
 enum Along<'filter> {
     Attention,
     /// One of the filter's labels, of a caller.
@@ -91,7 +91,7 @@ enum Along<'filter> {
 
 impl<'filter> Along<'filter> {
     fn of(filter: &'filter Filter) -> Self {
-        // Only one that admits nothing of the history may go past it.
+        // Only a filter that admits nothing of the history may skip it.
         let is_live = |finalities: &[Finality], states: &[State]| {
             let open = !states.is_empty() && !states.iter().any(|state| ENDS.contains(state));
             open || (!finalities.is_empty() && !finalities.contains(&Finality::Final))
@@ -144,7 +144,7 @@ impl Query {
         query
     }
 
-    /// Purchases along an index, which has a sibling by caller.
+    /// Takes purchases along an index, or along its sibling by caller.
     fn from(&mut self, index: &str, is_by_caller: bool, condition: &str) {
         let by = if is_by_caller { "_by_caller" } else { "" };
         // Writing to a string does not fail.
@@ -155,7 +155,7 @@ impl Query {
         .ok();
     }
 
-    /// Whose, from when to when, in which order and how many.
+    /// Adds the caller, the times, the order and the number of rows.
     fn reach(
         &mut self,
         filter: &Filter,
@@ -186,7 +186,7 @@ impl Query {
         self.also(&order, integer(STEP));
     }
 
-    /// What a row must be to be admitted. It chooses no index.
+    /// Adds the conditions that admit a row. They choose no index.
     fn conditions(&mut self, filter: &Filter) {
         let states = filter.states.iter().map(|state| state.as_str());
         let finalities = filter.finalities.iter().map(|finality| finality.as_str());
@@ -216,7 +216,7 @@ impl Query {
                 _ => ", ?".to_owned(),
             };
             if number > 0 {
-                // Opens again what the one before has closed.
+                // Opens the bracket again that the condition before has closed.
                 self.sql.pop();
             }
             self.also(&before, text.to_owned());
@@ -266,7 +266,7 @@ mod tests {
             assert_eq!(listed.unwrap().purchases, []);
             looks.get()
         };
-        // Steps of 500, each after a look, and an empty one at the end.
+        // There are steps of 500, each after a look, and an empty step at the end.
         assert_eq!(looks_until(100), 5);
         assert_eq!(looks_until(2), 3, "no step after the caller has gone");
     }

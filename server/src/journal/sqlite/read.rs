@@ -68,7 +68,7 @@ const TEXT: &str = "SELECT value FROM kept_text WHERE key = ?1";
 const TAIL: &str = tail_query!("t.position > ?1 AND t.position <= ?2");
 const TAIL_OF_CALLER: &str = tail_query!("t.caller = ?4 AND t.position > ?1 AND t.position <= ?2");
 
-/// How a purchase is named in a row: big-endian, so that rows are ordered as ids are.
+/// A purchase's id in a row: big-endian, so that rows are ordered as ids are.
 pub(super) fn id_bytes(id: PurchaseId) -> [u8; 16] {
     id.as_u128().to_be_bytes()
 }
@@ -220,7 +220,7 @@ pub(super) fn get(connection: &Connection, key: &str) -> Result<Option<String>> 
         .optional()
 }
 
-/// The newest position ever committed, even where its transition has been retired.
+/// The newest position ever committed, even if its transition has been retired.
 pub(super) fn head(connection: &Connection) -> Result<u64> {
     connection.query_row(
         "SELECT max((SELECT coalesce(max(position), 0) FROM transition_log),

@@ -1,4 +1,4 @@
-//! The connections that read, opened as they are needed: so many at a time, in turn.
+//! The reading connections, opened as they are needed: so many at a time, in turn.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::{damage, file, write::unavailable};
 use crate::journal::JournalError;
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 pub(super) enum ReadError {
     /// A row cannot be read: the store is well.
     Row(JournalError),
@@ -22,7 +22,7 @@ pub(super) enum ReadError {
 }
 
 impl ReadError {
-    /// What SQLite's error means.
+    /// The meaning of SQLite's error.
     fn of(error: rusqlite::Error) -> Self {
         match damage::column(&error) {
             Some(_) => Self::Row(unavailable(error)),
@@ -36,7 +36,7 @@ pub(super) struct Readers {
     path: PathBuf,
     most: u32,
     permits: Arc<Semaphore>,
-    /// Guarded: taken from and put back in a few nanoseconds, never used under the lock.
+    /// A connection is taken and put back in a few nanoseconds, and never used under the lock.
     idle: Arc<Mutex<Vec<Connection>>>,
 }
 
@@ -60,7 +60,7 @@ impl Readers {
         }
     }
 
-    /// Reads in turn. What has begun goes on where the caller has gone away.
+    /// Reads in turn. A read that has begun goes on even if its caller goes away.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -75,12 +75,12 @@ impl Readers {
                 None => file::reader(&path).map_err(ReadError::of)?,
             };
             let answer = read(&connection).map_err(ReadError::of);
-            // One that has failed is not used again: its file may have been replaced.
+            // A connection that has failed is not used again: its file may have been replaced.
             if !matches!(answer, Err(ReadError::Failed(_))) {
                 let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
                 idle.push(connection);
             }
-            // Held until here also where the reader has gone away.
+            // Held until here even if the caller has gone away.
             drop(permit);
             answer
         });

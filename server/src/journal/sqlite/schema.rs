@@ -1,4 +1,4 @@
-//! The schema's migrations: embedded, numbered, checksummed; and what a file must be to be used.
+//! The schema's migrations (embedded, numbered, checksummed), and the checks of a file before use.
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
@@ -16,14 +16,14 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0004_age.sql"),
 ];
 
-/// Up to this size the whole file is checked when it is opened: about a second's reading.
+/// The size up to which an opening checks the whole file: about a second's reading.
 const CHECKED_BYTES_MAX: i64 = 256 * 1024 * 1024;
 
 /// Every part of the schema that is not SQLite's own.
 const SCHEMA_TEXT: &str = "SELECT coalesce(group_concat(sql, ';' ORDER BY name), '')
     FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
 
-/// How many migrations the file has, or why it is no file of this build.
+/// The number of migrations that the file has. The error says why it is no file of this build.
 pub(super) fn applied(connection: &Connection) -> Result<usize, JournalError> {
     let applied = version(connection).map_err(unusable)?;
     check_owner(connection, applied)?;
@@ -81,7 +81,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Why opening failed, in words that say what to do.
+/// The error of a failed opening, in words that say what to do.
 pub(super) fn unusable(error: rusqlite::Error) -> JournalError {
     use rusqlite::ErrorCode::{
         CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase, PermissionDenied,

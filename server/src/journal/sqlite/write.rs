@@ -12,21 +12,21 @@ use crate::journal::{
     committer::{Answer, Change, Group, Store},
 };
 
-/// Rows written until a checkpoint is wanted: about a thousand pages, SQLite's own default.
+/// The written rows after which a checkpoint is due: about a thousand pages, SQLite's own default.
 const CHECKPOINT_ROWS: u64 = 1_000;
 
-/// The one writing connection, and the lock that keeps it the one.
+/// The only writing connection, and the lock that keeps it the only one.
 #[derive(Debug)]
 pub(super) struct Writer {
     /// `None` once closed.
     connection: Option<Connection>,
     head: u64,
-    /// The connection's count of changed rows when a checkpoint was last wanted.
+    /// The connection's count of changed rows when a checkpoint was last asked for.
     checkpointed_at: u64,
     checkpoint_wanted: Arc<Notify>,
     damage: Damage,
     age: Arc<Age>,
-    /// Let go after the connection.
+    /// Released after the connection.
     lock: Option<File>,
 }
 
@@ -39,20 +39,20 @@ pub(super) struct Batch<'connection> {
     pub(super) committed: Vec<Arc<Committed>>,
 }
 
-/// Why a change was not made.
-pub(super) enum Refusal {
+/// The reason why a change was not made.
+pub(super) enum Unmade {
     Guarded(Written),
     Malformed(JournalError),
     Failed(rusqlite::Error),
 }
 
-impl From<rusqlite::Error> for Refusal {
+impl From<rusqlite::Error> for Unmade {
     fn from(error: rusqlite::Error) -> Self {
         Self::Failed(error)
     }
 }
 
-pub(super) type Applied<T> = std::result::Result<T, Refusal>;
+pub(super) type Applied<T> = std::result::Result<T, Unmade>;
 
 impl Writer {
     pub(super) fn new(
@@ -136,7 +136,7 @@ impl Store for Writer {
                 .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
                 .and_then(|()| connection.close().map_err(|(_, error)| error));
             if let Err(error) = truncated {
-                // All is committed; the next opening reads the write-ahead log.
+                // Everything is committed; the next opening reads the write-ahead log.
                 tracing::warn!(%error, "the last checkpoint did not succeed");
             }
         }
@@ -145,7 +145,7 @@ impl Store for Writer {
 }
 
 fn begin(connection: &Connection) -> Result<()> {
-    // Left over where a panic or a failed rollback cut a group off.
+    // A panic or a failed rollback can cut a group off and leave its transaction open.
     if !connection.is_autocommit() {
         connection.execute_batch("ROLLBACK")?;
     }
@@ -216,14 +216,14 @@ impl Batch<'_> {
             Err(refusal) => refusal,
         };
         let answer = match refusal {
-            Refusal::Guarded(written) => Ok(Answer::Written(written)),
-            Refusal::Malformed(error) => Err(error),
-            Refusal::Failed(error)
+            Unmade::Guarded(written) => Ok(Answer::Written(written)),
+            Unmade::Malformed(error) => Err(error),
+            Unmade::Failed(error)
                 if is_of_one_change(&error) && !self.connection.is_autocommit() =>
             {
                 Err(unavailable(error))
             }
-            Refusal::Failed(error) => return Err(error),
+            Unmade::Failed(error) => return Err(error),
         };
         self.execute("ROLLBACK TO change")?;
         self.execute("RELEASE change")?;

@@ -1,4 +1,4 @@
-//! What only a file can do: reopening, locks, foreign and damaged files, groups.
+//! The abilities that only a file has: reopening, locks, foreign and damaged files, groups.
 
 use std::{
     fs,
@@ -124,7 +124,7 @@ async fn a_copy_of_a_living_file_has_everything_acknowledged() {
     let path = path_in(&folder);
     let journal = open(&path).await.unwrap();
     fill(&journal).await;
-    // As after kill -9: the file and its log as they are, no connection closed.
+    // This is the state after kill -9: the file and its log as they are, no connection closed.
     let copied = tempfile::tempdir().unwrap();
     for name in ["journal.db", "journal.db-wal"] {
         fs::copy(folder.path().join(name), copied.path().join(name)).unwrap();
@@ -398,7 +398,7 @@ async fn lists_follow_an_index() {
                 plan.iter().all(|step| !step.starts_with("SCAN t")),
                 "{plan:?}"
             );
-            // A caller's own are found without looking at anybody else's.
+            // A caller's own purchases are found without looking at anybody else's.
             let first = &plan[0];
             let is_narrow = filter.caller.is_none() || first.contains("caller=?");
             assert!(is_narrow, "{filter:?}: {plan:?}");

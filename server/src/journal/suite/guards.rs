@@ -1,4 +1,4 @@
-//! What a write changes, and what it must not meet.
+//! The effects of writes, and the guards that refuse them.
 
 use std::{sync::Arc, time::Duration};
 

@@ -108,7 +108,7 @@ pub async fn a_failing_commit_is_refused_and_turns_available_off(subject: Subjec
     assert!(journal.retire(at(0), at(0), 1).await.is_err() || !*available.borrow());
 
     (subject.fail_writes)(false);
-    // Nobody writes: it tries by itself.
+    // Nobody writes: the journal tries by itself.
     available.wait_for(|available| *available).await.unwrap();
     begin(journal, record(2)).await;
     assert_eq!(*heard.lock().unwrap(), [Position(1), Position(2)]);

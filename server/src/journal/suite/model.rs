@@ -114,7 +114,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     )
 }
 
-/// The write of an act, made from what the model journal knows.
+/// The write of an act, made from the state of the model journal.
 async fn write_of(model: &dyn Journal, act: &Act) -> Option<Write> {
     let stored = async |number: u64| model.record(id(number)).await.unwrap();
     match *act {
@@ -230,7 +230,7 @@ fn transition_of(newest: &Record, act: &Act, behind: u32) -> Option<Transition> 
     Some(step(previous, status))
 }
 
-/// All that can be read, as one value.
+/// Everything that can be read, as one value.
 #[derive(Debug, PartialEq)]
 struct Seen {
     head: Position,
@@ -273,8 +273,8 @@ async fn see(journal: &dyn Journal) -> Seen {
     }
     for filter in filters() {
         for limit in [2, 100] {
-            // Page by page: where a page ends among purchases that it does not show is a journal's own
-            // affair.
+            // Pages are joined: each journal may end a page elsewhere among purchases that it does not
+            // show.
             let mut after = None;
             loop {
                 let page = journal.list(&filter, after, limit).await.unwrap();
@@ -295,7 +295,7 @@ async fn see(journal: &dyn Journal) -> Seen {
     seen
 }
 
-/// Filters of each kind that lists go along.
+/// A filter for each index that lists go along.
 fn filters() -> Vec<Filter> {
     let caller = Some(caller("anna"));
     let labels = BTreeMap::from([("n".to_owned(), "1".to_owned())]);
@@ -325,7 +325,7 @@ fn filters() -> Vec<Filter> {
     all.into_iter().chain(of_caller).collect()
 }
 
-/// What must hold of any journal, whatever was written.
+/// Checks the promises that hold for any journal after any writes.
 fn check_promises(seen: &Seen, heard: &[std::sync::Arc<Committed>]) {
     let positions: Vec<u64> = heard.iter().map(|one| one.position.0).collect();
     assert_eq!(positions, (1..=seen.head.0).collect::<Vec<_>>());

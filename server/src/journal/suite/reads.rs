@@ -1,4 +1,4 @@
-//! What readers see: pages, tails, wiped buyer actions and what retention leaves.
+//! Reads: pages, tails, wiped buyer actions and the remnants that retention leaves.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -218,7 +218,7 @@ pub async fn transitions_are_read_in_pages(subject: Subject) {
     assert_eq!(revisions(5, 9).await, Vec::<u32>::new());
 }
 
-/// Eight purchases that differ in all that a filter looks at.
+/// Begins eight purchases that differ in everything that a filter looks at.
 async fn varied(journal: &dyn Journal) {
     for number in 0..8 {
         let mut one = record(number);
@@ -277,7 +277,7 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Filters, each with how many of the varied purchases it admits.
+/// Filters, each with the number of varied purchases that it admits.
 fn filters() -> Vec<(Filter, usize)> {
     let text = |text: &str| text.to_owned();
     let combined = filter(|one| {
@@ -450,7 +450,7 @@ pub async fn a_final_purchase_becomes_a_remnant(subject: Subject) {
     let mut last = journal.record(id(1)).await.unwrap().unwrap();
     let count = journal.retire(at(2_001), at(0), 10).await.unwrap();
     assert_eq!(count, 0, "before is before");
-    // Its row and its three revisions.
+    // The rows are its own and those of its three revisions.
     assert_eq!(journal.retire(at(2_003), at(0), 1).await.unwrap(), 4);
     assert_eq!(
         journal.record(id(1)).await.unwrap(),
@@ -499,7 +499,7 @@ pub async fn retention_is_bounded_by_rows(subject: Subject) {
             rows => taken.push(rows),
         }
     }
-    // The last to end is the one with 22 revisions, and is never half taken.
+    // The purchase with 22 revisions ended last, and is never half taken.
     assert_eq!(taken, [3, 3, 3, 23]);
 }
 
@@ -546,7 +546,7 @@ pub async fn remnants_end_with_their_time(subject: Subject) {
     begin(journal, record(1)).await;
 }
 
-/// Its times are of a wall clock that was set back; retention's own was not.
+/// The times of its purchase are of a wall clock that was set back; retention's own clock was not.
 pub async fn what_ends_while_the_wall_clock_is_years_behind_is_kept_as_long_as_anything(
     subject: Subject,
 ) {

@@ -1,4 +1,4 @@
-//! What a file has to bear: foreign readers, and rows that cannot be read.
+//! The burdens of a file: foreign readers, and rows that cannot be read.
 
 use std::{path::PathBuf, time::Instant};
 
@@ -43,7 +43,7 @@ async fn a_foreign_reader_stalls_no_commit_and_only_lets_the_log_grow() {
         journal.write(put(key, 1024 * 1024)).await.unwrap();
     }
     for _ in 0..4 {
-        // More than a thousand rows each, which is when a checkpoint is made.
+        // Each group has more than a thousand rows, after which a checkpoint is made.
         let begun = Instant::now();
         let writes = (0..1_100).map(|key| journal.write(put(key, 10)));
         futures_util::future::try_join_all(writes).await.unwrap();
@@ -54,7 +54,7 @@ async fn a_foreign_reader_stalls_no_commit_and_only_lets_the_log_grow() {
     until("the log is seen to grow", grown).await;
     assert!(*journal.available().borrow());
     drop(foreign);
-    // Nobody writes any more: it is tried again all the same.
+    // Nobody writes any more; the checkpoint is tried again all the same.
     let emptied = async || (journal.figures().log_bytes < LARGE_LOG).then_some(());
     until("the log is emptied once the reader has gone", emptied).await;
 }
@@ -84,7 +84,7 @@ async fn a_row_that_cannot_be_read_is_its_own_reader_s_trouble_alone() {
     let steps = journal.transitions(id(2), Revision(0), 9).await;
     assert!(steps.is_err_and(|error| is_damaged(&error)));
 
-    // Whoever reads many goes on without it.
+    // A reader of many rows goes on without it.
     let open = journal.open_records(None, 2).await.unwrap();
     let ids: Vec<_> = open.iter().map(|one| one.purchase.id).collect();
     assert_eq!(ids, [id(1), id(3)]);

@@ -13,7 +13,7 @@ use crate::{
 
 pub use crate::testing::{append as append_write, begin as begin_write, first};
 
-/// Some milliseconds after the tests' beginning of time.
+/// The time so many milliseconds after the tests' beginning of time.
 pub fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(1_790_000_000_000)
         .unwrap()
@@ -69,7 +69,7 @@ pub fn step(previous: &Status, status: Status) -> Transition {
     testing::step(previous, status, Cause::Poll)
 }
 
-/// Appends what `change` makes of the newest status.
+/// Appends the status that `change` makes of the newest one.
 pub async fn try_append(
     journal: &dyn Journal,
     number: u64,
