@@ -1,4 +1,4 @@
-//! Purchases that exist at the provider already, and are taken over.
+//! A caller takes over purchases that exist at the provider already.
 
 use tillwatch_proto::v1::{
     CreatePurchaseRequest, DevdraftReference, ProviderReference, PurchaseState,
@@ -26,7 +26,7 @@ fn existing(key: &str, transaction_id: &str) -> CreatePurchaseRequest {
     }
 }
 
-/// A house without any purchase, while its provider has one.
+/// A house without any purchase. Its provider has one, of this reference.
 async fn forgetful() -> (House, String) {
     let mut house = House::still().await;
     let order = request("forgotten", "devdraft", Scenario::Stuck);
@@ -67,7 +67,7 @@ async fn an_existing_purchase_is_found_and_tracked_by_one_caller() {
 #[tokio::test]
 async fn what_is_not_found_or_not_read_is_not_adopted_and_the_key_is_free() {
     let (house, reference) = forgetful().await;
-    // The lost one first: on a connection that was used before it would be read once more.
+    // The lost answer comes first: on a used connection the service would read once more.
     for fault in [Fault::Lost, Fault::NotJson, Fault::Unavailable] {
         house.sandbox.fault("devdraft", fault, 1);
         let unread = house.refused("shop", existing("key", &reference)).await;

@@ -1,4 +1,4 @@
-//! `tillwatch-server backup`: of a server that is at work, and what is restored from it.
+//! `tillwatch-server backup` copies the store of a server at work, and a server starts on the copy.
 
 use std::{
     fs,
@@ -46,7 +46,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// Promise D1, of a copy.
+/// Promise D1 for a copy.
 #[tokio::test]
 async fn a_backup_under_load_restores_everything_acknowledged_before_it() {
     let mut house = House::start(Settings::default()).await;
@@ -105,7 +105,7 @@ async fn a_backup_under_load_restores_everything_acknowledged_before_it() {
         let answer = within("a read", stub.get_status(request)).await.unwrap();
         assert_eq!(answer.into_inner().purchase.unwrap().id, *id);
     }
-    // The fingerprint keys came along: the order is known again.
+    // The copy has the fingerprint keys too: the service knows the order again.
     let (key, id) = &before[0];
     let repeat = stub.create_purchase(request(key, "carbon", Scenario::Paid));
     let repeat = within("a repeat", repeat).await.unwrap().into_inner();

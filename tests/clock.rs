@@ -1,4 +1,4 @@
-//! A wall clock that somebody sets, under the real server.
+//! Somebody sets the wall clock under the real server.
 
 use std::{
     fs::{self, OpenOptions},
@@ -17,12 +17,12 @@ use crate::{
     tidy::sources::root,
 };
 
-/// The library that sets one process's wall clock, and the file that tells it by how many
-/// milliseconds, both in a house's folder.
+/// The library that sets one process's wall clock. It lies in a house's folder, as [`OFFSET`] does.
 const LIBRARY: &str = "clock.so";
+/// The file that tells the library by how many milliseconds.
 const OFFSET: &str = "clock.offset";
 
-/// What a server beside these files is started with.
+/// The environment of a server whose configuration lies beside these files.
 pub fn environment(config: &Path) -> Vec<(&'static str, PathBuf)> {
     let (library, offset) = (
         config.with_file_name(LIBRARY),
@@ -55,7 +55,7 @@ fn set(house: &House, seconds: i64) {
     offset.unwrap().write_all_at(&millis, 0).unwrap();
 }
 
-/// How many polls the account of a provider has made in this process.
+/// The number of polls that this process has made for the account of a provider.
 async fn polls(house: &House, provider: &str) -> u64 {
     let account = account(provider);
     let of = format!("account=\"{account}\",provider=\"{provider}\",class=\"poll\"");
@@ -70,7 +70,7 @@ async fn polls(house: &House, provider: &str) -> u64 {
 async fn goes_on(house: &House, key: &str) {
     let before = polls(house, "devdraft").await;
     let order = request(key, "devdraft", Scenario::Paid);
-    // What the killed process had taken of the budget ahead, up to 5 s, is lost.
+    // The killed process had taken up to 5 s of the budget ahead, which is lost.
     let mut shop = house.stub("shop").await;
     within("a create", async {
         while shop.create_purchase(order.clone()).await.is_err() {
@@ -88,7 +88,7 @@ async fn goes_on(house: &House, key: &str) {
 
 #[tokio::test]
 async fn p2_a_wall_clock_that_is_set_by_hours_or_years_stops_neither_polls_nor_creates() {
-    // Limited, since budgets are kept over restarts.
+    // The accounts have limits, since the store keeps budgets over restarts.
     let settings = Settings::default().polled("requests_per_minute", "6000");
     let mut house = House::start(settings).await;
     house.sandbox.pause();

@@ -1,4 +1,4 @@
-//! The `tillwatch` command against the real server: what it prints, and how it exits.
+//! The `tillwatch` command against the real server: its output, and its exit codes.
 
 use std::{fs, process::Stdio};
 
@@ -12,11 +12,11 @@ use tokio::{
 
 use crate::{
     executables::executable,
-    house::{House, Settings, token},
+    house::{House, Settings, devdraft_json, token},
     process::within,
 };
 
-/// The command, as a caller.
+/// The command with these arguments, run by a caller.
 fn command(house: &House, caller: &str, arguments: &[&str]) -> Command {
     let file = house.folder().join(format!("{caller}.token"));
     fs::write(&file, token(caller)).unwrap();
@@ -33,7 +33,7 @@ fn command(house: &House, caller: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// How a command ended, and what it said.
+/// The end and the output of a command.
 struct Said {
     code: Option<i32>,
     out: String,
@@ -41,7 +41,7 @@ struct Said {
 }
 
 impl Said {
-    /// Its lines of JSON.
+    /// The lines of its output, read as JSON.
     fn json(&self) -> Vec<Value> {
         let lines = self.out.lines();
         lines
@@ -67,7 +67,7 @@ async fn run(house: &House, caller: &str, arguments: &[&str]) -> Said {
     ended(child).await
 }
 
-/// Runs a `create` with this order on standard input.
+/// Runs `tillwatch create` with this order on standard input.
 async fn create(house: &House, order: &Value, arguments: &[&str]) -> Said {
     let arguments = [&["create", "--order", "-"], arguments].concat();
     let mut child = command(house, "shop", &arguments).spawn().unwrap();
@@ -78,14 +78,7 @@ async fn create(house: &House, order: &Value, arguments: &[&str]) -> Said {
 }
 
 fn devdraft(scenario: Scenario) -> Value {
-    json!({ "devdraft": { "stablecoin": {
-        "sourceCurrency": "usdc",
-        "sourceNetwork": "ethereum",
-        "destinationCurrency": "eurc",
-        "destinationNetwork": "base",
-        "destinationAddress": "0x0000000000000000000000000000000000000001",
-        "amount": format!("100.{}", scenario.cents()),
-    } } })
+    json!({ "devdraft": devdraft_json(scenario) })
 }
 
 fn carbon() -> Value {

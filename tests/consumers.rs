@@ -1,13 +1,9 @@
-//! Clients that nobody here wrote, against the real server: grpcurl, and Python with generated stubs.
+//! Foreign clients against the real server: grpcurl, and Python with generated stubs.
 //!
-//! `scripts/install-consumers` puts them into `.cache/`. Without them these tests say so aloud, and
-//! fail where CI is true.
+//! `scripts/install-consumers` puts them into `.cache/`. If they are missing, these tests say so on
+//! standard error, and fail if the environment says `CI=true`.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use serde_json::{Deserializer, Value, json};
 use tillwatch_proto::PURCHASE_SERVICE;
@@ -15,20 +11,12 @@ use tillwatch_sandbox::{Options, Scenario};
 use tokio::process::Command;
 
 use crate::{
-    house::{House, Settings, token},
+    house::{House, Settings, devdraft_json, token},
     process::within,
+    tidy::sources::root,
 };
 
-/// The root of the workspace.
-pub fn root() -> PathBuf {
-    let server = Path::new(env!("CARGO_MANIFEST_DIR"));
-    server
-        .parent()
-        .expect("a workspace around the server")
-        .to_owned()
-}
-
-/// A tool that the script installs; `None`, told aloud, where it is missing and may be.
+/// A tool that the script installs. If it is missing, the test says so and skips, or fails in CI.
 pub fn installed(path: &str) -> Option<PathBuf> {
     let path = root().join(".cache").join(path);
     if path.exists() {
@@ -43,7 +31,7 @@ pub fn installed(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// How a tool ended, and what it printed.
+/// The end and the output of a tool.
 pub struct Printed {
     pub success: bool,
     pub out: String,
@@ -60,7 +48,7 @@ pub async fn print(command: &mut Command) -> Printed {
     }
 }
 
-/// A house where lives take a tenth of a second.
+/// A house whose providers' lives take a tenth of a second.
 pub async fn quick() -> House {
     House::start(Settings {
         sandbox: Options {
@@ -77,14 +65,7 @@ fn create(key: &str, scenario: Scenario) -> String {
     json!({
         "idempotencyKey": key,
         "account": "devdraft-main",
-        "devdraft": { "stablecoin": {
-            "sourceCurrency": "usdc",
-            "sourceNetwork": "ethereum",
-            "destinationCurrency": "eurc",
-            "destinationNetwork": "base",
-            "destinationAddress": "0x0000000000000000000000000000000000000001",
-            "amount": format!("100.{}", scenario.cents()),
-        } },
+        "devdraft": devdraft_json(scenario),
     })
     .to_string()
 }
@@ -166,7 +147,7 @@ async fn grpcurl_asks_for_health() {
     let house = quick().await;
     for server in [&house.server.grpc, &house.server.ops] {
         let mut command = Command::new(&grpcurl);
-        // The listener for operations has no reflection, so the contract is given.
+        // The operations listener has no reflection, so grpcurl gets the contract as a file.
         command
             .args(["-plaintext", "-import-path"])
             .arg(root().join("proto"))

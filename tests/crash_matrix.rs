@@ -1,5 +1,6 @@
-//! What a crash, a lost connection or a timeout leaves, at each step of a create, for each class of
-//! answer and each provider: how many creates the provider has seen, and what the purchase is.
+//! A crash, a lost connection or a timeout cuts a create at each of its steps, for each class of
+//! answer and each provider. A table tells how many creates the provider sees, and the purchase's
+//! end.
 
 mod recorder;
 
@@ -20,18 +21,19 @@ use tillwatch_sandbox::{PROVIDERS, Scenario};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
+    house::secrets,
     orders,
     process::{Log, Server, until, within},
 };
 use recorder::{Recorder, Reply};
 
-/// Cases that run at once: most of each is waiting for a send's time to pass.
+/// Cases that run at once: each mostly waits until a send's time has passed.
 const AT_ONCE: usize = 12;
-/// By which a process ends itself at once.
+/// The signal by which a process aborts.
 const SIGABRT: i32 = 6;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How the first create is cut.
+/// The cut of the first create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     /// The process dies at this failpoint.
@@ -42,7 +44,7 @@ enum Cut {
     Nothing,
 }
 
-/// One case, and what has to be true after the caller's repeat.
+/// One case, and its end after the caller's repeat.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     provider: &'static str,
@@ -53,11 +55,11 @@ struct Case {
     end: &'static str,
 }
 
-/// What an unclear create comes to, once its time has passed and the caller has repeated it: the
-/// further creates, and the end.
+/// The further creates and the end of an unclear create, once its time has passed and the caller
+/// has repeated it.
 fn after_unclear(provider: &str) -> (usize, &'static str) {
     match provider {
-        // Masumi refuses or takes it; Devdraft takes it once for each key.
+        // Masumi refuses or takes a second create; Devdraft takes one for each key.
         "masumi" | "devdraft" => (1, "CREATED"),
         "phygitals" | "inabit" | "carbon" => (0, "OUTCOME_UNKNOWN"),
         _ => panic!("{provider} is not in this table"),
@@ -92,7 +94,7 @@ fn cases(provider: &'static str) -> Vec<Case> {
         ),
         case(Cut::Killed, Reply::Hang, (1, 1 + more), unclear),
     ];
-    // Devdraft is repeated by the living process itself.
+    // The living process repeats a create at Devdraft by itself.
     let own = usize::from(provider == "devdraft");
     let alive = if own == 1 { 0 } else { more };
     for reply in [Reply::Close, Reply::Hang, Reply::Error, Reply::Garbage] {
@@ -121,7 +123,7 @@ fn cases(provider: &'static str) -> Vec<Case> {
     cases
 }
 
-/// A server with one account over a recorder.
+/// A server with one account, whose provider is a recorder.
 struct House {
     recorder: Recorder,
     folder: TempDir,
@@ -198,7 +200,7 @@ impl House {
         }
     }
 
-    /// The caller's repeats, until one is told the end that was promised, or what it says stays the
+    /// Repeats the create until an answer has the promised end, or until answers have stayed the
     /// same for as long as a send may take.
     async fn repeated(&self, case: &Case, order: &Order) -> String {
         let mut told = String::new();
@@ -232,17 +234,13 @@ fn word(state: PurchaseState) -> &'static str {
         .unwrap_or_default()
 }
 
-fn secrets(provider: &str) -> &'static [&'static str] {
-    (tillwatch_server::provider::registered(provider).expect(provider)).secrets
-}
-
 async fn check(case: Case) -> Result<(), String> {
     let order = orders::order(case.provider, Scenario::Paid);
     let mut house = House::start(&case).await;
     match case.cut {
         Cut::At(_) => {
             let cut = house.create(&order).await;
-            // What the transport says of a connection that broke has no reason of the service's.
+            // A connection that broke: the transport's error has no reason of the service's.
             let is_cut = matches!(&cut, Err(refusal)
                 if refusal.as_ref().is_none_or(|refusal| refusal.reason.is_empty()));
             let exit = house.server.exit().await;
@@ -279,7 +277,7 @@ async fn check(case: Case) -> Result<(), String> {
     }
     let before = house.recorder.creates();
     let end = house.repeated(&case, &order).await;
-    // What is told once is told again, and sends nothing more.
+    // Another repeat gets the same answer, and sends nothing more.
     let again = house.repeated(&case, &order).await;
     let seen = (before, house.recorder.creates());
     let keys = house.recorder.keys();
@@ -299,7 +297,7 @@ async fn check(case: Case) -> Result<(), String> {
     Ok(())
 }
 
-/// C2, C3 and C4 through real crashes: never two charges, and the answer that the table promises.
+/// C2, C3 and C4 through real crashes: a buyer never pays twice, and gets the answer of the table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_cuts_a_create_its_repeat_sends_only_what_is_safe_and_tells_what_is_true() {
     let all: Vec<Case> = PROVIDERS.into_iter().flat_map(cases).collect();

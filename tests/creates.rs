@@ -1,4 +1,4 @@
-//! What a create answers, and how often the provider is asked to create.
+//! The answers to creates, and the number of creates that providers see.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tillwatch_sandbox::{Fault, Options, PROVIDERS, Sandbox, Scenario, Target};
 use tonic::Code;
 
 use crate::{
-    house::{House, Settings},
+    house::{House, SECOND_DEVDRAFT, Settings},
     orders::{order, request},
     process::{until, within},
 };
@@ -25,7 +25,7 @@ async fn a_new_key_has_no_blanks_around_it_and_a_stored_one_is_found_as_before()
         assert_eq!(refused.violations[0].field, "idempotency_key", "{key:?}");
     }
     assert_eq!(house.sandbox.created("devdraft"), 0);
-    // One of an older release.
+    // An older release has stored such a key.
     let first = request("order-1", "devdraft", Scenario::Paid);
     let id = house.create("shop", first).await.id;
     let file = house.folder().join("tillwatch.db");
@@ -64,7 +64,7 @@ async fn a_repeated_create_returns_the_first_purchase() {
         let (first, again) = (first.purchase.unwrap(), again.purchase.unwrap());
         assert_eq!(first.id, again.id);
         assert_eq!(first.labels, again.labels, "labels are those of the first");
-        // The same key of another caller is another purchase.
+        // Another caller's purchase has the same key.
         let other = house.create("rival", request(provider, provider, Scenario::Stuck));
         assert_ne!(other.await.id, first.id);
         assert_eq!(house.sandbox.created(provider), 2, "{provider}");
@@ -94,7 +94,7 @@ async fn a_caller_that_cancels_does_not_stop_its_create() {
     let house = House::start(Settings::default().polled("timeout", r#""20s""#)).await;
     house.sandbox.pause();
     for provider in PROVIDERS {
-        // Long enough to be cut, and far below the timeout.
+        // The answer takes long enough to be cut, and far less than the timeout.
         let slow = Fault::SlowDrip(Duration::from_millis(1));
         house.sandbox.fault_on(provider, Target::Create, slow, 1);
         let order = request(provider, provider, Scenario::Stuck);
@@ -106,7 +106,7 @@ async fn a_caller_that_cancels_does_not_stop_its_create() {
         .await;
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled(), "{provider}");
-        // A repeat joins the attempt under way, whose answer is heard.
+        // A repeat joins the attempt under way and hears its answer.
         let again = house.stub("shop").await.create_purchase(order).await;
         let again = again.unwrap().into_inner();
         assert!(again.replayed, "{provider}");
@@ -125,16 +125,7 @@ async fn a_repeat_names_no_account_although_there_is_a_choice_by_now() {
     };
     let first = house.create("shop", order.clone()).await;
     house.server.kill().await;
-    house.settings.more = r#"
-[accounts.devdraft-second]
-provider = "devdraft"
-base_url = "http://127.0.0.1:9"
-allow_insecure = true
-allow_private_networks = true
-client_key = "a"
-client_secret = "b"
-"#
-    .to_owned();
+    house.settings.more = SECOND_DEVDRAFT.to_owned();
     house.restart().await;
     let again = house
         .stub("shop")

@@ -1,5 +1,5 @@
-//! A disk that is full, read-only, damaged, too new or somebody else's: refused or degraded with a
-//! clear message, and nothing that was acknowledged is lost.
+//! A store that is full, read-only, damaged, too new or somebody else's: the server refuses it or
+//! refuses writes, says why, and loses nothing that it has acknowledged.
 
 use std::{fs, path::Path, process::Command};
 
@@ -13,7 +13,7 @@ use crate::{
     process::{Log, Server, within},
 };
 
-/// Starts a second server from a house's configuration with one text replaced; it has to fail.
+/// Starts a second server from a house's configuration with one text replaced. It has to fail.
 async fn refused(house: &House, from: &str, to: &str) -> String {
     let text = fs::read_to_string(house.config()).unwrap();
     let config = house.folder().join("second.toml");
@@ -41,6 +41,7 @@ async fn stopped() -> (House, String) {
     (house, id)
 }
 
+/// The id of the caller's purchase under this key, which a first call creates.
 async fn bought(house: &House, key: &str) -> Result<String, tonic::Status> {
     let mut stub = house.stub("shop").await;
     let request = request(key, "devdraft", Scenario::Paid);
@@ -54,7 +55,7 @@ async fn a_second_process_on_the_same_file_is_refused() {
     let id = bought(&house, "kept").await.unwrap();
     let log = refused(&house, "\0", "").await;
     assert!(log.contains("process"), "{log}");
-    // The first is none the worse for it.
+    // The first process goes on as before.
     assert_eq!(bought(&house, "kept").await.unwrap(), id);
 }
 
@@ -89,11 +90,11 @@ async fn a_damaged_file_is_refused_and_named() {
     }
 }
 
-/// A small file system in memory over a house's folder. Unmounted when it is dropped.
+/// A small file system in memory over a house's folder. Dropping it unmounts it.
 struct Mounted(String);
 
 impl Mounted {
-    /// Nothing where this process may not mount; then the test skips aloud, and fails in CI.
+    /// `None` if this process may not mount. Then the test says so and skips, or fails in CI.
     fn over(folder: &Path) -> Option<Self> {
         let kept = tempfile::tempdir().unwrap();
         let copy = |from: &Path, to: &Path| {
@@ -129,7 +130,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Lazily: the server may still be on its way out.
+        // Lazily, since the server may still be ending.
         let _ = Command::new("umount").args(["-l", &self.0]).status();
     }
 }
@@ -140,14 +141,19 @@ async fn a_read_only_disk_is_refused() {
     let Some(mounted) = Mounted::over(house.folder()) else {
         return;
     };
-    // Its configuration is written elsewhere by now.
+    // The server reads its configuration from another disk.
     let elsewhere = tempfile::tempdir().unwrap();
     let config = elsewhere.path().join("tillwatch.toml");
     fs::copy(house.config(), &config).unwrap();
     mounted.remount("ro");
     let log = Log::default();
     let status = Server::start(&config, &log).await.err();
-    assert_eq!(status.and_then(|it| it.code()), Some(1), "{}", log.text());
+    assert_eq!(
+        status.and_then(|status| status.code()),
+        Some(1),
+        "{}",
+        log.text()
+    );
     let said = log.text().to_lowercase();
     assert!(
         said.contains("read-only") || said.contains("readonly"),
@@ -180,10 +186,10 @@ async fn a_full_disk_refuses_what_it_cannot_keep_and_recovers_without_a_restart(
     becomes(&house, "Serving").await;
     let ballast = house.folder().join("ballast");
     let mut kept = vec![("kept".to_owned(), id)];
-    // The write-ahead log has pages to spare at first.
+    // At first the write-ahead log has free pages.
     let mut refusal = None;
     for number in 0..200 {
-        // Fills the disk to its last byte; again, since a checkpoint can free some.
+        // This fills the disk to its last byte, each time anew: a checkpoint can free some.
         let mut file = fs::File::options()
             .create(true)
             .append(true)
@@ -202,7 +208,7 @@ async fn a_full_disk_refuses_what_it_cannot_keep_and_recovers_without_a_restart(
     let (refused, status) = refusal.expect("a full disk refuses");
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     becomes(&house, "NotServing").await;
-    // What was acknowledged can be read all the while.
+    // All the while callers can read what the server has acknowledged.
     let mut stub = house.stub("shop").await;
     for (key, id) in &kept {
         let request = GetStatusRequest {

@@ -25,19 +25,17 @@ use crate::{
 
 /// Open streams at the time of the drain.
 const STREAMS: usize = 3_000;
-/// Of these on one connection.
+/// Streams on one connection.
 const TOGETHER: usize = 300;
-/// The configured grace.
+/// The house's `listen.drain`.
 const GRACE: Duration = Duration::from_secs(10);
 
 async fn bought(house: &House) -> String {
-    let mut stub = house.stub("shop").await;
     let order = request("watched", "inabit", Scenario::Paid);
-    let answer = within("a create", stub.create_purchase(order)).await;
-    answer.unwrap().into_inner().purchase.unwrap().id
+    house.create("shop", order).await.id
 }
 
-/// Streams that tell how they end; each is open when this returns.
+/// Opens all streams. Each task returns the error that ends its stream, `None` for OK.
 async fn streams(house: &House, id: &str) -> JoinSet<Option<Status>> {
     let mut ends = JoinSet::new();
     for _ in 0..STREAMS / TOGETHER {
@@ -64,7 +62,7 @@ async fn streams(house: &House, id: &str) -> JoinSet<Option<Status>> {
     ends
 }
 
-/// Promise S6, and the operator's interface: readiness first, then the streams, within the grace.
+/// Promise S6, and the operator's interface: readiness turns first, then the streams end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_turns_readiness_ends_every_stream_and_is_over_in_time() {
     let mut house = House::still().await;
@@ -85,9 +83,11 @@ async fn a_drain_turns_readiness_ends_every_stream_and_is_over_in_time() {
     let mut pauses = BTreeSet::new();
     while let Some(end) = within("the streams' end", ends.join_next()).await {
         if pauses.is_empty() {
-            // Whoever comes back is sent elsewhere: readiness has turned before any stream ends.
+            // Readiness turns before any stream ends, so that a caller who comes back goes
+            // elsewhere.
             let asked = probe.check(HealthCheckRequest::default()).await;
-            let is_serving = asked.is_ok_and(|it| it.get_ref().status() == ServingStatus::Serving);
+            let is_serving =
+                asked.is_ok_and(|state| state.get_ref().status() == ServingStatus::Serving);
             assert!(!is_serving, "a stream ended before readiness turned");
         }
         let status = end
@@ -112,7 +112,7 @@ async fn a_drain_turns_readiness_ends_every_stream_and_is_over_in_time() {
     assert!(house.server.exit().await.success(), "{}", house.log.text());
     let took = began.elapsed();
     assert!(took <= GRACE, "{took:?}");
-    // Closed by the server, which never heard a word of it.
+    // The server has closed the connection, on which it never heard a word.
     let read = within("the silent peer's end", silent.read(&mut [0; 64])).await;
     assert!(read.is_err() || read.is_ok_and(|bytes| bytes < 64));
     eprintln!(
@@ -121,7 +121,7 @@ async fn a_drain_turns_readiness_ends_every_stream_and_is_over_in_time() {
     );
 }
 
-/// Promise S2 across processes, through the library.
+/// Promise S2 across processes, through the client library.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_librarys_watches_go_on_against_the_next_process_without_a_gap() {
     let mut house = House::start(Settings::default()).await;
@@ -166,7 +166,7 @@ async fn the_librarys_watches_go_on_against_the_next_process_without_a_gap() {
         .await;
         house.server.signal("TERM").await;
         assert!(house.server.exit().await.success());
-        // While nobody serves, the provider goes on.
+        // The provider goes on while nobody serves.
         house.restart().await;
     }
     assert!(house.sandbox.set_status("inabit", &reference, "Completed"));

@@ -1,4 +1,4 @@
-//! How processes end: drained, refused to start, or second at the store.
+//! The ends of processes: after a drain, at a refused start, or as the second at a store.
 
 use std::{collections::BTreeSet, fs, process::ExitStatus, time::Duration};
 
@@ -23,7 +23,8 @@ use crate::{
 
 /// The longest that the houses of this file drain.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How much longer a process may take: closing sockets, its last log line, a busy machine.
+/// A process may take this much longer: it closes sockets and writes its last log line, perhaps on
+/// a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
 
 #[tokio::test]
@@ -63,7 +64,7 @@ async fn a_drain_turns_readiness_first_ends_streams_and_exits_in_time_whoever_is
     assert_eq!(first.status(), ServingStatus::Serving);
     let _silent = TcpStream::connect(&house.server.grpc).await.unwrap();
     let _silent_too = TcpStream::connect(&house.server.ops).await.unwrap();
-    // A create whose provider answers slowly is waited for.
+    // The drain waits for a create whose provider answers slowly.
     let hold = Fault::SlowDrip(Duration::from_millis(1));
     house.sandbox.fault_on("carbon", Target::Create, hold, 1);
     let under_way = request("late", "carbon", Scenario::Stuck);
@@ -125,7 +126,7 @@ async fn a_drain_is_over_in_its_time_whoever_holds_on() {
         ..Settings::default().polled("timeout", "\"60s\"")
     })
     .await;
-    // A provider that does not answer, and a stream that nothing ends but its own peer.
+    // A provider does not answer, and only its own peer ends a stream of reflection.
     house
         .sandbox
         .fault_on("carbon", Target::Create, Fault::Hang, 1);
@@ -159,7 +160,7 @@ async fn an_idle_server_drains_at_once() {
     assert!(begun.elapsed() < SLACK, "{:?}", begun.elapsed());
 }
 
-/// Runs a server that does not come up, over this configuration.
+/// Runs a server with this configuration until it ends.
 async fn fails(text: &str) -> (ExitStatus, String) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("tillwatch.toml");

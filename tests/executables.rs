@@ -1,4 +1,4 @@
-//! The executables under test: where they lie, and that they are those of the present sources.
+//! The paths of the executables under test. A test refuses executables older than their sources.
 
 use std::{
     fs,
@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-/// What builds them all.
+/// The command that builds them all.
 const BUILD: &str = "cargo build --workspace";
 
 /// The path of an executable of this workspace, in the profile of this test.
@@ -21,8 +21,8 @@ pub fn executable(name: &str) -> PathBuf {
     path
 }
 
-/// True if an executable is there, and newer than each source that it is made of. What a build
-/// script made of a source lies in `generated` and is as new as that build.
+/// Says what is wrong unless an executable is there and newer than each of its sources. The files
+/// that build scripts made lie in `generated` and are as new as the build.
 fn check(path: &Path, generated: &Path) -> Result<(), String> {
     let built = modified(path).ok_or("is missing")?;
     let list = path.with_extension("d");
@@ -44,7 +44,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }
 
-/// When a file, or anything in a folder, was changed last.
+/// The time of the last change of a file, or of anything in a folder.
 fn newest(path: &Path) -> Option<SystemTime> {
     let own = modified(path)?;
     let Ok(inside) = fs::read_dir(path) else {

@@ -1,5 +1,5 @@
-//! A house for a test: the real server in front of a sandbox, with a store and a configuration of
-//! its own in a temporary folder.
+//! A house for a test: the real server in front of a sandbox. Its store and its configuration lie
+//! in a temporary folder.
 
 use std::{
     fmt::Write as _,
@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tillwatch::{Client, Config, Error, Refusal, SecretToken};
@@ -16,7 +17,7 @@ use tillwatch_proto::v1::{
     CreatePurchaseRequest, Purchase, PurchaseStatus, get_status_request::Key,
     purchase_service_client::PurchaseServiceClient,
 };
-use tillwatch_sandbox::{Options, PROVIDERS, Sandbox};
+use tillwatch_sandbox::{Options, PROVIDERS, Sandbox, Scenario};
 use tillwatch_server::provider::registered;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -31,7 +32,7 @@ use tonic::{
 
 use crate::process::{DEADLINE, Log, Server, within};
 
-/// The callers of every house: name, and what it may do.
+/// The callers of every house, by name and scopes.
 const CALLERS: [(&str, &str); 4] = [
     ("shop", r#"["create", "adopt", "read"]"#),
     ("rival", r#"["create", "adopt", "read"]"#),
@@ -39,23 +40,34 @@ const CALLERS: [(&str, &str); 4] = [
     ("desk", r#"["read", "operate"]"#),
 ];
 
-/// The secrets of each provider's account.
-fn secrets(provider: &str) -> &'static [&'static str] {
+/// The names of the secrets of a provider's account.
+pub fn secrets(provider: &str) -> &'static [&'static str] {
     registered(provider).expect(provider).secrets
 }
 
-/// How a house differs from the usual one.
+/// Another account at Devdraft, for [`Settings::more`]. Nobody answers there.
+pub const SECOND_DEVDRAFT: &str = r#"
+[accounts.devdraft-second]
+provider = "devdraft"
+base_url = "http://127.0.0.1:9"
+allow_insecure = true
+allow_private_networks = true
+client_key = "a"
+client_secret = "b"
+"#;
+
+/// The settings in which houses differ.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How the sandbox runs.
+    /// The sandbox's options.
     pub sandbox: Options,
-    /// What stands between the server and the sandbox, if anything does.
+    /// The address that the server takes for the providers' instead of the sandbox's.
     pub front: Option<SocketAddr>,
-    /// Lines for `[listen]` beside the addresses.
+    /// More lines for `[listen]`.
     pub listen: String,
-    /// Lines for each account's `[polling]`, before the usual ones, which they replace.
+    /// Keys and values for each account's `[polling]`.
     pub polling: Vec<(&'static str, &'static str)>,
-    /// Put before every secret of the configuration.
+    /// The beginning of every secret in the configuration.
     pub secret_prefix: &'static str,
     /// More configuration at the end.
     pub more: String,
@@ -86,14 +98,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// With another value of a polling key.
+    /// Sets another value for a polling key.
     pub fn polled(mut self, key: &'static str, value: &'static str) -> Self {
         self.polling.retain(|(known, _)| *known != key);
         self.polling.push((key, value));
         self
     }
 
-    /// Lists are read where a provider has them.
+    /// Lets the service read the lists of the providers that have one.
     pub fn swept(mut self) -> Self {
         self.polling.retain(|(known, _)| *known != "sweep");
         self
@@ -122,7 +134,7 @@ impl Settings {
                  allow_insecure = true\nallow_private_networks = true"
             );
             for secret in secrets(provider) {
-                // The sandbox tells organisation's and widget's keys apart by a part of them.
+                // The sandbox tells an organisation's key from a widget's by a part of it.
                 let part = secret.split('_').next().unwrap_or_default();
                 let _ = writeln!(
                     text,
@@ -140,7 +152,7 @@ impl Settings {
     }
 }
 
-/// What a failed call says, as the client library reads it.
+/// The refusal of a failed call, as the client library reads it.
 pub fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> Refusal {
     let error = Error::from(answer.unwrap_err());
     error.refusal().expect("an answer of the service").clone()
@@ -156,10 +168,22 @@ pub fn account(provider: &str) -> String {
     format!("{provider}-main")
 }
 
+/// A Devdraft order in proto JSON.
+pub fn devdraft_json(scenario: Scenario) -> Value {
+    json!({ "stablecoin": {
+        "sourceCurrency": "usdc",
+        "sourceNetwork": "ethereum",
+        "destinationCurrency": "eurc",
+        "destinationNetwork": "base",
+        "destinationAddress": "0x0000000000000000000000000000000000000001",
+        "amount": format!("100.{}", scenario.cents()),
+    } })
+}
+
 /// The generated stub, with a caller's token on every call.
 pub type Stub = PurchaseServiceClient<InterceptedService<Channel, Bearer>>;
 
-/// Puts a token on every call.
+/// Adds a token to every call.
 #[derive(Clone, Debug)]
 pub struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -173,21 +197,21 @@ impl Interceptor for Bearer {
     }
 }
 
-/// A server, its sandbox, and all that they wrote.
+/// A server and its sandbox.
 #[derive(Debug)]
 pub struct House {
     /// The simulated providers.
     pub sandbox: Sandbox,
     /// The process that serves now.
     pub server: Server,
-    /// What all its processes have logged.
+    /// The log of all processes of this house.
     pub log: Log,
     pub settings: Settings,
     folder: TempDir,
 }
 
 impl House {
-    /// The usual house, whose lives stand still until they are told to go on.
+    /// The usual house, whose sandbox stands still until it is resumed.
     pub async fn still() -> Self {
         let house = Self::start(Settings::default()).await;
         house.sandbox.pause();
@@ -251,7 +275,7 @@ impl House {
         fs::write(self.config(), text).unwrap();
         self.server = within("the server starts again", async {
             loop {
-                // The port may belong to somebody's connection for a moment.
+                // For a moment the port may belong to somebody's connection.
                 match Server::start(&self.config(), &self.log).await {
                     Ok(server) => return server,
                     Err(_) if self.log.text().ends_with("(os error 98)\n") => {}
@@ -262,7 +286,7 @@ impl House {
         .await;
     }
 
-    /// What a scrape of the server reads.
+    /// The text of the server's `/metrics`.
     pub async fn metrics(&self) -> String {
         let mut scrape = TcpStream::connect(&self.server.ops).await.unwrap();
         let request = "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
@@ -287,27 +311,27 @@ impl House {
         PurchaseServiceClient::new(channel).max_decoding_message_size(64 << 20)
     }
 
-    /// The generated stub of somebody with this `authorization`, or none.
+    /// The generated stub with this `authorization`, or without any.
     pub async fn stranger(&self, authorization: Option<&str>) -> Stub {
         let bearer = Bearer(authorization.map(|text| text.parse().unwrap()));
         PurchaseServiceClient::new(InterceptedService::new(self.channel().await, bearer))
     }
 
-    /// Lets a caller create something, which has to succeed.
+    /// Creates a purchase for a caller. The call has to succeed.
     pub async fn create(&self, caller: &str, request: CreatePurchaseRequest) -> Purchase {
         let mut stub = self.stub(caller).await;
         let created = within("an answer to a create", stub.create_purchase(request)).await;
         created.unwrap().into_inner().purchase.unwrap()
     }
 
-    /// Lets a caller create something, which has to fail.
+    /// Creates a purchase for a caller. The call has to fail.
     pub async fn refused(&self, caller: &str, request: CreatePurchaseRequest) -> Refusal {
         let mut stub = self.stub(caller).await;
         let refused = within("an answer to a create", stub.create_purchase(request)).await;
         refusal(refused)
     }
 
-    /// A purchase once its newest status is as wanted.
+    /// The newest status of a purchase, as soon as it is as wanted.
     pub async fn settled(
         &self,
         what: &str,

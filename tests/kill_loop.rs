@@ -1,5 +1,5 @@
-//! SIGKILL at random moments, under a load of creates and watches: what was acknowledged or seen is
-//! there afterwards, and nothing was bought twice.
+//! SIGKILL ends the server at random moments, under a load of creates and watches. Afterwards
+//! everything that a caller was told is there, and nothing was bought twice.
 //!
 //! `TILLWATCH_KILL_ROUNDS=100` asks for more rounds.
 
@@ -23,16 +23,16 @@ use crate::{
     process::within,
 };
 
-/// Rounds where none are asked for.
+/// The rounds of a run whose environment asks for no number.
 const ROUNDS: u64 = 20;
-/// Callers that create at once.
+/// Callers that create at the same time.
 const BUYERS: u64 = 5;
-/// Repeats at once, of as many as there are after any number of rounds.
+/// Repeats at the same time, however many keys there are.
 const REPEATS_AT_ONCE: usize = 200;
 /// The longest that a server lives.
 const LIFE_MS_MAX: u64 = 700;
 
-/// What callers know, whatever becomes of the server.
+/// The callers' knowledge, which no kill of the server takes away.
 #[derive(Default)]
 struct Known {
     /// Orders that were sent, by key.
@@ -80,7 +80,7 @@ async fn what_was_acknowledged_or_seen_survives_any_kill() {
     assert!(known.acknowledged.len() as u64 > rounds);
 }
 
-/// Creates one purchase after the other, at each provider in turn, and watches them.
+/// Creates one purchase after the other, at each provider in turn, and watches each.
 async fn buy(mut stub: Stub, known: Shared, name: String) {
     let mut watches = JoinSet::new();
     for number in 0_usize.. {
@@ -122,7 +122,7 @@ async fn watch(mut stub: Stub, known: Shared, id: String) {
     }
 }
 
-/// What the store does not have of what callers know, for keys that begin so.
+/// The callers' knowledge that the store lacks, for keys that begin so.
 async fn lost(mut stub: Stub, known: &Shared, keys: &str) -> Vec<String> {
     let mut lost = Vec::new();
     let (acknowledged, seen) = {
@@ -151,7 +151,7 @@ async fn lost(mut stub: Stub, known: &Shared, keys: &str) -> Vec<String> {
     lost
 }
 
-/// A purchase's states so far, by revision; that they are dense is checked here.
+/// A purchase's states so far, by revision. Fails if the revisions are not dense.
 async fn states(stub: &mut Stub, id: &str) -> Vec<i32> {
     let request = WatchStatusRequest {
         purchase_id: id.to_owned(),
@@ -167,7 +167,7 @@ async fn states(stub: &mut Stub, id: &str) -> Vec<i32> {
                 states.push(status.state);
                 assert_eq!(status.revision as usize, states.len(), "{id}");
             }
-            // Caught up.
+            // The stream has caught up.
             Event::Heartbeat(_) => break,
             Event::Snapshot(_) => panic!("a snapshot that was not asked for"),
         }
@@ -175,8 +175,8 @@ async fn states(stub: &mut Stub, id: &str) -> Vec<i32> {
     states
 }
 
-/// Promise C2, over all keys that were ever sent. Many at once: some wait for the end of an attempt
-/// that a killed server had begun.
+/// Promise C2 over all keys that callers have ever sent. Repeats run side by side, since some wait
+/// for the end of an attempt that a killed server had begun.
 async fn repeated_keys_name_the_same(stub: &Stub, known: &Shared) {
     let (sent, acknowledged) = {
         let known = known.lock().unwrap();
@@ -197,7 +197,8 @@ async fn repeated_keys_name_the_same(stub: &Stub, known: &Shared) {
         .await;
 }
 
-/// Every purchase at a provider belongs to one of ours: none was sent twice or without an intent.
+/// Every purchase at a provider belongs to one of ours: the service sent none twice, and none
+/// without an intent.
 async fn nothing_was_bought_twice(house: &House) -> u64 {
     let mut stub = house.stub("desk").await;
     let mut recorded: BTreeMap<String, u64> = BTreeMap::new();

@@ -1,7 +1,8 @@
-//! The promises over the wire: real executables, started, killed and drained, in front of simulated
+//! The promises over the wire. Tests start, kill and drain real executables in front of simulated
 //! providers.
 //!
-//! One binary, so that it is linked once. Build the executables first: `cargo build --workspace`.
+//! All tests are one binary, which is linked once. Build the executables first:
+//! `cargo build --workspace`.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! A base URL whose path leads nowhere: whatever stands there says so with 404, and everybody is
-//! told that, and nothing about the purchase.
+//! A base URL whose path leads nowhere. The server there answers 404, and callers and operators
+//! hear of a wrong path, not of a purchase that is gone.
 
 use std::{
     net::SocketAddr,
@@ -25,12 +25,12 @@ use crate::{
     process::within,
 };
 
-/// What every caller and operator reads.
+/// The words that every caller and operator reads.
 const NOWHERE: &str = "the base URL leads nowhere";
-/// Purchases of an account that has a list: enough that the list is read.
+/// Purchases of an account with a list: enough that the service reads the list.
 const LISTED: usize = 4;
-/// What stands behind wrong base URLs: web servers, proxies, gateways, and the providers' own
-/// framework where it has no such route.
+/// The answers behind wrong base URLs: of web servers, proxies and gateways, and of the providers'
+/// own framework to a route that it does not have.
 const PAGES: [(&str, &str); 7] = [
     (
         "text/html",
@@ -56,7 +56,7 @@ const PAGES: [(&str, &str); 7] = [
     ),
 ];
 
-/// A server that has nothing.
+/// A server without any page.
 struct Nothing {
     address: SocketAddr,
     page: Arc<Mutex<(&'static str, &'static str)>>,
@@ -127,7 +127,7 @@ async fn figure(house: &House, labels: &str) -> f64 {
     line.map_or(0.0, |figure| figure.trim().parse().unwrap())
 }
 
-/// A house that has moved in front of nothing, with purchases that it knows from before.
+/// A house whose providers' base URLs lead nowhere now, with purchases from before.
 struct Moved {
     house: House,
     nothing: Nothing,
@@ -169,7 +169,7 @@ impl Moved {
             known: Vec::new(),
             unclear,
         };
-        // A poll may have brought news until the house moved.
+        // Until the house moved, a poll may have brought news.
         for (_, id, state, _) in &mut known {
             *state = moved.status(id).await.state();
         }
@@ -184,7 +184,7 @@ impl Moved {
         self.known.iter().step_by(LISTED)
     }
 
-    /// What a refresh says once it has asked: none asks within 100 ms of a poll.
+    /// The refusal of a refresh that has asked the provider: none asks within 100 ms of a poll.
     async fn refresh(&self, id: &str) -> Refusal {
         let mut shop = self.house.stub("shop").await;
         let refused: Result<(), Status> = within("a refresh that asks", async {
@@ -205,7 +205,7 @@ impl Moved {
     }
 }
 
-/// What a caller is told.
+/// Asserts that a refusal tells of a base URL that leads nowhere.
 fn is_nowhere(refused: &Refusal, case: &str) {
     assert_eq!(
         refused.reason, "PROVIDER_UNREACHABLE",

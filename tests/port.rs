@@ -1,5 +1,5 @@
-//! The service's own port against peers that mean harm, or that nobody has taught: by hand over
-//! HTTP/2, and from a browser's point of view.
+//! The service's own port against hostile and untaught peers: over HTTP/2 by hand, and as a browser
+//! would call it.
 
 use std::time::Duration;
 
@@ -23,17 +23,7 @@ use crate::{
     raw::{RawPeer, framed, path},
 };
 
-/// What a server's process holds in memory, in KiB.
-fn memory_kib(house: &House) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", house.server.id())).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// Half-sent requests of 262,000 bytes each, on each of `peers` as many as it takes.
+/// Half-sent requests of 262,000 bytes each. Each of `peers` sends as many as the server takes.
 async fn half_sent(peers: &[RawPeer], path: &str, token: Option<&str>) {
     let mut first = vec![0];
     first.extend(262_000_u32.to_be_bytes());
@@ -56,7 +46,7 @@ async fn half_sent(peers: &[RawPeer], path: &str, token: Option<&str>) {
 #[tokio::test]
 async fn d4_half_sent_requests_without_a_token_cost_next_to_nothing() {
     let house = House::still().await;
-    let before = memory_kib(&house);
+    let before = house.server.memory_kib();
     let paths = [
         path("GetStatus"),
         "/grpc.health.v1.Health/Check".to_owned(),
@@ -69,9 +59,9 @@ async fn d4_half_sent_requests_without_a_token_cost_next_to_nothing() {
             peers.push(RawPeer::connect(&house.server.grpc, 65_535).await);
         }
         half_sent(&peers, &path, None).await;
-        let more = memory_kib(&house).saturating_sub(before);
+        let more = house.server.memory_kib().saturating_sub(before);
         assert!(more < 32 * 1024, "{more} KiB more for {path}");
-        // Everybody else is served.
+        // The server serves everybody else.
         house
             .stub("shop")
             .await
@@ -84,22 +74,22 @@ async fn d4_half_sent_requests_without_a_token_cost_next_to_nothing() {
 #[tokio::test]
 async fn d4_half_sent_requests_of_a_caller_are_bounded_too() {
     let house = House::still().await;
-    let before = memory_kib(&house);
+    let before = house.server.memory_kib();
     let mut peers = Vec::new();
     for _ in 0..4 {
         peers.push(RawPeer::connect(&house.server.grpc, 65_535).await);
     }
     half_sent(&peers, &path("GetStatus"), Some(&token("shop"))).await;
-    let more = memory_kib(&house).saturating_sub(before);
+    let more = house.server.memory_kib().saturating_sub(before);
     assert!(more < 64 * 1024, "{more} KiB more");
 }
 
-/// What the port answers to text over HTTP/1.
+/// The port's answer to text over HTTP/1.
 async fn answered(house: &House, text: &str) -> String {
     let mut peer = TcpStream::connect(&house.server.grpc).await.unwrap();
     peer.write_all(text.as_bytes()).await.unwrap();
     let mut told = Vec::new();
-    // A reset is as closed as an end.
+    // A connection that is reset is closed too.
     let _ = within("the end of a connection", peer.read_to_end(&mut told)).await;
     String::from_utf8_lossy(&told).into_owned()
 }
@@ -279,7 +269,7 @@ async fn waits_and_streams_of_reflection_do_not_hold_up_a_drain() {
     until("the wait is over", || peer.heard().ended.contains_key(&1)).await;
     let status = house.server.exit().await;
     assert!(status.success());
-    // An idle drain: neither the stream of reflection nor the wait has held it up.
+    // Neither the stream of reflection nor the wait has held up the drain.
     assert!(
         began.elapsed() < Duration::from_secs(5),
         "{:?}",
@@ -287,7 +277,7 @@ async fn waits_and_streams_of_reflection_do_not_hold_up_a_drain() {
     );
 }
 
-/// Callers that are told to go come back at once, and probes connect anew.
+/// Callers that the drain has sent away come back at once, and probes connect anew.
 #[tokio::test]
 async fn a_connection_that_is_made_during_a_drain_is_answered() {
     let mut house = House::start(Settings::default().polled("timeout", r#""6s""#)).await;
@@ -321,7 +311,7 @@ async fn a_connection_that_is_made_during_a_drain_is_answered() {
     house.server.signal("TERM").await;
     let told = refusal(within("the wait's end", waits).await.unwrap());
     assert_eq!(told.reason, "DRAINING");
-    // The create holds up the drain for some seconds still.
+    // The create holds up the drain for some more seconds.
     assert!(!creates.is_finished());
     let probe = house.channel().await;
     let about = HealthCheckRequest {

@@ -1,4 +1,4 @@
-//! What a mesh, a kubelet and grpcurl ask: health in all its forms, and reflection.
+//! The questions of a mesh, a kubelet and grpcurl: health in all its forms, and reflection.
 
 use std::collections::BTreeSet;
 
@@ -78,7 +78,7 @@ async fn a_watch_of_an_unknown_name_says_so_and_stays_open() {
     let mut watch = health.watch(about("nobody")).await.unwrap().into_inner();
     let first = within("the state", watch.message()).await.unwrap().unwrap();
     assert_eq!(first.status(), ServingStatus::ServiceUnknown);
-    // Open: it ends with the server, and not before another call has been answered on it.
+    // The stream is open: the server answers another call before it ends.
     let next = tokio::spawn(async move { watch.message().await });
     check(&house.channel().await, "").await.unwrap();
     assert!(!next.is_finished());
@@ -146,7 +146,7 @@ async fn reflection_names_the_services_in_both_versions() {
     else {
         panic!("not a file");
     };
-    // What is served is the contract itself, byte for byte.
+    // Reflection serves the contract itself, byte for byte.
     let file = &files.file_descriptor_proto[0];
     let held = FILE_DESCRIPTOR_SET
         .windows(file.len())

@@ -1,4 +1,4 @@
-//! A server process: started, listened to, signalled, and ended by its own id.
+//! A server process that tests start, read the log of, signal, and end by its own id.
 
 use std::{
     path::Path,
@@ -17,10 +17,10 @@ use crate::executables::executable;
 
 /// The longest that a test waits for anything.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-/// How often a condition is looked at.
+/// The interval of looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Waits for a future, and names what did not come.
+/// Waits for a future. If it does not come, fails with this name.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(output) => output,
@@ -28,7 +28,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Waits until a condition holds, and names the one that did not.
+/// Waits until a condition holds. If it does not, fails with this name.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     within(what, async {
         while !holds() {
@@ -38,7 +38,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     .await;
 }
 
-/// What processes have written to standard error, one after the other.
+/// The lines that processes have written to standard error, one process after the other.
 #[derive(Clone, Debug, Default)]
 pub struct Log(Arc<Mutex<String>>);
 
@@ -54,14 +54,14 @@ impl Log {
     }
 }
 
-/// A running server. Killed when it is dropped.
+/// A running server. Dropping it kills it.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
     lines: watch::Receiver<Vec<String>>,
-    /// Where it serves gRPC.
+    /// The address at which it serves gRPC.
     pub grpc: String,
-    /// Where it serves operations; empty where that is turned off.
+    /// The address at which it serves operations; empty if that is turned off.
     pub ops: String,
 }
 
@@ -74,7 +74,7 @@ impl Server {
         Self::start_with(config, log, &[]).await
     }
 
-    /// As [`Server::start`], with more arguments.
+    /// Does as [`Server::start`] does, with more arguments.
     ///
     /// # Errors
     /// How it exited instead.
@@ -86,7 +86,7 @@ impl Server {
         let mut server = Self::spawn_with(config, log, arguments);
         let text = std::fs::read_to_string(config).unwrap();
         let mut lines = server.lines.clone();
-        // Both listeners are bound before the first is told of.
+        // The server binds both listeners before it logs the first.
         let last = if text.contains("ops = \"\"") {
             "gRPC"
         } else {
@@ -129,7 +129,7 @@ impl Server {
         let stderr = child.stderr.take().unwrap();
         let (tell, lines) = watch::channel(Vec::new());
         let log = log.clone();
-        // Ends with the process, whose end of the pipe is the only one.
+        // The task ends with the process, which holds the only other end of the pipe.
         tokio::spawn(async move {
             let mut stderr = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = stderr.next_line().await {
@@ -147,6 +147,14 @@ impl Server {
 
     pub fn id(&self) -> u32 {
         self.child.id().expect("a process that was not waited for")
+    }
+
+    /// The resident memory of the process, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        number.unwrap().parse().unwrap()
     }
 
     /// Sends SIGKILL and waits for the end.
@@ -168,7 +176,7 @@ impl Server {
     pub async fn exit(&mut self) -> ExitStatus {
         let status = within("a process ends", self.child.wait()).await.unwrap();
         let mut lines = self.lines.clone();
-        // An error says that the reader is gone, which is what is waited for.
+        // An error says that the reader is gone, and so that the log is complete.
         let _ = within("its last line", lines.wait_for(|_| false)).await;
         status
     }

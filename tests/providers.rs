@@ -1,4 +1,4 @@
-//! Each provider's purchases, from the create to the end, as a watcher sees them.
+//! A watcher sees each provider's purchases from the create to the end.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tillwatch_sandbox::{PROVIDERS, Scenario};
 
 use crate::{house::House, orders::request, process::within};
 
-/// The longest that a scenario holds one word at speed 1, in seconds; `slow` is another matter.
+/// The longest time that a scenario but `slow` holds one word at speed 1, in seconds.
 const STEP_SECONDS_MAX: u32 = 60;
 
-/// Follows a purchase to its end; each time the newest word is seen, the provider goes one further.
+/// Follows a purchase to its end. Each time the newest word arrives, the provider goes one further.
 async fn walk(house: &House, provider: &str, id: &str, until: WatchUntil) -> Vec<PurchaseStatus> {
     let options = WatchOptions {
         after_revision: Some(0),
@@ -49,20 +49,20 @@ async fn walk(house: &House, provider: &str, id: &str, until: WatchUntil) -> Vec
     seen
 }
 
-/// What the provider's words so far are to a caller, for the one purchase that there is.
+/// The states and words that a caller should have seen so far, for the only purchase.
 fn codes(house: &House, provider: &str) -> Vec<String> {
     let references = house.sandbox.references(provider);
     let [reference] = &references[..] else {
         panic!("{provider}: not one purchase, but {references:?}");
     };
     let words = house.sandbox.history(provider, reference).into_iter();
-    // Devdraft answers a create by another set of words than it answers a read.
+    // Devdraft's creates have other words than its reads.
     let created = (provider == "devdraft").then(|| "pending".to_owned());
     let mut codes: Vec<String> = created
         .into_iter()
         .chain(words)
         .map(|word| match word.as_str() {
-            // An answer without a word of its own: a result that has nothing in it yet.
+            // The answer has no word of its own: its result has nothing in it yet.
             "processing" => "pending".to_owned(),
             _ => word,
         })
@@ -199,7 +199,7 @@ async fn each_end_is_told_in_the_words_of_all_providers() {
 
 #[tokio::test]
 async fn a_word_that_nobody_knows_keeps_the_state_and_is_no_end() {
-    // Any other word of Phygitals stands beside pieces that decide.
+    // At any other word of Phygitals the pieces beside it decide.
     for provider in PROVIDERS.into_iter().filter(|name| *name != "phygitals") {
         let end = match provider {
             "carbon" => Finality::Final,

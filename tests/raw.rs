@@ -1,4 +1,5 @@
-//! A peer that speaks HTTP/2 by hand, to say what no library would: half a body, no window, nothing.
+//! A peer that speaks HTTP/2 by hand, to send what no library would: half a body, no window,
+//! nothing.
 
 use std::{
     collections::BTreeMap,
@@ -25,16 +26,16 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// What the server has said so far.
+/// The frames that the server has sent so far.
 #[derive(Debug, Default, Clone)]
 pub struct Heard {
-    /// Frames of headers by stream.
+    /// The number of HEADERS frames, by stream.
     pub headers: BTreeMap<u32, u32>,
-    /// Bytes of data by stream.
+    /// The bytes of data, by stream.
     pub data: BTreeMap<u32, usize>,
-    /// Streams that it has ended or reset.
+    /// Streams that the server has ended or reset.
     pub ended: BTreeMap<u32, bool>,
-    /// True if it says that the connection ends.
+    /// True if the server has said that the connection ends.
     pub goes_away: bool,
     /// True if the connection has ended.
     pub is_closed: bool,
@@ -61,7 +62,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 fn text(block: &mut Vec<u8>, text: &str) {
-    // Seven bits hold a length up to 126; what is longer goes on in the next byte (RFC 7541, 5.1).
+    // Seven bits hold a length up to 126; a longer one goes on in the next byte (RFC 7541, 5.1).
     match u8::try_from(text.len()).ok().filter(|length| *length < 127) {
         Some(length) => block.push(length),
         None => block.extend([127, u8::try_from(text.len() - 127).unwrap()]),
@@ -84,7 +85,7 @@ pub fn framed(message: &impl prost::Message) -> Vec<u8> {
 }
 
 impl RawPeer {
-    /// Connects, and grants each stream so many bytes of answer.
+    /// Connects, and lets each stream have so many bytes of answer.
     pub async fn connect(address: &str, window: u32) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         let (reader, writer) = stream.into_split();
@@ -104,7 +105,7 @@ impl RawPeer {
         peer
     }
 
-    /// Sends bytes; false where the server no longer takes any.
+    /// Sends bytes. False if the server takes no more.
     pub async fn send(&self, bytes: &[u8]) -> bool {
         self.writer.lock().await.write_all(bytes).await.is_ok()
     }

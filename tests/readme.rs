@@ -1,4 +1,4 @@
-//! The README's commands, run as they stand there.
+//! The README's commands work as they stand there.
 
 use std::fs;
 
@@ -6,13 +6,14 @@ use tillwatch_sandbox::{Options, PROVIDERS, Sandbox};
 use tokio::process::Command;
 
 use crate::{
-    consumers::{installed, print, root},
+    consumers::{installed, print},
     process::{Log, Server},
+    tidy::sources::root,
 };
 
-/// The address in the README, which is another in a test: several run at once.
+/// The address in the README. Tests use another, since several run at once.
 const SERVER: &str = "SERVER=127.0.0.1:50051";
-/// Where `tillwatch-sandbox serve` listens, according to `docs/sandbox.toml`.
+/// The address of `tillwatch-sandbox serve` in `docs/sandbox.toml`.
 const SANDBOX: &str = "127.0.0.1:4010";
 
 /// The fenced shell blocks of a text that hold a word.

@@ -1,4 +1,4 @@
-//! Reading: a status that is waited for, pages under change, and the feed that goes on after them.
+//! Reads: waits for a status, pages under change, and the feed that goes on after them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,7 @@ async fn get_status_waits_for_a_newer_revision_and_no_longer() {
         .await;
     let shop = house.client("shop");
     let key = || Key::PurchaseId(id.clone());
-    // Nothing changes: the newest status is the answer, once the time has passed.
+    // Nothing changes: once the time has passed, the answer is the newest status.
     let begun = Instant::now();
     let wait = Duration::from_millis(500);
     let same = shop.get_after(key(), first.revision, wait).await.unwrap();
@@ -57,7 +57,7 @@ async fn get_status_waits_for_a_newer_revision_and_no_longer() {
     let status = newer.purchase.unwrap().status.unwrap();
     assert_eq!(status.revision, first.revision + 1);
     assert_eq!(status.state(), PurchaseState::Paid);
-    // A revision that is there already is no reason to wait, and a key finds it as well.
+    // The wait is over at once if the revision is there already. A key finds the purchase too.
     let begun = Instant::now();
     let key = Key::IdempotencyKey("key".to_owned());
     shop.get_after(key, 1, Duration::from_secs(60))
@@ -146,7 +146,7 @@ async fn a_list_shows_what_its_filter_admits_newest_first() {
     assert!(since.len() >= 6);
 }
 
-/// Reads a feed until it has shown the wanted purchases, and notes the revisions of each.
+/// Reads a feed until it has shown the wanted purchases. Returns the revisions of each.
 async fn follow(feed: &mut Feed, wanted: &BTreeSet<String>) -> BTreeMap<String, Vec<u32>> {
     let mut seen: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     while !wanted
@@ -282,7 +282,7 @@ async fn a_feed_tells_everything_from_the_beginning_and_resumes_anywhere() {
     }
 }
 
-/// Whoever resumed there would miss what comes until the journal has caught up with the token.
+/// A stream from such a token would miss transitions until the journal has caught up with it.
 #[tokio::test]
 async fn a_token_from_after_a_backup_is_refused_once_that_is_restored() {
     let mut house = House::still().await;

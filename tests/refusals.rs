@@ -1,4 +1,4 @@
-//! Requests that cannot be taken: each names what is wrong, and nothing is sent to a provider.
+//! Requests that the service refuses: each refusal says what is wrong, and no provider is asked.
 
 use std::collections::HashMap;
 
@@ -17,12 +17,12 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::{
-    house::{House, Settings, account, refusal, token},
+    house::{House, SECOND_DEVDRAFT, Settings, account, refusal, token},
     orders::{minutes_ahead, order, request},
     process::within,
 };
 
-/// A refusal that names one field, with a rule.
+/// Asserts that a refusal names this field, with a rule.
 fn names(refused: &Refusal, field: &str) {
     assert_eq!(refused.reason, "INVALID_REQUEST", "{field}: {refused:?}");
     assert_eq!(refused.code, Code::InvalidArgument);
@@ -138,28 +138,20 @@ async fn a_bad_create_names_the_field_and_the_rule_and_nothing_is_sent() {
     for provider in PROVIDERS {
         assert_eq!(house.sandbox.calls(provider), 0, "{provider}");
     }
-    // The key is free: nothing has been written.
+    // The key is still free: the refused creates have written nothing.
     house.create("shop", good).await;
 }
 
 #[tokio::test]
 async fn an_account_is_named_where_there_is_a_choice_and_must_be_known() {
-    let more = r#"
-[accounts.devdraft-second]
-provider = "devdraft"
-base_url = "http://127.0.0.1:9"
-allow_insecure = true
-allow_private_networks = true
-client_key = "a"
-client_secret = "b"
-
+    let narrow = r#"
 [callers.narrow]
 token_sha256 = ["0000000000000000000000000000000000000000000000000000000000000000"]
 accounts = ["devdraft-second"]
 scopes = ["create"]
 "#;
     let house = House::start(Settings {
-        more: more.to_owned(),
+        more: format!("{SECOND_DEVDRAFT}{narrow}"),
         ..Settings::default()
     })
     .await;
@@ -428,7 +420,7 @@ async fn another_callers_purchase_is_not_there() {
     }
     let list = rival.list_purchases(ListPurchasesRequest::default()).await;
     assert!(list.unwrap().into_inner().purchases.is_empty());
-    // An operator sees it, and whose it is; its owner is not told what it knows.
+    // The operator also sees the owner. The owner's answer does not name the owner.
     let mut desk = house.stub("desk").await;
     let seen = desk
         .get_status(get(Key::PurchaseId(id.clone())))
@@ -505,7 +497,7 @@ async fn who_has_too_many_streams_open_is_told_when_to_come_back() {
     let of_shop = [
         shop.watch_status(watch()).await.map(drop),
         shop.watch_purchases(feed()).await.map(drop),
-        // A status that is waited for costs what a stream costs; one that is not, nothing.
+        // A wait for a status takes a place of a stream; a read without a wait takes none.
         shop.get_status(wait(60)).await.map(drop),
     ];
     shop.get_status(wait(0)).await.unwrap();

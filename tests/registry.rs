@@ -1,5 +1,5 @@
-//! The registry of providers, and every other list, match and table that names them: whoever adds a
-//! provider and forgets one of them hears of it here.
+//! Every list, match and table that names providers agrees with the registry. If somebody adds a
+//! provider and forgets one of them, a test names the place.
 
 use std::{collections::BTreeSet, fs};
 
@@ -12,14 +12,14 @@ fn text_of(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Fails with each name that is lacking.
+/// Fails with the names that are missing.
 #[track_caller]
 fn names_all(what: &str, has: impl Fn(&str) -> bool) {
     let lacking: Vec<&str> = NAMES.into_iter().filter(|name| !has(name)).collect();
     assert!(lacking.is_empty(), "{what} lacks {lacking:?}");
 }
 
-/// The name as prose writes it.
+/// A provider's name as prose writes it.
 fn title(name: &str) -> String {
     let (first, rest) = name.split_at(1);
     format!("{}{rest}", first.to_uppercase())
@@ -81,7 +81,7 @@ fn the_pages_name_each_provider() {
     });
 }
 
-/// Lists in brackets that name most of the providers, yet not all.
+/// Lists in brackets that name most of the providers, but not all.
 fn incomplete_lists(text: &str) -> Vec<String> {
     let known: BTreeSet<&str> = NAMES.into();
     let mut incomplete = Vec::new();
@@ -112,8 +112,8 @@ fn no_list_of_providers_lacks_one() {
 /// The words by which a match refuses a provider that it does not know.
 const REFUSALS: [&str; 3] = ["panic!(", "unreachable!(", "without_sample("];
 
-/// The catch-all arms of matches over providers' names that stand for a provider. Sources are formatted,
-/// so the arms of a match have one indentation.
+/// The catch-all arms of matches over providers' names that stand for a provider. Sources are
+/// formatted, so the arms of a match have one indentation.
 fn catch_alls(text: &str) -> Vec<usize> {
     let lines: Vec<&str> = text.lines().collect();
     let indent = |line: &str| line.len() - line.trim_start().len();

@@ -1,4 +1,4 @@
-//! A server that is killed in the middle of everything, and started again over the same store.
+//! A server is killed in the middle of its work, and another starts over the same store.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
     process::{until, within},
 };
 
-/// Follows a purchase by the client library, across whatever happens to the server.
+/// Follows a purchase by the client library, over any restart of the server.
 async fn follow(client: tillwatch::Client, id: String) -> (Vec<PurchaseStatus>, u32) {
     let options = WatchOptions {
         after_revision: Some(0),
@@ -58,7 +58,7 @@ async fn a_killed_server_goes_on_where_it_was_and_watchers_miss_and_repeat_nothi
             ..FeedOptions::default()
         },
     );
-    // In the middle: everything is under way, and nothing is over.
+    // All purchases are under way, and none is over.
     until("every purchase has moved", || {
         PROVIDERS.iter().all(|provider| {
             let references = house.sandbox.references(provider);
@@ -80,7 +80,7 @@ async fn a_killed_server_goes_on_where_it_was_and_watchers_miss_and_repeat_nothi
         interruptions += interrupted;
     }
     assert!(interruptions > 0, "nobody noticed the kill");
-    // One feed of all has seen the same revisions, each once.
+    // The feed of all purchases has shown the same revisions, each once.
     let mut revisions: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     let all_over = async {
         let mut over = std::collections::BTreeSet::new();
@@ -139,7 +139,7 @@ async fn a_create_that_was_under_way_when_the_server_was_killed_is_settled_and_n
         let status = house.settled("it is unclear", &found.id, wanted).await;
         let reason = status.attention.clone().unwrap().reason;
         match provider {
-            // A caller who repeats sends again, with the provider's own key.
+            // The caller's repeat sends again, with the provider's own key.
             "devdraft" => assert_eq!(reason, "REPEAT_WANTED"),
             "phygitals" | "masumi" | "inabit" | "carbon" => {
                 assert_eq!(reason, "OUTCOME_UNKNOWN", "{provider}");
@@ -150,13 +150,8 @@ async fn a_create_that_was_under_way_when_the_server_was_killed_is_settled_and_n
     }
     let order = request("devdraft", "devdraft", Scenario::Stuck);
     let again = house.stub("shop").await.create_purchase(order).await;
-    let status = again
-        .unwrap()
-        .into_inner()
-        .purchase
-        .unwrap()
-        .status
-        .unwrap();
+    let purchase = again.unwrap().into_inner().purchase.unwrap();
+    let status = purchase.status.unwrap();
     assert!(status.reference.is_some());
     assert_eq!(house.sandbox.created("devdraft"), 1);
 }

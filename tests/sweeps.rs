@@ -1,4 +1,4 @@
-//! Many purchases read by one request, through the real server and over the wire.
+//! The real server reads many purchases by one request.
 
 use tillwatch_proto::v1::{Finality, PurchaseState};
 use tillwatch_sandbox::Scenario;
@@ -11,7 +11,7 @@ use crate::{
 /// Purchases of each account.
 const PURCHASES: usize = 20;
 
-/// Requests to a provider that read pages, and that read one purchase.
+/// The numbers of requests to a provider for pages, and for single purchases.
 #[derive(Debug)]
 struct Reads {
     pages: usize,
@@ -25,14 +25,17 @@ fn reads(house: &House, provider: &str) -> Reads {
         _ => panic!("{provider} has no list"),
     };
     let requests = house.sandbox.requests();
-    let of = |part: &str| requests.iter().filter(|it| it.path.contains(part)).count();
+    let of = |part: &str| {
+        let of_part = requests.iter().filter(|call| call.path.contains(part));
+        of_part.count()
+    };
     let pages = of(page);
-    // The longer path is none of a single read.
+    // A longer path is no single read's.
     let singles = of(single) - if single.ends_with('/') { pages } else { 0 };
     Reads { pages, singles }
 }
 
-/// Follows purchases to their ends, and returns what that took.
+/// Follows purchases to their ends. Returns the requests that this took.
 async fn followed(provider: &str, sweeps: bool) -> Reads {
     let settings = Settings::default().polled("after_terminal", r#"[{ every = "1h" }]"#);
     let settings = match sweeps {

@@ -1,7 +1,7 @@
-//! The house rules that no lint knows, held by reading the sources as text.
+//! The project's rules that no lint knows. These tests read the sources as text.
 //!
-//! The module table is here and in `docs/ARCHITECTURE.md`: a new row or a new right needs a reason
-//! there.
+//! The module table stands here and in `docs/ARCHITECTURE.md`. A new row or a new right needs a
+//! reason there.
 
 mod invariants;
 pub mod sources;
@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fs};
 
 use sources::{climbs_out, imported, root, says, server_code, sources, uncommented, word};
 
-/// Each module of the server, and the modules of it that it may use.
+/// Each module of the server, and the modules that it may use.
 const MODULES: &[(&str, &[&str])] = &[
     ("purchase", &[]),
     ("observation", &["purchase"]),
@@ -91,10 +91,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("config", &["purchase", "cadence", "provider", "upstream"]),
 ];
 
-/// Where the parts meet: these may use everything.
+/// The modules that join all others, and may use everything.
 const MEETING_PLACES: [&str; 3] = ["lib", "main", "serve"];
 
-/// Crates that belong to few: a word of the sources, and the modules that may say it.
+/// Crates that few modules may use: a word of the sources, and the modules that may say it.
 const CRATES: &[(&str, &[&str])] = &[
     ("reqwest", &["upstream"]),
     ("rusqlite", &["journal"]),
@@ -115,7 +115,7 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// Modules of values and decisions: no clock, no task, no file, no socket.
 const PURE: [&str; 4] = ["purchase", "observation", "lifecycle", "cadence"];
-/// What a pure module does not say.
+/// Words that a pure module does not say.
 const IMPURE: [&str; 7] = [
     "tokio",
     "async",
@@ -126,8 +126,8 @@ const IMPURE: [&str; 7] = [
     "Instant",
 ];
 
-/// Where a floating point number harms no money: simulated lives, benchmarks, figures for operators,
-/// and how likely a change is.
+/// Places in which floating point numbers count no money: simulated lives, benchmarks, figures for
+/// operators, and the chances of changes.
 const FLOATS_ALLOWED: [&str; 10] = [
     "sandbox/",
     "bench/",
@@ -207,7 +207,7 @@ fn modules_use_what_the_table_allows_and_nothing_else() {
 
 #[test]
 fn the_module_table_has_no_circle() {
-    // A module may use only what is reached without it.
+    // A right is unused if its module reaches the other through a third anyway.
     fn reaches<'a>(from: &'a str, seen: &mut BTreeSet<&'a str>) {
         let row = MODULES.iter().find(|(name, _)| *name == from);
         for next in row.map_or(&[][..], |(_, allowed)| allowed) {
@@ -256,7 +256,7 @@ fn crates_with_one_owner_are_used_by_it_alone() {
     let mut broken = Vec::new();
     for (module, file, code) in server_code() {
         for (name, owners) in CRATES {
-            // A text that names a crate uses nothing of it.
+            // A string that names a crate uses nothing of it.
             let code = code.replace(&format!("\"{name}\""), "");
             if says(&code, name) && !owners.contains(&module.as_str()) {
                 broken.push(format!("{file}: `{module}` may not use the crate `{name}`"));
@@ -290,8 +290,8 @@ const STATUS_FIELDS: [&str; 8] = [
     "unmapped",
     "facts",
 ];
-/// Who else may write a transition down: the journal reads what is stored, the feed passes on what
-/// was committed.
+/// The modules beside `lifecycle` that may build a transition: the journal reads stored ones, and
+/// the feed passes committed ones on.
 const TRANSITIONS_ALLOWED: [&str; 3] = ["lifecycle", "journal", "feed"];
 
 #[test]
@@ -328,7 +328,7 @@ fn the_environment_is_read_by_the_configuration_alone() {
         let reads = ["env::var", "env::vars", "env::vars_os"]
             .iter()
             .any(|call| code.contains(call));
-        // `main` hands its environment over.
+        // `main` passes its environment on.
         if reads && !["config", "main"].contains(&module.as_str()) {
             broken.push(format!("{file}: reads the environment"));
         }
@@ -366,7 +366,7 @@ fn modules_lie_beside_their_folders_and_are_named_for_what_they_own() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    // Put together, so that this file does not find itself.
+    // The words are put together here, so that this file does not find itself.
     let marks =
         [["TO", "DO"], ["FIX", "ME"], ["#[ign", "ore"], ["XX", "X:"]].map(|parts| parts.concat());
     let mut broken = Vec::new();
@@ -408,7 +408,7 @@ fn the_settings_for_the_sandbox_can_be_used() {
         config.accounts.len(),
         tillwatch_server::provider::NAMES.len()
     );
-    // Lives of seconds want polls that no provider's page advises, and its secrets are none.
+    // Lives of seconds want polls that no provider's page advises, and the secrets are made up.
     let expected = |warning: &String| {
         warning.contains("faster than") || warning.contains("can be read or written by others")
     };
@@ -450,7 +450,7 @@ fn every_guarantee_names_tests_that_exist() {
     check(broken);
 }
 
-/// The names of all test functions. A behaviour of the journal's suite becomes a test by its name.
+/// The names of all test functions. Each behaviour of the journal's suite is a test of its name.
 fn test_names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (file, text) in sources() {

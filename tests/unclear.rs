@@ -1,4 +1,5 @@
-//! Creates whose answer is lost: nothing is bought twice, and each is settled as its provider allows.
+//! Creates whose answers are lost. The service buys nothing twice, and settles each as its provider
+//! allows.
 
 use tillwatch_proto::v1::{
     CarbonReference, Finality, NotCreated, PhygitalsReference, ProviderReference, PurchaseState,
@@ -13,7 +14,7 @@ use crate::{
     orders::request,
 };
 
-/// Creates with an answer that is lost, after the provider has done its work.
+/// Creates a purchase whose answer is lost after the provider has created it.
 async fn lost(house: &House, provider: &str, key: &str) -> String {
     let order = request(key, provider, Scenario::Stuck);
     house
@@ -66,7 +67,7 @@ async fn where_nobody_can_be_asked_an_operator_names_the_reference() {
     let house = House::still().await;
     for provider in ["phygitals", "carbon"] {
         let id = lost(&house, provider, provider).await;
-        // A repeat of the key is answered from the journal.
+        // The service answers a repeat of the key from the journal.
         let mut shop = house.stub("shop").await;
         let again = shop
             .create_purchase(request(provider, provider, Scenario::Stuck))
@@ -102,7 +103,7 @@ async fn where_nobody_can_be_asked_an_operator_names_the_reference() {
                 reference: Some(reference),
             })),
         };
-        // A caller without the scope may not, and a decision about an older revision is refused.
+        // The service refuses a caller without the scope, and a decision about an older revision.
         let denied = refusal(shop.resolve_purchase(resolution.clone()).await);
         assert_eq!(denied.reason, "SCOPE_MISSING");
         let mut desk = house.stub("desk").await;
@@ -142,13 +143,8 @@ async fn an_operator_states_that_nothing_was_created() {
     let answer = desk
         .resolve_purchase(wanted("carbon said so on the phone"))
         .await;
-    let status = answer
-        .unwrap()
-        .into_inner()
-        .purchase
-        .unwrap()
-        .status
-        .unwrap();
+    let purchase = answer.unwrap().into_inner().purchase.unwrap();
+    let status = purchase.status.unwrap();
     assert_eq!(status.state(), PurchaseState::Failed);
     assert_eq!(status.finality(), Finality::Final);
     assert_eq!(status.failure.unwrap().reason, "NOT_CREATED");

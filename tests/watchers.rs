@@ -1,13 +1,14 @@
-//! Watchers that do not read, that are many, that all come at once, and that have little time.
+//! Watchers that do not read, come in thousands, come all at once, or have little time.
 //!
-//! For figures, in release and one after the other:
-//! `cargo build --release --workspace` and then
-//! `cargo test --release -p tillwatch-server --test tests -- watchers:: --nocapture --test-threads 1`.
+//! To see figures, run them in release and one after the other:
+//!
+//! ```sh
+//! cargo build --release --workspace
+//! cargo test --release -p tillwatch-server --test tests -- \
+//!     watchers:: --nocapture --test-threads 1
+//! ```
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tillwatch_proto::v1::{
     WatchStatusRequest, WatchStatusResponse, WatchUntil,
@@ -26,21 +27,18 @@ use crate::{
 
 /// Streams on one connection; the server allows 1,000.
 const STREAMS: usize = 500;
-/// A debug build of both sides takes ten times as long over each stream.
+/// The number of watchers. A debug build of both sides takes ten times as long for each stream.
 const RECONNECTING: usize = if cfg!(debug_assertions) {
     10_000
 } else {
     50_000
 };
 
-/// A purchase that waits for its payment until it is told otherwise, with its name at the provider.
+/// Creates a purchase that waits for its payment. Returns its id and its name at the provider.
 async fn still(house: &House) -> (String, String) {
-    let mut stub = house.stub("shop").await;
     let order = request("watched", "inabit", Scenario::Paid);
-    let answer = within("a create", stub.create_purchase(order)).await;
-    let purchase = answer.unwrap().into_inner().purchase.unwrap();
-    let reference = house.sandbox.references("inabit").remove(0);
-    (purchase.id, reference)
+    let id = house.create("shop", order).await.id;
+    (id, house.sandbox.references("inabit").remove(0))
 }
 
 fn watch(id: &str, after_revision: Option<u32>) -> Request<WatchStatusRequest> {
@@ -55,8 +53,8 @@ fn watch(id: &str, after_revision: Option<u32>) -> Request<WatchStatusRequest> {
     request
 }
 
-/// Opens streams over as many connections as they need, each read up to its first heartbeat, which
-/// says that it has caught up.
+/// Opens streams over as many connections as they need. Each is read up to its first heartbeat,
+/// which says that it has caught up.
 async fn opened(
     house: &House,
     id: &str,
@@ -89,7 +87,7 @@ async fn next(stream: &mut Streaming<WatchStatusResponse>) -> Event {
     message.expect("a stream that goes on").event.unwrap()
 }
 
-/// Reads each stream up to a revision; every one on the way comes once.
+/// Reads each stream up to a revision. Fails unless each revision on the way comes once.
 async fn all_reach(
     streams: Vec<Streaming<WatchStatusResponse>>,
     from: u32,
@@ -123,7 +121,8 @@ async fn all_reach(
     readers.join_all().await.into_iter().flatten().collect()
 }
 
-/// A house with one purchase that waits for its payment: its id, reference and newest revision.
+/// A house with one purchase that waits for its payment. Returns its id, reference and newest
+/// revision.
 async fn allocated() -> (House, String, String, u32) {
     let house = House::still().await;
     let (id, reference) = still(&house).await;
@@ -132,7 +131,7 @@ async fn allocated() -> (House, String, String, u32) {
     (house, id, reference, revision)
 }
 
-/// Has the provider say another word, and waits until the journal has it; returns its revision.
+/// Lets the provider say another word, and waits until the journal has it. Returns its revision.
 async fn turned(house: &House, id: &str, reference: &str, word: &str, revision: u32) -> u32 {
     assert!(house.sandbox.set_status("inabit", reference, word));
     let mut client = PurchaseServiceClient::new(house.channel().await);
@@ -157,14 +156,6 @@ async fn newest(house: &House, id: &str) -> u32 {
     }
 }
 
-/// The server's memory, in KiB.
-fn memory_kib(house: &House) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", house.server.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number.unwrap().parse().unwrap()
-}
-
 /// Promise S5.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_that_never_reads_delays_nobody_and_costs_no_queue() {
@@ -185,7 +176,7 @@ async fn a_watcher_that_never_reads_delays_nobody_and_costs_no_queue() {
     let mut deaf = Vec::new();
     for with_deaf in [false, true] {
         if with_deaf {
-            // Its window holds no message, so nothing that it is sent ever leaves the server.
+            // The window holds no message, so none ever leaves the server.
             let endpoint = Endpoint::from_shared(format!("http://{}", house.server.grpc)).unwrap();
             let channel = endpoint
                 .initial_stream_window_size(1)
@@ -195,7 +186,7 @@ async fn a_watcher_that_never_reads_delays_nobody_and_costs_no_queue() {
             let mut client = PurchaseServiceClient::new(channel);
             deaf.push(client.watch_status(watch(&id, Some(0))).await.unwrap());
         }
-        let memory = memory_kib(&house);
+        let memory = house.server.memory_kib();
         let began = Instant::now();
         for turn in 0..TURNS {
             let word = ["Unconfirmed", "Confirming"][turn as usize % 2];
@@ -203,7 +194,10 @@ async fn a_watcher_that_never_reads_delays_nobody_and_costs_no_queue() {
             streams = all_reach(streams, revision, next).await;
             revision = next;
         }
-        measured.push((began.elapsed(), memory_kib(&house).saturating_sub(memory)));
+        measured.push((
+            began.elapsed(),
+            house.server.memory_kib().saturating_sub(memory),
+        ));
     }
     let [(alone, grown_alone), (beside, grown_beside)] = measured[..] else {
         unreachable!("two rounds");
@@ -274,7 +268,7 @@ async fn a_stream_ends_at_its_callers_deadline_with_deadline_exceeded() {
     let (id, _) = still(&house).await;
     let mut client = PurchaseServiceClient::new(house.channel().await);
     let mut request = watch(&id, None);
-    // Set by hand, so that it is the server's deadline alone.
+    // The header is set by hand, so that only the server knows the deadline.
     let timeout = "1S".parse().unwrap();
     request.metadata_mut().insert("grpc-timeout", timeout);
     let mut stream = client.watch_status(request).await.unwrap().into_inner();

@@ -1,9 +1,9 @@
-//! What only raw HTTP/2 can show: the code that the server itself answers with, where a client's
-//! own clock or library would speak first.
+//! The server's own status codes, over raw HTTP/2: with a client library, its clock or its checks
+//! would answer first.
 
 use std::convert::Infallible;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
@@ -24,18 +24,16 @@ use crate::{
     house::{House, token},
     orders::request,
     process::within,
+    raw::framed,
 };
 
 type Frames = BoxStream<'static, Result<Frame<Bytes>, Infallible>>;
 
-/// A message as gRPC frames it; `compressed` only says so.
+/// A message as gRPC frames it. With `compressed` the frame claims that it is compressed.
 fn message(message: &impl prost::Message, compressed: bool) -> Frames {
-    let body = message.encode_to_vec();
-    let mut framed = BytesMut::new();
-    framed.put_u8(u8::from(compressed));
-    framed.put_u32(u32::try_from(body.len()).unwrap());
-    framed.put_slice(&body);
-    stream::iter([Ok(Frame::data(framed.freeze()))]).boxed()
+    let mut framed = framed(message);
+    framed[0] = u8::from(compressed);
+    stream::iter([Ok(Frame::data(framed.into()))]).boxed()
 }
 
 /// The status with which the server ends a call.
@@ -67,7 +65,7 @@ async fn told(house: &House, method: &str, headers: &[(&str, &str)], frames: Fra
     told
 }
 
-/// tonic's own timer would answer CANCELLED.
+/// The server answers by itself: tonic's own timer would answer CANCELLED.
 #[tokio::test]
 async fn a_callers_deadline_is_answered_with_deadline_exceeded_by_the_server_itself() {
     let house = House::still().await;
@@ -83,7 +81,7 @@ async fn a_callers_deadline_is_answered_with_deadline_exceeded_by_the_server_its
             nanos: 0,
         }),
     };
-    // A message that never comes leaves the service nothing to answer.
+    // The second call's message never comes, so no handler answers.
     let calls = [message(&waits, false), stream::pending().boxed()];
     for frames in calls {
         let began = Instant::now();
@@ -104,7 +102,7 @@ async fn a_compressed_request_is_refused_and_told_what_is_taken() {
     assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
     let accepted = status.metadata().get("grpc-accept-encoding");
     assert_eq!(accepted.unwrap(), "identity", "{status:?}");
-    // A client that could read compressed answers gets plain ones.
+    // A client that accepts compressed answers gets plain ones.
     let accepts = [("grpc-accept-encoding", "gzip,deflate,identity")];
     let plain = message(&ListAccountsRequest {}, false);
     let status = told(&house, "ListAccounts", &accepts, plain).await;

@@ -1,5 +1,5 @@
-//! The lines of "Invariants" in `docs/ARCHITECTURE.md`: each names the tests that hold it, and those
-//! that are about text are here.
+//! Each line of "Invariants" in `docs/ARCHITECTURE.md` names the tests that hold it. The tests of
+//! text are here.
 
 use std::{collections::BTreeSet, fs};
 
@@ -9,7 +9,7 @@ use super::{
     test_names,
 };
 
-/// Words of which an invariant says who may say them: those words, and the modules.
+/// Words that an invariant leaves to few modules, and these modules.
 const SAID_BY: [(&[&str], &[&str]); 4] = [
     (&["upstream.send(", ".ask(admission,"], &["account"]),
     (&[".submit(&mut admission"], &["intake"]),
@@ -86,7 +86,7 @@ fn providers_are_asked_and_time_is_read_where_the_table_says() {
 fn no_choice_between_tasks_is_drawn_by_the_process() {
     let mut broken = Vec::new();
     for (module, file, code) in server_code() {
-        // The ways in and the process itself are no part of a simulation.
+        // A simulation has neither the ways in nor the process itself.
         if ["listener", "serve", "main"].contains(&module.as_str()) {
             continue;
         }
@@ -124,7 +124,7 @@ fn tests_stand_in_modules_of_that_name() {
             && !is_tests
             && ["#[test]", "#[tokio::test"]
                 .iter()
-                .any(|it| before.contains(it))
+                .any(|word| before.contains(word))
         {
             broken.push(format!(
                 "{file}: tests lie in X/tests.rs, in X/tests/, or in `mod tests`"

@@ -1,4 +1,4 @@
-//! The sources as text: finding them, and reading in them what the rules are about.
+//! The sources as text: these functions find them, and read in them what the rules are about.
 
 use std::{
     collections::BTreeSet,
@@ -68,14 +68,14 @@ pub fn sources() -> Vec<(String, String)> {
 /// The text without line comments.
 pub fn uncommented(text: &str) -> String {
     let code = |line: &str| match line.find("//") {
-        // An address has the two slashes as well.
+        // An address has two slashes too.
         Some(at) if at == 0 || !line[..at].ends_with(':') => line[..at].to_owned(),
         _ => line.to_owned(),
     };
     text.lines().map(code).collect::<Vec<_>>().join("\n")
 }
 
-/// The text without its last module, where that is of tests.
+/// The text without its last module, if that holds tests.
 pub fn untested(text: &str) -> &str {
     match text.find("#[cfg(test)]\nmod tests {") {
         Some(at) => &text[..at],
@@ -108,7 +108,7 @@ pub fn server_code() -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// What follows `crate::`: the first names, also of a group in braces.
+/// The first names after `crate::`, also those of a group in braces.
 pub fn imported(code: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for after in code.split("crate::").skip(1) {
@@ -144,9 +144,11 @@ pub fn word(text: &str) -> String {
         .collect()
 }
 
-/// True if a text says a word, by itself and not as a part of another.
+/// True if a text says a word by itself, not as a part of another.
 pub fn says(text: &str, wanted: &str) -> bool {
-    let is_part = |letter: Option<char>| letter.is_some_and(|l| l.is_alphanumeric() || l == '_');
+    let is_part = |letter: Option<char>| {
+        letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_')
+    };
     text.match_indices(wanted).any(|(at, _)| {
         !is_part(text[..at].chars().next_back())
             && !is_part(text[at + wanted.len()..].chars().next())
