@@ -9,6 +9,7 @@ mod class;
 mod exchange;
 mod figures;
 mod flight;
+mod gate;
 mod live;
 mod shares;
 mod standing;
@@ -29,7 +30,7 @@ use tokio::sync::Notify;
 
 use crate::{
     cadence::Policy,
-    clock::Clock,
+    clock::{Clock, Now},
     journal::Journal,
     observation::Trouble,
     provider::Provider,
@@ -41,6 +42,7 @@ use class::{Asked, Denied, Granted};
 pub use class::{Class, Refusal};
 pub use exchange::{Exchange, Times};
 pub use figures::{Figures, Outcome};
+use gate::Unanswered;
 use live::Live;
 pub use live::{Health, Snapshot};
 pub use standing::Whose;
@@ -90,6 +92,10 @@ pub struct Admission {
     is_probe: bool,
     longest_due: bool,
     more: u32,
+    /// When it had its slot of the budget.
+    granted: Moment,
+    /// The last time at which the request may go.
+    until: Option<Now>,
     /// True if an answer came, or none will.
     ended: bool,
     /// True if the answer's status tells of no trouble, and nobody has found any in it.
@@ -211,7 +217,7 @@ impl Account {
             let admitted = self.lock().admit(class, held, caller, now);
             match admitted {
                 Ok(granted) => {
-                    return Ok(Admission::new(Arc::clone(self), class, held, &granted));
+                    return Ok(Admission::new(Arc::clone(self), class, held, &granted, now));
                 }
                 Err(Denied::Refused(refusal)) => return Err(refusal),
                 Err(Denied::Unkept) => {}
@@ -236,13 +242,12 @@ impl Account {
         &self,
         admission: &mut Admission,
         request: Request,
-    ) -> Result<Response, UpstreamError> {
-        let timeout = self.policy.timeout;
-        let mut result = self.upstream.send(request.clone(), timeout).await;
+    ) -> Result<Response, Unanswered> {
+        let mut result = self.send(admission, request.clone()).await?;
         // A provider that closes idle connections is met now and then in the very moment.
-        if matches!(result, Err(UpstreamError::Closed)) && admission.renew().await {
+        if matches!(result, Err(UpstreamError::Closed)) && admission.resends().await {
             let again = request.on(Connection::Fresh);
-            result = self.upstream.send(again, timeout).await;
+            result = self.send(admission, again).await?;
         }
         let now = self.clock.both();
         let jitter = |longest| self.clock.up_to(longest);
@@ -262,7 +267,17 @@ impl Account {
         if is_recovered {
             self.recovered.notify_one();
         }
-        result
+        result.map_err(Unanswered::Failed)
+    }
+
+    /// Sends one request, if it may still go.
+    async fn send(
+        &self,
+        admission: &mut Admission,
+        request: Request,
+    ) -> Result<Result<Response, UpstreamError>, Unanswered> {
+        self.pass(admission).await?;
+        Ok(self.upstream.send(request, self.policy.timeout).await)
     }
 
     /// Learns what an answer meant, where its status alone does not say, and says whose trouble that
@@ -321,7 +336,13 @@ impl Account {
 }
 
 impl Admission {
-    fn new(account: Arc<Account>, class: Class, held: bool, granted: &Granted) -> Self {
+    fn new(
+        account: Arc<Account>,
+        class: Class,
+        held: bool,
+        granted: &Granted,
+        now: Moment,
+    ) -> Self {
         let asked = Asked {
             class,
             subject: granted.number,
@@ -336,6 +357,8 @@ impl Admission {
             is_probe: granted.is_probe,
             longest_due: granted.longest_due,
             more: granted.more,
+            granted: now,
+            until: None,
             ended: false,
             understood: false,
         }
@@ -379,24 +402,44 @@ impl Admission {
         self
     }
 
+    /// Says until when the request may go.
+    #[must_use]
+    pub fn until(mut self, until: Now) -> Self {
+        self.until = Some(until);
+        self
+    }
+
     /// Takes another slot, to send a read once more, and counts the first as lost. `false` for a
     /// create, and if no slot is to be had within the time of a request.
-    async fn renew(&mut self) -> bool {
-        if self.asked.class == Class::Create {
+    async fn resends(&mut self) -> bool {
+        let account = Arc::clone(&self.account);
+        let (class, now) = (self.asked.class, account.clock.moment());
+        if class == Class::Create {
             return false;
         }
-        // Given back first: where few may be in flight it would wait for itself.
-        self.leave();
-        let account = Arc::clone(&self.account);
-        let deadline = account.clock.moment().plus(account.policy.timeout);
-        let Ok(mut again) = account.admit(self.asked.class, deadline).await else {
+        let Ok(first) = self.renew(now.plus(account.policy.timeout)).await else {
             return false;
         };
-        again.asked.subject = self.asked.subject;
-        account.lock().count(self.asked.class, Outcome::Lost);
-        self.ended = true;
-        *self = again;
+        account.lock().count(class, Outcome::Lost);
+        first.replaced();
         true
+    }
+
+    /// Takes another slot in place of its own, and hands that out.
+    async fn renew(&mut self, deadline: Moment) -> Result<Self, Refusal> {
+        // Given back first: if few may be in flight it would wait for itself.
+        self.leave();
+        let account = Arc::clone(&self.account);
+        let mut again = account.admit(self.asked.class, deadline).await?;
+        again.asked.subject = self.asked.subject;
+        again.until = self.until;
+        Ok(std::mem::replace(self, again))
+    }
+
+    /// It was sent, and another has taken its place.
+    fn replaced(mut self) {
+        self.ended = true;
+        self.understood = false;
     }
 
     /// Gives back its place among the requests in flight.

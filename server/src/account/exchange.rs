@@ -8,7 +8,7 @@ use crate::{
     clock::Now,
     observation::{Observation, Trouble},
     purchase::{Moment, Reference, Timestamp},
-    upstream::{self, Request, Response, UpstreamError},
+    upstream::{self, Request, Response},
 };
 
 /// The times around an answer.
@@ -25,7 +25,7 @@ pub struct Times {
 pub struct Exchange<T> {
     /// The answer's meaning, or the trouble that stands for it.
     pub said: Result<T, Trouble>,
-    /// The trouble's owner, if there was trouble.
+    /// The trouble's owner, if there was trouble and the provider was asked.
     pub whose: Option<Whose>,
     /// The times around it.
     pub times: Times,
@@ -57,9 +57,10 @@ impl Account {
         let date = answer.as_ref().ok().and_then(Response::date);
         let said = match answer {
             Ok(answer) => upstream::read(answer, move |answer| read(answer, wall)).await,
-            Err(error) => Err(unheard(&error)),
+            Err(unanswered) => Err(unanswered.trouble(arrived)),
         };
-        let whose = said.as_ref().err();
+        // What was not sent has nothing to teach.
+        let whose = said.as_ref().err().filter(|_| admission.ended);
         let whose = whose.map(|trouble| self.learn(admission, trouble));
         Exchange {
             said,
@@ -81,15 +82,5 @@ impl Account {
         let request = provider.status_request(reference);
         let read = move |answer: &_, now| provider.read_status(&named, answer, now).said();
         self.read(admission, request, read).await
-    }
-}
-
-/// The trouble of a read that has no answer.
-fn unheard(error: &UpstreamError) -> Trouble {
-    let why = error.to_string();
-    match error {
-        UpstreamError::Unusable(_) => Trouble::unreadable(why),
-        UpstreamError::NotConnected(_) => Trouble::Unreachable { sent: false, why },
-        UpstreamError::Lost(_) | UpstreamError::Closed => Trouble::Unreachable { sent: true, why },
     }
 }

@@ -82,6 +82,14 @@ impl Standing {
         }
     }
 
+    /// Why a request that was let through before may not go any more.
+    pub(super) fn holds_back(&self, class: Class, is_probe: bool, now: Moment) -> Option<Refusal> {
+        match self.gate(class, now) {
+            Err(Refusal::Unreachable { .. } | Refusal::Unauthorized { .. }) if is_probe => None,
+            other => other.err(),
+        }
+    }
+
     /// A request that was let through at this gate is made.
     pub(super) fn begins(&mut self, class: Class, gate: Gate, now: Moment) {
         if gate == Gate::Probe {

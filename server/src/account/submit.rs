@@ -1,6 +1,6 @@
 //! The one way to submit an order, and the account's lessons from how that ends.
 
-use super::{Account, Admission};
+use super::{Account, Admission, gate::Unanswered};
 use crate::{
     observation::{Submitted, Trouble},
     purchase::Timestamp,
@@ -17,17 +17,6 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Nothing was sent, for this reason.
-    pub fn unsent(why: &str) -> Self {
-        Self {
-            submitted: Submitted::NotSent(Trouble::Unreachable {
-                sent: false,
-                why: why.to_owned(),
-            }),
-            status: None,
-        }
-    }
-
     /// True if the provider may be at work on an earlier send of the same key still. Inferred: 409 is
     /// documented for another order under the key, which this service never sends.
     pub fn is_not_yet(&self) -> bool {
@@ -66,16 +55,20 @@ impl Account {
         read: impl FnOnce(&Response, Timestamp) -> Submitted + Send + 'static,
     ) -> Sent {
         let answer = self.ask(admission, request).await;
-        let now = self.clock.now();
+        let now = self.clock.both();
         let status = answer.as_ref().ok().map(|answer| answer.status);
         let submitted = match answer {
-            Ok(answer) => upstream::read(answer, move |answer| read(answer, now)).await,
-            Err(UpstreamError::NotConnected(why)) => return Sent::unsent(why),
-            Err(
+            Ok(answer) => upstream::read(answer, move |answer| read(answer, now.wall)).await,
+            Err(Unanswered::Failed(
                 error @ (UpstreamError::Lost(_)
                 | UpstreamError::Closed
                 | UpstreamError::Unusable(_)),
-            ) => Submitted::unclear(error.to_string()),
+            )) => Submitted::unclear(error.to_string()),
+            Err(
+                unsent @ (Unanswered::Late
+                | Unanswered::Refused(_)
+                | Unanswered::Failed(UpstreamError::NotConnected(_))),
+            ) => Submitted::NotSent(unsent.trouble(now.moment)),
         };
         let sent = Sent { submitted, status };
         if let Some(trouble) = sent.trouble() {

@@ -2,6 +2,7 @@
 
 mod clock;
 mod flight;
+mod gate;
 mod shares;
 mod trouble;
 
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::{
     cadence::Schedule,
+    observation::Submitted,
     purchase::Reference,
     testing::{self, clock, journal},
     upstream::scripted::{Scripted, json_response},
@@ -374,7 +376,10 @@ async fn a_create_is_never_sent_again_and_a_read_once_at_the_most() {
         let (account, seen) = closing(policy(0), 9).await;
         let mut admission = forever(&account, class).await;
         let answer = account.ask(&mut admission, request()).await;
-        assert_eq!(answer.unwrap_err(), UpstreamError::Closed);
+        assert_eq!(
+            answer.unwrap_err(),
+            Unanswered::Failed(UpstreamError::Closed)
+        );
         assert_eq!(seen.lock().unwrap().len(), sent, "{class:?}");
     }
 }

@@ -71,11 +71,12 @@ pub(super) struct Send {
 }
 
 impl Send {
-    /// True if so much of the time until `submit_until` has passed that the answer could come later.
-    /// The longer of the two clocks counts, since this is about a right that ends.
-    fn is_late(&self, now: Now) -> bool {
-        let (wall, moment) = (self.begun.wall, self.begun.moment);
-        now.moment.since(moment).max(now.wall.since(wall)) > SUBMIT_SLACK
+    /// Until when it may go: if it goes later, the answer could come after `submit_until`.
+    fn until(&self) -> Now {
+        Now {
+            wall: self.begun.wall.plus(SUBMIT_SLACK),
+            moment: self.begun.moment.plus(SUBMIT_SLACK),
+        }
     }
 
     /// True if this process goes on with repeats of its own, after this end.
@@ -217,15 +218,11 @@ impl Inner {
         unclear
     }
 
-    /// Makes the request and reads its answer. Nothing is sent where its commit took so long that the
-    /// time of the send may pass before the answer.
+    /// Sends the order and reads the answer. Nothing is sent if the commit before it took so long that
+    /// the time of the send may pass before the answer.
     pub(super) async fn send(self: &Arc<Self>, send: &Send, admission: Admission) -> Sent {
         let account = &send.account;
-        if send.is_late(self.clock.both()) {
-            tracing::warn!(purchase = %send.record.purchase.id, account = %account.name, "an order is not sent: its intent took too long to be kept");
-            return Sent::unsent("the intent took too long to be kept");
-        }
-        let mut admission = admission.about(send.record.purchase.id);
+        let mut admission = (admission.about(send.record.purchase.id)).until(send.until());
         let request = self.with_intent(account, &send.record, |intent| send.placed.request(intent));
         let (inner, asked) = (Arc::clone(self), Arc::clone(account));
         let (record, placed) = (send.record.clone(), Arc::clone(&send.placed));
@@ -233,10 +230,16 @@ impl Inner {
             inner.with_intent(&asked, &record, |intent| placed.read(intent, answer, now))
         };
         let sent = account.submit(&mut admission, request, read).await;
-        if let Submitted::Unclear { why, unread_id } = &sent.submitted {
-            let purchase = send.record.purchase.id;
-            let unread_id = unread_id.as_ref().map(UnreadId::shown);
-            tracing::warn!(%purchase, account = %account.name, why, unread_id, "the outcome of a create is unclear");
+        let (purchase, account) = (send.record.purchase.id, &account.name);
+        match &sent.submitted {
+            Submitted::Unclear { why, unread_id } => {
+                let unread_id = unread_id.as_ref().map(UnreadId::shown);
+                tracing::warn!(%purchase, %account, why, unread_id, "the outcome of a create is unclear");
+            }
+            Submitted::NotSent(trouble) if sent.status.is_none() => {
+                tracing::warn!(%purchase, %account, why = trouble.why(), "an order was not sent");
+            }
+            _ => {}
         }
         sent
     }

@@ -1,0 +1,81 @@
+//! The one point that every request passes just before it goes: what has happened since it was let
+//! through counts.
+
+use std::time::Duration;
+
+use super::{Account, Admission, Refusal};
+use crate::{clock::Now, observation::Trouble, purchase::Moment, upstream::UpstreamError};
+
+/// The time that a slot of the budget can be used. The limit leaves three seconds to a request that
+/// goes later than its slot allowed, and the network needs most of them.
+const SLOT_LASTS: Duration = Duration::from_secs(1);
+
+/// Why there is no answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unanswered {
+    /// Nothing was sent: the time in which it could be has passed.
+    Late,
+    /// Nothing was sent: the account may not be asked any more.
+    Refused(Refusal),
+    /// It was sent, or could not be.
+    Failed(UpstreamError),
+}
+
+impl Unanswered {
+    /// The trouble that stands for the answer.
+    pub(super) fn trouble(self, now: Moment) -> Trouble {
+        let (sent, why) = match self {
+            Self::Failed(error @ UpstreamError::Unusable(_)) => {
+                return Trouble::unreadable(error.to_string());
+            }
+            Self::Failed(error @ UpstreamError::NotConnected(_)) => (false, error.to_string()),
+            Self::Failed(error @ (UpstreamError::Lost(_) | UpstreamError::Closed)) => {
+                (true, error.to_string())
+            }
+            Self::Late => (false, "the intent took too long to be kept".to_owned()),
+            Self::Refused(Refusal::Unauthorized { .. }) => return Trouble::Unauthorized,
+            Self::Refused(refusal @ Refusal::Unreachable { .. }) => (false, refusal.to_string()),
+            Self::Refused(
+                Refusal::Throttled { retry_at }
+                | Refusal::Busy { retry_at }
+                | Refusal::BudgetUnkept { retry_at },
+            ) => {
+                let retry_after = Some(retry_at.since(now));
+                return Trouble::Throttled { retry_after };
+            }
+        };
+        Trouble::Unreachable { sent, why }
+    }
+}
+
+impl Account {
+    /// Waits until the request may go, and takes another slot if its own has lapsed: what counts for
+    /// the provider is when it goes.
+    pub(super) async fn pass(&self, admission: &mut Admission) -> Result<(), Unanswered> {
+        loop {
+            let now = self.clock.both();
+            if admission.until.is_some_and(|until| is_past(until, now)) {
+                return Err(Unanswered::Late);
+            }
+            let (class, is_probe) = (admission.class(), admission.is_probe);
+            let held_back = self.lock().standing.holds_back(class, is_probe, now.moment);
+            if let Some(refusal) = held_back {
+                return Err(Unanswered::Refused(refusal));
+            }
+            if now.moment.since(admission.granted) <= SLOT_LASTS {
+                return Ok(());
+            }
+            let timeout = now.moment.plus(self.policy.timeout);
+            let deadline = admission.until.map_or(timeout, |until| until.moment);
+            admission
+                .renew(deadline)
+                .await
+                .map_err(Unanswered::Refused)?;
+        }
+    }
+}
+
+/// True if a time has passed by either clock.
+fn is_past(until: Now, now: Now) -> bool {
+    now.moment > until.moment || now.wall > until.wall
+}
