@@ -2,12 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tillwatch_proto::v1::{
-    CarbonOrder, CreatePurchaseRequest, DevdraftCustomer, DevdraftOrder, DevdraftStablecoinIntent,
-    InabitOrder, MasumiAmount, MasumiOrder, PhygitalsOrder, create_purchase_request::Order,
-    devdraft_order::Intent,
-};
-use tillwatch_server::purchase::Timestamp;
+use tillwatch_proto::v1::{CreatePurchaseRequest, create_purchase_request::Order};
+use tillwatch_sandbox::{Recipe, simulated};
 use tonic::{Code, Status};
 
 use crate::{World, watcher, words::PROVIDERS};
@@ -25,12 +21,28 @@ pub struct Acknowledged {
     pub replayed: bool,
 }
 
+/// Spawns the buyers of a run: some at each provider, or all of them at one whose lists are swept,
+/// since a list is read only if it is worth it.
+pub fn spawn_all(world: &Arc<World>) {
+    let crowded = match world.number(5) {
+        0 => Some("masumi"),
+        1 => Some("inabit"),
+        _everywhere => None,
+    };
+    let first = world.number(5);
+    for number in 0..4 + world.number(6) {
+        let place = (first + number) as usize % PROVIDERS.len();
+        let provider = crowded.unwrap_or(PROVIDERS[place]);
+        world.spawn(buy(Arc::clone(world), provider, number));
+    }
+}
+
 /// Creates one purchase by as many calls as it takes, and watches it from the first answer on.
-pub async fn buy(world: Arc<World>, number: u64) {
+async fn buy(world: Arc<World>, provider: &'static str, number: u64) {
     let begin = world.number(1_200_000);
     tokio::time::sleep(Duration::from_millis(begin)).await;
     let key = format!("key{number:04}");
-    let order = order(&world, &key, number);
+    let order = order(&world, provider, &key);
     let copies = if world.number(3) == 0 { 3 } else { 1 };
     let calls = (0..copies).map(|_| call_until_known(&world, &key, &order));
     let purchases = futures_util::future::join_all(calls).await;
@@ -133,79 +145,19 @@ async fn call(world: &Arc<World>, key: &str, order: &Order) -> Result<Acknowledg
     })
 }
 
-fn proto_time(time: Timestamp) -> Option<prost_types::Timestamp> {
-    Some(prost_types::Timestamp {
-        seconds: time.as_millis() / 1_000,
-        nanos: 0,
-    })
-}
-
 /// An order whose mark at the provider is its key.
-fn order(world: &World, key: &str, number: u64) -> Order {
-    match PROVIDERS[number as usize % PROVIDERS.len()] {
-        "phygitals" => Order::Phygitals(PhygitalsOrder {
-            claw_id: key.to_owned(),
-            amount: 1,
-            currency: "usdc".to_owned(),
-            chain: "solana".to_owned(),
-            txs: vec!["AQIDBAUGBwg=".to_owned()],
-            ..PhygitalsOrder::default()
-        }),
-        "masumi" => masumi(world, key),
-        "inabit" => Order::Inabit(InabitOrder {
-            purchase_identifier: key.to_owned(),
-            fiat_amount: "2.50".to_owned(),
-            fiat_currency: "USD".to_owned(),
-            ..InabitOrder::default()
-        }),
-        "carbon" => Order::Carbon(CarbonOrder {
-            contact_id: "ab5b0000-0000-4000-8000-000000000001".to_owned(),
-            credit_debit_id: "0f610000-0000-4000-8000-000000000001".to_owned(),
-            fiat_charge_amount: "10.39".to_owned(),
-            cryptocurrency_symbol: "eth".to_owned(),
-            receive_address: "0x0000000000000000000000000000000000000001".to_owned(),
-            memo: key.to_owned(),
-            confirmation_url: "https://shop.example.test/confirm".to_owned(),
-            success_redirect_url: "https://shop.example.test/ok".to_owned(),
-            error_redirect_url: "https://shop.example.test/err".to_owned(),
-            ..CarbonOrder::default()
-        }),
-        "devdraft" => Order::Devdraft(DevdraftOrder {
-            intent: Some(Intent::Stablecoin(DevdraftStablecoinIntent {
-                source_currency: "usdc".to_owned(),
-                source_network: "ethereum".to_owned(),
-                destination_currency: "eurc".to_owned(),
-                destination_network: "base".to_owned(),
-                destination_address: key.to_owned(),
-                amount: "100.00".to_owned(),
-            })),
-            customer: Some(DevdraftCustomer::default()),
-        }),
-        other => panic!("{other} is not simulated"),
+fn order(world: &World, provider: &str, key: &str) -> Order {
+    let now = jiff::Timestamp::from_millisecond(world.clock.now().as_millis()).unwrap();
+    let recipe = Recipe::at(now).marked(key);
+    let mut order = (simulated(provider).unwrap().sample)(&recipe).order;
+    if let Order::Masumi(order) = &mut order
+        && world.number(4) == 0
+    {
+        // Some have little time to pay, so that it passes.
+        order.pay_by_time = Some(prost_types::Timestamp {
+            seconds: now.as_second() + 600,
+            nanos: 0,
+        });
     }
-}
-
-fn masumi(world: &World, key: &str) -> Order {
-    let hour = Duration::from_secs(3_600);
-    let now = world.clock.now();
-    // Some have little time to pay, so that it passes.
-    let pay_by = now.plus(if world.number(4) == 0 { hour / 6 } else { hour });
-    let later = |hours: u32| proto_time(pay_by.plus(hour * hours));
-    Order::Masumi(MasumiOrder {
-        blockchain_identifier: key.to_owned(),
-        network: "Preprod".to_owned(),
-        input_hash: "9f86d081884c7d659a2feaa0c55ad015".to_owned(),
-        seller_vkey: "cccccccccccccccccccccccccccccccccccccccc".to_owned(),
-        agent_identifier: "ab".repeat(43),
-        identifier_from_purchaser: "aabbaabb11221122aabb".to_owned(),
-        pay_by_time: proto_time(pay_by),
-        submit_result_time: later(1),
-        unlock_time: later(2),
-        external_dispute_unlock_time: later(3),
-        amounts: vec![MasumiAmount {
-            amount: "10000000".to_owned(),
-            unit: String::new(),
-        }],
-        ..MasumiOrder::default()
-    })
+    order
 }

@@ -17,7 +17,7 @@ use tillwatch_server::{
 use crate::{
     World,
     buyer::Acknowledged,
-    providers::{Ledger, Meaning, Sent},
+    ledger::{Ledger, Meaning, Sent},
     words,
 };
 
@@ -219,7 +219,7 @@ fn truth(purchase: &Purchase, transitions: &[Transition], ledger: &Ledger) -> Op
         .sold
         .values()
         .find(|sold| *sold.provider == *purchase.provider && sold.reference == name)?;
-    let (_, last) = *sold.walk.last()?;
+    let (_, last) = sold.walk.last()?;
     let (state, _) = words::meaning(sold.provider, last)?;
     let ended_by_word = transitions
         .iter()

@@ -1,6 +1,6 @@
 //! The whole service in virtual time, under faults drawn from a seed.
 //!
-//! [`run`] opens the real house over the memory journal, five scripted providers and a network in
+//! [`run`] opens the real house over the memory journal, the sandbox's five providers and a network in
 //! memory, lets callers create and watch by real gRPC while the network parts, connections break,
 //! the disk refuses and the process dies, and then checks every history against the journal. In one
 //! seed of two the server's wall clock is set forth and back, by seconds to years, while it runs and
@@ -23,9 +23,9 @@
     reason = "a harness: whatever it cannot do fails the run with its seed"
 )]
 
-mod answers;
 mod buyer;
 mod check;
+mod ledger;
 mod network;
 mod process;
 mod providers;
@@ -38,4 +38,5 @@ mod world;
 
 use world::World;
 
+pub use ledger::Pages;
 pub use world::{Outcome, run};

@@ -7,12 +7,13 @@
 )]
 
 use std::{
+    collections::BTreeMap,
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use clap::Parser;
-use tillwatch_simulation::{Outcome, run};
+use tillwatch_simulation::{Outcome, Pages, run};
 
 /// Runs the whole service in virtual time, under faults drawn from a seed.
 #[derive(Debug, Parser)]
@@ -64,6 +65,9 @@ fn main() -> ExitCode {
             total.creates += outcome.creates;
             total.restarts += outcome.restarts;
             total.clock_steps += outcome.clock_steps;
+            for (provider, pages) in outcome.pages {
+                total.pages.entry(provider).or_default().add(pages);
+            }
             total.violations.extend(outcome.violations);
             if to - from == 1 {
                 println!("digest {:016x}", outcome.digest);
@@ -91,6 +95,21 @@ fn main() -> ExitCode {
         sum(|one| one.histories),
         sum(|one| one.violations.len() as u64),
     );
+    let mut pages = BTreeMap::<&str, Pages>::new();
+    for (provider, more) in totals.iter().flat_map(|(_, one)| &one.pages) {
+        pages.entry(provider).or_default().add(*more);
+    }
+    for (
+        provider,
+        Pages {
+            sweeps,
+            pages,
+            rows,
+        },
+    ) in pages
+    {
+        println!("{provider}: {sweeps} sweeps, {pages} pages, {rows} rows");
+    }
     let complete = runs == to.saturating_sub(from);
     if complete && totals.iter().all(|(_, one)| one.violations.is_empty()) {
         ExitCode::SUCCESS

@@ -1,5 +1,6 @@
-//! Five providers that live beside the service: what they are sent, what they sell, and what they
-//! answer, lies included. Everything is kept for the checker.
+//! Five providers that live beside the service: the sandbox's, without its sockets and by the run's
+//! clock. Here is everything that goes wrong with them, lies included; all of it is kept for the
+//! checker.
 
 use std::{
     collections::BTreeMap,
@@ -10,95 +11,29 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use jiff::SignedDuration;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
+use tillwatch_sandbox::{
+    Answer, Call, Engine, Lie, Options, Recipe, Sample, Simulated, TimeLine, Wall, simulated,
+};
 use tillwatch_server::{
     clock::Clock,
     journal::{Journal as _, memory::MemoryJournal},
-    purchase::{CallerName, Finality, State, Timestamp},
+    purchase::{CallerName, Finality, Timestamp},
     upstream::{Request, Response, UpstreamError, scripted::json_response},
 };
 
-use crate::{answers, store::Life, words};
+use crate::{
+    ledger::{Given, Ledger, Meaning, Sent, Sold},
+    store::Life,
+    words,
+};
 
-/// What a provider sold: one purchase, on its way through the provider's words.
-#[derive(Debug, Clone)]
-pub struct Sold {
-    /// Who sold it.
-    pub provider: &'static str,
-    /// The provider's name for it.
-    pub reference: String,
-    /// The order's mark, which is its idempotency key as well.
-    pub mark: String,
-    /// The body of the create.
-    pub order: Value,
-    /// When each word began.
-    pub walk: Vec<(Timestamp, &'static str)>,
-}
-
-impl Sold {
-    /// Which step of the walk it is at.
-    pub fn step(&self, now: Timestamp) -> usize {
-        let begun = self.walk.iter().filter(|(began, _)| *began <= now).count();
-        begun.saturating_sub(1)
-    }
-}
-
-/// One create that reached a provider.
-#[derive(Debug, Clone)]
-pub struct Sent {
-    /// Which provider.
-    pub provider: &'static str,
-    /// The order's mark.
-    pub mark: String,
-    /// The provider's own idempotency key, where it takes one.
-    pub key: String,
-    /// When it came.
-    pub at: Timestamp,
-    /// True if the account was turned away before the order was looked at.
-    pub turned_away: bool,
-    /// True if the provider said that it will not have this order.
-    pub refused: bool,
-}
-
-/// What an answer means by the status table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
-    /// This.
-    Definite(State, Finality),
-    /// A word without a row.
-    Unmapped,
-    /// Nothing about the purchase.
-    Nothing,
-}
-
-/// One answer about a purchase that the provider gave and did not lose.
-#[derive(Debug, Clone)]
-pub struct Given {
-    /// The provider's name for the purchase.
-    pub reference: String,
-    /// When it left.
-    pub at: Timestamp,
-    /// What it means.
-    pub meaning: Meaning,
-    /// Its stamp, which some providers show.
-    pub stamp: Option<Timestamp>,
-}
-
-/// All that the providers know and remember.
-#[derive(Default)]
-pub struct Ledger {
-    /// What was sold, by provider and reference.
-    pub sold: BTreeMap<(&'static str, String), Sold>,
-    /// Creates that arrived, oldest first.
-    pub sent: Vec<Sent>,
-    /// Answers that were given, oldest first.
-    pub given: Vec<Given>,
-    /// When each provider was asked anything.
-    pub requests: BTreeMap<&'static str, Vec<Timestamp>>,
-    /// What was wrong at the time that it happened.
-    pub violations: Vec<String>,
-}
+/// A reference that nobody sells.
+const FOREIGN: &str = "5a1e0000-0000-4000-8000-0000ffffffff";
 
 /// The providers' side of the world.
 pub struct Providers {
@@ -109,9 +44,15 @@ pub struct Providers {
     clock: Clock,
     /// To see whether an intent is durable when its create arrives.
     journal: Arc<MemoryJournal>,
+    /// The providers.
+    engine: Arc<Engine>,
+    /// The same providers, if they had sold nothing.
+    forgetful: Engine,
+    /// True for each list whose last page was full.
+    full: Mutex<BTreeMap<String, bool>>,
 }
 
-/// What goes wrong with one request.
+/// The trouble of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -147,7 +88,7 @@ const CREATE_FAULTS: &[(u32, Fault)] = &[
     (2, Fault::Unnamed),
 ];
 
-const STATUS_FAULTS: &[(u32, Fault)] = &[
+const READ_FAULTS: &[(u32, Fault)] = &[
     (71, Fault::None),
     (3, Fault::NotConnected),
     (2, Fault::Throttled),
@@ -165,18 +106,35 @@ const STATUS_FAULTS: &[(u32, Fault)] = &[
 ];
 
 impl Providers {
-    /// Providers with nothing sold yet.
+    /// Providers with nothing sold yet. Runs inside a runtime.
     pub fn new(seed: u64, clock: Clock, journal: Arc<MemoryJournal>) -> Arc<Self> {
+        let engine = || {
+            let clock = clock.clone();
+            let now = move || {
+                let now_ms = clock.now().as_millis();
+                jiff::Timestamp::from_millisecond(now_ms).unwrap()
+            };
+            let options = Options {
+                seed,
+                ..Options::default()
+            };
+            Engine::new(options, Wall::new(now))
+        };
+        let (forgetful, engine) = (engine(), Arc::new(engine()));
+        tokio::spawn(Arc::clone(&engine).drive());
         Arc::new(Self {
             ledger: Mutex::default(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             is_calm: AtomicBool::new(false),
             clock,
             journal,
+            engine,
+            forgetful,
+            full: Mutex::default(),
         })
     }
 
-    /// What they remember.
+    /// Their memory.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap()
     }
@@ -223,30 +181,29 @@ impl Providers {
         life: Life,
     ) -> Result<Response, UpstreamError> {
         life.go_on().await;
-        let body: Value = (request.body.as_deref())
-            .and_then(|body| serde_json::from_slice(body).ok())
-            .unwrap_or(Value::Null);
-        let is_create = answers::is_create(provider, &request);
+        let provider = simulated(provider).unwrap();
+        let call = call(request);
+        let is_create = provider.is_create(&call.method, &call.path);
         let fault = self.draw(if is_create {
             CREATE_FAULTS
         } else {
-            STATUS_FAULTS
+            READ_FAULTS
         });
         let now = self.clock.now();
         self.ledger()
             .requests
-            .entry(provider)
+            .entry(provider.name)
             .or_default()
             .push(now);
         if fault == Fault::NotConnected {
             return Err(UpstreamError::NotConnected("refused"));
         }
         self.travel().await;
-        // What is under way when its sender dies arrives all the same.
+        // A request that is under way when its sender dies arrives all the same.
         let answer = if is_create {
-            self.create(provider, &request, &body, fault).await
+            self.create(provider, call, fault).await
         } else {
-            self.status(provider, &request, &body, fault).await
+            self.read(provider, call, fault).await
         };
         life.go_on().await;
         answer
@@ -254,73 +211,80 @@ impl Providers {
 
     async fn create(
         &self,
-        provider: &'static str,
-        request: &Request,
-        body: &Value,
+        provider: &'static Simulated,
+        mut call: Call,
         fault: Fault,
     ) -> Result<Response, UpstreamError> {
-        let now = self.clock.now();
-        let mark = answers::mark(provider, body);
-        let header = request.headers.get("idempotency-key");
-        let key = header.map_or("", |key| key.to_str().unwrap_or(""));
-        self.check_intent(&mark).await;
-        let held = self.held(provider, &mark);
-        // A key that is known gives the answer that it gave.
-        let repeats = provider == "devdraft" && held.is_some();
-        let turned_away = matches!(fault, Fault::Throttled | Fault::Unauthorized);
-        let refused = fault == Fault::Refused && !repeats;
-        self.ledger().sent.push(Sent {
-            provider,
-            mark: mark.clone(),
-            key: key.to_owned(),
-            at: now,
-            turned_away,
-            refused,
-        });
-        match fault {
-            Fault::Throttled => return Ok(answers::throttled()),
-            Fault::Unauthorized => return Ok(answers::unauthorized(provider)),
-            Fault::LostBefore => return Err(UpstreamError::Lost("cut")),
-            Fault::Refused if refused => return Ok(answers::refused(provider)),
-            Fault::ServerError if self.number(2) == 0 => {
-                return Ok(json_response(500, &json!({"message": "oops"})));
-            }
-            _ => {}
-        }
-        let answer = match held {
-            Some(sold) if provider == "masumi" => {
-                self.say(&sold, sold.step(now));
-                answers::exists(&sold, now)
-            }
-            Some(sold) if repeats => self.accepted(&sold, now),
-            _ => {
-                let sold = self.sell(provider, mark, body.clone(), now);
-                match fault {
-                    Fault::Unnamed => answers::unnamed(provider),
-                    _ => self.accepted(&sold, now),
-                }
-            }
+        let sample = (provider.sample)(&Recipe::at(jiff::Timestamp::UNIX_EPOCH));
+        let order: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+        let mark = order[sample.mark_field].as_str().unwrap_or_default();
+        self.check_intent(mark).await;
+        let key = call.headers.get("idempotency-key");
+        let mut sent = Sent {
+            provider: provider.name,
+            mark: mark.to_owned(),
+            key: key.map_or("", |key| key.to_str().unwrap()).to_owned(),
+            at: self.clock.now(),
+            turned_away: matches!(fault, Fault::Throttled | Fault::Unauthorized),
+            refused: false,
         };
+        let is_known = self.ledger().of_mark(provider.name, mark).is_some();
+        let before = self.before(provider, &sample, fault, is_known);
+        sent.refused = before.is_refusal;
+        if let Some(result) = before.result {
+            self.ledger().sent.push(sent);
+            return result;
+        }
+        let life = self.life(provider.name);
+        call.life = Some(life.clone());
+        let mut answer = provider.answer(&self.engine, &call).await;
+        // By its own rules, such as a time to pay that is over when the create arrives.
+        sent.refused = matches!(answer.status.as_u16(), 400 | 404 | 412);
+        self.ledger().sent.push(sent);
+        if let Some(reference) = &answer.created {
+            self.sell(provider.name, reference, mark, life);
+        }
+        if fault == Fault::Unnamed {
+            let reference = answer.told.first().map(|told| Arc::clone(&told.reference));
+            forget(&mut answer.body, reference.as_deref().unwrap_or(FOREIGN));
+            return Ok(response(answer));
+        }
+        self.note(provider.name, &answer);
         match fault {
             Fault::LostAfter => Err(UpstreamError::Lost("cut")),
             Fault::Silence => std::future::pending().await,
             Fault::ServerError => Ok(json_response(502, &json!({"message": "oops"}))),
-            Fault::Garbage => Ok(answers::garbage(self.number(3))),
-            _ => Ok(answer),
+            Fault::Garbage => Ok(garbage(self.number(3))),
+            _no_trouble_afterwards => Ok(response(answer)),
         }
     }
 
-    fn accepted(&self, sold: &Sold, now: Timestamp) -> Response {
-        let (meaning, answer) = answers::accepted(sold, now);
-        self.give(&sold.reference, meaning, Some(sold.walk[0].0));
-        answer
-    }
-
-    fn held(&self, provider: &str, mark: &str) -> Option<Sold> {
-        let ledger = self.ledger();
-        let mut sold = ledger.sold.values();
-        sold.find(|sold| sold.provider == provider && sold.mark == mark)
-            .cloned()
+    /// The end of a create that comes before the provider looks at it.
+    fn before(
+        &self,
+        provider: &Simulated,
+        sample: &Sample,
+        fault: Fault,
+        is_known: bool,
+    ) -> Before {
+        // A key that is known gives the answer that it gave.
+        let repeats = provider.name == "devdraft" && is_known;
+        let mut is_refusal = false;
+        let result = match fault {
+            Fault::Throttled => Some(Ok(throttled(provider))),
+            Fault::Unauthorized => Some(Ok(unauthorized(provider))),
+            Fault::LostBefore => Some(Err(UpstreamError::Lost("cut"))),
+            Fault::Refused if !repeats => {
+                is_refusal = true;
+                let (status, body) = &sample.refused;
+                Some(Ok(json_response(*status, body)))
+            }
+            Fault::ServerError if self.number(2) == 0 => {
+                Some(Ok(json_response(500, &json!({"message": "oops"}))))
+            }
+            _no_trouble_before => None,
+        };
+        Before { result, is_refusal }
     }
 
     /// Promise C1: the intent is durable before the provider hears of it.
@@ -341,31 +305,46 @@ impl Providers {
         }
     }
 
-    fn sell(&self, provider: &'static str, mark: String, order: Value, now: Timestamp) -> Sold {
+    /// One of the ways that the provider's purchases can go, at its own pace.
+    fn life(&self, provider: &str) -> TimeLine {
         let walks = words::walks(provider);
         let place = self.number(walks.len() as u64) as usize;
-        let mut began = now;
-        let walk = walks[place]
-            .iter()
-            .map(|word| {
-                let step = (began, *word);
-                let quick = self.number(3) == 0;
-                let wait = self.number(if quick { 4 } else { 500 }) * 1_000 + self.number(1_000);
-                began = began.plus(Duration::from_millis(wait + 1));
-                step
-            })
-            .collect();
-        let count = self.ledger().sold.len() as u128;
+        let mut after = Duration::ZERO;
+        let step = |word: &&str| {
+            let step = (after, (*word).to_owned());
+            let quick = self.number(3) == 0;
+            let wait = self.number(if quick { 4 } else { 500 }) * 1_000 + self.number(1_000);
+            after += Duration::from_millis(wait + 1);
+            step
+        };
+        walks[place].iter().map(step).collect()
+    }
+
+    fn sell(&self, provider: &'static str, reference: &str, mark: &str, life: TimeLine) {
+        let now = self.clock.now();
+        let walk = life
+            .into_iter()
+            .map(|(after, word)| (now.plus(after), word));
         let sold = Sold {
             provider,
-            reference: answers::reference(provider, &mark, count),
-            mark,
-            order,
-            walk,
+            reference: reference.to_owned(),
+            mark: mark.to_owned(),
+            walk: walk.collect(),
         };
-        let place = (provider, sold.reference.clone());
-        self.ledger().sold.insert(place, sold.clone());
-        sold
+        let place = (provider, reference.to_owned());
+        self.ledger().sold.insert(place, sold);
+    }
+
+    /// Notes everything that an answer says about purchases.
+    fn note(&self, provider: &str, answer: &Answer) {
+        for told in &answer.told {
+            let meaning = words::meaning(provider, &told.word);
+            let meaning = meaning.map_or(Meaning::Unmapped, |(state, finality)| {
+                Meaning::Definite(state, finality)
+            });
+            let stamp = Timestamp::from_millis(told.changed.as_millisecond()).ok();
+            self.give(&told.reference, meaning, stamp);
+        }
     }
 
     fn give(&self, reference: &str, meaning: Meaning, stamp: Option<Timestamp>) {
@@ -378,133 +357,189 @@ impl Providers {
         self.ledger().given.push(given);
     }
 
-    /// Notes that a step of a walk is told.
-    fn say(&self, sold: &Sold, step: usize) {
-        self.say_stamped(sold, step, sold.walk[step].0);
-    }
-
-    /// Notes that a step of a walk is told with this stamp.
-    fn say_stamped(&self, sold: &Sold, step: usize, stamp: Timestamp) {
-        let (_, word) = sold.walk[step];
-        let meaning = words::meaning(sold.provider, word);
-        let meaning = meaning.map_or(Meaning::Unmapped, |(state, finality)| {
-            Meaning::Definite(state, finality)
-        });
-        self.give(&sold.reference, meaning, Some(stamp));
-    }
-
-    async fn status(
+    async fn read(
         &self,
-        provider: &'static str,
-        request: &Request,
-        body: &Value,
+        provider: &'static Simulated,
+        mut call: Call,
         fault: Fault,
     ) -> Result<Response, UpstreamError> {
         match fault {
-            Fault::Throttled => return Ok(answers::throttled()),
-            Fault::Unauthorized => return Ok(answers::unauthorized(provider)),
+            Fault::Throttled => return Ok(throttled(provider)),
+            Fault::Unauthorized => return Ok(unauthorized(provider)),
             Fault::ServerError => return Ok(json_response(503, &json!({}))),
-            Fault::Garbage => return Ok(answers::garbage(self.number(3))),
+            Fault::Garbage => return Ok(garbage(self.number(3))),
             Fault::LostAfter => return Err(UpstreamError::Lost("cut")),
             Fault::Silence => std::future::pending().await,
-            _ => {}
+            _answered => {}
         }
-        if answers::is_search(provider, request) {
-            return Ok(self.search(body));
+        let list = list(&call);
+        let asked_for = self.asked_for(provider.name, &call);
+        call.lie = self.lie(fault, asked_for.as_ref());
+        // The short answer of Phygitals names no session, so it says nothing of another.
+        if provider.name == "phygitals" && matches!(call.lie, Some(Lie::Other(_))) {
+            return Ok(garbage(0));
         }
-        let reference = answers::asked_for(provider, request, body);
-        let sold = self
-            .ledger()
-            .sold
-            .get(&(provider, reference.clone()))
-            .cloned();
-        let Some(sold) = sold.filter(|_| fault != Fault::NotFound) else {
-            return Ok(answers::not_found(provider));
+        let engine = match fault {
+            Fault::NotFound => &self.forgetful,
+            _found => &*self.engine,
         };
+        let answer = provider.answer(engine, &call).await;
+        if let Some(Lie::Other(_)) = call.lie {
+            for told in &answer.told {
+                self.give(&told.reference, Meaning::Nothing, None);
+            }
+        } else {
+            self.note(provider.name, &answer);
+        }
+        if let Some((list, most)) = list {
+            self.note_page(provider.name, list, most, answer.told.len() as u64);
+        }
+        Ok(response(answer))
+    }
+
+    fn note_page(&self, provider: &'static str, list: String, most: u64, rows: u64) {
+        let goes_on = (self.full.lock().unwrap())
+            .insert(list, rows >= most)
+            .unwrap_or(false);
+        let mut ledger = self.ledger();
+        let pages = ledger.pages.entry(provider).or_default();
+        pages.sweeps += u64::from(!goes_on);
+        pages.pages += 1;
+        pages.rows += rows;
+    }
+
+    /// The purchase that a read names.
+    fn asked_for(&self, provider: &str, call: &Call) -> Option<Sold> {
+        let body = String::from_utf8_lossy(&call.body);
+        let names = |text: &str| {
+            call.path.contains(text)
+                || body.contains(text)
+                || call.query.iter().any(|(_, value)| value == text)
+        };
+        let ledger = self.ledger();
+        let mut sold = (ledger.sold.values()).filter(|sold| sold.provider == provider);
+        sold.find(|sold| names(&sold.reference)).cloned()
+    }
+
+    /// The lie of an answer about a purchase, or of a whole page.
+    fn lie(&self, fault: Fault, asked_for: Option<&Sold>) -> Option<Lie> {
         let now = self.clock.now();
-        let step = sold.step(now);
-        let (began, word) = sold.walk[step];
-        let answer = match fault {
-            Fault::Older => {
-                let step = self.number(step as u64 + 1) as usize;
-                self.say(&sold, step);
-                let (began, word) = sold.walk[step];
-                answers::status(&sold, word, began, now)
+        match (fault, asked_for) {
+            (Fault::Older, _) => {
+                let words = asked_for.map_or(3, |sold| sold.step(now) as u64 + 1);
+                Some(Lie::Earlier(self.number(words) as usize + 1))
             }
-            Fault::WrongStamp => {
+            (Fault::WrongStamp, _) => {
                 // By a clock that is ahead or behind, by seconds or by a time zone.
-                let off =
-                    Duration::from_secs(self.number(if self.number(2) == 0 { 10 } else { 7_200 }));
-                let stamp = match self.number(2) {
-                    0 => began.plus(off),
-                    _ => began.minus(off),
-                };
-                self.say_stamped(&sold, step, stamp);
-                answers::status(&sold, word, stamp, now)
+                let most = if self.number(2) == 0 { 10 } else { 7_200 };
+                let off = self.number(most) as i64;
+                let off = if self.number(2) == 0 { off } else { -off };
+                Some(Lie::Stamp(SignedDuration::from_secs(off)))
             }
-            Fault::Contradiction => {
-                // A word on chain would be evidence that funds moved, and forbid an end by deadline.
-                let is_off_chain = word.starts_with("null/");
-                let rows: Vec<_> = (words::rows(provider).iter())
-                    .filter(|(other, ..)| !is_off_chain || other.starts_with("null/"))
-                    .copied()
+            (Fault::Contradiction, Some(sold)) => {
+                // A word on chain, or of a transaction, would be evidence that funds moved, and forbid
+                // an end by deadline.
+                let is_off_chain = sold.word(now).starts_with("null/");
+                let is_harmless =
+                    |word: &str| word.starts_with("null/") && word != "null/FundsLockingInitiated";
+                let rows: Vec<_> = (words::rows(sold.provider).iter())
+                    .filter(|(other, ..)| !is_off_chain || is_harmless(other))
                     .collect();
-                let (word, state, finality) = rows[self.number(rows.len() as u64) as usize];
+                let (word, _, finality) = rows[self.number(rows.len() as u64) as usize];
                 // An end that nothing follows would leave nothing to see; once in a while is enough.
-                let word_is_end = finality == Finality::Final && self.number(8) != 0;
-                let (word, meaning) = if word_is_end {
-                    (sold.walk[step].1, None)
-                } else {
-                    (word, Some(Meaning::Definite(state, finality)))
-                };
-                match meaning {
-                    Some(meaning) => self.give(&sold.reference, meaning, Some(began)),
-                    None => self.say(&sold, step),
-                }
-                answers::status(&sold, word, began, now)
+                let is_told = *finality != Finality::Final || self.number(8) == 0;
+                is_told.then(|| Lie::Word((*word).to_owned()))
             }
-            Fault::Unknown => {
-                self.give(&sold.reference, Meaning::Unmapped, Some(began));
-                // As above.
-                let unknown = match word.starts_with("null/") {
+            (Fault::Unknown, Some(sold)) => {
+                // A word off chain for a purchase off chain, as above.
+                let unknown = match sold.word(now).starts_with("null/") {
                     true => "null/reticulating",
                     false => "reticulating",
                 };
-                answers::status(&sold, unknown, began, now)
+                Some(Lie::Word(unknown.to_owned()))
             }
-            Fault::Foreign => {
-                let mut other = sold.clone();
-                other.reference = answers::reference(provider, "other", u128::from(u32::MAX));
-                self.give(&sold.reference, Meaning::Nothing, None);
-                // Phygitals' short answer names no session, so it says nothing of another.
-                if provider == "phygitals" {
-                    return Ok(answers::garbage(0));
-                }
-                answers::status(&other, word, began, now)
-            }
-            _ => {
-                self.say(&sold, step);
-                answers::status(&sold, word, began, now)
-            }
-        };
-        if provider == "phygitals" && answer.status == 200 && self.number(2) == 0 {
-            // A long poll is held; what it says is what was true when it began.
-            tokio::time::sleep(Duration::from_millis(self.number(6_000))).await;
+            (Fault::Foreign, Some(_)) => Some(Lie::Other(FOREIGN.to_owned())),
+            _truth => None,
         }
-        Ok(answer)
     }
+}
 
-    /// Inabit's rows with an identifier.
-    fn search(&self, body: &Value) -> Response {
-        let now = self.clock.now();
-        let mark = body["searchText"].as_str().unwrap_or_default().to_owned();
-        let rows: Vec<Sold> = (self.ledger().sold.values())
-            .filter(|sold| sold.provider == "inabit" && sold.mark == mark)
-            .cloned()
-            .collect();
-        for sold in &rows {
-            self.say(sold, sold.step(now));
+/// The end of a create that comes before the provider looks at it, if there is one.
+struct Before {
+    result: Option<Result<Response, UpstreamError>>,
+    is_refusal: bool,
+}
+
+/// A request as the sandbox takes it.
+fn call(request: Request) -> Call {
+    let mut call = Call::new(request.method, format!("/{}", request.path.join("/")));
+    call.query = request.query;
+    call.headers = request.headers;
+    call.body = request.body.unwrap_or_default();
+    call
+}
+
+/// The list that a request reads a page of, and the most rows on a page.
+fn list(call: &Call) -> Option<(String, u64)> {
+    let parameter = |name: &str| {
+        let mut query = call.query.iter();
+        query.find(|(own, _)| own == name).map(|(_, value)| value)
+    };
+    let is_search = call.path.ends_with("/search") && {
+        let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+        body["searchText"].as_str().is_none_or(str::is_empty)
+    };
+    if !is_search && !call.path.contains("/diff") {
+        return None;
+    }
+    let kind = parameter("filterPaymentSourceType").map_or("", String::as_str);
+    let most = parameter("limit").and_then(|limit| limit.parse().ok());
+    Some((format!("{} {kind}", call.path), most.unwrap_or(u64::MAX)))
+}
+
+fn response(answer: Answer) -> Response {
+    let mut headers: HeaderMap = answer.headers.into_iter().collect::<HeaderMap>();
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json);
+    Response {
+        status: answer.status.as_u16(),
+        headers,
+        body: Bytes::from(answer.body.to_string()),
+    }
+}
+
+fn throttled(provider: &Simulated) -> Response {
+    response(provider.error(StatusCode::TOO_MANY_REQUESTS, Some(3)))
+}
+
+fn unauthorized(provider: &Simulated) -> Response {
+    response(provider.error(StatusCode::UNAUTHORIZED, None))
+}
+
+/// An answer that is none of the provider's.
+fn garbage(kind: u64) -> Response {
+    let text = match kind {
+        0 => "<html>welcome</html>",
+        1 => "{\"data\": {\"sta",
+        _ => "[]",
+    };
+    Response {
+        status: 200,
+        headers: HeaderMap::new(),
+        body: Bytes::from_static(text.as_bytes()),
+    }
+}
+
+/// Takes every mention of a purchase out of an answer.
+fn forget(body: &mut Value, reference: &str) {
+    match body {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.as_str().is_some_and(|text| text.contains(reference)));
+            fields
+                .values_mut()
+                .for_each(|value| forget(value, reference));
         }
-        answers::rows(&rows, now)
+        Value::Array(rows) => rows.iter_mut().for_each(|row| forget(row, reference)),
+        _ => {}
     }
 }

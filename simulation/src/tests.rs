@@ -2,30 +2,28 @@
 
 use tillwatch_server::provider::REGISTRY;
 
-use crate::{run, words::PROVIDERS};
+use crate::{Pages, run, words::PROVIDERS};
 
 /// Seeds of one test run; more by the command.
 const SEEDS: u64 = 400;
 
+/// The providers with lists.
+const SWEPT: [&str; 2] = ["masumi", "inabit"];
+
 /// Promises S1 to S6, P2 to P5, C1 and C2, in every history of every seed.
 #[test]
 fn every_history_of_every_seed_keeps_the_promises() {
-    let half = |first: u64| {
-        move || {
-            (first..SEEDS)
-                .step_by(2)
-                .map(run)
-                .filter(|outcome| !outcome.violations.is_empty())
-                .collect::<Vec<_>>()
-        }
-    };
-    let failed: Vec<_> = std::thread::scope(|scope| {
+    let half = |first: u64| move || (first..SEEDS).step_by(2).map(run).collect::<Vec<_>>();
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
         let halves = [scope.spawn(half(0)), scope.spawn(half(1))];
         halves
             .into_iter()
             .flat_map(|half| half.join().unwrap())
             .collect()
     });
+    let failed: Vec<_> = (outcomes.iter())
+        .filter(|outcome| !outcome.violations.is_empty())
+        .collect();
     for outcome in &failed {
         eprintln!("seed {}: {:#?}", outcome.seed, outcome.violations);
         eprintln!(
@@ -35,6 +33,18 @@ fn every_history_of_every_seed_keeps_the_promises() {
     }
     let seeds: Vec<u64> = failed.iter().map(|outcome| outcome.seed).collect();
     assert_eq!(seeds, Vec::<u64>::new(), "seeds with broken promises");
+    // Promises that no sweep was asked to keep would be kept by anything.
+    for provider in SWEPT {
+        let mut pages = Pages::default();
+        for outcome in &outcomes {
+            pages.add(outcome.pages.get(provider).copied().unwrap_or_default());
+        }
+        println!("{provider}: {pages:?}");
+        assert!(
+            pages.sweeps >= SEEDS && pages.rows >= SEEDS,
+            "{provider}: {pages:?}"
+        );
+    }
 }
 
 /// What was wrong once is wrong again. The seeds are those that once differed, each by another of

@@ -1,5 +1,5 @@
-//! The providers' words, what each of them means by the service's status table, and the ways that
-//! their purchases can go. A second copy of the table, so that the first can be wrong.
+//! The providers' words, the meaning of each by the service's status table, and the ways that their
+//! purchases can go. A second copy of the table, so that the first can be wrong.
 
 use tillwatch_server::purchase::{
     Finality::{self, Final, Open, Terminal},
@@ -13,8 +13,9 @@ type Row = (&'static str, State, Finality);
 
 const PHYGITALS: &[Row] = &[
     ("pending", State::Processing, Open),
+    ("processing", State::Processing, Open),
     ("fulfilled", State::Completed, Final),
-    ("failed", State::Failed, Final),
+    ("Transaction failed", State::Failed, Final),
 ];
 
 /// A word with `null/` before it is an action while nothing is on chain.
@@ -48,14 +49,14 @@ const INABIT: &[Row] = &[
     ("UnderchargeExpired", State::Expired, Terminal),
 ];
 
-/// A `+` behind a code stands for a transaction's hash beside it.
+/// A `-` behind a code leaves out the transaction's hash that usually comes with it.
 const CARBON: &[Row] = &[
     ("-1", State::Created, Open),
     ("0", State::Delivered, Open),
-    ("1", State::Processing, Open),
-    ("1+", State::Delivered, Open),
-    ("10", State::Processing, Open),
-    ("10+", State::Delivered, Open),
+    ("1-", State::Processing, Open),
+    ("1", State::Delivered, Open),
+    ("10-", State::Processing, Open),
+    ("10", State::Delivered, Open),
     ("2", State::OnHold, Open),
     ("100", State::Completed, Final),
     ("3", State::Canceled, Final),
@@ -93,7 +94,7 @@ pub fn rows(provider: &str) -> &'static [Row] {
     }
 }
 
-/// What a word means; nothing for one without a row.
+/// The meaning of a word; `None` if it has no row.
 pub fn meaning(provider: &str, word: &str) -> Option<(State, Finality)> {
     (rows(provider).iter())
         .find(|(known, _, _)| *known == word)
@@ -103,7 +104,11 @@ pub fn meaning(provider: &str, word: &str) -> Option<(State, Finality)> {
 /// The ways that a provider's purchases can go; each ends with a word that stays.
 pub fn walks(provider: &str) -> &'static [&'static [&'static str]] {
     match provider {
-        "phygitals" => &[&["pending", "fulfilled"], &["pending", "failed"]],
+        "phygitals" => &[
+            &["pending", "processing", "fulfilled"],
+            &["pending", "fulfilled"],
+            &["pending", "Transaction failed"],
+        ],
         "masumi" => &[
             &[
                 "null/FundsLockingRequested",
@@ -155,8 +160,8 @@ pub fn walks(provider: &str) -> &'static [&'static [&'static str]] {
             ],
         ],
         "carbon" => &[
-            &["-1", "0", "10", "10+", "100"],
-            &["-1", "1", "1+", "10+", "100"],
+            &["-1", "0", "10-", "10", "100"],
+            &["-1", "1-", "1", "10", "100"],
             &["-1", "2", "3"],
             &["-1", "7000"],
             &["-1", "70000"],

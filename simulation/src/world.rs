@@ -30,9 +30,10 @@ use tonic::transport::{Channel, Endpoint};
 use crate::{
     buyer::{self, Acknowledged},
     check,
+    ledger::{Pages, Sold},
     network::Network,
     process::Process,
-    providers::{Providers, Sold},
+    providers::Providers,
     watcher,
 };
 
@@ -68,6 +69,8 @@ pub struct Outcome {
     pub restarts: u64,
     /// Times that its machine's wall clock was set.
     pub clock_steps: u64,
+    /// The lists' pages, by provider.
+    pub pages: BTreeMap<&'static str, Pages>,
     /// Equal for equal runs.
     pub digest: u64,
 }
@@ -131,10 +134,7 @@ async fn simulate(seed: u64) -> Outcome {
     let world = Arc::new(World::new(seed));
     let follower = tokio::spawn(watcher::follow_all(Arc::clone(&world)));
     let mut process = Process::start(&world, 0).await;
-    let first = world.number(5);
-    for number in 0..4 + world.number(6) {
-        world.spawn(buyer::buy(Arc::clone(&world), first + number));
-    }
+    buyer::spawn_all(&world);
     process = storm(&world, process).await;
     world.providers.calm();
     world.journal.fail_writes(false);
@@ -216,14 +216,8 @@ async fn settle_by_hand(world: &Arc<World>) {
             continue;
         }
         let provider = record.purchase.provider.clone();
-        let sold = {
-            let ledger = world.providers.ledger();
-            let mut sold = ledger.sold.values();
-            sold.find(|sold| {
-                *sold.provider == *provider && *sold.mark == *record.purchase.idempotency_key
-            })
-            .cloned()
-        };
+        let mark = &*record.purchase.idempotency_key;
+        let sold = (world.providers.ledger().of_mark(&provider, mark)).cloned();
         let resolution = match sold {
             Some(sold) => Resolution::Reference(reference(&sold)),
             None => Resolution::NotCreated(NotCreated {
@@ -415,6 +409,7 @@ impl World {
         let ledger = self.providers.ledger();
         (ledger.given.len(), ledger.sent.len(), outcome.messages).hash(&mut hasher);
         outcome.violations.extend(ledger.violations.iter().cloned());
+        outcome.pages = ledger.pages.clone();
         outcome.creates = ledger.sent.len() as u64;
         outcome.revisions = committed.len() as u64;
         outcome.purchases = committed
