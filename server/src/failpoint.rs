@@ -1,7 +1,7 @@
-//! Points at which the process dies when it is told to, for the tests of what a crash leaves.
+//! Points at which the process dies when it is told to, for tests of the state after a crash.
 //!
-//! Compiled with debug assertions alone, so that the executable under test is the one that all tests
-//! use and a release has neither the argument that arms a point nor the look at it.
+//! They exist in builds with debug assertions alone, so that the executable under test is the same for
+//! all tests, and a release has neither the argument that arms a point nor the check of it.
 
 /// A moment of a submit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Failpoint {
     IntentCommitted,
     /// The provider has answered; nothing of it is durable yet.
     Answered,
-    /// What the answer means is durable; nobody has heard of it yet.
+    /// The answer's meaning is durable; nobody has heard of it yet.
     Settled,
 }
 
@@ -36,7 +36,7 @@ mod armed {
             })
         }
 
-        /// Lets the process die at this point. The first one that is armed stays.
+        /// Lets the process die at this point. The first point that is armed stays.
         pub fn arm(self) {
             ARMED.get_or_init(|| self);
         }

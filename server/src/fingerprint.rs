@@ -48,7 +48,7 @@ pub enum KeyringError {
 pub type Fields = BTreeMap<String, [u8; 32]>;
 
 impl Keyring {
-    /// Reads `id:hex` lines. Empty lines and lines that begin with `#` are passed over.
+    /// Reads `id:hex` lines. Empty lines and lines that begin with `#` are skipped.
     pub fn parse(text: &Secret) -> Result<Self, KeyringError> {
         let mut keys: Vec<(String, [u8; 32])> = Vec::new();
         for (index, line) in text.expose().lines().enumerate() {
@@ -95,7 +95,7 @@ impl Keyring {
     /// The fingerprints of an order for an account, made with the key `id`; `None` without it.
     ///
     /// Field names are the order's proto names, with dots if nested; `account` and the order's own
-    /// kind count as fields. Fields in `decimals` are the same when equal by value.
+    /// kind count as fields. Fields in `decimals` are the same if they are equal by value.
     pub fn fingerprints(
         &self,
         id: &str,
@@ -168,8 +168,8 @@ pub fn differing(left: &Fields, right: &Fields) -> Vec<String> {
     names.into_iter().filter(differ).cloned().collect()
 }
 
-/// Collects the texts of all set fields below a message. Nested messages of this contract are
-/// walked into; lists and foreign messages count as one field each.
+/// Collects the texts of all set fields below a message. It walks into nested messages of this
+/// contract; lists and foreign messages count as one field each.
 fn walk(message: &DynamicMessage, prefix: &str, texts: &mut BTreeMap<String, Vec<u8>>) {
     for (field, value) in message.fields() {
         let name = format!("{prefix}{}", field.name());
@@ -185,8 +185,8 @@ fn walk(message: &DynamicMessage, prefix: &str, texts: &mut BTreeMap<String, Vec
             }
             Value::String(text) => drop(texts.insert(name, text.as_bytes().to_vec())),
             other => {
-                // One field alone in an otherwise empty message: its encoding is canonical, since
-                // the contract's orders have no maps.
+                // A message with one field alone has a canonical encoding, since the contract's
+                // orders have no maps.
                 let mut alone = DynamicMessage::new(message.descriptor());
                 alone.set_field(&field, other.clone());
                 texts.insert(name, alone.encode_to_vec());

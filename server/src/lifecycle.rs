@@ -1,7 +1,7 @@
-//! Pure: what an observation, a deadline or a decision changes of a purchase's status.
+//! The changes of a purchase's status by an observation, a deadline or a decision. Pure.
 //!
-//! Everything here takes the newest status and returns the transition to the next, or nothing.
-//! Nothing follows a FINAL status. Chapter and row of each provider's words are in `provider`.
+//! Each function takes the newest status and returns the transition to the next one, or nothing.
+//! Nothing follows a FINAL status. The table of each provider's words is in `provider`.
 
 mod attempt;
 mod deadline;
@@ -20,15 +20,15 @@ pub use order::{HELD_BACK_FOR, Heard, Source, Verdict};
 
 use crate::purchase::{Attention, AttentionReason, Cause, Finality, Status, Timestamp, Transition};
 
-/// The most revisions of one purchase; changes beyond are merged.
+/// The most revisions of one purchase; further changes are merged.
 pub const REVISIONS_MAX: u32 = 500;
-/// From this revision on, what a submit makes anew without news (sent again, not sent again, unclear
-/// again) makes none: whoever repeats a call for a day must leave room for the provider's answer.
+/// From this revision on a repeated submit (sent again, not sent again, unclear again) adds no revision
+/// unless it brings news: the rest is kept for the provider's answer.
 const REPEATS_MAX: u32 = 400;
-/// From this revision on, only an end makes a new one: two are kept free for it and for FINAL.
+/// From this revision on only an end adds a revision: two are kept free, for the end and for FINAL.
 const REVISIONS_FREE: u32 = REVISIONS_MAX - 3;
 
-/// The step from `current` to `next`, numbered and stamped; `None` where no revision may follow.
+/// The step from `current` to `next`, numbered and stamped; `None` if no revision may follow.
 fn step(current: &Status, mut next: Status, cause: Cause, now: Timestamp) -> Option<Transition> {
     if current.finality == Finality::Final {
         return None;
@@ -55,7 +55,7 @@ fn step(current: &Status, mut next: Status, cause: Cause, now: Timestamp) -> Opt
     })
 }
 
-/// The one of two attentions that takes precedence.
+/// The more pressing of two attentions.
 fn first_of(left: Option<Attention>, right: Option<Attention>) -> Option<Attention> {
     match (left, right) {
         (Some(left), Some(right)) => Some(if right.reason < left.reason {
@@ -67,7 +67,7 @@ fn first_of(left: Option<Attention>, right: Option<Attention>) -> Option<Attenti
     }
 }
 
-/// An attention with its note. The one that `known` has already keeps its note and deadline.
+/// An attention with its note. An attention that `known` has already keeps its note and deadline.
 fn attention(
     known: &Status,
     reason: AttentionReason,
@@ -83,10 +83,10 @@ fn attention(
     }
 }
 
-/// What a person reads about a step outside a graph that nobody promises.
+/// The note on a step outside a graph that nobody promises.
 const NOT_EXPECTED: &str = "the provider took a step that is not expected here";
 
-/// What a person reads about an attention.
+/// The note on an attention, for a person to read.
 fn note(reason: AttentionReason) -> &'static str {
     match reason {
         AttentionReason::OutcomeUnknown => {

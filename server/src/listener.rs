@@ -1,9 +1,9 @@
 //! Sockets: binding, accepting, limiting and closing them, and the server's settings.
 //!
 //! tonic's own accept loop spins when files run out, waits for ever for silent peers and for open
-//! streams, and limits nothing; a [`Port`] is what serves instead. Whoever comes is judged by
-//! headers alone, and costs next to nothing before it has shown who it is. Knows nothing of what is
-//! served.
+//! streams, and limits nothing; so a [`Port`] serves instead. It judges a peer by headers alone, and a
+//! peer costs next to nothing before it has shown who it is. This module does not know the services
+//! behind it.
 
 mod body;
 mod connection;
@@ -37,23 +37,23 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Streams that a peer may have open on one connection. More than a sensible client opens, little
-/// enough that one connection cannot take all memory; a mesh opens further connections.
+/// Streams that a peer may have open on one connection: more than a sensible client opens, and few
+/// enough that one connection cannot take all memory. A mesh opens further connections.
 pub const STREAMS_PER_CONNECTION: u32 = 1_000;
-/// The time that a peer has to say which protocol it speaks.
+/// The time that a peer has to send its protocol's preface.
 pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Files that the process needs besides connections: database, logs, resolver, runtime; ours.
 const FILES_RESERVED: u64 = 256;
 /// The time that closing the last sockets may take once they are told to.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The windows of a stream and of a connection, in bytes. Requests are small, and a window is for
-/// what is received. That of a connection has to hold a burst on all of its streams: with 64 KiB,
-/// h2 0.4.20 ends a connection on which 600 small calls begin at once (measured; with 128 KiB and
-/// more it does not).
+/// The windows of a stream and of a connection, in bytes. A window is for received bytes, and requests
+/// are small. A connection's window has to hold a burst on all of its streams: with 64 KiB, h2 0.4.20
+/// ends a connection on which 600 small calls begin at once (measured; with 128 KiB and more it does
+/// not).
 const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
-/// The interval at which a silent peer is pinged, and the time that it has to answer: the only thing
-/// that frees the streams of one that has vanished.
+/// The interval at which a silent peer is pinged, and the time that it has to answer. Nothing else
+/// frees the streams of a peer that has vanished.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// The longest list of headers.
 const HEADER_LIST_BYTES: u32 = 16 * 1024;
@@ -63,10 +63,10 @@ const PENDING_RESETS: usize = 20;
 /// (RUSTSEC-2024-0003).
 const LOCAL_RESETS: usize = 1_024;
 
-/// tonic's server with limits on what a connection may cost, for what no stranger reaches. What
-/// strangers reach is served by a [`Port`].
+/// tonic's server with limits on the cost of a connection, for listeners that no stranger reaches. A
+/// [`Port`] serves the listeners that strangers reach.
 ///
-/// No maximal age of connections: with a grace, tonic 0.14.9 cuts them without a GOAWAY.
+/// It sets no maximal age of connections: with a grace, tonic 0.14.9 cuts them without a GOAWAY.
 pub fn server() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
@@ -77,7 +77,7 @@ pub fn server() -> tonic::transport::Server {
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
-        // Besides HTTP/1 health checks, lets a shutdown end connections that never sent a preface.
+        // This serves HTTP/1 health checks, and lets a shutdown end connections without a preface.
         .accept_http1(true)
 }
 
@@ -88,8 +88,8 @@ pub fn raise_file_limit() -> u64 {
         .unwrap_or(FILES_RESERVED)
 }
 
-/// The number of connections that fit, of those that are wanted, beside `reserved` files for other
-/// purposes such as requests to providers. Warns where it is fewer; at least one.
+/// The number of connections, at most `wanted` and at least one, that fit beside `reserved` files for
+/// other purposes, such as requests to providers. Warns if fewer than wanted fit.
 pub fn connections_within(wanted: u32, file_limit: u64, reserved: u64) -> u32 {
     let left = file_limit.saturating_sub(reserved.saturating_add(FILES_RESERVED));
     let fitting = u32::try_from(left).unwrap_or(u32::MAX).max(1);
@@ -104,7 +104,7 @@ pub fn connections_within(wanted: u32, file_limit: u64, reserved: u64) -> u32 {
     wanted.min(fitting)
 }
 
-/// A bound socket that nobody has been accepted from yet.
+/// A bound socket that has accepted nobody yet.
 pub struct Listener(Socket);
 
 enum Socket {
@@ -142,8 +142,8 @@ impl Listener {
     /// process's umask decides who may connect.
     ///
     /// # Errors
-    /// `AddrInUse` where another process listens there; `AlreadyExists` where something else than
-    /// a socket lies there; or the system's own.
+    /// `AddrInUse` if another process listens there; `AlreadyExists` if another kind of file lies
+    /// there; or the system's own.
     pub fn unix(path: &Path) -> io::Result<Self> {
         remove_stale_socket(path)?;
         let listener = UnixListener::bind(path)?;
@@ -180,7 +180,7 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
     }
     match BlockingUnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        // It answers, or there is no telling; in both cases it is not ours to remove.
+        // Somebody answers there, or nobody can tell; in both cases the file is not ours to remove.
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
@@ -190,15 +190,15 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 pub enum Drained<T> {
     /// All connections ended by themselves in time.
     Whole(T),
-    /// Those that were left were closed.
+    /// The connections that were left were closed.
     Closed(T),
-    /// Something would not end even then; it ends with the process.
+    /// Some did not end even then; they end with the process.
     Abandoned,
 }
 
-/// Ends a server: it stops accepting, has `within` to finish what is open, and then loses its
-/// sockets. `serving` is the server's future, made with `stop` as its signal and `close` in its
-/// [`Incoming`]. Streams have to be told to end by other means, before or meanwhile.
+/// Ends a server: it stops accepting, has `within` to finish open calls, and then loses its sockets.
+/// `serving` is the server's future, made with `stop` as its signal and `close` in its [`Incoming`].
+/// The caller has to end streams by other means, before or meanwhile.
 pub async fn drain<S: Future>(
     serving: S,
     stop: &CancellationToken,

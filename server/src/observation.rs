@@ -33,11 +33,11 @@ pub struct Observation {
     pub standing: Standing,
     /// The main word, verbatim.
     pub code: String,
-    /// Further words by the provider's field name; `None` where the answer says that there is none.
+    /// Further words by the provider's field name; `None` if the answer says that there is none.
     pub facts: Vec<(&'static str, Option<String>)>,
-    /// Why it ended, where it ended without success.
+    /// The reason of an end without success.
     pub failure: Option<FailureReason>,
-    /// Why a person has to look, by what the answer itself says.
+    /// The reason why a person has to look, if the answer itself gives one.
     pub attention: Option<AttentionReason>,
     /// The comparison of paid and asked.
     pub amount_outcome: Option<AmountOutcome>,
@@ -53,10 +53,10 @@ pub struct Observation {
     pub reference: Option<Reference>,
     /// The buyer's task in this state.
     pub buyer_action: Option<BuyerAction>,
-    /// Set where a deadline of this service, not the answer alone, makes the state.
+    /// The cause, if a deadline of this service, and not the answer alone, makes the state.
     pub cause: Option<Cause>,
-    /// Where such a deadline makes it: where the answer alone puts the purchase. That holds if
-    /// anything has ever shown that funds moved.
+    /// The standing by the answer alone, if such a deadline makes the state. It holds if anything has
+    /// ever shown that funds moved.
     pub before_deadline: Option<Standing>,
     /// True if the answer shows that funds moved.
     pub funds_moved: bool,
@@ -84,7 +84,7 @@ impl Observation {
         }
     }
 
-    /// The same without a deadline of this service; nothing where none has made it.
+    /// The same without a deadline of this service; `None` if no deadline has made it.
     pub fn without_deadline(&self) -> Option<Self> {
         let standing = self.before_deadline?;
         Some(Self {
@@ -112,7 +112,7 @@ impl Answer {
     /// The observation, or nothing if the provider does not know the reference.
     ///
     /// # Errors
-    /// The trouble that stands for an answer.
+    /// The trouble, if there is no definite answer.
     pub fn said(self) -> Result<Option<Box<Observation>>, Trouble> {
         match self {
             Self::Observed(observation) => Ok(Some(observation)),
@@ -122,12 +122,12 @@ impl Answer {
     }
 }
 
-/// Why there is no definite answer. None of these ever changes a state.
+/// The reason why there is no definite answer. None of these ever changes a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
     /// Too many requests; for the whole account.
     Throttled {
-        /// The provider's Retry-After, where it gave one.
+        /// The provider's Retry-After, if it gave one.
         retry_after: Option<Duration>,
     },
     /// The credentials are refused; for the whole account.
@@ -141,7 +141,7 @@ pub enum Trouble {
     },
     /// A 404 from something that is not the provider's API.
     Nowhere,
-    /// An answer that makes no sense.
+    /// An answer that cannot be read.
     Unreadable {
         /// Its fault, in this service's words.
         why: String,
@@ -149,7 +149,7 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// An answer that makes no sense, with what was wrong.
+    /// The trouble of an answer that cannot be read, for this reason.
     pub fn unreadable(why: impl Into<String>) -> Self {
         Self::Unreadable { why: why.into() }
     }
@@ -169,9 +169,9 @@ impl Trouble {
 pub enum Submitted {
     /// The provider has the order and named it.
     Accepted(Box<Observation>),
-    /// The provider has the order, yet its answer names nothing to ask about.
+    /// The provider has the order, but its answer names nothing to ask about.
     AcceptedWithoutReference,
-    /// The provider answered about this order that it will not.
+    /// The provider refused this order.
     Refused {
         /// The provider's message as it came, for the caller who sent the order: see
         /// [`crate::provider::told`].
@@ -191,7 +191,7 @@ pub enum Submitted {
 }
 
 impl Submitted {
-    /// An end that tells nothing of the order, for this reason.
+    /// An end that leaves the order unclear, for this reason.
     pub fn unclear(why: impl Into<String>) -> Self {
         Self::Unclear {
             why: why.into(),
@@ -214,7 +214,7 @@ type Steps = (&'static str, &'static [&'static str]);
 /// The steps that a provider's words can take.
 #[derive(Debug, Clone, Copy)]
 pub struct Graph {
-    /// Each word with those that can follow it.
+    /// Each word with the words that can follow it.
     pub steps: &'static [Steps],
     /// True if the provider's own text has all of them, so that another step contradicts it.
     pub is_documented: bool,
@@ -274,7 +274,7 @@ pub fn word(text: &str) -> String {
         .collect()
 }
 
-/// A provider's identifier, which is never cut: too long a one makes the answer unreadable.
+/// A provider's identifier. It is never cut: an identifier that is too long makes the answer unreadable.
 pub fn identifier(field: &str, text: &str) -> Result<String, Trouble> {
     if text.len() > IDENTIFIER_BYTES_MAX {
         return Err(Trouble::unreadable(format!(
@@ -284,7 +284,7 @@ pub fn identifier(field: &str, text: &str) -> Result<String, Trouble> {
     Ok(text.to_owned())
 }
 
-/// A buyer action, which is never cut: too large a one makes the answer unreadable.
+/// A buyer action. It is never cut: an action that is too large makes the answer unreadable.
 pub fn buyer_action(action: BuyerAction) -> Result<BuyerAction, Trouble> {
     let bytes = match &action {
         BuyerAction::Redirect(redirect) => {

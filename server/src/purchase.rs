@@ -1,6 +1,6 @@
-//! The nouns: what a purchase is, and every fact that can be known about one.
+//! The nouns: a purchase, and every fact that can be known about it.
 //!
-//! No IO, nothing async, no clock: whoever makes these values passes the time in.
+//! No IO, nothing async, no clock: the maker of a value passes the time in.
 
 mod decimal;
 mod id;
@@ -42,7 +42,7 @@ impl Reference {
         )
     }
 
-    /// One part by its name; empty where the reference has no such part.
+    /// One part by its name; empty if the reference has no such part.
     pub fn part(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }
@@ -59,7 +59,7 @@ impl Reference {
     }
 }
 
-/// A purchase at a provider, as this service tracks it: what never changes, and the newest status.
+/// A purchase at a provider, as this service tracks it: its constant facts, and the newest status.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Purchase {
     /// Assigned by this service.
@@ -68,13 +68,13 @@ pub struct Purchase {
     pub account: AccountName,
     /// The name of the provider behind that account.
     pub provider: Arc<str>,
-    /// Whose it is.
+    /// The caller that it belongs to.
     pub caller: CallerName,
     /// The caller's key; unique per caller.
     pub idempotency_key: Arc<str>,
     /// The caller's own annotations.
     pub labels: Arc<BTreeMap<String, String>>,
-    /// When the intent was recorded.
+    /// The time at which the intent was recorded.
     pub create_time: Timestamp,
     /// The newest committed status.
     pub status: Arc<Status>,
@@ -83,14 +83,14 @@ pub struct Purchase {
 /// The freshness of the newest status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Freshness {
-    /// The provider's last answer that could be read.
+    /// The time of the provider's last readable answer.
     pub last_answer_time: Option<Timestamp>,
-    /// When it will be asked next; `None` once it is no longer polled.
+    /// The time of the next poll; `None` once it is no longer polled.
     pub next_poll_time: Option<Timestamp>,
-    /// Polls in a row without an answer that could be read.
+    /// Polls in a row without a readable answer.
     pub consecutive_failures: u32,
-    /// Since when the provider's answers are held back, since their stamps are older than the one of
-    /// the newest that was applied.
+    /// The time since which the provider's answers are held back, because their stamps are older than
+    /// the newest applied one.
     pub held_back_since_time: Option<Timestamp>,
 }
 

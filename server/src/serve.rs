@@ -45,11 +45,11 @@ use wall::Wall;
 
 /// Open purchases read at once while recovering.
 const RECOVERED_AT_ONCE: usize = 1_000;
-/// The interval at which the wall clock is looked at while nothing else does.
+/// The interval of looks at the wall clock while nothing else looks at it.
 const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
-/// The interval at which retention is looked after.
+/// The interval between two runs of retention.
 const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
-/// The time that retention may hold commits up: a batch takes about so long, and as long a pause
+/// The time for which retention may hold commits up: a batch takes about so long, and an equal pause
 /// follows.
 const RETIREMENT_LASTS: Duration = Duration::from_millis(10);
 /// Rows that retention takes in its first batch, and the most and the fewest in any other.
@@ -57,15 +57,15 @@ const RETIRED_ROWS: (usize, usize, usize) = (100, 1_000, 10);
 /// The least time that a key is remembered (promise C2).
 const REMNANTS_KEPT: Duration = Duration::from_secs(400 * 86_400);
 
-/// Why the service could not start.
+/// The reason why the service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener could not be bound.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Where.
+        /// The address.
         address: String,
-        /// Why not.
+        /// The system's reason.
         #[source]
         source: io::Error,
     },
@@ -86,14 +86,14 @@ pub enum StartError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's reason.
         #[source]
         source: io::Error,
     },
     /// An account cannot be made of its settings.
     #[error("account {account}: {problem}")]
     Account {
-        /// Which.
+        /// The account.
         account: AccountName,
         /// The fault.
         problem: String,
@@ -122,7 +122,7 @@ pub struct Parts {
     pub retention: Duration,
 }
 
-/// The rooms, recovered and at work; whoever has it serves and drains it.
+/// The rooms, recovered and at work; its owner serves and drains it.
 #[derive(Debug)]
 pub struct House {
     /// The rooms behind the service.
@@ -137,7 +137,7 @@ pub struct House {
 }
 
 impl House {
-    /// Builds the rooms, takes up what is open, and begins to work.
+    /// Builds the rooms, takes up open purchases, and begins to work.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -146,7 +146,7 @@ impl House {
         Self::open_as(parts, readiness, Arc::new(health)).await
     }
 
-    /// As [`House::open`], under a health that is served already.
+    /// Like [`House::open`], with a health service that is served already.
     async fn open_as(
         parts: Parts,
         readiness: Readiness,
@@ -246,7 +246,7 @@ impl House {
     }
 }
 
-/// Hands everything that is open to those who follow it.
+/// Hands open purchases to the rooms that follow them.
 async fn recover(
     journal: &dyn Journal,
     tracker: &Tracker,
@@ -280,7 +280,7 @@ async fn report(journal: Arc<dyn Journal>, readiness: Readiness) {
     }
 }
 
-/// Notices that the wall clock was set back, does what is called for, and keeps that it was done.
+/// Notices that the wall clock was set back, lets `intake` act on it, and keeps a record of that.
 async fn mind_the_clock(wall: Arc<Wall>, intake: Intake) {
     loop {
         if intake.mind_the_clock().await.is_ok() {
@@ -290,7 +290,7 @@ async fn mind_the_clock(wall: Arc<Wall>, intake: Intake) {
     }
 }
 
-/// Makes room: purchases are kept for as long as configured after FINAL, their keys for 400 days.
+/// Makes room: keeps purchases for the configured time after FINAL, and their keys for 400 days.
 async fn retire(journal: Arc<dyn Journal>, wall: Arc<Wall>, retention: Duration) {
     let (mut rows, _, _) = RETIRED_ROWS;
     loop {
@@ -328,7 +328,7 @@ fn next_rows(rows: usize, took: Duration) -> usize {
 /// Opens accounts over their upstreams, with the budgets that the journal has kept.
 ///
 /// # Errors
-/// Settings that make no provider or no way out.
+/// The settings give no provider or no way out.
 pub async fn open_accounts(
     configured: &[config::Account],
     journal: &Arc<dyn Journal>,
@@ -415,7 +415,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     run_with(config, shutdown, |_| {}).await
 }
 
-/// As [`run`]; tells `bound` the address of the gRPC listener once it serves.
+/// Like [`run`]; also tells `bound` the address of the gRPC listener once it serves.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is served then.
@@ -426,7 +426,8 @@ pub async fn run_with(
 ) -> Result<(), StartError> {
     let file_limit = listener::raise_file_limit();
     let connections = files::share(&mut config.accounts, config.limits.connections, file_limit);
-    // Bound first: a second process with the same settings ends before it touches anything.
+    // The listeners are bound first: a second process with the same settings ends before it touches
+    // anything.
     let grpc = listen(&config.listen.grpc).await?;
     let ops = match &config.listen.ops {
         Some(address) => Some(listen(address).await?),

@@ -8,7 +8,7 @@ use tracing_subscriber::{
     EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-/// Why there are no logs.
+/// The reason why there are no logs.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter is no level and no list of directives.

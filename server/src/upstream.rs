@@ -29,8 +29,8 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 pub enum Connection {
     /// Any connection of the pool.
     Pooled,
-    /// A new one that nothing has used: a create must not meet a half-closed connection, and must
-    /// not be repeated by the client beneath it.
+    /// A new connection that nothing has used: a create must not meet a half-closed connection, and
+    /// the client beneath must not repeat it.
     Fresh,
 }
 
@@ -52,7 +52,7 @@ pub struct Request {
 }
 
 impl fmt::Debug for Request {
-    /// Shows what is asked of whom, never headers or body.
+    /// Shows the method and the first segment of the path, never headers or body.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
@@ -76,27 +76,27 @@ impl Request {
         }
     }
 
-    /// With one more header.
+    /// The request with one more header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.append(name, value);
         self
     }
 
-    /// With one more query parameter.
+    /// The request with one more query parameter.
     #[must_use]
     pub fn query(mut self, name: &str, value: &str) -> Self {
         self.query.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With a JSON body.
+    /// The request with a JSON body.
     #[must_use]
     pub fn json(self, body: &serde_json::Value) -> Self {
         self.json_bytes(Bytes::from(body.to_string()))
     }
 
-    /// With a body that is JSON already.
+    /// The request with a body that is JSON already.
     #[must_use]
     pub fn json_bytes(mut self, body: Bytes) -> Self {
         self.headers.insert(
@@ -107,7 +107,7 @@ impl Request {
         self
     }
 
-    /// On another kind of connection.
+    /// The request on another kind of connection.
     #[must_use]
     pub fn on(mut self, connection: Connection) -> Self {
         self.connection = connection;
@@ -134,18 +134,18 @@ impl fmt::Debug for Response {
 }
 
 impl Response {
-    /// The body as JSON; `None` where it is none. A byte order mark before it is passed over (RFC
-    /// 8259, 8.1), and the lone half of a UTF-16 pair is read as U+FFFD.
+    /// The body as JSON; `None` if it is not JSON. A byte order mark before it is skipped (RFC 8259,
+    /// 8.1), and the lone half of a UTF-16 pair is read as U+FFFD.
     pub fn json(&self) -> Option<serde_json::Value> {
         let body = self.body.strip_prefix(b"\xef\xbb\xbf");
         let body = body.unwrap_or(&self.body);
         serde_json::from_slice(body).ok().or_else(|| {
-            // The parser refuses a text with such a half, so only what it refused is looked through.
+            // The parser refuses a text with such a half, so only a refused text is searched for one.
             serde_json::from_slice(&surrogates::replaced(body)?).ok()
         })
     }
 
-    /// When it was sent by the provider's own clock; `None` where it does not say.
+    /// The time at which it was sent by the provider's own clock; `None` if it does not say.
     pub fn date(&self) -> Option<Timestamp> {
         let date = self.headers.get(::http::header::DATE)?.to_str().ok()?;
         let sent = httpdate::parse_http_date(date.trim()).ok()?;
@@ -156,7 +156,7 @@ impl Response {
     }
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
     /// No connection was made, or its use was refused here: nothing was sent.
@@ -165,8 +165,8 @@ pub enum UpstreamError {
     /// The request may have reached the provider.
     #[error("answer lost: {0}")]
     Lost(&'static str),
-    /// A kept connection was closed before an answer began. The request may have reached the
-    /// provider; mostly, it met a connection that the provider had given up already.
+    /// A kept connection was closed before an answer began. The request may have reached the provider,
+    /// but most often the provider had given the connection up already.
     #[error("answer lost: a kept connection was closed")]
     Closed,
     /// An answer arrived that is too large, is cut short or redirects: it is no answer.

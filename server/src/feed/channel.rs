@@ -1,5 +1,5 @@
-//! What is in memory of each watched purchase: the tail of its log, its newest revision, and who to
-//! wake.
+//! The memory of each watched purchase: the tail of its log, its newest revision, and the wakers of
+//! its watchers.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -24,7 +24,7 @@ const PARTS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     parts: [Mutex<HashMap<PurchaseId, Arc<Channel>>>; PARTS],
-    /// Those whose tails hold a buyer action, by the time at which it must be forgotten.
+    /// The channels whose tails hold a buyer action, by the time at which it must be forgotten.
     expiring: Mutex<BTreeMap<Moment, Vec<Weak<Channel>>>>,
 }
 
@@ -43,16 +43,16 @@ struct State {
     watchers: Slab<Arc<Wake>>,
 }
 
-/// What a watcher finds after its cursor.
+/// The next thing for a watcher, after its cursor.
 pub(super) enum Next {
     /// The next transition.
     Here(Box<Transition>),
-    /// There is one, and the journal has it.
+    /// There is a next transition, and the journal has it.
     InJournal,
     /// Nothing; the newest status has this finality.
     CaughtUp(Finality),
-    /// Nothing, and the watcher has seen more than this channel has been told: a reader of the
-    /// journal can be ahead of the observers. What it has sent last is the newest.
+    /// Nothing, and the watcher has seen more than this channel has heard of: a reader of the journal
+    /// can be ahead of the observers. The status that the watcher sent last is the newest.
     Ahead,
 }
 
@@ -108,7 +108,7 @@ impl Channels {
                 return;
             }
             for channel in earliest.remove().iter().filter_map(Weak::upgrade) {
-                // Who is behind reads the journal, which has them no more.
+                // A watcher that is behind reads the journal, which no longer has them.
                 lock(&channel.0).tail.clear();
             }
         }
@@ -121,7 +121,7 @@ impl Channels {
 
     pub(super) fn wake_all(&self) {
         for part in &self.parts {
-            // By purchase, so that the same seed is the same run.
+            // In order of purchases, so that the same seed gives the same run.
             let channels: BTreeMap<PurchaseId, Arc<Channel>> = lock(part)
                 .iter()
                 .map(|(purchase, channel)| (*purchase, Arc::clone(channel)))
@@ -144,8 +144,8 @@ impl Channel {
             .from_state
             .is_some_and(|from| from != status.state);
         if status.revision != state.head.next() || left {
-            // A gap is read from the journal; and where a state was left, the journal has wiped the
-            // buyer actions that the tail still holds.
+            // A gap is read from the journal. If the state was left, the journal has wiped the buyer
+            // actions that the tail still holds.
             state.tail.clear();
         }
         state.head = status.revision;
@@ -165,8 +165,8 @@ impl Channel {
             state.head = status.revision;
             state.finality = Some(status.finality);
             state.tail.clear();
-            // A reader can find a commit before its observers are told of it, and that word is old
-            // news here by then: those who wait are woken now, or nobody wakes them.
+            // A reader can find a commit before the observers hear of it. Their word is then old news
+            // here, so the waiters are woken now, or nobody wakes them.
             state.wake();
         }
     }

@@ -1,5 +1,5 @@
-//! Who follows many purchases: found by whose purchases they are, so that a commit wakes nobody whom
-//! it does not concern.
+//! The followers of many purchases, by the caller of the purchases: a commit wakes only the followers
+//! that it concerns.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ pub(super) struct Followers(Mutex<Groups>);
 
 #[derive(Debug, Default)]
 struct Groups {
-    /// Those that see every caller's purchases.
+    /// The followers that see every caller's purchases.
     of_all: Slab<Arc<Wake>>,
     by_caller: BTreeMap<CallerName, Slab<Arc<Wake>>>,
 }
@@ -32,7 +32,7 @@ impl Groups {
 }
 
 impl Followers {
-    /// Joins those who follow one caller's purchases, or everybody's; the place for
+    /// Joins the followers of one caller's purchases, or of everybody's. Returns the place for
     /// [`Followers::leave`].
     pub(super) fn join(&self, caller: Option<&CallerName>, wake: &Arc<Wake>) -> usize {
         lock(&self.0).group(caller).insert(Arc::clone(wake))
@@ -47,7 +47,7 @@ impl Followers {
         }
     }
 
-    /// Wakes those whom these commits concern.
+    /// Wakes the followers that these commits concern.
     pub(super) fn committed(&self, committed: &[Arc<Committed>]) {
         let groups = lock(&self.0);
         wake(&groups.of_all);

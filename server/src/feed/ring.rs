@@ -1,5 +1,5 @@
-//! The newest transitions of all purchases, in commit order, and where each caller's are among them:
-//! who follows one caller's purchases looks at no others.
+//! The newest transitions of all purchases, in commit order, and the same by caller: a follower of one
+//! caller's purchases looks at no others.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,15 +20,15 @@ const LOOKED_AT_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Ring {
     all: Tail,
-    /// Of each caller that had a transition since the process began; callers are few.
+    /// The transitions of each caller that had one since the process began; callers are few.
     by_caller: BTreeMap<CallerName, Tail>,
-    /// Where the process began.
+    /// The position at which the process began.
     began: Position,
     /// The newest position that is known here.
     newest: Position,
 }
 
-/// Transitions in order, without a gap among those that it is of.
+/// Transitions of one caller, or of all, in order and without a gap.
 #[derive(Debug)]
 struct Tail {
     items: VecDeque<Arc<Committed>>,
@@ -77,7 +77,7 @@ impl Ring {
             self.all.items.push_back(one);
         }
         while self.all.items.len() > RING_MAX {
-            // The oldest of all is the oldest of its caller's.
+            // The oldest transition of all is also the oldest of its caller.
             let oldest = self.all.forget_oldest();
             let caller = oldest.as_ref().map(|oldest| &oldest.purchase.caller);
             if let Some(own) = caller.and_then(|caller| self.by_caller.get_mut(caller)) {
@@ -86,8 +86,8 @@ impl Ring {
         }
     }
 
-    /// What follows a position of one caller's transitions, or of all, and the position that this
-    /// reaches; `None` where the ring does not reach back so far.
+    /// The transitions after a position, of one caller or of all, and the position that they reach;
+    /// `None` if the ring does not reach back so far.
     pub(super) fn following(
         &self,
         caller: Option<&CallerName>,
@@ -115,7 +115,7 @@ impl Ring {
     }
 }
 
-/// A transition as feeds tell it. What the journal wipes must not live on here.
+/// A transition as feeds show it: a buyer action that the journal wipes must not live on here.
 fn without_buyer_action(committed: &Arc<Committed>) -> Arc<Committed> {
     let status = &committed.purchase.status;
     if status.buyer_action.is_none() {

@@ -134,7 +134,7 @@ async fn s2_revisions_ascend_from_every_cursor_without_gap_or_duplicate_at_every
     for cursor in 0..30 {
         let world = Arc::clone(&world);
         watchers.spawn(async move {
-            // Each opens at another moment of the writing, with a cursor that has been reached.
+            // Each stream opens at another moment of the writing, with a cursor that has been reached.
             let opens_at = Revision(cursor);
             while world
                 .journal
@@ -156,7 +156,7 @@ async fn s2_revisions_ascend_from_every_cursor_without_gap_or_duplicate_at_every
                     seen.push(step.status.revision.0);
                 }
                 if cursor % 3 == 0 {
-                    // A slow one, whom the tail leaves behind.
+                    // The reader is slow, and the tail leaves it behind.
                     tokio::time::sleep(Duration::from_millis(7)).await;
                 }
             }
@@ -192,7 +192,7 @@ async fn s3_nothing_is_lost_between_snapshot_and_live() {
     let mut watch = world.watch(id, None, Until::Final).await;
     world.open_steps(id, 2).await;
     assert_eq!(words(&mut watch, 4).await, ["=1", "2", "3", "~3"]);
-    // Who waits hears of a commit at once, and not with its next heartbeat.
+    // A waiting stream hears of a commit at once, and not with its next heartbeat.
     let waits = tokio::spawn(async move { words(&mut watch, 1).await });
     tokio::task::yield_now().await;
     let began = Instant::now();
@@ -230,7 +230,7 @@ async fn s6_a_stream_ends_with_the_newest_status_where_that_is_terminal() {
     let id = world.begin(1).await;
     world.append(id, State::Completed, Finality::Terminal).await;
     world.append(id, State::Disputed, Finality::Open).await;
-    // A terminal revision with later ones behind it ends nothing.
+    // A terminal revision that has a later one ends nothing.
     let mut watch = world.watch(id, Some(0), Until::Terminal).await;
     assert_eq!(words(&mut watch, 4).await, ["1", "2", "3", "~3"]);
     world.append(id, State::Refunded, Finality::Terminal).await;
@@ -325,7 +325,7 @@ async fn s6_a_silent_disk_is_a_journal_that_is_away() {
     let stalled = tokio::spawn(async move { journal.write(put()).await });
     for seconds in [1, 3, 3, 20] {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
-        // It stands at the beginning of what the disk does not answer.
+        // The time stands at the beginning of the commit that the disk does not answer.
         assert_eq!(world.feed.as_of(), begun, "{:?}", began.elapsed());
     }
     world.journal.write(put()).await.unwrap_err();
@@ -344,14 +344,14 @@ async fn s6_a_silent_disk_is_a_journal_that_is_away() {
     assert_eq!(world.feed.as_of(), world.clock.now());
 }
 
-/// What a stream has read of the journal can be newer than what its channel has been told.
+/// A stream can have read newer revisions from the journal than its channel has heard of.
 #[tokio::test(start_paused = true)]
 async fn s6_a_stream_that_is_ahead_of_the_word_does_not_end_with_an_open_status() {
     let world = World::open();
     let id = world.begin(1).await;
     world.append(id, State::Completed, Finality::Terminal).await;
     let mut resumes = world.watch(id, Some(0), Until::Terminal).await;
-    // Another opening of the store tells its own observers, and these never.
+    // Another opening of the store tells its own observers alone.
     let writer = World::over(world.journal.reopened());
     writer.append(id, State::Disputed, Finality::Open).await;
     assert_eq!(words(&mut resumes, 4).await, ["1", "2", "3", "~3"]);
@@ -406,7 +406,7 @@ async fn s3_a_stream_of_many_purchases_joins_what_is_stored_with_what_is_committ
         (None, 5),
     ];
     assert_eq!(positions(&mut all, 5).await, rest);
-    // What a filter leaves out moves the position on all the same.
+    // A transition that the filter leaves out moves the position on all the same.
     world.open_steps(even, 1).await;
     assert_eq!(positions(&mut own, 1).await, [(None, 6)]);
     world.feed.drain();
@@ -414,19 +414,19 @@ async fn s3_a_stream_of_many_purchases_joins_what_is_stored_with_what_is_committ
     assert!(own.next().await.is_none());
 }
 
-/// A reader can find a commit before its observers are told of it. Whoever waits must not sleep on,
-/// since that word finds nothing new by then.
+/// A reader can find a commit before the observers hear of it. A waiter must not sleep on, since the
+/// observers' word is no news by then.
 #[tokio::test(start_paused = true)]
 async fn s3_who_waits_is_woken_by_a_reader_that_is_ahead_of_the_word() {
     let world = World::open();
     let id = world.begin(1).await;
     let mut waits = world.watch(id, Some(1), Until::Final).await;
     assert_eq!(words(&mut waits, 1).await, ["~1"]);
-    // Another opening of the store tells its own observers, and these never.
+    // Another opening of the store tells its own observers alone.
     let writer = World::over(world.journal.reopened());
     writer.append(id, State::Paid, Finality::Open).await;
     let began = Instant::now();
-    // In a task of its own, which nothing but its waker polls.
+    // The wait is a task of its own, which nothing but its waker polls.
     let waits = tokio::spawn(async move { words(&mut waits, 1).await });
     tokio::task::yield_now().await;
     let mut ahead = world.watch(id, Some(1), Until::Final).await;
@@ -449,7 +449,7 @@ async fn s4_a_stream_that_waits_for_the_journal_is_shown_to_be_alive() {
         ends_at: Some(Instant::now() + Duration::from_secs(35)),
     };
     let mut all = world.feed.watch_all(Filter::default(), Position(0), rhythm);
-    // More than the tail holds, and a journal that nobody can read.
+    // There is more than the tail holds, and nobody can read the journal.
     world.open_steps(id, 40).await;
     let unread = World::over(world.journal.reopened());
     let mut stored = unread
@@ -483,7 +483,7 @@ async fn a_stream_ends_where_retention_has_taken_what_it_has_not_sent() {
     assert_eq!(words(&mut behind, 2).await, ["Gone", "end"]);
 }
 
-/// Promise D2: what the journal wipes does not live on in memory.
+/// Promise D2: a buyer action that the journal wipes does not live on in memory.
 #[tokio::test(start_paused = true)]
 async fn d2_a_buyer_action_is_forgotten_with_its_time() {
     let world = World::open();

@@ -9,8 +9,8 @@ use crate::{
     },
 };
 
-/// The fact that keeps an accepted order's id of an unknown shape, until the provider is asked by a
-/// name that it knows.
+/// The fact that keeps an accepted order's id of an unknown shape, until the provider has answered
+/// about a name that it knows.
 pub(super) const UNREAD_ID: &str = "unread_id";
 
 /// The first transition of all: the intent to buy, or to follow, is recorded.
@@ -37,8 +37,8 @@ pub fn refused(current: &Status, now: Timestamp) -> Option<Transition> {
     ended(current, FailureReason::Rejected, Cause::Create, now)
 }
 
-/// Nothing was sent: the caller has to repeat its call before `deadline`. Nothing where the status has
-/// said so too often.
+/// Nothing was sent: the caller has to repeat its call before `deadline`. `None` if the status has said
+/// so too often.
 pub fn repeat_wanted(current: &Status, deadline: Timestamp, now: Timestamp) -> Option<Transition> {
     if current.state == State::Pending && waits(current) && is_tired(current) {
         return None;
@@ -53,8 +53,8 @@ pub fn repeat_wanted(current: &Status, deadline: Timestamp, now: Timestamp) -> O
     step(current, next, Cause::Create, now)
 }
 
-/// A repeat of something that was not sent is about to be sent. Nothing where the status has said so
-/// too often.
+/// A repeat of an order that was not sent is about to be sent. `None` if the status has said so too
+/// often.
 pub fn repeat_begins(current: &Status, now: Timestamp) -> Option<Transition> {
     if is_tired(current) {
         return None;
@@ -64,8 +64,8 @@ pub fn repeat_begins(current: &Status, now: Timestamp) -> Option<Transition> {
     step(current, next, Cause::Create, now)
 }
 
-/// It is not known what became of the submit, for this reason; `deadline` is until when a repeat
-/// helps. Nothing where just that is known already, or was said too often.
+/// The outcome of the submit is not known, for this reason; `deadline` is the time until which a repeat
+/// helps. `None` if the status says just that already, or has said it too often.
 pub fn unclear(
     current: &Status,
     reason: AttentionReason,
@@ -78,8 +78,9 @@ pub fn unclear(
     unknown(current, next, cause, now)
 }
 
-/// The provider accepted the order without a name that is known here; `unread_id` is what it called
-/// it, where that can be kept. Nothing where just that is known already, or was said too often.
+/// The provider accepted the order without a name that is known here; `unread_id` is the provider's
+/// name for it, if that can be kept. `None` if the status says just that already, or has said it too
+/// often.
 pub fn unnamed(current: &Status, unread_id: Option<&str>, now: Timestamp) -> Option<Transition> {
     let mut next = current.clone();
     next.attention = Some(attention(current, AttentionReason::NoReference, None));
@@ -89,7 +90,7 @@ pub fn unnamed(current: &Status, unread_id: Option<&str>, now: Timestamp) -> Opt
     unknown(current, next, Cause::Create, now)
 }
 
-/// The step to OUTCOME_UNKNOWN; nothing where it says nothing new, or what was said too often.
+/// The step to OUTCOME_UNKNOWN; `None` if it says nothing new, or was said too often.
 fn unknown(current: &Status, mut next: Status, cause: Cause, now: Timestamp) -> Option<Transition> {
     next.state = State::OutcomeUnknown;
     let is_known = current.state == State::OutcomeUnknown && cause == Cause::Create;
@@ -104,13 +105,13 @@ fn waits(status: &Status) -> bool {
     status.attention_reason() == Some(AttentionReason::RepeatWanted)
 }
 
-/// True if the revisions that are left are for what the provider says.
+/// True if the revisions that are left are kept for the provider's answer.
 fn is_tired(status: &Status) -> bool {
     status.revision.0 >= REPEATS_MAX
 }
 
 /// An operator named the reference of an unclear create. The state stays until the provider has
-/// answered for it. Nothing in any other state.
+/// answered for it. `None` in any other state.
 pub fn named(current: &Status, reference: Reference, now: Timestamp) -> Option<Transition> {
     if current.state != State::OutcomeUnknown || current.finality != Finality::Open {
         return None;

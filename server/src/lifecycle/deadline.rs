@@ -1,4 +1,4 @@
-//! What the passing of time changes, and an operator's decision to stop.
+//! The changes by the passing of time, and by an operator's decision to stop.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use crate::purchase::{
     AttentionReason, Cause, FailureReason, Finality, Moment, Status, Timestamp, Transition,
 };
 
-/// How long a last read is tried after the horizon before the end is declared without it.
+/// The time for which a last read is tried after the horizon, before the end is declared without it.
 const LAST_READ_TRIED_FOR: Duration = Duration::from_secs(86_400);
 
-/// Where a terminal status stands against its horizon.
+/// The place of a terminal status in its horizon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Horizon {
-    /// It is still looked at on its schedule.
+    /// The purchase is still polled on its schedule.
     Ahead,
     /// One last read is due.
     LastRead,
@@ -21,8 +21,8 @@ pub enum Horizon {
     Over,
 }
 
-/// Where a status stands that was observed to be terminal at `observed`. `read` is when the last
-/// readable answer's request began.
+/// The place of a status that was observed to be terminal at `observed`. `read` is the beginning of the
+/// request with the last readable answer.
 pub fn horizon(
     observed: Moment,
     length: Option<Duration>,
@@ -55,14 +55,14 @@ pub fn never_sent(current: &Status, now: Timestamp) -> Option<Transition> {
     attempt::ended(current, FailureReason::NotSent, Cause::Deadline, now)
 }
 
-/// Open and unchanged for too long. Nothing where another reason for attention holds already.
+/// The purchase is open and unchanged for too long. `None` if a more pressing attention holds already.
 pub fn stale(current: &Status, now: Timestamp) -> Option<Transition> {
-    calling(current, AttentionReason::Stale, Cause::Deadline, now)
+    with_attention(current, AttentionReason::Stale, Cause::Deadline, now)
 }
 
 /// The provider does not know the reference, although it should by now.
 pub fn found_missing(current: &Status, now: Timestamp) -> Option<Transition> {
-    calling(
+    with_attention(
         current,
         AttentionReason::NotFoundAtProvider,
         Cause::Poll,
@@ -70,9 +70,9 @@ pub fn found_missing(current: &Status, now: Timestamp) -> Option<Transition> {
     )
 }
 
-/// The provider has given no answer about it that could be read, for too long.
+/// The provider has given no readable answer about it for too long.
 pub fn found_unreadable(current: &Status, now: Timestamp) -> Option<Transition> {
-    calling(
+    with_attention(
         current,
         AttentionReason::UnreadableAtProvider,
         Cause::Poll,
@@ -82,7 +82,7 @@ pub fn found_unreadable(current: &Status, now: Timestamp) -> Option<Transition> 
 
 /// The account is no longer configured.
 pub fn account_missing(current: &Status, now: Timestamp) -> Option<Transition> {
-    calling(
+    with_attention(
         current,
         AttentionReason::AccountMissing,
         Cause::Operator,
@@ -99,8 +99,8 @@ pub fn stopped(current: &Status, now: Timestamp) -> Option<Transition> {
     step(current, next, Cause::Operator, now)
 }
 
-/// The same with one more reason for attention, where it takes precedence.
-fn calling(
+/// The step to the same status with this attention; `None` if a more pressing one holds already.
+fn with_attention(
     current: &Status,
     reason: AttentionReason,
     cause: Cause,

@@ -1,4 +1,4 @@
-//! An observation laid over what is known.
+//! An observation laid over the known status.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::{
     },
 };
 
-/// The most hashes of one purchase: ours, so that a status stays small whatever answers show.
+/// The most hashes of one purchase. Ours: a status stays small whatever answers show.
 const HASHES_MAX: usize = 1_000;
 
-/// What an observation changes; nothing where it tells what is known already.
+/// The change by an observation; `None` if it brings no news.
 ///
 /// The provider is the truth: a step outside its graph is applied, with attention.
 pub fn observed(
@@ -55,7 +55,7 @@ pub fn observed(
     next.amounts = amounts(&current.amounts, &observation.amounts);
     next.amount_outcome = observation.amount_outcome.or(current.amount_outcome);
     if let Some(hashes) = &observation.transaction_hashes {
-        // An answer may show its newest transaction alone: what was seen once stays, in its place.
+        // An answer may show only its newest transaction: a hash that was seen once stays, in its place.
         let new = hashes
             .iter()
             .filter(|hash| !current.transaction_hashes.contains(hash))
@@ -72,8 +72,8 @@ pub fn observed(
         .reference
         .clone()
         .or_else(|| current.reference.clone());
-    // One whose time has passed is wiped, which is no revision: it counts as none here, whether it
-    // is still stored or the provider goes on showing it.
+    // An action whose time has passed is wiped, and wiping is no revision. So it counts as absent here,
+    // also if it is still stored or the provider goes on showing it.
     let lives = |action: &BuyerAction| action.expire_time().is_none_or(|time| now < time);
     let mut known = current.clone();
     known.buyer_action = known.buyer_action.filter(lives);
@@ -82,7 +82,7 @@ pub fn observed(
         None if state == current.state => known.buyer_action.clone(),
         None => None,
     };
-    next.attention = calls(&known, &next, observation, graph);
+    next.attention = attention_of(&known, &next, observation, graph);
     if !differs(&known, &next) {
         return None;
     }
@@ -94,8 +94,7 @@ pub fn is_answered(state: State) -> bool {
     !matches!(state, State::Pending | State::OutcomeUnknown)
 }
 
-/// True if what is known of a purchase says that funds moved: no deadline of this service ends it
-/// then.
+/// True if the status shows that funds moved: no deadline of this service ends the purchase then.
 fn shows_funds(status: &Status) -> bool {
     use AmountRole::{Delivered, Fee, Paid, Refunded, ToSeller};
     let moved = |amount: &Amount| {
@@ -119,7 +118,7 @@ fn shows_funds(status: &Status) -> bool {
 }
 
 /// The first reason for attention that holds after an observation.
-fn calls(
+fn attention_of(
     current: &Status,
     next: &Status,
     observation: &Observation,
@@ -128,12 +127,11 @@ fn calls(
     let held = current.attention_reason();
     let same_word = current.code == observation.code;
     let unexpected = match held {
-        // The note stays for as long as the word does: a person may not have seen it yet.
+        // The attention stays as long as the word: a person may not have seen it yet.
         Some(AttentionReason::UnexpectedTransition) if same_word => true,
         _ => !graph.allows(&current.code, &observation.code),
     };
-    // An answer that calls for a person says more than that its word is new, which `unmapped` says
-    // too.
+    // A call for a person says more than the newness of the word, which `unmapped` says too.
     let is_called = observation.attention == Some(AttentionReason::ProviderManualAction);
     let is_new = next.unmapped && !is_called;
     let mut reasons = vec![
@@ -168,8 +166,8 @@ fn amounts(known: &[Amount], observed: &[Amount]) -> Vec<Amount> {
     all
 }
 
-/// True if two statuses differ in anything that makes a new revision. Times, how an amount is
-/// written, and in which order amounts are listed, do not.
+/// True if two statuses differ in anything that makes a new revision. Times, the spelling of an amount
+/// and the order of amounts do not.
 pub fn differs(left: &Status, right: &Status) -> bool {
     let by_value = |amount: &Amount| {
         let value = Decimal::parse(&amount.value);
@@ -212,7 +210,7 @@ pub fn differs(left: &Status, right: &Status) -> bool {
         || action(left) != action(right)
 }
 
-/// True if two statuses are the same but for a STALE attention: such a step is no news from the
+/// True if two statuses are the same but for a STALE attention: such a step brings no news from the
 /// provider.
 pub fn same_but_stale(left: &Status, right: &Status) -> bool {
     let unstale = |status: &Status| {

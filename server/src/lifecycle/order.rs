@@ -1,19 +1,19 @@
-//! Which of several answers about one purchase is the newer one.
+//! The order of answers about one purchase: the newer one is applied.
 //!
 //! The order of this service's own reads comes first: a read that began after another's answer had
-//! arrived is the newer one. A provider's stamps decide where reads overlap, and for rows of pages,
-//! which a provider may serve from an older copy than its single reads. A stamp alone is never
-//! believed for ever: one can be set by a clock that is wrong.
+//! arrived is newer. A provider's stamps decide if reads overlap, and for rows of pages, which a
+//! provider may serve from an older copy than its single reads. A stamp alone is never believed for
+//! ever: a wrong clock may have set it.
 
 use std::{cmp::Ordering, time::Duration};
 
 use crate::purchase::{Moment, Timestamp};
 
-/// How long single reads have to go on carrying an older stamp until one of them is applied: a copy
-/// that lags has caught up by then. Ours.
+/// The time for which single reads have to go on carrying an older stamp until one of them is applied:
+/// a copy that lags has caught up by then. Ours.
 pub const HELD_BACK_FOR: Duration = Duration::from_secs(60);
 
-/// Where an answer comes from.
+/// The source of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// A request about this purchase alone.
@@ -22,33 +22,34 @@ pub enum Source {
     Row,
 }
 
-/// What becomes of an answer.
+/// The decision about an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the newest that is known.
+    /// It is the newest answer.
     Apply,
-    /// It may be newer, against its stamp: the purchase has to be asked again before it is believed.
+    /// It may be the newest, against its stamp: the purchase has to be asked again before it is
+    /// believed.
     HoldBack,
-    /// It is older than what is known.
+    /// It is older than an answer that was applied.
     Drop,
 }
 
-/// What is remembered of the answers about one purchase, besides its status.
+/// The memory of the answers about one purchase, besides its status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Heard {
     /// The change clock that the newest applied answers carried.
     pub newest_change: Option<Timestamp>,
-    /// When the newest applied answer arrived.
+    /// The time at which the newest applied answer arrived.
     pub answered: Option<Moment>,
-    /// When the last readable answer arrived, applied or not.
+    /// The time at which the last readable answer arrived, applied or not.
     pub arrived: Option<Moment>,
-    /// Since when all single reads have had a stamp older than `newest_change`.
+    /// The time since which all single reads have had a stamp older than `newest_change`.
     pub held_back_since: Option<Moment>,
 }
 
 impl Heard {
-    /// Takes an answer in whose request began and which arrived at these times, with the provider's
-    /// change clock where it has one, and says what becomes of it.
+    /// Takes in an answer and decides about it. `change` is the provider's change clock, if the answer
+    /// has one; `began` is the beginning of its request, `arrived` the time of its arrival.
     pub fn hear(
         &mut self,
         source: Source,
@@ -65,7 +66,7 @@ impl Heard {
             Verdict::Apply => {
                 self.newest_change = change.or(self.newest_change);
                 self.answered = self.answered.max(Some(arrived));
-                // A row that tells again what is applied says nothing about what single reads say.
+                // A row that repeats the applied status says nothing about the single reads.
                 if source == Source::Read || order == Some(Ordering::Greater) {
                     self.held_back_since = None;
                 }
@@ -92,7 +93,8 @@ impl Heard {
         }
     }
 
-    /// When the purchase has to be asked again, whatever its schedule, since an answer is held back.
+    /// The time at which the purchase has to be asked again, whatever its schedule, if an answer is held
+    /// back.
     pub fn asked_again_at(&self) -> Option<Moment> {
         self.held_back_since.map(|since| since.plus(HELD_BACK_FOR))
     }

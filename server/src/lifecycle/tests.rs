@@ -1,4 +1,4 @@
-//! Tables of what changes a status and what does not.
+//! Tables of observations that change a status, and of others that do not.
 
 mod model;
 
@@ -60,7 +60,7 @@ fn an_answer_that_tells_nothing_new_is_no_revision() {
     assert_eq!(
         next(&current, &same),
         None,
-        "a silent answer leaves what is known"
+        "a silent answer leaves known facts"
     );
     same.amounts = vec![asked("2.5")];
     same.provider_change_time = Some(at(5));
@@ -237,7 +237,7 @@ fn a_buyer_action_whose_time_has_passed_is_none_and_no_revision() {
     };
     let shown = next(&waiting(), &deposit(10)).unwrap().status;
     assert!(shown.buyer_action.is_some(), "it lives one second longer");
-    // The provider goes on showing it: before it is wiped, afterwards, and after a restart.
+    // The provider goes on showing the action: before it is wiped, afterwards, and after a restart.
     let later = |current: &Status, observation: &Observation| {
         observed(current, observation, GRAPH, Cause::Poll, at(10))
     };
@@ -250,7 +250,7 @@ fn a_buyer_action_whose_time_has_passed_is_none_and_no_revision() {
     // A new time is news.
     let moved = later(&wiped, &deposit(20)).unwrap().status;
     assert_eq!(moved.buyer_action, deposit(20).buyer_action);
-    // And what else is news does not bring it back.
+    // Other news does not bring it back.
     let mut more = deposit(10);
     more.amounts = vec![asked("3")];
     assert_eq!(later(&shown, &more).unwrap().status.buyer_action, None);
@@ -295,7 +295,7 @@ fn unreadable_comes_after_missing_and_before_what_the_provider_says() {
         assert_eq!(next.attention_reason(), Some(expected), "{held:?}");
     }
     assert!(UnreadableAtProvider.is_silence());
-    // A readable answer ends it, also one that says what was known before.
+    // A readable answer ends the attention, also if it brings no news.
     let unreadable = found_unreadable(&waiting(), at(10)).unwrap().status;
     let same = mapped("WAITING", State::AwaitingPayment, Finality::Open);
     let readable = next(&unreadable, &same).unwrap().status;

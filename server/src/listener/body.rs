@@ -1,5 +1,5 @@
-//! Bodies as they pass: requests within their bytes and their time, answers in pieces that are let
-//! go one by one.
+//! Bodies on their way: requests within their bytes and their time, answers in pieces that go out one
+//! by one.
 
 use std::{
     pin::Pin,
@@ -18,8 +18,8 @@ use crate::limits::Limit;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What of an answer the transport is given at once. As long as a frame of HTTP/2 is by default, so
-/// that no more than this of an unread answer lies where nobody can see it.
+/// The piece of an answer that the transport gets at once. It is as long as a frame of HTTP/2 by
+/// default, so that no more than this of an unread answer is out of sight.
 const PIECE: usize = 16 * 1024;
 /// The frame of a message: a flag and its length.
 const FRAME_HEAD: usize = 5;
@@ -52,7 +52,7 @@ impl<B> Arriving<B> {
         }
     }
 
-    /// Nothing more is waited for.
+    /// Ends the wait for the rest of the request.
     fn over(&mut self) {
         if !self.is_over {
             self.is_over = true;
@@ -96,7 +96,7 @@ where
         if this.is_over {
             return Poll::Ready(None);
         }
-        // Asked first, so that whoever is told to stop between the two looks is woken.
+        // This comes before the look at the body, so that an order to stop in between wakes the task.
         let waiting = this.call.waiting(context);
         let frame = match Pin::new(&mut this.inner).poll_frame(context) {
             Poll::Ready(frame) => frame,
@@ -156,7 +156,7 @@ where
 
 impl<B> Drop for Arriving<B> {
     fn drop(&mut self) {
-        // A reader that does not read it to its end wants no more of it.
+        // A handler that drops the body before its end wants no more of it.
         self.call.arrived();
         self.give_back();
     }
@@ -165,7 +165,7 @@ impl<B> Drop for Arriving<B> {
 /// An answer's body on its way to the transport, with the place of its call.
 pub(super) struct Leaving<B> {
     inner: B,
-    /// What the transport has not taken yet of the last part.
+    /// The bytes of the last part that the transport has not taken yet.
     rest: Bytes,
     open: Open,
     room: Option<Room>,

@@ -1,8 +1,8 @@
-//! Serving a port: accepted connections, each with a door that decides by headers who comes in.
+//! Serving a port: accepted connections, each with a door that admits calls by their headers.
 //!
-//! hyper itself is driven here, and not tonic's transport: each call's task has to be known, since
-//! nothing else can reset a stream whose reader has stopped (hyper asks a body for nothing until
-//! there is room), and a connection has to be told to end while others go on.
+//! This module drives hyper itself, without tonic's transport. It has to know each call's task, since
+//! nothing else can reset a stream whose reader has stopped (hyper asks a body for nothing until there
+//! is room). It also has to end one connection while others go on.
 
 use std::{
     convert::Infallible,
@@ -35,15 +35,15 @@ use super::{
 
 /// The time that a connection has to go once it is ended.
 const GOING: Duration = Duration::from_secs(5);
-/// What hyper keeps of a stream's answer beyond its window.
+/// The bytes of a stream's answer that hyper keeps beyond its window.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// When an answer's stream has to have ended, as an extension of the answer: then its call is cut
-/// off although its reader has stopped.
+/// The time by which an answer's stream has to have ended, as an extension of the answer: then its call
+/// is cut off even if its reader has stopped.
 #[derive(Debug, Clone, Copy)]
 pub struct EndsAt(pub Instant);
 
-/// What of a call a service inside the door may need.
+/// The parts of a call that a service inside the door may need.
 #[derive(Clone)]
 struct Called {
     port: Port,
@@ -61,7 +61,8 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        // hyper makes a call's future and has it executed in one go, connection by connection.
+        // hyper makes a call's future and executes it in one go, connection by connection, so the call
+        // that was begun last is this one.
         let call = self.0.begun();
         let task = tokio::spawn(future);
         if let Some(call) = call {
@@ -98,7 +99,7 @@ where
         if let Err(refused) = protocol::check(&head, rules.trust, self.peer.is_tcp()) {
             self.port.ended("none", refused.code());
             if head.version != http::Version::HTTP_2 {
-                // A peer that speaks another protocol has nothing to stay for.
+                // A peer that speaks another protocol has no reason to stay.
                 self.peer.end();
             }
             return Either::Left(ready(Ok(plain(&refused))));
@@ -145,7 +146,7 @@ fn leaving(answer: Answer, mut open: Open) -> Answer {
     Response::from_parts(head, Body::new(Leaving::new(body, open, room)))
 }
 
-/// An answer to what is no gRPC call.
+/// The answer to a request that is no gRPC call.
 fn plain(refused: &protocol::NotServed) -> Answer {
     let mut answer = Response::new(Body::new(http_body_util::Full::from(refused.text)));
     *answer.status_mut() = refused.status;
@@ -232,7 +233,7 @@ where
 }
 
 impl Port {
-    /// Serves what comes to a listener, until `stop`; then lets what is open end by itself.
+    /// Serves the connections of a listener until `stop`; then lets open calls end by themselves.
     pub async fn serve<S>(self, mut incoming: Incoming, service: S, stop: CancellationToken)
     where
         S: Service<Request<Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
@@ -252,7 +253,7 @@ impl Port {
                 }
             }
         }
-        // Nobody is left in the system's queue without an answer.
+        // This closes the listener, so that nobody waits in the system's queue without an answer.
         drop(incoming);
         loop {
             tokio::select! {
@@ -293,7 +294,7 @@ impl Port {
     }
 }
 
-/// hyper's server with limits on what a connection may cost.
+/// hyper's server with limits on the cost of a connection.
 fn builder(peer: &Peer) -> auto::Builder<Tasks> {
     let mut builder = auto::Builder::new(Tasks(peer.clone()));
     let (stream_window, connection_window) = WINDOWS;
@@ -311,7 +312,7 @@ fn builder(peer: &Peer) -> auto::Builder<Tasks> {
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .max_send_buf_size(SEND_BUFFER);
-    // A peer that speaks no HTTP/2 is told so, once.
+    // A peer that speaks HTTP/1 gets one answer that says so.
     builder
         .http1()
         .timer(TokioTimer::new())

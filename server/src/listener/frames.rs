@@ -1,7 +1,7 @@
-//! Control frames of HTTP/2 are bounded: each costs this side work, and none of them is a call.
+//! The bound on control frames of HTTP/2: each costs this side work, and none of them is a call.
 //!
 //! h2 answers PING and SETTINGS, and takes WINDOW_UPDATE, PRIORITY, RST_STREAM and empty DATA, as
-//! fast as a peer sends them. So frames are counted by their heads before h2 reads them.
+//! fast as a peer sends them. So this module counts frames by their heads before h2 reads them.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 /// DATA that is shorter carries next to nothing.
 const DATA_MIN: usize = 16;
-/// The control frames that a peer may send at once, and each second, for as long as it likes; ours.
-/// A client acknowledges pings and settings, ends streams that it no longer wants, and tells what it
+/// The control frames that a peer may send at once, and each second, for as long as it likes. Ours: a
+/// client acknowledges pings and settings, ends streams that it no longer wants, and tells how much it
 /// has read.
 const AT_ONCE: u64 = 20_000;
 const EACH_SECOND: u64 = 2_000;
-/// One more is granted for so many bytes of answers: a client that reads much has much to tell. The
-/// answer to a PING has fewer.
+/// The bytes of answers for which one more frame is granted: a client that reads much has much to
+/// acknowledge. The answer to a PING has fewer bytes, so PINGs do not pay for themselves.
 const BYTES_PER_FRAME: u64 = 64;
 
 /// The count of one connection.
@@ -34,7 +34,7 @@ pub(super) struct Frames {
     filled: usize,
     /// Frames that may still come.
     left: u64,
-    /// Bytes written for which nothing was granted yet.
+    /// Written bytes for which nothing was granted yet.
     written: u64,
     granted_at: Instant,
 }

@@ -1,5 +1,5 @@
-//! Accepted connections: as many as there are permits, each with a deadline for its first bytes
-//! and an end that can be ordered.
+//! Accepted connections: as many as there are permits, each with a deadline for its first bytes. The
+//! server can order each to end.
 
 use std::{
     fmt,
@@ -29,18 +29,19 @@ use crate::limits::Limit;
 const REST: Duration = Duration::from_millis(100);
 /// The shortest time between two warnings about that.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
-/// After how much silence the system asks whether a peer is still there, and how often then.
+/// The silence after which the system probes a peer, and the interval of its probes.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The length of HTTP/2's connection preface (RFC 9113, 3.4); no HTTP/1.1 request is shorter.
 const PREFACE_BYTES: usize = 24;
 
-/// The connections of a listener, as tonic's `serve_with_incoming_shutdown` takes them. Never
-/// fails and never ends; dropping it stops listening.
+/// The connections of a listener, in the form of tonic's `serve_with_incoming_shutdown`. The stream
+/// never fails and never ends; dropping it stops listening.
 pub struct Incoming {
     socket: Socket,
     permits: PollSemaphore,
-    /// Taken before accepting, so that what is too much waits in the system's queue.
+    /// The permit for the next connection, taken before accepting it: connections beyond the limit wait
+    /// in the system's queue.
     permit: Option<OwnedSemaphorePermit>,
     /// True if it is known that there is no permit for the next connection.
     is_full: bool,
@@ -71,7 +72,7 @@ impl Incoming {
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Connection>> {
         match &self.socket {
             Socket::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, _)| {
-                // A status is small and is awaited; where this fails the connection is gone.
+                // A status is small, and its caller waits for it. If this fails, the connection is gone.
                 let _ = stream.set_nodelay(true);
                 let probes = TcpKeepalive::new()
                     .with_time(KEEPALIVE_TIME)
@@ -131,8 +132,8 @@ impl Stream for Incoming {
     }
 }
 
-/// True if an error is of the connection that was to be accepted, so that the next may be fine.
-/// All others (EMFILE, ENFILE, ENOBUFS, ENOMEM above all) would come again at once.
+/// True if an error is about the connection that was to be accepted, so that the next may be fine.
+/// Other errors (EMFILE, ENFILE, ENOBUFS, ENOMEM above all) would come again at once.
 fn is_the_peers(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -149,17 +150,17 @@ enum Connection {
     Unix(UnixStream),
 }
 
-/// A connection that ends when it says nothing at first, or when it is told to.
+/// A connection that ends if it says nothing at first, or when it is told to.
 pub struct Guarded {
     stream: Connection,
-    /// Until enough has been read.
+    /// The wait for the preface; `None` once enough has been read.
     preface: Option<Preface>,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Counts what is read, if strangers are held to it.
+    /// The ledger that counts the bytes of strangers, if they have a limit here.
     peer: Option<Peer>,
-    /// Counts control frames, if peers are held to them.
+    /// The count of control frames, if they have a limit here.
     frames: Option<Frames>,
-    /// Given back when the connection ends.
+    /// The permit, given back when the connection ends.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -199,14 +200,14 @@ impl Guarded {
         matches!(self.stream, Connection::Tcp(_))
     }
 
-    /// Holds it to what a stranger may send, and anybody in control frames.
+    /// Holds it to the limits of a stranger's bytes and of anybody's control frames.
     pub(super) fn watch(&mut self, peer: Peer) {
         self.peer = Some(peer);
         self.frames = Some(Frames::new(Instant::now()));
     }
 
-    /// An error where the connection has to end; asked whenever it would wait, which is where an
-    /// idle connection spends its time and the order has to wake it.
+    /// An error if the connection has to end. It is asked whenever the connection would wait: an idle
+    /// connection spends its time there, and the order to end has to wake it.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Option<io::Error> {
         if self.close.as_mut().poll(context).is_ready() {
             return Some(io::ErrorKind::ConnectionAborted.into());
@@ -240,7 +241,7 @@ impl Guarded {
 impl Connected for Guarded {
     type ConnectInfo = TcpConnectInfo;
 
-    /// Without addresses where the connection came over a Unix socket.
+    /// The addresses of the connection; none if it came over a Unix socket.
     fn connect_info(&self) -> TcpConnectInfo {
         match &self.stream {
             Connection::Tcp(stream) => stream.connect_info(),

@@ -1,5 +1,5 @@
-//! A handler's panic becomes INTERNAL. Without this the caller would see CANCELLED, as if it had
-//! hung up itself. Panics inside an answer's stream are not seen here.
+//! A handler's panic becomes INTERNAL. Without this layer the caller would see CANCELLED, as if it had
+//! hung up itself. The layer does not see panics inside an answer's stream.
 
 use std::{
     any::Any,
@@ -45,8 +45,8 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        // What a handler shares with others is behind locks that survive a panic, so nothing half
-        // changed is met later.
+        // A handler's shared state is behind locks that survive a panic, so nobody meets a half-made
+        // change later.
         let called = catch_unwind(AssertUnwindSafe(|| self.0.call(request)));
         Caught(match called {
             Ok(future) => Some(Box::pin(AssertUnwindSafe(future).catch_unwind())),
@@ -55,7 +55,7 @@ where
     }
 }
 
-/// A handler under way; `None` where it panicked before it began.
+/// A handler under way; `None` if it panicked before it began.
 pub struct Caught<F>(Option<Pin<Box<CatchUnwind<AssertUnwindSafe<F>>>>>);
 
 impl<F> std::fmt::Debug for Caught<F> {
@@ -82,7 +82,7 @@ where
     }
 }
 
-/// The answer to a panic. Its message is the panic hook's to tell: it could hold anything.
+/// The answer to a panic. Only the panic hook shows the panic's message: it could hold anything.
 fn internal<Answer: Default>() -> http::Response<Answer> {
     tracing::error!("a handler panicked");
     let details = ErrorDetails::with_error_info("INTERNAL", "tillwatch", HashMap::new());

@@ -1,5 +1,4 @@
-//! What is known of one connection, and of each call on it: the ledger that the limits of a port
-//! are held against.
+//! The ledger of one connection and of each call on it, against which a port holds its limits.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -21,15 +20,15 @@ pub(super) struct Peer(Arc<Ledger>);
 struct Ledger {
     /// True if it came over TCP, and not over a Unix socket.
     is_tcp: bool,
-    /// When it was accepted, in the port's milliseconds.
+    /// The time at which it was accepted, in the port's milliseconds.
     accepted_at: u64,
     /// True if it has carried a call of an authenticated caller.
     is_known: AtomicBool,
-    /// True if health checks alone keep it open, which takes one of the places for that.
+    /// True if health checks alone keep it open: it then has one of the places for that.
     is_kept: AtomicBool,
-    /// When it last began a health check, in the port's milliseconds and one more; 0 for never.
+    /// The time of its last health check, in the port's milliseconds and one more; 0 for never.
     checked_at: AtomicU64,
-    /// Bytes read while it was a stranger, less what a stranger may send in the time since.
+    /// Bytes read while it was a stranger, less the bytes that a stranger may send in the time since.
     bytes: AtomicU64,
     /// Bytes of requests that have not arrived whole.
     request_bytes: AtomicUsize,
@@ -45,7 +44,7 @@ struct Ledger {
 struct Calls {
     open: Slab<Arc<Call>>,
     by_guest: [u32; Guest::COUNT],
-    /// Begun, and not yet given a task.
+    /// The call that has begun and has no task yet.
     begun: Option<Arc<Call>>,
 }
 
@@ -59,16 +58,17 @@ const STOPPED: u8 = 3;
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) guest: Guest,
-    /// When it began, in the port's milliseconds.
+    /// The time at which it began, in the port's milliseconds.
     pub(super) began_at: u64,
     /// The task that sends its answer.
     task: OnceLock<AbortHandle>,
     request: AtomicU8,
     request_waker: AtomicWaker,
-    /// When the transport was given a part of the answer that it has not yet asked beyond, in the
-    /// port's milliseconds and one more; 0 while it waits for more.
+    /// The time at which the transport got the last part of the answer, in the port's milliseconds and
+    /// one more; 0 once it asks for the next part.
     handed_at: AtomicU64,
-    /// When the answer has to have ended whether it is read or not, as `handed_at`; 0 for never.
+    /// The time by which the answer has to have ended even if nobody reads it, in the form of
+    /// `handed_at`; 0 for never.
     ends_at: AtomicU64,
 }
 
@@ -134,7 +134,8 @@ impl Peer {
         self.0.is_kept.store(kept, Ordering::Relaxed);
     }
 
-    /// When health was asked last, in the port's milliseconds; now while a watch of it is open.
+    /// The time of the last health check, in the port's milliseconds; now while a watch of health is
+    /// open.
     pub(super) fn checked_at(&self, now: u64) -> Option<u64> {
         match self.0.checked_at.load(Ordering::Relaxed) {
             _ if self.has_open(Guest::Watch) => Some(now),
@@ -142,7 +143,7 @@ impl Peer {
         }
     }
 
-    /// Counts bytes that were read, and returns how many count against a stranger.
+    /// Counts bytes that were read, and returns the sum that counts against a stranger.
     pub(super) fn read(&self, bytes: usize) -> u64 {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         match self.is_known() {
@@ -175,7 +176,8 @@ impl Peer {
         &self.0.end
     }
 
-    /// Begins a call where fewer than `most` of its kind are open; its number for [`Peer::close`].
+    /// Begins a call if fewer than `most` of its kind are open. Returns it with its number for
+    /// [`Peer::close`].
     pub(super) fn open(&self, guest: Guest, most: u32, now: u64) -> Option<(Arc<Call>, usize)> {
         let mut calls = lock(&self.0.calls);
         let open = calls.by_guest.get_mut(guest.place())?;
@@ -246,8 +248,7 @@ impl Call {
         self.request.store(ARRIVED, Ordering::Relaxed);
     }
 
-    /// True if a request that has not arrived whole is waited for; whoever asks is woken when that
-    /// changes.
+    /// The fate of a request that has not arrived whole; the asking task is woken when that changes.
     pub(super) fn waiting(&self, context: &std::task::Context<'_>) -> Waiting {
         self.request_waker.register(context.waker());
         match self.request.load(Ordering::SeqCst) {
@@ -288,8 +289,8 @@ impl Call {
         self.tell_request(STOPPED);
     }
 
-    /// Holds a call to its times: `request` and `answer` are the longest waits for either, and
-    /// `grace` is what an answer has beyond its own end to be read.
+    /// Holds a call to its times: `request` and `answer` are the longest waits for either, and `grace`
+    /// is the time in which an answer must be read beyond its own end.
     pub(super) fn look(&self, now: u64, request: u64, answer: u64, grace: u64) -> Look {
         if now.saturating_sub(self.began_at) >= request {
             match self.guest {
@@ -314,7 +315,7 @@ impl Call {
     }
 }
 
-/// Places of which there are so many for all connections together.
+/// A number of places that all connections share.
 #[derive(Debug)]
 pub(super) struct Places {
     taken: AtomicU32,

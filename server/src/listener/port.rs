@@ -28,7 +28,7 @@ use crate::limits::Limit;
 
 /// The interval at which calls and connections are held to their times.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// As above, once the server is about to end.
+/// The same interval, once the server is about to end.
 const SWEEP_EVERY_AT_THE_END: Duration = Duration::from_millis(50);
 /// Connections looked at before others get their turn.
 const SWEPT_AT_ONCE: usize = 256;
@@ -36,10 +36,10 @@ const SWEPT_AT_ONCE: usize = 256;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// The time that an answer may wait for its reader.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
-/// What an answer has to be read beyond its own end, such as the caller's deadline.
+/// The time in which an answer must be read beyond its own end, such as the caller's deadline.
 const END_GRACE: Duration = Duration::from_secs(2);
-/// The time that a connection may be open without an authenticated call: with the time that closing
-/// takes, less than a minute.
+/// The time that a connection may be open without an authenticated call. Together with the time of
+/// closing it is less than a minute.
 const STRANGER_TIME: Duration = Duration::from_secs(45);
 /// The time that one health check keeps a connection.
 const CHECK_KEEPS: Duration = Duration::from_secs(60);
@@ -49,25 +49,24 @@ const STRANGER_BYTES: u64 = 1024 * 1024;
 const STRANGER_BYTES_PER_SWEEP: u64 = 32 * 1024;
 /// Bytes of unfinished requests: of one connection, one caller, and all.
 const REQUEST_BYTES: [usize; 3] = [4 << 20, 16 << 20, 64 << 20];
-/// As above, of what needs no token.
+/// The same, of calls that need no token.
 const OPEN_REQUEST_BYTES: [usize; 3] = [256 << 10, 4 << 20, 64 << 20];
 /// KiB of unread answers of one connection, one caller, and all. Only large answers ask for room.
 pub(super) const ANSWER_KIB_PER_CONNECTION: usize = 16 << 10;
 const ANSWER_KIB_PER_CALLER: usize = 32 << 10;
 const ANSWER_KIB: usize = 256 << 10;
 /// Calls that need no token, on one connection: checks of health, watches of it, streams of
-/// reflection, and calls of what is not served.
+/// reflection, and calls of methods that are not served.
 const CHECKS: u32 = 100;
 const WATCHES: u32 = 16;
 const REFLECTIONS: u32 = 4;
 const OTHERS: u32 = 100;
 /// Streams of reflection on all connections.
 const ALL_REFLECTIONS: u32 = 256;
-/// Of the connections, the part of which there are places for watches of health beyond a
-/// connection's first. Its first has a place wherever the connection has one, so that few connections
-/// keep no prober and no caller out.
+/// The part of the number of connections that may be watches of health beyond a connection's first.
+/// The first needs no such place, so that a few connections keep no prober and no caller out.
 const MORE_WATCHES_PART: u32 = 2;
-/// Of the connections, the part that health checks alone may keep open.
+/// The part of the connections that health checks alone may keep open.
 const KEPT_PART: u32 = 4;
 
 /// The maker of a call.
@@ -79,9 +78,9 @@ pub enum Guest {
     Check,
     /// Somebody who watches health.
     Watch,
-    /// Somebody who asks what is served.
+    /// Somebody who asks for the services' descriptions.
     Reflection,
-    /// Somebody who asks for what is not served.
+    /// Somebody who calls a method that is not served.
     Other,
 }
 
@@ -98,7 +97,7 @@ impl Guest {
         }
     }
 
-    /// How many a connection may have open, and the limit that this is.
+    /// The most calls of this kind on one connection, and the name of that limit.
     fn most(self) -> (u32, Limit) {
         match self {
             Self::Caller => (STREAMS_PER_CONNECTION, Limit::OpenCalls),
@@ -113,9 +112,9 @@ impl Guest {
 /// The kind of a call, as its headers tell.
 #[derive(Debug, Clone)]
 pub struct Admission {
-    /// Whose it is.
+    /// Its maker.
     pub guest: Guest,
-    /// The caller's name; empty where it needs none.
+    /// The caller's name; empty if the call needs none.
     pub caller: Arc<str>,
     /// The method's name, of a fixed set, for the figures.
     pub method: &'static str,
@@ -125,12 +124,12 @@ pub struct Admission {
     pub answer_bytes: usize,
 }
 
-/// A call that is not let in: its method's name, and what it is told.
+/// A call that is not let in: its method's name and its status.
 #[derive(Debug)]
 pub struct Refused {
-    /// As in [`Admission`].
+    /// The method's name, as in [`Admission`].
     pub method: &'static str,
-    /// The words that it is told.
+    /// The status that it gets.
     pub status: Status,
 }
 
@@ -138,7 +137,7 @@ pub struct Refused {
 pub type Admit =
     Arc<dyn Fn(&mut http::request::Parts) -> Result<Admission, Box<Refused>> + Send + Sync>;
 
-/// Why this side ends a call.
+/// The reason why this side ends a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// It meets a limit.
@@ -153,13 +152,13 @@ pub type Refuse = Arc<dyn Fn(Cause) -> Status + Send + Sync>;
 /// The terms of a port for those who come.
 #[derive(Clone)]
 pub struct Rules {
-    /// Whom it trusts without a token.
+    /// The peers that it trusts without a token.
     pub trust: Trust,
     /// The door.
     pub admit: Admit,
-    /// What they are told whose calls this side ends.
+    /// The maker of statuses for calls that this side ends.
     pub refuse: Refuse,
-    /// The most connections that there may be.
+    /// The most connections at once.
     pub connections: u32,
 }
 
@@ -214,7 +213,7 @@ fn millis(span: Duration) -> u64 {
 pub(super) struct Room([OwnedSemaphorePermit; 3]);
 
 impl Room {
-    /// Gives back what an answer of so many bytes does not need.
+    /// Gives back the room that an answer of so many bytes does not need.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         let needed = bytes.div_ceil(1024);
         for permit in &mut self.0 {
@@ -285,7 +284,7 @@ impl Port {
         Joined { port, peer, number }
     }
 
-    /// Begins a call, where there is a place for it.
+    /// Begins a call, if there is a place for it.
     pub(super) fn open(&self, peer: &Peer, admission: &Admission) -> Result<Open, Limit> {
         let guest = admission.guest;
         let (most, limit) = guest.most();
@@ -321,7 +320,7 @@ impl Port {
     /// Waits for room for an answer of so many bytes.
     ///
     /// # Cancel safety
-    /// What it has of the room is given back.
+    /// The room that it has taken is given back.
     pub(super) async fn room(&self, peer: &Peer, caller: &Arc<str>, bytes: usize) -> Option<Room> {
         let own = {
             let mut by_caller = lock(&self.0.answers_by_caller);
@@ -335,7 +334,7 @@ impl Port {
                 return Some(permit);
             }
             Limit::AnswerBytes.met();
-            // Never closed, and never asked for more than there is.
+            // The semaphores are never closed, and never asked for more than they have.
             room.acquire_many_owned(kib).await.ok()
         };
         let on_connection = take(peer.answers()).await?;
@@ -362,7 +361,7 @@ impl Port {
         true
     }
 
-    /// Gives back what [`Port::take_bytes`] has taken.
+    /// Gives back the bytes that [`Port::take_bytes`] has taken.
     pub(super) fn give_bytes(&self, peer: &Peer, caller: &Arc<str>, bytes: usize) {
         let mut taken = lock(&self.0.request_bytes);
         peer.request_bytes().fetch_sub(bytes, Ordering::Relaxed);
@@ -375,7 +374,7 @@ impl Port {
         }
     }
 
-    /// Counts bytes that a connection has sent. False where a stranger has sent too many.
+    /// Counts bytes that a connection has sent. False if a stranger has sent too many.
     pub(super) fn read(peer: &Peer, bytes: usize) -> bool {
         let is_fine = peer.read(bytes) <= STRANGER_BYTES;
         if !is_fine {
@@ -502,7 +501,7 @@ pub(super) struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.peer.close(self.number, self.call.guest);
-        // A caller that hangs up, or is cut off, has had no other code.
+        // A caller that hung up, or was cut off, got no other code.
         self.port
             .ended(self.method, self.code.unwrap_or("CANCELLED"));
     }

@@ -1,21 +1,21 @@
-//! What may reach a handler at all: gRPC by POST over HTTP/2, and nothing that a web page can send
-//! to a server which knows its callers by nothing.
+//! The requests that may reach a handler: gRPC by POST over HTTP/2. If the server trusts anyone, a web
+//! page's requests may not.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, Method, StatusCode, Version, header, request::Parts};
 
-/// Whom a listener trusts without a token.
+/// The peers that a listener trusts without a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
     /// Nobody.
     Tokens,
-    /// Whoever reaches it, so that it matters through what: a browser reaches this machine's own
-    /// addresses too, for any page (and by any name, once that is rebound).
+    /// Anyone who reaches it. A browser reaches this machine's own addresses too, for any page (and by
+    /// any name, once that is rebound), so its requests have to be told apart.
     Anyone,
 }
 
-/// Why a request reaches no handler, as HTTP says it.
+/// The reason why a request reaches no handler, in HTTP's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NotServed {
     pub status: StatusCode,
@@ -81,7 +81,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     start.eq_ignore_ascii_case(GRPC) && (rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
-/// The hosts that a request names: where it goes to, and the header beside it.
+/// The hosts that a request names: in its URI, and in the header beside it.
 fn hosts(head: &Parts) -> impl Iterator<Item = Option<&str>> {
     let authority = head
         .uri

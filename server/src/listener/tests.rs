@@ -67,7 +67,7 @@ async fn asked(address: &str) -> TcpStream {
 
 async fn until_closed(mut peer: TcpStream) {
     let mut rest = Vec::new();
-    // A reset is as closed as an end.
+    // A reset closes a connection as well as an end does.
     let _ = peer.read_to_end(&mut rest).await;
 }
 
@@ -162,7 +162,7 @@ async fn a_unix_socket_replaces_a_stale_one_and_nothing_else() {
 
     let mut peer = UnixStream::connect(&path).await.unwrap();
     let mut incoming = listener.incoming(2, CancellationToken::new());
-    // The first connection was the question whether anybody listens.
+    // The first connection only asked if anybody listens.
     incoming.next().await.unwrap().unwrap();
     let mut accepted = incoming.next().await.unwrap().unwrap();
     assert!(accepted.connect_info().remote_addr.is_none());
@@ -220,7 +220,7 @@ async fn calls_pass_through_guarded_connections_and_the_panic_layer() {
     assert!(matches!(drained, Drained::Whole(Ok(Ok(())))), "{drained:?}");
 }
 
-/// With a connection's window of 64 KiB the connection broke under this.
+/// With a window of 64 KiB the connection broke under this load.
 #[tokio::test]
 async fn a_burst_of_calls_on_a_new_connection_is_answered() {
     let (_reporter, service) = tonic_health::server::health_reporter();
@@ -249,7 +249,7 @@ const CHILD: &str = "LISTENER_TEST_CHILD";
 
 #[test]
 fn accepting_rests_while_there_are_no_files() {
-    // The limit is the process's, and other tests need their files.
+    // The limit is of the whole process, and other tests need their files.
     let name = "listener::tests::without_files_nothing_is_accepted_until_there_are_some";
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name])

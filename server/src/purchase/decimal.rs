@@ -21,7 +21,7 @@ pub enum DecimalError {
     /// It is no decimal number.
     #[error("not a decimal number")]
     NoNumber,
-    /// It is one, with more digits than are kept.
+    /// It has more digits than are kept.
     #[error("a decimal number of too many digits")]
     TooLong,
 }
@@ -56,7 +56,7 @@ impl Decimal {
         if [whole, power].contains(&"") || ![whole, fraction, power].into_iter().all(digits) {
             return Err(DecimalError::NoNumber);
         }
-        // Only digits are left, so what does not fit is merely too many of them.
+        // Only digits are left, so a number that does not fit has too many of them.
         let exponent = exponent.parse().map_err(|_| DecimalError::TooLong)?;
         let (whole, fraction) = shift(whole, fraction, exponent)?;
         let whole = whole.trim_start_matches('0').to_owned();
@@ -85,7 +85,7 @@ impl Decimal {
         self.fraction.trim_end_matches('0').len()
     }
 
-    /// The number in units of `10^-decimals`, such as cents; `None` where it has more decimals.
+    /// The number in units of `10^-decimals`, such as cents; `None` if it has more decimals.
     pub fn to_minor_units(&self, decimals: usize) -> Option<String> {
         let fraction = self.fraction.trim_end_matches('0');
         if self.negative || fraction.len() > decimals {
@@ -100,7 +100,7 @@ impl Decimal {
         })
     }
 
-    /// The one shortest text of this value: equal numbers, equal texts.
+    /// The shortest text of this value: equal numbers have equal texts.
     pub fn canonical(&self) -> String {
         let mut short = self.clone();
         short.fraction = self.fraction.trim_end_matches('0').to_owned();

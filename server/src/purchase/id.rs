@@ -24,7 +24,7 @@ impl PurchaseId {
         self.0
     }
 
-    /// From the 128 bits behind the name.
+    /// The name with these 128 bits behind it.
     pub fn from_u128(bits: u128) -> Self {
         Self(bits)
     }

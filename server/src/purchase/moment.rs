@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// A point on the clock that nobody can set: what waits, paces, pauses, deadlines in memory and the
-/// order of answers are reckoned by. It counts from the machine's start, and goes on while the machine
-/// is suspended. Signed, since a purchase can be older than the machine is up.
+/// A point on the clock that nobody can set. Waits, paces, pauses, deadlines in memory and the order of
+/// answers count by it. It counts from the machine's start, and goes on while the machine is suspended.
+/// It is signed, since a purchase can be older than the machine's start.
 ///
 /// It means nothing to another machine, nor after a restart of this one: it is never shown.
 /// [`Timestamp`](super::Timestamp) is the time of day.

@@ -35,7 +35,7 @@ macro_rules! words {
 }
 
 words! {
-    /// The normalised state of a purchase. What each means stands at the contract's enum.
+    /// The normalised state of a purchase. The contract's enum explains each.
     State {
         /// The intent is recorded; the provider has not answered yet.
         Pending = "PENDING",
@@ -236,7 +236,7 @@ pub struct Redirect {
     pub method: String,
     /// The form to post.
     pub form_fields: BTreeMap<String, String>,
-    /// When it must be forgotten; `None` lets it live as long as its state.
+    /// The time at which it must be forgotten; `None` lets it live as long as its state.
     pub expire_time: Option<Timestamp>,
 }
 
@@ -245,16 +245,16 @@ pub struct Redirect {
 pub struct Deposit {
     /// The destination.
     pub address: String,
-    /// On which network.
+    /// The network.
     pub network: String,
     /// The amount.
     pub amount: Option<Amount>,
-    /// Until when.
+    /// The time until which to pay.
     pub expire_time: Option<Timestamp>,
 }
 
 impl BuyerAction {
-    /// When it stops making sense; `None` where only the state ends it.
+    /// The time at which it stops making sense; `None` if only the state ends it.
     pub fn expire_time(&self) -> Option<Timestamp> {
         match self {
             Self::Redirect(redirect) => redirect.expire_time,
@@ -270,12 +270,12 @@ pub struct Attention {
     pub reason: AttentionReason,
     /// For a person to read, in this service's words.
     pub note: String,
-    /// Until when acting helps.
+    /// The time until which acting helps.
     pub deadline_time: Option<Timestamp>,
 }
 
 impl AttentionReason {
-    /// True if it is this service's own word that it hears no news, rather than news.
+    /// True if it only says that this service hears no news.
     pub fn is_silence(self) -> bool {
         matches!(
             self,
@@ -287,7 +287,7 @@ impl AttentionReason {
     }
 }
 
-/// Why it ended without success.
+/// The reason of an end without success.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     /// The stable word.
@@ -296,8 +296,8 @@ pub struct Failure {
     pub message: String,
 }
 
-/// One committed revision of what is known of a purchase. Immutable, but for a buyer action that
-/// is wiped when its state is left or its time has passed.
+/// One committed revision of a purchase's status. It never changes, but for a buyer action that is
+/// wiped when its state is left or its time has passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Its number.
@@ -316,7 +316,7 @@ pub struct Status {
     pub amount_outcome: Option<AmountOutcome>,
     /// A call for a person.
     pub attention: Option<Attention>,
-    /// Why it ended without success.
+    /// The reason of an end without success.
     pub failure: Option<Failure>,
     /// Amounts, ordered by role.
     pub amounts: Vec<Amount>,
@@ -324,9 +324,9 @@ pub struct Status {
     pub transaction_hashes: Vec<String>,
     /// The delivered items.
     pub items: Vec<Item>,
-    /// When the change happened by the provider's clock.
+    /// The time of the change by the provider's clock.
     pub provider_change_time: Option<Timestamp>,
-    /// When this service first observed this revision.
+    /// The time at which this service first observed this revision.
     pub observe_time: Timestamp,
     /// The provider's own name for the purchase.
     pub reference: Option<Reference>,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
 ///
-/// Milliseconds are what every provider's clock gives; all of this service's stamps are as coarse.
+/// Every provider's clock gives milliseconds; all of this service's stamps are as coarse.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -24,7 +24,7 @@ const LATEST_MS: i64 = 253_402_300_799_999;
 const EARLIEST_MS: i64 = -62_135_596_800_000;
 
 impl Timestamp {
-    /// From milliseconds since the epoch; times outside the years 1 to 9999 are refused.
+    /// The time so many milliseconds after the epoch; times outside the years 1 to 9999 are refused.
     pub fn from_millis(millis: i64) -> Result<Self, TimeError> {
         if (EARLIEST_MS..=LATEST_MS).contains(&millis) {
             return Ok(Self(millis));
@@ -45,7 +45,7 @@ impl Timestamp {
 
     /// Reads JavaScript's `Date.prototype.toString()`: `Tue May 21 2019 20:10:32 GMT-0400 (EDT)`.
     ///
-    /// The parenthesis is the zone's name in the sender's language, so it is not looked at.
+    /// The parenthesis is the zone's name in the sender's language, so it is ignored.
     pub fn from_javascript(text: &str) -> Result<Self, TimeError> {
         let text = text.split('(').next().unwrap_or_default().trim();
         let time = jiff::fmt::strtime::parse("%a %b %d %Y %H:%M:%S GMT%z", text)

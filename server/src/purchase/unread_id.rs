@@ -1,14 +1,14 @@
-//! A name that a provider gave an order in a shape that is not known here.
+//! A provider's name for an order, in a shape that is not known here.
 
-/// The longest that is kept, in characters.
+/// The longest id that is kept, in characters.
 const CHARACTERS_MAX: usize = 200;
-/// What could lead elsewhere in a request's path.
+/// The signs that could lead elsewhere in a request's path.
 const PATH_SIGNS: &[u8] = br"/?#%\";
 
-/// The id in the answer to an accepted create, where it has none of its provider's known shapes: who
-/// looks at the provider finds the order by it, so it is worth more than the rest of the answer.
+/// The id in the answer to an accepted create, if it has none of its provider's known shapes. A person
+/// who looks at the provider finds the order by it, so it is worth more than the rest of the answer.
 ///
-/// Whole, as the provider wrote it: [`UnreadId::kept`] and [`UnreadId::shown`] are its safe forms.
+/// It is whole, as the provider wrote it: [`UnreadId::kept`] and [`UnreadId::shown`] are its safe forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadId(String);
 
@@ -18,12 +18,12 @@ impl UnreadId {
         Self(text.into())
     }
 
-    /// The whole id, where it can be kept and asked by: see [`UnreadId::has_shape`].
+    /// The whole id, if it can be kept and used in a request: see [`UnreadId::has_shape`].
     pub fn kept(&self) -> Option<&str> {
         Self::has_shape(&self.0).then_some(self.0.as_str())
     }
 
-    /// The id for a log line: cut, and without anything but printable ASCII.
+    /// The id for a log line: cut, and in printable ASCII only.
     pub fn shown(&self) -> String {
         let shown: String = self.0.escape_default().take(CHARACTERS_MAX).collect();
         shown

@@ -14,15 +14,15 @@ use crate::{
     purchase::Secret,
 };
 
-/// Writes a copy of the journal and of its fingerprint keys into a directory, which is made where it
-/// is not there, both for their owner alone. A server can be started on them as they are. Returns the
-/// files. Blocks for as long as the disk needs.
+/// Writes a copy of the journal and of its fingerprint keys into a directory, both for their owner
+/// alone. Makes the directory if it does not exist. A server can be started on the copies as they are.
+/// Returns the files. Blocks for as long as the disk needs.
 ///
 /// # Errors
-/// See [`StartError`]; no file that was there is changed, and no half is left.
+/// See [`StartError`]; no existing file is changed, and no half of a copy is left.
 pub fn back_up(config: &Config, directory: &Path) -> Result<[PathBuf; 2], StartError> {
     let name = config.store.database.file_name().unwrap_or_default();
-    // A store of its own, whose keys lie where a server that is started on it looks for them.
+    // The copy is a store of its own: its keys lie where a server on it looks for them.
     let copy = config::Store {
         database: directory.join(name),
         fingerprint_key_file: None,
@@ -39,9 +39,9 @@ pub fn back_up(config: &Config, directory: &Path) -> Result<[PathBuf; 2], StartE
     }
     let whole = with_ending(&database, ".partial");
     sqlite::back_up(&config.store.database, &whole)?;
-    // After the journal, which then names no key that is not among them.
+    // The keys are copied after the journal, which then names no key that is not among them.
     let finished = keys(config, &key_file).and_then(|()| {
-        // It has its name only now, so that what has it is whole.
+        // The copy gets its name only now, so that a file with this name is whole.
         refuse_existing(&database)?;
         fs::rename(&whole, &database).map_err(|source| file(&database, source))
     });

@@ -1,5 +1,5 @@
-//! Who is let in at the service's own port: decided by a call's headers alone, before a byte of its
-//! body is read.
+//! The door of the service's own port: it admits callers by a call's headers alone, before a byte of
+//! the body is read.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::{
     listener::{Admission, Cause, Guest, Refused, Rules, Trust},
 };
 
-/// The longest message of what needs no token, in bytes.
+/// The longest message of a call that needs no token, in bytes.
 pub(super) const OPEN_MESSAGE_BYTES_MAX: usize = 16 * 1024;
-/// What a stream of reflection may ask in all, in bytes.
+/// The most that a stream of reflection may ask in all, in bytes.
 const REFLECTION_BYTES_MAX: usize = 256 * 1024;
 /// The services that need no token.
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -34,7 +34,7 @@ const METHODS: [&str; 8] = [
     "ResolvePurchase",
     "ListAccounts",
 ];
-/// The name in the figures of what is not served.
+/// The name in the figures of methods that are not served.
 const OTHER: &str = "other";
 
 /// The rules of the service's own port.

@@ -1,4 +1,4 @@
-//! How the files that the process may open are shared between long polls and callers' connections.
+//! The share of the process's open files between long polls and callers' connections.
 
 use crate::{config, listener};
 
@@ -7,11 +7,11 @@ use crate::{config, listener};
 const RESERVED: u64 = 512;
 /// The part of all files that long polls may take. Ours.
 const HELD_PART: u64 = 8;
-/// An account holds as many at the least, whatever the limit.
+/// The long polls that an account holds at the least, whatever the limit.
 const HELD_LEAST: u32 = 8;
 
-/// Lowers the long polls that accounts hold where the limit of open files is low, and returns how
-/// many connections fit beside them. Warns where either is fewer than wanted.
+/// Lowers the accounts' long polls if the limit of open files is low, and returns the number of
+/// connections that fit beside them. Warns if either is fewer than wanted.
 pub(super) fn share(accounts: &mut [config::Account], connections: u32, file_limit: u64) -> u32 {
     let holding = || accounts.iter().filter(|account| account.policy.long_poll);
     let count = u64::try_from(holding().count()).unwrap_or(u64::MAX).max(1);

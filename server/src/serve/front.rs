@@ -1,4 +1,4 @@
-//! What is served around the house: both listeners, from the first moment to the last.
+//! The front of the house: both listeners, from the first moment to the last.
 
 use std::{
     future::Future,
@@ -30,20 +30,20 @@ use crate::{
     listener::{self, Listener, PanicLayer, Port, RoomLayer},
 };
 
-/// What of a drain's time is kept for closing sockets and the journal, at most.
+/// The most of a drain's time that is kept for closing sockets and the journal.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// What is served from the first moment, before and around the house.
+/// The services that are served from the first moment, before and around the house.
 pub(super) struct Front {
     readiness: Readiness,
     health: Arc<HealthService>,
     purchases: Late<PurchaseServiceServer<grpc::Service>>,
     figures: Arc<OnceLock<Collector>>,
-    /// Where callers come in, once that is open.
+    /// The callers' port, once it is open.
     port: Arc<OnceLock<Port>>,
     /// Ends the servers.
     stop: CancellationToken,
-    /// Closes what connections are left.
+    /// Closes the connections that are left.
     close: CancellationToken,
 }
 
@@ -60,7 +60,7 @@ impl Front {
         }
     }
 
-    /// The service's own listener. What is returned ends once told to stop, and all have left.
+    /// Serves the service's own listener. The task ends once told to stop, and all callers have left.
     pub(super) fn serve(
         &self,
         config: &Config,
@@ -73,7 +73,7 @@ impl Front {
             let builder = || {
                 tonic_reflection::server::Builder::configure()
                     .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-                    // Errors carry these: with them a generic client shows a reason, not bytes.
+                    // With these descriptors a generic client shows an error's reason, not bytes.
                     .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             };
             let (v1, v1alpha) = (builder().build_v1(), builder().build_v1alpha());
@@ -95,7 +95,7 @@ impl Front {
         Ok(port.serve(incoming, service, self.stop.clone()))
     }
 
-    /// The operators' listener. It ends with what is returned.
+    /// Serves the operators' listener. It ends with the returned tasks.
     pub(super) fn operate(&self, ops: Option<Listener>, connections: u32) -> JoinSet<()> {
         let mut operators = JoinSet::new();
         let Some(ops) = ops else { return operators };
@@ -103,7 +103,7 @@ impl Front {
         let (figures, port) = (Arc::clone(&self.figures), Arc::clone(&self.port));
         let page = Arc::new(move || {
             let text = figures.get().map(|figures| figures.text(port.get()));
-            // A house that is not open has no figures; the format wants its end all the same.
+            // A house that is not open has no figures, but the format requires the end mark.
             let text = text.unwrap_or_else(|| "# EOF\n".to_owned());
             (crate::telemetry::metrics::CONTENT_TYPE, text)
         });
@@ -149,14 +149,14 @@ impl Front {
         Ok(house)
     }
 
-    /// Ends everything in order, within `drain`. Who comes meanwhile is answered until the house is
-    /// drained: its callers are told to go elsewhere, and a probe that it is alive.
+    /// Ends everything in order, within `drain`. New connections are answered until the house is
+    /// drained: callers hear that they should go elsewhere, and a probe that the process is alive.
     pub(super) async fn drain(&self, house: House, serving: impl Future, drain: Duration) {
         let end = Instant::now() + drain;
-        // What closing takes is a part of the time that a drain may take.
+        // The time for closing is a part of the drain's time.
         let waits_until = end - (drain / 10).min(CLOSING);
         let mut serving = pin!(serving.fuse());
-        // Readiness turns first, streams end, and what has been sent to a provider is heard.
+        // Readiness turns first, streams end, and answers to requests under way are heard.
         let drained = {
             let mut drained = pin!(tokio::time::timeout_at(waits_until, house.drain()));
             loop {
@@ -176,14 +176,14 @@ impl Front {
             listener::Drained::Closed(_) => tracing::info!("drained; connections were closed"),
             listener::Drained::Abandoned => tracing::warn!("gave up on open connections"),
         }
-        // What is acknowledged is committed: a disk that hangs keeps nothing else waiting.
+        // Everything acknowledged is committed, so the exit need not wait for a disk that hangs.
         if tokio::time::timeout(CLOSING, house.close()).await.is_err() {
             tracing::warn!("gave up on closing the journal");
         }
     }
 }
 
-/// The health service over what is known of a house.
+/// The health service of a house.
 pub(super) fn health_server(health: &Arc<HealthService>) -> HealthServer<HealthService> {
     HealthServer::from_arc(Arc::clone(health))
         .max_decoding_message_size(door::OPEN_MESSAGE_BYTES_MAX)

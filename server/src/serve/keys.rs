@@ -1,4 +1,4 @@
-//! The fingerprint keys: read from their file, which is made beside the database where none is named.
+//! The fingerprint keys: read from their file, which is made beside the database if none is named.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 use super::StartError;
 use crate::{clock::Clock, config::Config, fingerprint::Keyring, purchase::Secret};
 
-/// The keys beside the database, made where there are none, or those that are configured.
+/// The configured keys, or the keys beside the database, made if there are none.
 pub(super) fn keyring(config: &Config, clock: &Clock) -> Result<Keyring, StartError> {
     let path = config.store.fingerprint_keys();
     let file = |source| StartError::File {

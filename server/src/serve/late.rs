@@ -1,7 +1,7 @@
-//! A service before its house is open: whoever calls it waits, since a moment later it is there.
+//! A service before its house is open: its callers wait, since a moment later it is there.
 //!
-//! The listeners serve from the first moment, so that health says NOT_SERVING while a long journal
-//! is read, and a probe of liveness is answered.
+//! The listeners serve from the first moment, so that health can say NOT_SERVING while a long journal
+//! is read, and probes of liveness are answered.
 
 use std::{
     convert::Infallible,
@@ -17,7 +17,7 @@ use tonic::{
 };
 use tower::Service;
 
-/// A service that is given its inside once, later.
+/// A service that gets its inner service once, later.
 #[derive(Debug)]
 pub(super) struct Late<S>(Arc<Inside<S>>);
 
@@ -82,7 +82,7 @@ where
             inside.is_open.cancelled().await;
             match inside.service.get() {
                 Some(service) => service.clone().call(request).await,
-                // It is set before it is told.
+                // The service is set before the token says so.
                 None => Ok(tonic::Status::unavailable("not open yet").into_http()),
             }
         })

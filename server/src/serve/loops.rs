@@ -1,5 +1,5 @@
-//! The long-lived loops of a house: each is a task that is watched, begun again and counted when a
-//! defect ends it. One that has ended for good, or stands still, is told to liveness.
+//! The long-lived loops of a house: each is a watched task, begun again and counted if a defect ends
+//! it. Liveness hears of a loop that has ended for good, or stands still.
 
 use std::{
     future::Future,
@@ -27,7 +27,7 @@ const TURN_MAX: Duration = Duration::from_secs(10);
 /// The interval of looks at the loops.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// One loop, as it is watched.
+/// One watched loop.
 #[derive(Debug)]
 struct Watched {
     name: &'static str,
@@ -35,7 +35,7 @@ struct Watched {
     account: Option<AccountName>,
     restarts: AtomicU64,
     has_ended: AtomicBool,
-    /// When its turn on a thread began; `None` while it waits. Guarded: each use is short.
+    /// The beginning of its turn on a thread; `None` while it waits. Each use of the lock is short.
     turn: Mutex<Option<Instant>>,
 }
 
@@ -50,7 +50,7 @@ impl Watched {
         !stands && !self.has_ended.load(Ordering::Relaxed)
     }
 
-    /// Runs what `begin` makes, again after each defect, until it returns.
+    /// Runs the loop that `begin` makes, again after each defect, until it returns.
     async fn run<F: Future<Output = ()>>(self: Arc<Self>, begin: impl Fn() -> F) {
         loop {
             let turns = Measured {
@@ -105,7 +105,7 @@ pub(super) struct Loops {
 pub(super) struct Restarts(Vec<Arc<Watched>>);
 
 impl Restarts {
-    /// Each loop's name, with how often it was begun again. Loops of several accounts share a name.
+    /// Each loop's name with the number of its restarts. Loops of several accounts share a name.
     pub(super) fn of_each(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let each = self.0.iter();
         each.map(|one| (one.name, one.restarts.load(Ordering::Relaxed)))
@@ -148,7 +148,7 @@ impl Loops {
         self.tasks.spawn(watched.run(move || run(room.clone())));
     }
 
-    /// Tells liveness how the loops are, from now on until a drain, when some end.
+    /// Tells liveness of the loops' state, from now on until a drain, in which loops may end.
     pub(super) fn tell(&mut self, readiness: Readiness) {
         let (watched, draining) = (self.watched.clone(), self.draining.clone());
         self.tasks.spawn(async move {
@@ -173,7 +173,7 @@ impl Loops {
         self.draining.cancel();
     }
 
-    /// Ends what is left.
+    /// Ends the loops that are left.
     pub(super) async fn shutdown(&mut self) {
         self.draining.cancel();
         self.tasks.shutdown().await;

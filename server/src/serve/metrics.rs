@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Where the figures come from.
+/// The sources of the figures.
 #[derive(Debug, Clone)]
 pub(super) struct Collector {
     rooms: Rooms,
@@ -22,7 +22,7 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// Counts what is committed from now on.
+    /// Counts commits from now on.
     pub(super) fn new(rooms: Rooms, restarts: Restarts) -> Self {
         let transitions = Transitions::default();
         let counted = transitions.clone();

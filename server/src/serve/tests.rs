@@ -1,4 +1,4 @@
-//! What the loops of a house do over months, in virtual time.
+//! The loops of a house over months, in virtual time.
 
 mod clock;
 mod defects;

@@ -1,8 +1,8 @@
-//! The wall clock as the store remembers it: whether it was set back while nobody looked, and how far
-//! retention may count.
+//! The wall clock as the store remembers it: if it was set back while nobody looked, and the time up to
+//! which retention may count.
 //!
-//! Retention takes what cannot be had again, and a key that it takes can be used for a second purchase.
-//! So it ages by a clock of its own, kept in the store, which a wrong wall clock moves slowly.
+//! Retention takes things that cannot be had again, and a key that it takes can be used for a second
+//! purchase. So it ages by a clock of its own, kept in the store, which a wrong wall clock moves slowly.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,27 +15,27 @@ use crate::{
     purchase::{Moment, Timestamp},
 };
 
-/// Where it is kept.
+/// The key under which the store keeps it.
 const KEY: &str = "clock";
-/// How far retention's clock moves towards the wall's at a start, at the most.
+/// The most that retention's clock moves towards the wall clock at a start.
 const MOVED_AT_START: Duration = Duration::from_secs(86_400);
-/// How long it must have run since the last such move.
+/// The time for which processes must have run since the last such move.
 const RUN_BEFORE_MOVE: Duration = Duration::from_secs(3_600);
-/// How often it is kept at the least.
+/// The longest time between two writes of it to the store.
 const KEPT_EVERY: Duration = Duration::from_secs(600);
 /// A step of the wall clock that is kept at once.
 const STEP: Duration = Duration::from_secs(60);
 
-/// What is kept.
+/// The clock's state in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Kept {
     /// Retention's clock.
     aged: Timestamp,
-    /// How long processes have run since it was moved at a start.
+    /// The time for which processes have run since it was moved at a start.
     run: Duration,
-    /// How far the wall was ahead of the monotonic clock, in milliseconds.
+    /// The time by which the wall clock was ahead of the monotonic clock, in milliseconds.
     ahead_ms: i64,
-    /// In which run of the machine.
+    /// The run of the machine in which that was so.
     boot: Option<Arc<str>>,
 }
 
@@ -59,7 +59,7 @@ impl Kept {
         }
     }
 
-    /// Moves retention's clock towards the wall's, by at most so much.
+    /// Moves retention's clock towards the wall clock, by at most so much.
     fn moved(&mut self, wall: Timestamp, most: Duration) {
         self.aged = if self.aged <= wall {
             wall.min(self.aged.plus(most))
@@ -69,7 +69,7 @@ impl Kept {
     }
 }
 
-/// See the file's head.
+/// The wall clock and retention's clock of one store.
 #[derive(Debug)]
 pub(super) struct Wall {
     journal: Arc<dyn Journal>,
@@ -80,15 +80,15 @@ pub(super) struct Wall {
 #[derive(Debug)]
 struct State {
     now: Kept,
-    /// When it was last moved.
+    /// The time at which it was last moved.
     moved_at: Moment,
-    /// What the store has, and since when.
+    /// The state in the store, and the time since which the store has it.
     stored: Option<Kept>,
     stored_at: Moment,
 }
 
 impl Wall {
-    /// Takes up what the store remembers, and tells the clock where it must have been set back.
+    /// Takes up the state from the store, and tells the clock if it must have been set back.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -105,7 +105,7 @@ impl Wall {
         let stored = stored.as_deref().and_then(Kept::parse);
         let boot = clock.boot();
         let mut now = stored.clone().unwrap_or(Kept {
-            // An earlier version kept none: no further than a day beyond what it has committed.
+            // An earlier version kept no clock: begin no more than a day after its newest commit.
             aged: newest.map_or(wall, |newest| wall.min(newest.plus(MOVED_AT_START))),
             run: Duration::ZERO,
             ahead_ms: clock.both().ahead_ms(),
@@ -153,8 +153,8 @@ impl Wall {
         state.now.aged
     }
 
-    /// Keeps it in the store, where that is due. Called after everything has been done for a clock that
-    /// was set back: the next process does not see that again.
+    /// Writes the state to the store, if that is due. Called after everything has been done about a
+    /// clock that was set back: the next process does not see that again.
     pub(super) async fn keep(&self) {
         self.aged();
         let now = self.clock.moment();
@@ -180,7 +180,7 @@ impl Wall {
     }
 }
 
-/// When the newest transition that is still there was committed.
+/// The time of the newest transition in the journal.
 async fn newest_commit(journal: &dyn Journal) -> Result<Option<Timestamp>, JournalError> {
     let before = Position(journal.head().0.saturating_sub(1));
     let (newest, _) = journal.tail(None, before, 1).await?;

@@ -1,7 +1,7 @@
-//! What Prometheus reads of this process: a picture of its figures as OpenMetrics text.
+//! The figures of this process for Prometheus: a picture of them as OpenMetrics text.
 //!
 //! Labels are the operator's own names and fixed words: never a purchase, a caller or a provider's
-//! text. Collects nothing itself.
+//! text. This module collects nothing itself.
 
 use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
@@ -59,14 +59,14 @@ pub struct TransitionLabels {
 /// Transitions committed by this process.
 pub type Transitions = Family<TransitionLabels, Counter>;
 
-/// What is to be told of one account.
+/// The figures of one account.
 #[derive(Debug, Clone)]
 pub struct AccountPicture {
     /// Its names.
     pub labels: AccountLabels,
     /// Requests by class and outcome.
     pub requests: Vec<(&'static str, &'static str, u64)>,
-    /// Answers that made no sense.
+    /// Answers that could not be read.
     pub unreadable: u64,
     /// Answers of something that is not the provider's API.
     pub nowhere: u64,
@@ -74,43 +74,43 @@ pub struct AccountPicture {
     pub open: usize,
     /// Purchases whose poll is due and has not begun.
     pub due: usize,
-    /// How late the first of them is.
+    /// The longest wait of them.
     pub late: Duration,
-    /// Purchases of which an answer is held back.
+    /// Purchases with an answer that is held back.
     pub held_back: usize,
-    /// Requests of the last minute as a part of the limit; `None` where it is unlimited.
+    /// Requests of the last minute as a part of the limit; `None` if it is unlimited.
     pub budget_used: Option<f64>,
     /// True if the breaker is open.
     pub breaker_open: bool,
     /// Requests under way.
     pub in_flight: u32,
-    /// How it is doing, of [`HEALTHS`].
+    /// Its health, one of [`HEALTHS`].
     pub health: &'static str,
-    /// How late polls were.
+    /// The polls' delays.
     pub lag: Histogram,
 }
 
 /// The words of an account's health.
 pub const HEALTHS: [&str; 3] = ["ok", "degraded", "unauthorized"];
 
-/// What is to be told of the process.
+/// The figures of the process.
 #[derive(Debug, Clone)]
 pub struct Picture {
-    /// Of each account.
+    /// The figures of each account.
     pub accounts: Vec<AccountPicture>,
     /// Open streams.
     pub streams: usize,
     /// True if the journal works.
     pub journal_available: bool,
-    /// See [`Transitions`].
+    /// Transitions committed by this process.
     pub transitions: Transitions,
-    /// How long commits took, where that is measured.
+    /// The times that commits took.
     pub commits: Histogram,
     /// Connections to the service's own port.
     pub connections: usize,
-    /// How often calls ended, by method and code.
+    /// Calls that have ended, by method and code.
     pub calls: Vec<(&'static str, &'static str, u64)>,
-    /// How often limits were met, by their names.
+    /// The times that limits were met, by their names.
     pub limits: Vec<(&'static str, u64)>,
     /// The size of the write-ahead log in use.
     pub log_bytes: u64,
@@ -118,7 +118,7 @@ pub struct Picture {
     pub log_is_pinned: bool,
     /// Rows met that cannot be read.
     pub unreadable_rows: u64,
-    /// The loops of the process, with how often each was begun again after a defect.
+    /// The loops of the process, with the number of restarts of each after a defect.
     pub restarts: Vec<(&'static str, u64)>,
 }
 
@@ -139,7 +139,7 @@ type Parts = Family<AccountLabels, Gauge<f64, AtomicU64>>;
 /// The picture as OpenMetrics text.
 ///
 /// # Errors
-/// None that can happen: a text takes whatever is written to it.
+/// None can happen: a text takes all that is written to it.
 pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("tillwatch");
     let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -151,11 +151,7 @@ pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
     port(&mut registry, picture);
     let journal = Gauge::<i64>::default();
     journal.set(i64::from(picture.journal_available));
-    registry.register(
-        "journal_available",
-        "Whether the last commit worked",
-        journal,
-    );
+    registry.register("journal_available", "1 if the last commit worked", journal);
     stored(&mut registry, picture);
     registry.register(
         "transitions",
@@ -181,7 +177,7 @@ impl Collector for Lags {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut family = encoder.encode_descriptor(
             "poll_lag",
-            "How much later than due a poll began.",
+            "The time from a poll's due time to its beginning.",
             Some(&Unit::Seconds),
             MetricType::Histogram,
         )?;
@@ -192,7 +188,7 @@ impl Collector for Lags {
     }
 }
 
-/// How the store is doing beside its commits.
+/// The state of the store beside its commits.
 fn stored(registry: &mut Registry, picture: &Picture) {
     let log = Gauge::<i64>::default();
     log.set(i64::try_from(picture.log_bytes).unwrap_or(i64::MAX));
@@ -259,27 +255,27 @@ fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
             .get_or_create(labels)
             .set(i64::from(account.in_flight));
     }
-    let words = "Requests to the provider, by what for and how they ended";
+    let words = "Requests to the provider, by class and outcome";
     registry.register("upstream_requests", words, requests);
-    let words = "Answers that made no sense";
+    let words = "Answers that could not be read";
     registry.register("unreadable_answers", words, unreadable);
     let words = "Answers of something that is not the provider's API: the base URL leads nowhere";
     registry.register("nowhere_answers", words, nowhere);
     registry.register("open_purchases", "Purchases that are polled", open);
     registry.register("due", "Purchases whose poll is due and not begun", due);
-    let words = "How long the first of those that are due has been";
+    let words = "The longest wait of a purchase whose poll is due";
     registry.register_with_unit("late", words, Unit::Seconds, late);
     let words =
-        "Purchases of which an answer is held back, since its stamp is older than a known one";
+        "Purchases with an answer that is held back, since its stamp is older than a known one";
     registry.register("held_back", words, held_back);
     let words = "Requests of the last minute, as a part of the limit";
     registry.register("budget_used_ratio", words, budget);
-    registry.register("breaker_open", "Whether the breaker is open", breaker);
+    registry.register("breaker_open", "1 if the breaker is open", breaker);
     registry.register("requests_in_flight", "Requests under way", in_flight);
     registry.register("account_health", "1 at the account's health", health);
 }
 
-/// What comes in: connections, calls, and the limits that they met.
+/// The figures of the port: connections, calls, and the limits that they met.
 fn port(registry: &mut Registry, picture: &Picture) {
     let connections = Gauge::<i64>::default();
     connections.set(count(picture.connections));
@@ -293,12 +289,12 @@ fn port(registry: &mut Registry, picture: &Picture) {
         let labels = CallLabels { method, code };
         calls.get_or_create(&labels).inc_by(*times);
     }
-    registry.register("calls", "Calls that have ended, by how they ended", calls);
+    registry.register("calls", "Calls that have ended, by method and code", calls);
     let limits = Family::<LimitLabels, Counter>::default();
     for (limit, times) in &picture.limits {
         limits.get_or_create(&LimitLabels { limit }).inc_by(*times);
     }
-    registry.register("limits_met", "How often each limit was met", limits);
+    registry.register("limits_met", "The times that each limit was met", limits);
 }
 
 fn count(of: usize) -> i64 {

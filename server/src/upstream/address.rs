@@ -1,7 +1,7 @@
-//! Which addresses a request may go to. Pure, but for the one name look-up.
+//! The addresses that a request may go to. Pure, but for the one name look-up.
 //!
-//! Base URLs are configuration, but the addresses behind their names are not: each is looked at
-//! after it is resolved, so that a name cannot be pointed at the inside of the network later.
+//! Base URLs are configuration, but the addresses behind their names are not. Each address is checked
+//! after it is resolved, so that nobody can point a name at the inside of the network later.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-/// Names that are looked up at once for one account. Ours: an answer takes milliseconds.
+/// The most names that are looked up at once for one account. Ours: an answer takes milliseconds.
 const LOOK_UPS_MAX: usize = 8;
 
 /// IPv4 networks that are not the public internet: IANA's special-purpose registry of 2026-11,
@@ -36,8 +36,8 @@ const SPECIAL_V4: [(Ipv4Addr, u32); 17] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
-/// IPv6 networks inside global unicast that are none: protocol assignments (with Teredo,
-/// benchmarking and ORCHID), both documentation ranges, AS112.
+/// IPv6 networks inside global unicast that are not the public internet: protocol assignments (with
+/// Teredo, benchmarking and ORCHID), both documentation ranges, AS112.
 const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
@@ -45,16 +45,16 @@ const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
 ];
 
-/// Where IPv6 begins to be global unicast; everything outside is loopback, unspecified, unique
-/// local, link local, site local, multicast, IPv4-compatible, local NAT64 or unassigned.
+/// The network of IPv6's global unicast. Everything outside is loopback, unspecified, unique local,
+/// link local, site local, multicast, IPv4-compatible, local NAT64 or unassigned.
 const GLOBAL_UNICAST: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 /// The well-known prefix by which an IPv6-only network reaches IPv4 (RFC 6052).
 const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 /// 6to4 (RFC 3056): the IPv4 address follows the first 16 bits.
 const SIX_TO_FOUR: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
 
-/// True if a request may go to this address: to the public internet always, elsewhere only where
-/// private networks are allowed. An IPv4 address inside an IPv6 one is judged as itself.
+/// True if a request may go to this address: to the public internet always, elsewhere only if private
+/// networks are allowed. An IPv4 address inside an IPv6 address is judged as itself.
 pub fn allowed(address: IpAddr, allow_private: bool) -> bool {
     allow_private
         || match address {
@@ -63,9 +63,9 @@ pub fn allowed(address: IpAddr, allow_private: bool) -> bool {
         }
 }
 
-/// Looks names up for one account: a few at once. The machine's resolver holds a thread for as long
-/// as it likes, whoever has stopped waiting, and the journal works on such threads too: one account
-/// whose names cannot be resolved must not take them all.
+/// Looks names up for one account, a few at once. The machine's resolver holds a thread for as long as
+/// it likes, even if nobody waits for it any more, and the journal works on such threads too. So an
+/// account whose names cannot be resolved must not take all threads.
 #[derive(Debug, Clone)]
 pub struct LookUps(Arc<Semaphore>);
 
@@ -99,10 +99,10 @@ impl LookUps {
     }
 }
 
-/// The addresses that a request may go to, of those that a look-up found.
+/// The addresses that a request may go to, out of those that a look-up found.
 ///
 /// # Errors
-/// `PermissionDenied` where all are refused.
+/// `PermissionDenied` if all are refused.
 pub fn usable(found: Vec<SocketAddr>, allow_private: bool) -> io::Result<Vec<SocketAddr>> {
     let found_some = !found.is_empty();
     let usable: Vec<SocketAddr> = found
@@ -245,7 +245,7 @@ mod tests {
             let (begun, hangs) = (Arc::clone(&begun), Arc::clone(&hangs));
             let looked_up = look_ups.clone().with(move || {
                 begun.fetch_add(1, Ordering::SeqCst);
-                // Ends once nobody is left who could release it.
+                // The wait ends once nobody is left to release it.
                 assert!(hangs.lock().unwrap().recv().is_err());
                 Ok(Vec::new())
             });

@@ -1,9 +1,9 @@
 //! The real way out: HTTP by reqwest, whose only user this is.
 //!
-//! Two clients per account behind one struct, since reqwest sets the use of connections per client.
-//! Both speak HTTP/1.1 alone: a request has its connection for itself, so a connection that closes
-//! tells of one request only, and a read that met a closed one can be sent again. Nothing is repeated,
-//! redirected or decompressed here, the environment's proxies are not looked at, and no error carries
+//! Each account has two clients behind one struct, since reqwest sets the use of connections per
+//! client. Both speak HTTP/1.1 alone: a request has its connection for itself, so a closing connection
+//! affects one request only, and a read that met a closed connection can be sent again. The clients
+//! repeat, redirect and decompress nothing and ignore the environment's proxies, and no error carries
 //! a URL or a header.
 
 mod reuse;
@@ -29,30 +29,30 @@ use crate::purchase::Secret;
 
 use super::{BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamError, address};
 
-/// The longest that making a connection may take, TLS included.
+/// The longest time for making a connection, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The time that an idle connection is kept. Ours: below the 60 s after which common load balancers
-/// close one, so that a poll seldom meets a half-closed connection.
+/// The time for which an idle connection is kept. Ours: below the 60 s after which common load
+/// balancers close a connection, so that a poll seldom meets a half-closed one.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The name by which this client calls itself.
+/// The name of this client in its requests.
 const USER_AGENT: &str = concat!("tillwatch/", env!("CARGO_PKG_VERSION"));
 
-/// The destination of one account's requests, and the things that are allowed on the way.
+/// The destination of one account's requests, and the limits on the way there.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The provider's origin, with the path below which its API lies.
+    /// The provider's origin, with the path of its API.
     pub base_url: Url,
     /// True if the origin may be http.
     pub allow_insecure: bool,
     /// True if the origin may lie outside the public internet.
     pub allow_private_networks: bool,
-    /// The HTTP proxy that all requests go through, as a URL with its credentials. It resolves the
-    /// origin's name, so that what is looked at here is where the proxy itself lies.
+    /// The HTTP proxy for all requests, as a URL with its credentials. The proxy resolves the origin's
+    /// name, so the check of addresses applies to the proxy's own address.
     pub proxy: Option<Secret>,
-    /// The longest that making a connection may take.
+    /// The longest time for making a connection.
     pub connect_timeout: Duration,
-    /// The time that an idle connection is kept.
+    /// The time for which an idle connection is kept.
     pub idle_timeout: Duration,
 }
 
@@ -85,7 +85,7 @@ pub enum HttpError {
     /// The proxy is no plain `http://host:port`, or has an address outside the public internet.
     #[error("the proxy cannot be used")]
     Proxy,
-    /// The client's TLS could not be set up; mostly, the machine has no root certificates.
+    /// The client's TLS could not be set up; most often the machine has no root certificates.
     #[error("no HTTP client")]
     Client(#[source] reqwest::Error),
 }
@@ -118,7 +118,7 @@ impl HttpUpstream {
         Self::over(settings, Arc::new(look_up))
     }
 
-    /// As [`HttpUpstream::new`], with names looked up by `look_up`.
+    /// Like [`HttpUpstream::new`], with names looked up by `look_up`.
     fn over(settings: Settings, look_up: LookUp) -> Result<Self, HttpError> {
         check_base_url(&settings)?;
         let proxy = proxy(&settings)?;
@@ -129,8 +129,8 @@ impl HttpUpstream {
                 None => builder,
             }
         };
-        // An error says that a provider is installed already, which is as good: ring is the only
-        // one in this executable.
+        // An error says that a provider is installed already, which is as good: ring is the only one
+        // in this executable.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let build = |builder: ClientBuilder| {
             builder
@@ -139,13 +139,13 @@ impl HttpUpstream {
         };
         Ok(Self {
             pooled: build(builder(&settings, &look_up))?,
-            // A connection that is never given back can be met by no second request.
+            // A connection that is never given back meets no second request.
             fresh: build(builder(&settings, &look_up).pool_max_idle_per_host(0))?,
             base_url: settings.base_url,
         })
     }
 
-    /// The URL of a request, which lies below the base URL whatever its segments are.
+    /// The URL of a request. It lies below the base URL, whatever its segments are.
     fn url(&self, request: &Request) -> Result<Url, UpstreamError> {
         const UNSAFE: UpstreamError = UpstreamError::NotConnected("unsafe path");
         if !request.path.iter().all(|segment| is_safe(segment)) {
@@ -178,8 +178,8 @@ impl Upstream for HttpUpstream {
             .client(request.connection)
             .request(request.method, url)
             .headers(request.headers)
-            // Total: from the connection to the last byte of the body. There is no timeout per
-            // read beside it, since one would give up answers that still arrive in time.
+            // The timeout spans everything from the connection to the last byte of the body. A timeout
+            // per read beside it would give up answers that still arrive in time.
             .timeout(timeout);
         if let Some(body) = request.body {
             sending = sending.body(body);
@@ -205,7 +205,7 @@ impl Upstream for HttpUpstream {
     }
 }
 
-/// Reads the body up to its limit; an announced length above it is not read at all.
+/// Reads the body up to its limit; a body whose announced length is above it is not read at all.
 async fn whole_body(mut answer: reqwest::Response) -> Result<Bytes, UpstreamError> {
     const TOO_LARGE: UpstreamError = UpstreamError::Unusable("body too large");
     let announced = answer.content_length().unwrap_or(0);
@@ -225,12 +225,12 @@ async fn whole_body(mut answer: reqwest::Response) -> Result<Bytes, UpstreamErro
     }
 }
 
-/// The meaning of a request without an answer: whether anything can have been sent.
+/// The error of a request without an answer, which says if anything can have been sent.
 fn not_answered(error: &reqwest::Error) -> UpstreamError {
     if is_refused_address(error) {
         return UpstreamError::NotConnected("address refused");
     }
-    // Asked before the timeout: one that strikes while connecting sent nothing.
+    // This comes before the check for a timeout: a timeout while connecting sent nothing.
     if error.is_connect() {
         return UpstreamError::NotConnected(if error.is_timeout() {
             "timed out"
@@ -249,7 +249,7 @@ fn not_answered(error: &reqwest::Error) -> UpstreamError {
     UpstreamError::Lost("connection lost")
 }
 
-/// True if the resolver below refused all addresses, seen anywhere in the chain of causes.
+/// True if the resolver below refused all addresses, anywhere in the chain of causes.
 fn is_refused_address(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -261,8 +261,8 @@ fn is_refused_address(error: &reqwest::Error) -> bool {
     false
 }
 
-/// True if a text can be one path segment and stay one: the URL library drops dot segments and
-/// some control characters, which would make another path.
+/// True if a text stays one path segment: the URL library drops dot segments and some control
+/// characters, which would make another path.
 fn is_safe(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..") && !segment.chars().any(char::is_control)
 }
@@ -285,8 +285,8 @@ fn check_base_url(settings: &Settings) -> Result<(), HttpError> {
     }
 }
 
-/// True if requests may go to a URL's host; `None` where it has none. reqwest asks its resolver for
-/// names alone, so a literal is judged here.
+/// True if requests may go to a URL's host; `None` if it has none. reqwest asks its resolver for names
+/// alone, so a literal address is judged here.
 fn is_allowed(url: &Url, settings: &Settings) -> Option<bool> {
     let literal: IpAddr = match url.host()? {
         Host::Domain(_) => return Some(true),
@@ -332,12 +332,12 @@ fn builder(settings: &Settings, look_up: &LookUp) -> ClientBuilder {
     builder.tls_certs_only([])
 }
 
-/// Looks a name up, for each connection anew.
+/// The look-up of a name, made anew for each connection.
 type LookUp = Arc<dyn Fn(String) -> LookedUp + Send + Sync>;
 type LookedUp = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// Resolves names, without the addresses that are not allowed. What it lets through is what is
-/// connected to: nothing looks a name up a second time.
+/// Resolves names, without the addresses that are not allowed. The client connects to the addresses
+/// that it lets through: nothing looks a name up a second time.
 struct Filter {
     allow_private: bool,
     look_up: LookUp,

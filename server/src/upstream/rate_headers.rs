@@ -1,4 +1,4 @@
-//! `X-RateLimit-*`: what a provider says is left of its window.
+//! `X-RateLimit-*`: the rest of a provider's window, as the provider states it.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use ::http::{HeaderMap, header};
 
 use crate::purchase::Timestamp;
 
-/// The longest pause that a header may cause; clocks differ, and a wrong one must not stop polling.
+/// The longest pause that a header may cause; clocks differ, and a wrong clock must not stop polling.
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
 /// A reset that is smaller can be no present time in Unix seconds, so it counts from the answer.
 const SECONDS_LEAST: i64 = 1_000_000_000;
@@ -18,20 +18,20 @@ const SECONDS_MOST: i64 = 100_000_000_000;
 pub struct Left {
     /// The number of requests.
     pub requests: u32,
-    /// For how much longer.
+    /// The time until the window ends.
     pub ahead: Duration,
 }
 
 /// The rest of the window, if the headers say both: `X-RateLimit-Remaining`, and `X-RateLimit-Reset`
 /// in Unix seconds (documented by Devdraft) that lies ahead. Garbage says nothing.
 ///
-/// The reset is taken relative to the answer's own `Date`, where it has one: only the difference
-/// between two readings of one clock is right on a machine whose clock is not.
+/// The reset counts relative to the answer's own `Date`, if it has one: the difference between two
+/// readings of one clock is right even if this machine's clock is wrong.
 pub fn left(headers: &HeaderMap, now: Timestamp) -> Option<Left> {
     let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim());
     let number = |name: &str| text(name)?.parse::<i64>().ok();
     let requests = number("x-ratelimit-remaining")?;
-    // Below nothing is nothing as well.
+    // A negative rest counts as nothing.
     let requests = u32::try_from(requests.max(0)).unwrap_or(u32::MAX);
     let sent_ms = text(header::DATE.as_str())
         .and_then(|date| httpdate::parse_http_date(date).ok())
@@ -93,7 +93,7 @@ mod tests {
         }
         check(&[("x-ratelimit-remaining", "0")], None);
         check(&[("x-ratelimit-reset", "1800000045")], None);
-        // A minute before the machine's own time, so that 105 s are left until the reset.
+        // The answer's clock is a minute behind the machine's, so 105 s are left until the reset.
         check(
             &[
                 ("x-ratelimit-remaining", "5"),

@@ -4,9 +4,9 @@ use tokio::sync::Semaphore;
 
 use super::Response;
 
-/// The longest body that is read at once, in bytes: at the worst about 5 ms of a processor. That is
-/// scaled from 79 ms, measured for 1,040,044 bytes of numbers that were read twice. An answer about
-/// one purchase is far shorter.
+/// The longest body that is read at once, in bytes: at worst about 5 ms of a processor. This is scaled
+/// from 79 ms, measured for 1,040,044 bytes of numbers that were read twice. An answer about one
+/// purchase is far shorter.
 const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 /// Large answers that are read at the same time. The journal works on such threads too, and a
 /// provider whose answers are all large must not take every processor.
@@ -20,7 +20,7 @@ static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
 /// As `read` does.
 ///
 /// # Cancel safety
-/// Dropping the future gives the answer up; what is being read already is read to its end.
+/// Dropping the future gives the answer up; a reading that has begun goes on to its end.
 pub async fn read<T, R>(answer: Response, read: R) -> T
 where
     T: Send + 'static,

@@ -1,6 +1,6 @@
 //! `Retry-After`, in both of its forms.
 //!
-//! It reads headers alone; what the wait holds back is the account's business.
+//! This module reads headers alone; the account decides what has to wait.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,22 +8,22 @@ use ::http::{HeaderMap, header};
 
 use crate::purchase::Timestamp;
 
-/// The longest wait that an answer can ask for: ours, so that one wrong header parks no account.
+/// The longest wait that an answer can ask for. Ours: one wrong header must not park an account.
 pub const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
-/// The wait that an answer asks for that arrived now.
+/// The wait that an answer of now asks for.
 pub fn of(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let since_epoch = u64::try_from(now.as_millis()).ok()?;
     let now = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(since_epoch));
     at(headers, now)
 }
 
-/// The wait that an answer asks for, from 0 to [`WAIT_MAX`]; `None` where it asks for none that can
-/// be read.
+/// The wait that an answer asks for, from 0 to [`WAIT_MAX`]; `None` if it asks for none that can be
+/// read.
 ///
-/// Points in time are taken relative to the answer's own `Date`, since only the difference between
-/// two readings of one clock is right on a machine whose clock is not; `now` stands in where the
-/// answer has no `Date`.
+/// Points in time count relative to the answer's own `Date`: the difference between two readings of
+/// one clock is right even if this machine's clock is wrong. `now` stands in if the answer has no
+/// `Date`.
 pub fn at(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
     let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim());
     let sent = || {
@@ -33,7 +33,7 @@ pub fn at(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
     };
     let until = |time: SystemTime| Some(time.duration_since(sent()?).unwrap_or_default());
     let asked = text(header::RETRY_AFTER.as_str()).and_then(|asked| {
-        // RFC 9110, 10.2.3: seconds, or a date. Some send a fraction, which is no reason to hurry.
+        // RFC 9110, 10.2.3: seconds, or a date. Some providers send a fraction, which is rounded up.
         delta_seconds(asked).or_else(|| until(httpdate::parse_http_date(asked).ok()?))
     });
     Some(asked?.min(WAIT_MAX))
@@ -46,7 +46,7 @@ fn delta_seconds(text: &str) -> Option<Duration> {
     if !digits(whole) || !digits(fraction) {
         return None;
     }
-    // Only digits are left, so what does not fit is merely too many of them.
+    // Only digits are left, so a number that does not fit has too many of them.
     let seconds: u64 = whole.parse().unwrap_or(u64::MAX);
     let more = u64::from(fraction.bytes().any(|digit| digit != b'0'));
     Some(Duration::from_secs(seconds.saturating_add(more)))

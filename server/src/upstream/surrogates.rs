@@ -1,13 +1,13 @@
 //! Halves of UTF-16 pairs that JSON escapes alone, such as those of an emoji that was cut in two.
 //!
-//! The grammar of JSON allows them and JavaScript writes them (RFC 8259, 8.2), yet they are no text.
+//! The grammar of JSON allows them and JavaScript writes them (RFC 8259, 8.2), but they are no text.
 
 /// The escape of U+FFFD, which takes the place of a half.
 const REPLACEMENT: &[u8] = br"\ufffd";
 /// An escape's length: `\u` and four digits.
 const ESCAPE_BYTES: usize = 6;
 
-/// A JSON text whose lone halves are replaced by U+FFFD; nothing where it has none.
+/// A JSON text whose lone halves are replaced by U+FFFD; `None` if it has none.
 pub(super) fn replaced(json: &[u8]) -> Option<Vec<u8>> {
     let mut mended = Vec::with_capacity(json.len());
     let mut rest = json;
@@ -81,8 +81,8 @@ mod tests {
     }
 
     proptest! {
-        /// As JavaScript writes any text, whole pairs or not: read as any other reader of UTF-16
-        /// would, which puts U+FFFD for each half.
+        /// A text that JavaScript wrote, with whole pairs or not, is read as any other reader of UTF-16
+        /// reads it: with U+FFFD for each half.
         #[test]
         fn any_utf_16_can_be_read(units in prop::collection::vec(any::<u16>(), 0..40)) {
             let escaped: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();

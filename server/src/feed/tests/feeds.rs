@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A commit concerns its caller's feeds and operators' alone: nobody else is woken, and who was not
-/// is still in the ring when it looks again.
+/// A commit concerns its caller's feeds and operators' alone. No other feed is woken, and such a feed
+/// still finds its place in the ring when it looks again.
 #[tokio::test(start_paused = true)]
 async fn a_commit_wakes_no_other_callers_feeds_and_drives_them_to_no_journal() {
     let world = World::open();
@@ -36,10 +36,10 @@ async fn a_commit_wakes_no_other_callers_feeds_and_drives_them_to_no_journal() {
     });
     tokio::task::yield_now().await;
     let before = polls.load(Ordering::Relaxed);
-    // More than the ring holds, of another caller.
+    // Another caller has more than the ring holds.
     world.open_steps(even, 9_000).await;
     assert_eq!(polls.load(Ordering::Relaxed), before);
-    // Closed, the journal answers nobody: what follows is from memory.
+    // A closed journal answers nobody: the rest comes from memory.
     world.journal.close().await;
     tokio::time::sleep(HEARTBEAT * 2).await;
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A wait is nowhere but in its purchase's channel, and there only for as long as it lasts.
+/// A wait is only in its purchase's channel, and only for as long as it lasts.
 #[tokio::test(start_paused = true)]
 async fn a_wait_leaves_nothing_behind_however_it_ends() {
     let world = World::open();
@@ -21,7 +21,7 @@ async fn a_wait_leaves_nothing_behind_however_it_ends() {
     assert_eq!((world.feed.watchers(id), world.feed.streams()), (0, 0));
 }
 
-/// The contract: until the revision is greater, or the time has passed. No end shortens that.
+/// The contract: a wait lasts until the revision is greater, or the time has passed. No end shortens it.
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_what_follows_a_final_status_lasts_its_whole_time() {
     let world = World::open();

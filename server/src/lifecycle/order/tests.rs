@@ -1,4 +1,4 @@
-//! Tables of which answer holds.
+//! Tables of answers and the decisions about them.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn stamp(seconds: i64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000 + seconds * 1_000).unwrap_or_default()
 }
 
-/// An answer: where from, its stamp, when its request began and when it arrived, and what becomes of it.
+/// An answer: its source, its stamp, the times of its request and of its arrival, and the decision.
 type Said = (Source, Option<i64>, i64, i64, Verdict);
 
 fn read(change: i64, began: i64, verdict: Verdict) -> Said {
@@ -75,7 +75,7 @@ fn an_older_stamp_is_held_back_until_a_minute_has_said_so() {
             read(50, 0, Apply),
             read(20, 10, HoldBack),
             read(20, 40, HoldBack),
-            // The first was heard at 11.
+            // The first answer arrived at 11.
             read(20, 70, HoldBack),
             read(20, 71, Apply),
             read(20, 72, Apply),
@@ -162,8 +162,8 @@ fn said() -> impl Strategy<Value = (bool, Option<i64>, i64, i64)> {
 }
 
 proptest! {
-    /// Whatever was heard before, a purchase whose single reads agree is believed within two reads
-    /// that lie a minute apart, and then known by their stamp.
+    /// After any history, single reads that agree are believed within two reads that lie a minute apart,
+    /// and their stamp is the newest then.
     #[test]
     fn no_history_makes_deaf(
         before in proptest::collection::vec(said(), 0..30),
@@ -176,7 +176,7 @@ proptest! {
             let source = if is_read { Source::Read } else { Source::Row };
             heard.hear(source, change.map(stamp), at(now), at(now + takes));
         }
-        // All that is under way has arrived by then.
+        // Every answer under way has arrived by then.
         now += 30;
         let mut verdicts = Vec::new();
         for _ in 0..3 {
@@ -191,7 +191,8 @@ proptest! {
         }
     }
 
-    /// Nothing that began before the newest applied answer arrived is applied, but by a newer stamp.
+    /// An answer whose request began before the newest applied answer arrived is applied only if its
+    /// stamp is newer.
     #[test]
     fn no_history_goes_back_by_answers_that_overlap(
         answers in proptest::collection::vec(said(), 0..30),

@@ -1,5 +1,5 @@
-//! Random histories against a plain model: what a provider says, in any order, for as long as it
-//! likes, and what must hold of the revisions that come of it.
+//! Random histories against a plain model: a provider says its words in any order, for as long as it
+//! likes, and the promises must hold for the revisions that follow.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ fn observation(word: usize, amount: u8, calls: bool) -> Observation {
     observation
 }
 
-/// What the house makes of an event, asked only where it would ask.
+/// The transition that the service makes of an event, if it would act on it at all.
 fn apply(current: &Status, event: &Event, now: Timestamp) -> Option<Transition> {
     let is_unanswered = matches!(current.state, State::Pending | State::OutcomeUnknown);
     match event {
@@ -126,7 +126,7 @@ fn apply(current: &Status, event: &Event, now: Timestamp) -> Option<Transition> 
     }
 }
 
-/// What must hold of one step.
+/// Checks the promises about one step.
 fn check_step(
     current: &Status,
     event: &Event,
@@ -149,7 +149,7 @@ fn check_step(
         None => prop_assert_eq!(standing, (current.state, current.finality)),
     }
     prop_assert_eq!(status.unmapped, WORDS[*word].1.is_none());
-    // The plain order of precedence: what the provider wants, what the word is, the rest.
+    // The plain order of precedence: the provider's call, the word's own reason, the rest.
     let reason = status.attention_reason();
     if *calls {
         prop_assert_eq!(reason, Some(AttentionReason::ProviderManualAction));
@@ -212,7 +212,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
-    /// Without an end, revisions stop below their limit, and an end finds room still.
+    /// Without an end, revisions stop below their limit, so that an end still finds room.
     #[test]
     fn an_endless_history_stops_at_500_revisions_and_can_still_end(
         news in 700..900_u16,

@@ -9,7 +9,7 @@ fn frame(kind: u8, length: usize) -> Vec<u8> {
     frame
 }
 
-/// So many frames after a preface, in pieces of so many bytes; how many bytes are taken.
+/// The number of bytes that are taken, if they come in pieces of this length.
 fn taken(frames: &mut Frames, bytes: &[u8], piece: usize, now: Instant) -> usize {
     let taken = bytes
         .chunks(piece)

@@ -1,4 +1,4 @@
-//! A port over real sockets in virtual time, with peers that hold back what they could say or read.
+//! A port over real sockets in virtual time, with peers that send or read only a part.
 
 use std::{
     convert::Infallible,
@@ -26,7 +26,7 @@ use tower::Layer as _;
 use super::super::*;
 use crate::limits::Limit;
 
-/// What a large answer asks room for, and is long.
+/// The length of a large answer, for which it asks room.
 const LARGE: usize = 3 << 20;
 
 type Frames = BoxStream<'static, Result<Frame<Bytes>, Infallible>>;
@@ -52,7 +52,7 @@ impl Held {
         Self(Arc::clone(count))
     }
 
-    /// Said by whatever holds it.
+    /// Checks, from inside a body that holds it, that the body is counted.
     fn is_held(&self) {
         assert!(self.0.load(Ordering::SeqCst) > 0);
     }
@@ -196,7 +196,7 @@ fn half(bytes: usize) -> Frames {
     begun.chain(stream::pending()).boxed()
 }
 
-/// What a call is told in the end.
+/// The final status of a call.
 async fn told(sender: &mut Sender, request: http::Request<StreamBody<Frames>>) -> Status {
     let (head, body) = sender.send_request(request).await.unwrap().into_parts();
     match Status::from_header_map(&head.headers) {
@@ -354,14 +354,14 @@ async fn a_connection_that_shows_nothing_about_itself_ends_within_a_minute() {
     let stream = stream.await.unwrap();
     let (mut known, known_ends) = connect(&served).await;
     told(&mut known, call("caller", "/echo", nothing())).await;
-    // Of eight connections two may live of health checks alone.
+    // Two of eight connections may live on health checks alone.
     let mut watchers = Vec::new();
     for _ in 0..3 {
         let (mut peer, ends) = connect(&served).await;
         let watch = peer.send_request(call("watch", "/silent", nothing())).await;
         watchers.push((peer, watch.unwrap(), ends));
     }
-    // What is on its way has arrived: only time passes from here on.
+    // Everything on its way has arrived: only time passes from here on.
     tokio::time::pause();
     for ends in [idle_ends, refused_ends, reflects_ends] {
         ends.await.unwrap();
@@ -448,7 +448,7 @@ async fn few_connections_cannot_take_the_last_watch_of_health() {
         assert_eq!(wanted - refused, granted);
         open.push((peer, answers, connection));
     }
-    // A prober's and a caller's connection each has its place, and room is made by who leaves.
+    // A prober's and a caller's connection each has its place, and a leaving one makes room.
     let (mut prober, _connection) = connect(&served).await;
     let first = watch(&mut prober).await;
     assert!(!is_refused(&first));
@@ -514,7 +514,7 @@ async fn a_flood_of_control_frames_by_a_known_caller_ends_its_connection() {
     for (kind, frame) in floods {
         let met = Limit::ControlFrames.times();
         let sent = flooded(&served, frame).await;
-        // Some more than are counted: the system's buffers take what nobody reads any more.
+        // More are sent than counted: the system's buffers take bytes that nobody reads any more.
         assert!(sent / frame.len() < 1_000_000, "{kind}: {sent} bytes");
         // h2 itself ends a flood of empty DATA first.
         assert!(

@@ -1,4 +1,4 @@
-//! What a wall clock that is wrong does to retention and to budgets, in virtual time.
+//! The effect of a wrong wall clock on retention and budgets, in virtual time.
 
 use super::*;
 
@@ -51,7 +51,7 @@ async fn c2_a_clock_that_is_years_ahead_takes_no_keys_over_any_number_of_starts(
     clock.step_wall(-days_ms(500));
     life(&journal, &clock, HOUR).await;
     assert!(has_key(&*journal).await);
-    // A step while it runs is followed no faster than twice the time.
+    // Retention's clock follows a step while it runs no faster than twice the time.
     let ahead = clock.clone();
     let running = life(&journal, &clock, 198 * DAY);
     let step = async move {

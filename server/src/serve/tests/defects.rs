@@ -1,4 +1,4 @@
-//! A defect in a handler or a stream, over real HTTP/2: it is told as INTERNAL, and harms nobody.
+//! A defect in a handler or a stream, over real HTTP/2: its caller gets INTERNAL, and nobody is harmed.
 
 use async_trait::async_trait;
 use tillwatch_proto::v1::{
@@ -19,7 +19,7 @@ use crate::{
     purchase::{Reference, Timestamp},
 };
 
-/// The purchase whose record is a defect, and the one whose transitions are.
+/// The purchase whose record panics, and the purchase whose transitions panic.
 const UNREADABLE: u128 = 666;
 const UNTOLD: u128 = 1;
 
@@ -172,7 +172,7 @@ async fn served() -> (House, Channel) {
 async fn a_defect_in_a_handler_or_a_stream_is_internal_and_harms_nobody_else() {
     let (house, channel) = served().await;
     let mut client = PurchaseServiceClient::new(channel);
-    // All on one connection: a neighbour that was there before goes on.
+    // All calls share one connection: a neighbour that was there before goes on.
     let neighbour = client.watch_status(watch(UNTOLD, None)).await.unwrap();
     let mut neighbour = neighbour.into_inner();
     assert!(matches!(event(&mut neighbour).await, Event::Snapshot(_)));
@@ -183,7 +183,7 @@ async fn a_defect_in_a_handler_or_a_stream_is_internal_and_harms_nobody_else() {
         )),
         ..GetStatusRequest::default()
     };
-    // A stream's first poll reads what it has missed, which is where this one breaks.
+    // A stream's first poll reads the transitions that it has missed, and this one breaks there.
     let mut broken = async || {
         let stream = client.watch_status(watch(UNTOLD, Some(0))).await.unwrap();
         stream.into_inner().message().await.map(drop)
@@ -201,7 +201,7 @@ async fn a_defect_in_a_handler_or_a_stream_is_internal_and_harms_nobody_else() {
         assert_eq!(named, ("tillwatch", "INTERNAL"));
         assert!(!format!("{status:?}").contains("canary"), "{status:?}");
     }
-    // Places were given back, the connection serves on, and the neighbour hears of what comes.
+    // Places were given back, the connection serves on, and the neighbour hears of new commits.
     let list = client.list_purchases(ListPurchasesRequest::default()).await;
     assert_eq!(list.unwrap().into_inner().purchases.len(), 1);
     assert_eq!(house.rooms.feed.streams(), 1);

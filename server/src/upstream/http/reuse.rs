@@ -1,4 +1,4 @@
-//! Whether a request went out on a connection that others had used, which its errors do not tell.
+//! Notes if a request went out on a connection that others had used: its errors do not tell.
 
 use std::{
     cell::Cell,
@@ -16,8 +16,8 @@ tokio::task_local! {
     static DIALLED: Cell<bool>;
 }
 
-/// Runs a request and says whether it began to make a connection. If not, it was sent on a kept
-/// one; if so, it may have met a kept one that came free in the meantime.
+/// Runs a request and returns true if it began to make a connection. If it did not, it was sent on a
+/// kept connection; if it did, it may still have met a kept one that came free in the meantime.
 pub(super) async fn noting<T>(request: impl Future<Output = T>) -> (T, bool) {
     let noted = async {
         let answer = request.await;
@@ -77,7 +77,7 @@ impl<S: Service<T>, T> Service<T> for Noted<S> {
     }
 
     fn call(&mut self, target: T) -> S::Future {
-        // Outside of a request there is nobody to tell.
+        // Outside a request nobody waits for the note.
         let _ = DIALLED.try_with(|dialled| dialled.set(true));
         self.0.call(target)
     }

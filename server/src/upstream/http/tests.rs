@@ -23,7 +23,7 @@ mod reuse;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// What a server does with each connection once it has read a request's head.
+/// The behaviour of a server on each connection, once it has read a request's head.
 #[derive(Clone)]
 enum Behaviour {
     /// Sends these bytes for each request and keeps the connection open.
@@ -421,7 +421,7 @@ async fn errors_and_debug_texts_name_no_path_and_no_header() {
 
 #[test]
 fn proxies_of_the_environment_are_ignored() {
-    // The environment of a running process cannot be changed safely, so another one is started.
+    // The environment of a running process cannot be changed safely, so the test starts another process.
     let dead = "http://127.0.0.1:9";
     let name = "upstream::http::tests::a_query_is_encoded_and_keeps_its_order";
     let output = std::process::Command::new(std::env::current_exe().unwrap())
@@ -518,7 +518,7 @@ async fn a_server_that_speaks_no_tls_was_sent_nothing() {
 
 #[tokio::test]
 async fn nothing_is_decompressed() {
-    // What unpacks to 1 MiB of zeros and more, were it unpacked.
+    // This would unpack to 1 MiB of zeros and more.
     let packed = [0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0x03, 0xed, 0xc1, 0x01];
     let mut answer = format!(
         "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
@@ -551,8 +551,8 @@ async fn hello(connection: Connection) -> Vec<u8> {
     hello
 }
 
-/// With HTTP/2 a closing connection fails all of its requests at once, and whether the provider has
-/// seen one of them cannot be told.
+/// With HTTP/2 a closing connection fails all of its requests at once, and nobody can tell which of them
+/// the provider has seen.
 #[tokio::test]
 async fn no_request_is_ever_made_over_http_2() {
     for connection in [Connection::Pooled, Connection::Fresh] {

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A proxy that answers each request with these bytes, and what it was sent: heads, and the first
-/// byte behind each CONNECT.
+/// A proxy that answers each request with these bytes, and the requests that it got: their heads, and
+/// the first byte behind each CONNECT.
 struct Proxy {
     address: SocketAddr,
     heads: Arc<std::sync::Mutex<Vec<String>>>,

@@ -9,7 +9,7 @@ async fn a_request_whose_kept_connection_closed_without_an_answer_says_so() {
     let ask = || upstream.send(get().on(Connection::Pooled), TIMEOUT);
     ask().await.unwrap();
     assert_eq!(ask().await.unwrap_err(), UpstreamError::Closed);
-    // Sent again, it finds a connection that nothing has used.
+    // The repeat gets a connection that nothing has used.
     let again = upstream.send(get().on(Connection::Fresh), TIMEOUT).await;
     assert_eq!(again.unwrap().status, 200);
 }
