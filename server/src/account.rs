@@ -456,13 +456,18 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.leave();
+        let mut live = self.account.lock();
+        if self.in_flight {
+            live.ended(self.held, self.ended);
+        }
         if !self.ended {
-            self.account
-                .lock()
-                .count(self.asked.class, Outcome::GivenUp);
+            live.count(self.asked.class, Outcome::GivenUp);
         } else if self.understood {
-            self.account.lock().standing.understood(&self.asked);
+            live.standing.understood(&self.asked);
+        }
+        drop(live);
+        if self.in_flight {
+            self.account.eased.notify_waiters();
         }
     }
 }

@@ -299,17 +299,18 @@ impl Intake {
 
 impl Inner {
     async fn create(self: &Arc<Self>, new: NewPurchase) -> Result<Created, CreateError> {
+        // Only the call that may start the key reads it, so that no start can end in between. Duplicates
+        // wait for that, and mostly find the record.
         let starter = loop {
-            if let Some(record) = self.journal.record_by_key(&new.caller, &new.key).await? {
-                return self.again(record, &new).await;
-            }
             match self.starter(&new) {
                 Ok(starter) => break starter,
                 Err(other) => other.ends().await?,
             }
+            if let Some(record) = self.known(&new).await? {
+                return self.again(record, &new).await;
+            }
         };
-        // Between the look at the journal and the right to start, another start may have ended.
-        if let Some(record) = self.journal.record_by_key(&new.caller, &new.key).await? {
+        if let Some(record) = self.known(&new).await? {
             starter.ends(Ok(()));
             return self.again(record, &new).await;
         }
@@ -402,9 +403,14 @@ impl Inner {
         }
     }
 
+    /// The record that a key names already.
+    async fn known(&self, new: &NewPurchase) -> Result<Option<Record>, JournalError> {
+        self.journal.record_by_key(&new.caller, &new.key).await
+    }
+
     /// Answers for a key that another call has made known in the meantime.
     async fn again_by_key(self: &Arc<Self>, new: &NewPurchase) -> Result<Created, CreateError> {
-        let known = self.journal.record_by_key(&new.caller, &new.key).await?;
+        let known = self.known(new).await?;
         let record = known.ok_or(CreateError::Journal { purchase: None })?;
         self.again(record, new).await
     }

@@ -99,7 +99,7 @@ impl Inner {
     }
 
     async fn reread(&self, new: &NewPurchase, id: PurchaseId) -> Result<Record, CreateError> {
-        match self.journal.record_by_key(&new.caller, &new.key).await {
+        match self.known(new).await {
             Ok(Some(known)) => Ok(known),
             Ok(None) | Err(_) => Err(CreateError::Journal { purchase: Some(id) }),
         }

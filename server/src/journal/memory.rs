@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -38,6 +38,8 @@ pub struct MemoryJournal {
     published: Published,
     /// Each opening has its own.
     is_closed: AtomicBool,
+    /// Reads of this opening.
+    reads: AtomicU64,
 }
 
 /// A disk that does not answer. Its waiters go on in the order in which they came.
@@ -81,6 +83,7 @@ impl MemoryJournal {
             silence: Arc::default(),
             published,
             is_closed: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
         }
     }
 
@@ -113,6 +116,11 @@ impl MemoryJournal {
         self.silence.ends.notify_waiters();
     }
 
+    /// The number of reads of this opening.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
     /// Waits for a silent disk; refuses if the disk is known to be silent.
     async fn answered(&self) -> Result<(), JournalError> {
         if !self.silence.is_on.load(Ordering::SeqCst) {
@@ -131,6 +139,7 @@ impl MemoryJournal {
 
     fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, JournalError> {
         self.check_open()?;
+        self.reads.fetch_add(1, Ordering::Relaxed);
         Ok(read(
             &self.state.lock().unwrap_or_else(PoisonError::into_inner),
         ))

@@ -3,6 +3,30 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
+async fn a_first_create_reads_its_key_once_and_commits_its_intent_and_its_answer() {
+    for provider in PROVIDERS {
+        let world = World::open(provider).await;
+        let trips = || (world.journal.reads(), world.journal.commits());
+        let (reads, commits) = trips();
+        world.create().await.unwrap();
+        assert_eq!(trips(), (reads + 1, commits + 2), "{provider}");
+        world.create().await.unwrap();
+        assert_eq!(trips(), (reads + 2, commits + 2), "{provider}: a repeat");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_repeats_of_a_known_key_meet_and_each_has_its_answer() {
+    let world = World::open("carbon").await;
+    world.create().await.unwrap();
+    let reads = world.journal.reads();
+    let all = futures_util::future::join_all((0..100).map(|_| world.create())).await;
+    assert!(all.iter().all(|one| one.as_ref().unwrap().replayed));
+    assert_eq!(world.journal.reads(), reads + 100);
+    assert_eq!(world.wire.creates(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn c2_who_waits_is_not_failed_by_another_calls_shorter_deadline() {
     let world = World::limited("devdraft", |policy| policy.max_in_flight = 1).await;
     let in_flight = world.account.try_admit(Class::Create).await.unwrap();
