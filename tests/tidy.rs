@@ -3,6 +3,7 @@
 //! The module table stands here and in `docs/ARCHITECTURE.md`. A new row or a new right needs a
 //! reason there.
 
+mod imports;
 mod invariants;
 pub mod sources;
 

@@ -28,7 +28,7 @@ impl Backoff {
     }
 
     /// Forgets the failures so far.
-    pub(crate) const fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }
 }

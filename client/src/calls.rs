@@ -35,7 +35,7 @@ pub(crate) struct Calls {
     pub(crate) timeout: Duration,
 }
 
-/// Names the caller on every call.
+/// Adds the caller's token to every call.
 #[derive(Debug, Clone)]
 pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -68,7 +68,7 @@ impl Calls {
     }
 }
 
-/// Makes one call within a limit that the service is told of.
+/// Makes one call within a limit, and tells the service this limit.
 pub(crate) async fn bounded<M, T, F>(
     limit: Duration,
     message: M,
@@ -90,7 +90,7 @@ where
     }
 }
 
-/// A span in the contract's form; one too long for it becomes the longest.
+/// A span in the contract's form. If it is too long for that, it becomes the longest one.
 pub(crate) fn to_wire(span: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),

@@ -1,6 +1,6 @@
 //! The command line's parts: its arguments, its commands and their output.
 //!
-//! Everything is written to the writers of an [`Output`]; `main` alone owns the real ones.
+//! They write to the writers of an [`Output`] alone. Only `main` owns the real ones.
 
 mod args;
 mod commands;

@@ -33,7 +33,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Prepares a client; the connection is made by the first call and again whenever it is lost.
+    /// Prepares a client. The first call connects, and so does each call after a lost connection.
     ///
     /// Must be called within a tokio runtime.
     ///
@@ -57,10 +57,10 @@ impl Client {
         }
     }
 
-    /// Creates a purchase, or takes over one that exists, within `create_deadline`.
+    /// Creates a purchase, or takes over a purchase that exists, within `create_deadline`.
     ///
-    /// Transient errors are repeated with the same request and so with the same key, which buys
-    /// once. Dropping the future stops the repeats, not a purchase that is already under way.
+    /// After a transient error the client repeats the same request, and so the same key, which buys
+    /// once. Dropping the future stops the repeats, but no purchase that is already under way.
     ///
     /// # Errors
     /// The last error once the deadline has passed or would pass during the next wait. After a
@@ -73,8 +73,8 @@ impl Client {
             .await
     }
 
-    /// As [`Client::create`], with a deadline of its own and word of every repeat: why, and after
-    /// what wait.
+    /// Does as [`Client::create`] does, within its own deadline. Before each repeat it tells
+    /// `on_retry` the error and the wait.
     ///
     /// # Errors
     /// As [`Client::create`].
@@ -166,7 +166,7 @@ impl Client {
         .await
     }
 
-    /// Settles by hand a purchase that cannot be settled otherwise.
+    /// Settles a purchase by hand if nothing else can.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the purchase has moved past the expected revision; else as the
@@ -194,7 +194,7 @@ impl Client {
         Ok(answer.await?.accounts)
     }
 
-    /// Tells whether the named service wants requests; the empty name asks about the server.
+    /// Asks if the named service wants requests. The empty name asks about the server.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a name that the server does not know; else as it answers.

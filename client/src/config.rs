@@ -1,6 +1,6 @@
 //! The service's address, and the way to speak to it.
 //!
-//! Reads no files and no environment: the caller hands in what it has read.
+//! This module reads no files and no environment: the caller hands in their contents.
 
 use std::{fmt, time::Duration};
 
@@ -23,9 +23,10 @@ pub struct Config {
     pub server: String,
     /// The bearer token that names the caller.
     pub token: Option<SecretToken>,
-    /// Certificates (PEM) that the server's is checked against. With it, `host:port` means https.
+    /// CA certificates (PEM) to check the server's certificate against. With them, `host:port`
+    /// means https.
     pub tls_ca: Option<Vec<u8>>,
-    /// The client's own certificate, where the caller is named by one. Needs `tls_ca`.
+    /// The client's own certificate, if it names the caller. Needs `tls_ca`.
     pub tls_identity: Option<TlsIdentity>,
     /// The longest time for one attempt to connect; 10 s by default.
     pub connect_timeout: Duration,
@@ -51,7 +52,7 @@ impl Config {
         }
     }
 
-    /// A channel that connects on first use, and again whenever it has to.
+    /// A channel that connects at its first use, and again after each lost connection.
     pub(crate) fn channel(&self) -> Result<Channel, Error> {
         let address = self.address()?;
         let wrong = |error: tonic::transport::Error| {
@@ -146,11 +147,11 @@ impl fmt::Debug for TlsIdentity {
 pub struct SecretToken(MetadataValue<Ascii>);
 
 impl SecretToken {
-    /// Takes a token as a file or a variable holds it: white space around it is dropped.
+    /// Takes a token as a file or a variable holds it, and drops the white space around it.
     ///
     /// # Errors
-    /// [`Error::Config`] where it is empty or holds anything but visible ASCII. The message does
-    /// not repeat it.
+    /// [`Error::Config`] if the token is empty or has anything but visible ASCII. The message does
+    /// not repeat the token.
     pub fn new(token: &str) -> Result<Self, Error> {
         let token = token.trim();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -164,7 +165,7 @@ impl SecretToken {
         Ok(Self(header))
     }
 
-    pub(crate) const fn header(&self) -> &MetadataValue<Ascii> {
+    pub(crate) fn header(&self) -> &MetadataValue<Ascii> {
         &self.0
     }
 }

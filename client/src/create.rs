@@ -1,4 +1,4 @@
-//! Creating a purchase. It is repeated if that is safe: with the same request, key included.
+//! Creates a purchase, and repeats the call if that is safe: with the same request, key included.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::{
     error::Error,
 };
 
-/// The longest that one attempt may take: above the service's own limit for a provider's answer,
-/// so that an attempt is given up only if its connection is.
+/// The longest time for one attempt. It is above the service's own limit for a provider's answer,
+/// so that the client gives up no attempt but one whose connection is dead.
 const ATTEMPT: Duration = Duration::from_secs(25);
 
 pub(crate) async fn create(

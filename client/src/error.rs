@@ -1,6 +1,6 @@
 //! Errors, sorted by the caller's next step.
 //!
-//! The reason, and not the message, is what programs decide by; both come from the server.
+//! Programs decide by the reason, never by the message. Both come from the server.
 
 use std::{error::Error as _, fmt, time::Duration};
 
@@ -35,7 +35,8 @@ pub enum Error {
     /// It will not be done as things stand; a repeat alone does not help.
     #[error("{0}")]
     Refused(Box<Refusal>),
-    /// Too much was asked for: repeat after [`Error::retry_after`], a create with the same key.
+    /// The caller asked for too much: repeat after [`Error::retry_after`], a create with the same
+    /// key.
     #[error("{0}")]
     Throttled(Box<Refusal>),
     /// The service cannot be reached or cannot answer now: repeat, a create with the same key.
@@ -64,12 +65,12 @@ pub enum Error {
 pub struct Refusal {
     /// The gRPC status code.
     pub code: Code,
-    /// A stable word such as `PURCHASE_NOT_FOUND`. Empty where the error did not come from the
-    /// service itself (a transport, a proxy).
+    /// A stable word such as `PURCHASE_NOT_FOUND`. Empty if the error did not come from the service
+    /// itself, but from a transport or a proxy.
     pub reason: String,
     /// For a person to read.
     pub message: String,
-    /// The purchase that the error is about, where the service named one.
+    /// The purchase that the error is about, if the service named one.
     pub purchase_id: Option<String>,
     /// The shortest wait before a repeat, if the service said one.
     pub retry_after: Option<Duration>,
@@ -82,7 +83,7 @@ pub struct Refusal {
 /// A field of a request that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The field's path, dotted where nested.
+    /// The field's path, with dots between nested fields.
     pub field: String,
     /// The rule that it breaks.
     pub rule: String,
@@ -91,7 +92,7 @@ pub struct Violation {
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.reason.is_empty() {
-            // The code's own description: it is all that there is to tell.
+            // Only the code's own description is known.
             write!(formatter, "{}", self.code)?;
         } else {
             write!(formatter, "{}", self.reason)?;
@@ -104,7 +105,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// A refusal that this side makes up, since the service said nothing.
+    /// A refusal of this side: the service said nothing.
     pub(crate) fn local(code: Code, message: impl Into<String>) -> Box<Self> {
         Box::new(Self {
             code,
@@ -164,13 +165,13 @@ impl Error {
         }
     }
 
-    /// The stable word for what went wrong; empty where the service itself said nothing.
+    /// The error's stable word. Empty if the service itself said nothing.
     #[must_use]
     pub fn reason(&self) -> &str {
         self.refusal().map_or("", |refusal| &refusal.reason)
     }
 
-    /// The purchase that the error is about, where one is known.
+    /// The purchase that the error is about, if it is known.
     #[must_use]
     pub fn purchase_id(&self) -> Option<&str> {
         match self {
@@ -185,9 +186,9 @@ impl Error {
         self.refusal()?.retry_after
     }
 
-    /// Tells whether the same request may succeed later; a create with the same key only.
+    /// True if the same request may succeed later; a create only with the same key.
     #[must_use]
-    pub const fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Throttled(_) | Self::Unavailable(_) | Self::Deadline(_)
@@ -196,7 +197,7 @@ impl Error {
 }
 
 impl Error {
-    /// Tells whether the service met a defect of its own: another try may pass it by, many will not.
+    /// True if the service met a defect of its own: one more try may avoid it, many more will not.
     pub(crate) fn is_defect(&self) -> bool {
         matches!(self, Self::Server(refusal) if refusal.reason == "INTERNAL")
     }
@@ -232,8 +233,9 @@ fn by_code(refusal: Box<Refusal>) -> Error {
     }
 }
 
-/// The service names a reason with every error of its own, so an error without one was made on the
-/// way: by this side's transport (which reports a cut connection under many codes) or by a proxy.
+/// An error without a reason: the service names one with each of its errors, so this one was made
+/// on the way, by a proxy or by this side's transport, which reports a cut connection under many
+/// codes.
 fn from_transport(status: &Status, mut refusal: Box<Refusal>) -> Error {
     if let Some(root) = root_cause(status) {
         refusal.message = format!("{}: {root}", refusal.message);
@@ -241,7 +243,7 @@ fn from_transport(status: &Status, mut refusal: Box<Refusal>) -> Error {
     if timed_out(status) {
         return Error::Deadline(refusal);
     }
-    // A cut, or an answer that was damaged on the way or made by something that is not the service.
+    // The connection was cut, or something on the way damaged or made the answer.
     let damaged = matches!(
         status.code(),
         Code::Unknown | Code::Cancelled | Code::Internal | Code::DataLoss
@@ -250,13 +252,13 @@ fn from_transport(status: &Status, mut refusal: Box<Refusal>) -> Error {
         return Error::Unavailable(refusal);
     }
     match by_code(refusal) {
-        // The service's OUT_OF_RANGE is about cursors; the transport's is about an oversized message.
+        // The service's OUT_OF_RANGE is about cursors, the transport's about an oversized message.
         Error::CursorLost(refusal) => Error::Server(refusal),
         other => other,
     }
 }
 
-/// The innermost cause ("connection refused") where the message does not tell it yet.
+/// The innermost cause, such as "connection refused", unless the message tells it already.
 fn root_cause(status: &Status) -> Option<String> {
     let mut root = status.source()?;
     while let Some(deeper) = root.source() {
@@ -297,20 +299,36 @@ mod tests {
             assert!(expected(&error), "{code:?} became {error:?}");
             assert_eq!(error.reason(), "SOME_REASON");
         };
-        check(Code::InvalidArgument, |e| matches!(e, Error::Invalid(_)));
-        check(Code::OutOfRange, |e| matches!(e, Error::CursorLost(_)));
-        check(Code::Unauthenticated, |e| matches!(e, Error::Denied(_)));
-        check(Code::PermissionDenied, |e| matches!(e, Error::Denied(_)));
-        check(Code::NotFound, |e| matches!(e, Error::NotFound(_)));
-        check(Code::AlreadyExists, |e| matches!(e, Error::Conflict(_)));
-        check(Code::Aborted, |e| matches!(e, Error::Conflict(_)));
-        check(Code::FailedPrecondition, |e| matches!(e, Error::Refused(_)));
-        check(Code::ResourceExhausted, |e| {
-            matches!(e, Error::Throttled(_))
+        check(Code::InvalidArgument, |error| {
+            matches!(error, Error::Invalid(_))
         });
-        check(Code::Unavailable, |e| matches!(e, Error::Unavailable(_)));
-        check(Code::DeadlineExceeded, |e| matches!(e, Error::Deadline(_)));
-        check(Code::Internal, |e| matches!(e, Error::Server(_)));
+        check(Code::OutOfRange, |error| {
+            matches!(error, Error::CursorLost(_))
+        });
+        check(Code::Unauthenticated, |error| {
+            matches!(error, Error::Denied(_))
+        });
+        check(Code::PermissionDenied, |error| {
+            matches!(error, Error::Denied(_))
+        });
+        check(Code::NotFound, |error| matches!(error, Error::NotFound(_)));
+        check(Code::AlreadyExists, |error| {
+            matches!(error, Error::Conflict(_))
+        });
+        check(Code::Aborted, |error| matches!(error, Error::Conflict(_)));
+        check(Code::FailedPrecondition, |error| {
+            matches!(error, Error::Refused(_))
+        });
+        check(Code::ResourceExhausted, |error| {
+            matches!(error, Error::Throttled(_))
+        });
+        check(Code::Unavailable, |error| {
+            matches!(error, Error::Unavailable(_))
+        });
+        check(Code::DeadlineExceeded, |error| {
+            matches!(error, Error::Deadline(_))
+        });
+        check(Code::Internal, |error| matches!(error, Error::Server(_)));
     }
 
     #[test]

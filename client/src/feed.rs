@@ -23,8 +23,8 @@ use crate::{
 /// The place at which a feed begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum FeedStart {
-    /// With what happens from now on. Until the first message has arrived there is nothing to
-    /// resume from; begin with the token of a list where nothing may be missed.
+    /// With the next transition. Until the first message has arrived, the feed has no place to
+    /// resume from. If you may miss nothing, begin with the token of a list.
     #[default]
     Now,
     /// With all that the journal holds, oldest first.
@@ -40,7 +40,8 @@ pub struct FeedOptions {
     pub start: FeedStart,
     /// The interval in which a silent stream proves itself alive: 5 s to 120 s, 30 s if absent.
     pub heartbeat_interval: Option<Duration>,
-    /// The time that the service may stay away before the stream ends with the error. Absent: for ever.
+    /// The time that the service may stay away until the stream ends with the error. Absent: for
+    /// ever.
     pub patience: Option<Duration>,
 }
 
@@ -55,7 +56,7 @@ pub enum FeedEvent {
         /// Resumes after this step; store it together with its effect.
         resume_token: String,
     },
-    /// The feed is alive.
+    /// The feed is alive, and everything up to its token was sent before.
     Heartbeat {
         /// The service's clocks.
         heartbeat: FeedHeartbeat,
@@ -64,7 +65,7 @@ pub enum FeedEvent {
     },
     /// The feed was lost and will be resumed.
     Interrupted {
-        /// Why it was lost.
+        /// The error by which it was lost.
         error: Error,
         /// The time until it is opened again.
         retry_in: Duration,
@@ -161,7 +162,7 @@ impl Source for FeedSource {
                     resume_token,
                 }))
             }
-            // Its token is kept above.
+            // An event of a later version: its token is kept above.
             None => Ok(Accepted::Unknown),
         }
     }

@@ -1,4 +1,4 @@
-//! A stream that survives its connection: opens, resumes, and gives up on silence.
+//! A stream that survives its connection: it opens, resumes, and gives up on silence.
 //!
 //! The [`Source`] knows the meaning of a message, and the place to resume.
 
@@ -21,10 +21,10 @@ pub(crate) trait Source: Send + Sync + 'static {
     type Message: Send + 'static;
     type Event: Send + 'static;
 
-    /// Tells an end with OK that is the end from one more way to be lost.
+    /// True if OK ends the stream for good; else a stream that ends with OK is lost.
     const ENDS: bool;
 
-    /// Opens the stream where the last accepted message left it.
+    /// Opens the stream after the last accepted message.
     fn open(&self) -> impl Future<Output = Result<Streaming<Self::Message>, Status>> + Send;
 
     /// Takes a message in; an error ends the stream.
@@ -42,11 +42,11 @@ pub(crate) enum Accepted<E> {
     Alive(E),
     /// The consumer has it already.
     Duplicate,
-    /// It is of a kind that was added later: it says no more than that the stream is alive.
+    /// A later version of the contract has added its kind: it only proves the stream alive.
     Unknown,
 }
 
-/// When to give up on a connection, and on the whole.
+/// The times after which a connection, and the whole stream, is given up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) heartbeat: Option<Duration>,
@@ -55,7 +55,7 @@ pub(crate) struct Limits {
 
 pub(crate) type Events<E> = Pin<Box<dyn Stream<Item = Result<E, Error>> + Send>>;
 
-/// The events of a source, across as many connections as it takes.
+/// The events of a source, over as many connections as they need.
 pub(crate) fn follow<S: Source>(source: S, limits: Limits) -> Events<S::Event> {
     let heartbeat = limits.heartbeat.unwrap_or(DEFAULT_HEARTBEAT);
     let follow = Follow {
@@ -86,7 +86,7 @@ struct Follow<S: Source> {
     opened_at: Option<Instant>,
     /// The wait before the stream is opened again.
     pause: Option<Duration>,
-    /// Since when no message has been received.
+    /// The time since which no message has arrived.
     lost_since: Option<Instant>,
     backoff: Backoff,
     /// Defects of the service in a row.
@@ -94,7 +94,7 @@ struct Follow<S: Source> {
     done: bool,
 }
 
-/// The error of this side for a stream that the service did not end with one.
+/// This side's error for a stream that the service did not end with an error.
 fn local(message: &str) -> Error {
     Error::Unavailable(Refusal::local(Code::Unavailable, message))
 }
@@ -175,8 +175,8 @@ impl<S: Source> Follow<S> {
 
     fn lost(&mut self, error: Error) -> Result<S::Event, Error> {
         self.open = None;
-        // A stream that held for a while starts afresh; one that is accepted and dropped at once,
-        // again and again, must not be reopened at full speed.
+        // The waits begin anew only if the stream held for a while: a service that accepts and
+        // drops streams at once must not get them back at full speed.
         let opened_at = self.opened_at.take();
         if opened_at.is_some_and(|at| at.elapsed() >= self.silence) {
             self.backoff.reset();

@@ -1,7 +1,7 @@
-//! Keeps what did not come from the service away from the decoder.
+//! The decoder gets answers of the service alone.
 //!
-//! A proxy answers a call with a page of its own where it has no server behind it. Its bytes would
-//! be decoded as messages, and its HTTP status taken for what the service says about the call.
+//! A proxy without a server behind it answers a call with a page of its own. The decoder would read
+//! its bytes as messages, and take its HTTP status for the service's word about the call.
 
 use std::{
     future::Future,
@@ -17,7 +17,7 @@ use tonic::{
 };
 use tower::Service;
 
-/// The media type of every gRPC answer; a suffix or a parameter may follow.
+/// The media type of every gRPC answer. A suffix or a parameter may follow.
 const MEDIA_TYPE: &str = "application/grpc";
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;

@@ -1,7 +1,7 @@
 //! Contract messages as proto JSON, in both directions.
 //!
-//! The message types are described by the contract's own descriptor set, so a field that is added
-//! there is known here.
+//! The contract's own descriptor set describes the message types, so this module knows each field
+//! that is added there.
 
 use std::sync::LazyLock;
 
@@ -18,14 +18,14 @@ static CONTRACT: LazyLock<Result<DescriptorPool, String>> = LazyLock::new(|| {
 const CREATE: &str = "tillwatch.v1.CreatePurchaseRequest";
 const REFERENCE: &str = "tillwatch.v1.ProviderReference";
 
-/// JSON that is not the message it should be, or a message that has no JSON.
+/// JSON that is not the expected message, or a message that has no JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonError {
     /// The text is no JSON at all.
     #[error("not JSON: {0}")]
     Syntax(String),
-    /// A field is unknown or holds what it cannot hold.
+    /// A field is unknown, or its value is not of its type.
     #[error("{path}: {problem}")]
     Field {
         /// The field's path from the top, dotted; list positions in brackets.
@@ -41,7 +41,7 @@ pub enum JsonError {
 /// Writes a message as one line of proto JSON. `name` is its full name, `tillwatch.v1.Purchase`.
 ///
 /// # Errors
-/// [`JsonError::Contract`] where `name` is not the message's type.
+/// [`JsonError::Contract`] if `name` is not the message's type.
 pub fn encode(name: &str, message: &impl Message) -> Result<String, JsonError> {
     let contract = |error: &dyn ToString| JsonError::Contract(error.to_string());
     let bytes = message.encode_to_vec();
@@ -97,7 +97,7 @@ fn order_kinds(request: &MessageDescriptor) -> Vec<String> {
     fields.map(|field| field.name().to_owned()).collect()
 }
 
-/// Parses by way of a value: numbers then reach the message as numbers, not as raw text.
+/// Parses into a value first, so that numbers reach the message as numbers, not as raw text.
 fn parse(text: &str) -> Result<Value, JsonError> {
     serde_json::from_str(text).map_err(|error| JsonError::Syntax(error.to_string()))
 }
@@ -131,7 +131,8 @@ fn decode<M: Message + Default>(
     value: &Value,
 ) -> Result<M, JsonError> {
     let dynamic = read(descriptor, value).map_err(|error| {
-        // The reader does not say where it failed, so the smallest part that fails alone is named.
+        // The reader does not name the place, so the error names the smallest part that fails
+        // alone.
         locate(descriptor, value, "").unwrap_or_else(|| problem("", error))
     })?;
     dynamic
@@ -143,7 +144,7 @@ fn read(descriptor: &MessageDescriptor, value: &Value) -> Result<DynamicMessage,
     DynamicMessage::deserialize(descriptor.clone(), value).map_err(|error| error.to_string())
 }
 
-/// The innermost field at fault, or `None` where each field is right by itself.
+/// The innermost field at fault, or `None` if each field is right by itself.
 fn locate(descriptor: &MessageDescriptor, value: &Value, path: &str) -> Option<JsonError> {
     for (key, inner) in value.as_object()? {
         let here = match path {
@@ -183,8 +184,9 @@ fn locate(descriptor: &MessageDescriptor, value: &Value, path: &str) -> Option<J
 
 #[cfg(test)]
 mod tests {
-    use create_purchase_request::Order;
-    use tillwatch_proto::v1::{Purchase, PurchaseState, PurchaseStatus, devdraft_order};
+    use tillwatch_proto::v1::{
+        Purchase, PurchaseState, PurchaseStatus, create_purchase_request::Order, devdraft_order,
+    };
 
     use super::*;
 

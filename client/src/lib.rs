@@ -1,7 +1,7 @@
 //! Client library of Tillwatch: one purchase service in front of many payment providers.
 //!
 //! [`Client`] creates purchases with safe repeats and follows them with streams that resume by
-//! themselves, exactly once per revision. [`timeline`] turns what a stream says into lines for
+//! themselves, exactly once per revision. [`timeline`] turns a stream's events into lines for
 //! people, and [`json`] turns contract messages into proto JSON and back.
 //!
 //! ```no_run

@@ -28,7 +28,7 @@ impl Pages {
         }
     }
 
-    /// The next page; `None` after the last. After an error, the same page is asked for again.
+    /// The next page; `None` after the last. After an error, the next call asks for the same page.
     ///
     /// # Errors
     /// As the service answers; see [`Error`].

@@ -1,4 +1,4 @@
-//! A purchase service that does what a test's script says, over connections that can be cut.
+//! A purchase service that follows a test's script, over connections that the script can cut.
 
 use std::{
     collections::VecDeque,
@@ -42,12 +42,12 @@ pub(crate) enum Turn<T> {
     Send(T),
     Fail(Status),
     End,
-    /// Cuts the connection once all that was sent has arrived.
+    /// Cuts the connection once everything that was sent has arrived.
     Cut,
     Hang,
 }
 
-/// What the service saw, and when.
+/// The requests that the service saw, and their times.
 pub(crate) type Seen<T> = Mutex<Vec<(Instant, T)>>;
 
 #[derive(Default)]
@@ -61,7 +61,7 @@ pub(crate) struct Script {
     pub(crate) seen_creates: Seen<CreatePurchaseRequest>,
     pub(crate) seen_pages: Seen<ListPurchasesRequest>,
     pub(crate) seen_tokens: Mutex<Vec<Option<String>>>,
-    /// What a proxy answers in the service's place: status, media type, body.
+    /// A proxy's answers in the service's place: status, media type, body.
     pub(crate) proxied: Mutex<VecDeque<(u16, &'static str, &'static str)>>,
     relays: Mutex<Vec<AbortHandle>>,
 }
@@ -84,7 +84,7 @@ fn note<T>(seen: &Seen<T>, request: Request<T>) {
 
 impl Scripted {
     async fn cut(&self) {
-        // Paused time advances only once every task is idle: all that was sent has then arrived.
+        // Paused time advances only once every task is idle, and so everything has arrived.
         sleep(Duration::from_millis(1)).await;
         for relay in self.0.relays.lock().unwrap().drain(..) {
             relay.abort();
@@ -226,7 +226,7 @@ where
     }
 }
 
-/// A client whose every connection ends at a fresh scripted service, all within this process.
+/// A client of a scripted service within this process.
 pub(crate) fn start(token: Option<&SecretToken>) -> (Client, Arc<Script>) {
     let script = Arc::new(Script::default());
     let service = PurchaseServiceServer::new(Scripted(Arc::clone(&script)));

@@ -1,4 +1,4 @@
-//! The client's promises, each kept against a scripted service in virtual time.
+//! The client keeps its promises against a scripted service, in virtual time.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Above the bound of a first wait's jitter.
+/// A time above the bound of a first wait's jitter.
 const SLACK: Duration = Duration::from_millis(300);
 
-/// What a watch said: revisions, with 0 for each interruption.
+/// The revisions that a watch told, with 0 for each interruption, and the error that ended it.
 async fn revisions(watch: &mut Watch) -> (Vec<u32>, Option<Error>) {
     let mut seen = Vec::new();
     while let Some(event) = watch.next().await {
@@ -127,15 +127,13 @@ async fn a_missing_revision_is_an_error() {
         script.watches.lock().unwrap().push_back(turns);
         let mut watch = client.watch("pur_1", WatchOptions::default());
         let (_, error) = revisions(&mut watch).await;
-        let Some(Error::Gap {
-            expected: e,
-            received: r,
-            ..
-        }) = error
-        else {
-            panic!("{error:?}");
+        let told = match error {
+            Some(Error::Gap {
+                expected, received, ..
+            }) => (expected, received),
+            other => panic!("{other:?}"),
         };
-        assert_eq!((e, r), (expected, received));
+        assert_eq!(told, (expected, received));
         assert!(watch.next().await.is_none());
     };
     check(vec![snapshot(2), transition(4), Turn::Hang], 3, 4).await;
@@ -189,7 +187,7 @@ async fn a_watch_gives_up_when_its_patience_ends() {
     );
 }
 
-/// What stands before a service answers when it cannot reach it, or does not want to.
+/// Answers of proxies that cannot reach the service, or refuse the call themselves.
 const PAGES: [(u16, &str, &str); 9] = [
     (502, "text/html", "<html>Bad Gateway</html>"),
     (502, "text/html", ""),
@@ -323,7 +321,7 @@ async fn a_feed_resumes_with_the_newest_token() {
         vec![Turn::Cut],
         vec![step("a"), beat, Turn::Cut],
         vec![step("c"), Turn::Hang],
-        // The service ends no feed with OK, so this was somebody on the way.
+        // The service ends no feed with OK, so somebody on the way has ended this one.
         vec![Turn::End],
         vec![Turn::Fail(expired)],
     ]);

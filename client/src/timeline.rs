@@ -1,7 +1,7 @@
-//! A purchase's way as lines for people: one per revision, and one that says what happens now.
+//! A purchase's way as lines for people: one line per revision, and a live line for the present.
 //!
-//! Everything here is pure: the clock, the width and the colours are handed in, and nothing is
-//! printed.
+//! Everything here is pure: the caller hands in the clock, the width and the colours, and prints
+//! the lines.
 
 mod paint;
 mod span;
@@ -25,13 +25,13 @@ pub use words::{glyph, is_success, state_word, words};
 /// The frames of the spinner, one per tick.
 const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 
-/// Where the states stand in a line, and what belongs to one below it.
+/// The columns before a state in a line, and before the notes below it.
 const INDENT: &str = "               ";
 
 /// The line of a transition, without its line end: revision, time, state, the provider's word,
-/// the time spent in the state before it, and what a person should know.
+/// the time spent in the state before it, and notes for a person.
 ///
-/// `spent` is the time between the revision before and this one, where that is known.
+/// `spent` is the time between the revision before and this one, if it is known.
 #[must_use]
 pub fn render_transition(step: &Transition, spent: Option<Duration>, style: Style) -> String {
     match &step.status {
@@ -46,7 +46,7 @@ pub fn render_status(status: &PurchaseStatus, spent: Option<Duration>, style: St
     revision_line(status, spent, Cause::Unspecified).render(style)
 }
 
-/// The buyer's next step, as one line that is never cut; `None` if there is none.
+/// The buyer's next step as one line, which is never cut; `None` if there is none.
 #[must_use]
 pub fn render_action(status: &PurchaseStatus) -> Option<String> {
     let text = match status.buyer_action.as_ref()?.action.as_ref()? {
@@ -59,7 +59,7 @@ pub fn render_action(status: &PurchaseStatus) -> Option<String> {
         }
         buyer_action::Action::Deposit(to) => {
             let amount = to.amount.as_ref();
-            let amount = amount.map(|a| format!(" {} {}", a.value, a.unit));
+            let amount = amount.map(|amount| format!(" {} {}", amount.value, amount.unit));
             let until = to.expire_time.as_ref().and_then(instant);
             let until = until.map(|at| format!(" until {}", clock(at)));
             let (amount, until) = (amount.unwrap_or_default(), until.unwrap_or_default());
@@ -90,7 +90,7 @@ enum Link {
 impl Timeline {
     /// A timeline that knows nothing yet.
     #[must_use]
-    pub const fn new(style: Style) -> Self {
+    pub fn new(style: Style) -> Self {
         Self {
             style,
             last: None,
@@ -101,13 +101,13 @@ impl Timeline {
     }
 
     /// Draws for another width from now on.
-    pub const fn set_style(&mut self, style: Style) {
+    pub fn set_style(&mut self, style: Style) {
         self.style = style;
     }
 
     /// The newest status that the stream has sent.
     #[must_use]
-    pub const fn status(&self) -> Option<&PurchaseStatus> {
+    pub fn status(&self) -> Option<&PurchaseStatus> {
         self.last.as_ref()
     }
 
@@ -136,7 +136,7 @@ impl Timeline {
         lines
     }
 
-    /// The line below the timeline: what happens now. `tick` moves the spinner.
+    /// The live line below the timeline. `tick` moves the spinner.
     #[must_use]
     pub fn status_line(&self, now: Timestamp, tick: usize) -> String {
         let frame = tick.checked_rem(SPINNER.len()).unwrap_or_default();
@@ -152,7 +152,7 @@ impl Timeline {
         line.render(self.style)
     }
 
-    /// The last line of a stream that has ended: where the purchase stands, and after how long.
+    /// The last line of a stream that has ended: the purchase's state and finality.
     #[must_use]
     pub fn closing_line(&self) -> String {
         let Some(status) = &self.last else {
@@ -194,8 +194,8 @@ impl Timeline {
         self.last = Some(status.clone());
     }
 
-    /// One line, or where the window is too narrow for its notes, the notes below it uncut: they
-    /// are what a person has to act on.
+    /// One line. If the window is too narrow for its notes, they stand below it uncut, since a
+    /// person has to act on them.
     fn revision_lines(
         &self,
         status: &PurchaseStatus,
@@ -235,7 +235,7 @@ impl Timeline {
             retry_at: now.saturating_add(retry_in).unwrap_or(now),
             why,
         };
-        // Each further attempt shows in the status line alone.
+        // Only the live line shows further attempts.
         if was_lost {
             Vec::new()
         } else {
@@ -289,7 +289,7 @@ impl Timeline {
         parts
     }
 
-    const fn is_up(&self) -> bool {
+    fn is_up(&self) -> bool {
         matches!(self.link, Link::Up)
     }
 }
@@ -366,7 +366,7 @@ fn notes(status: &PurchaseStatus, cause: Cause) -> Vec<(Tone, String)> {
         PurchaseState::Created | PurchaseState::AwaitingPayment
     );
     match status.amount_outcome() {
-        // Nothing has been paid yet, as the state says already.
+        // The state says already that the buyer has paid nothing.
         AmountOutcome::Underpaid if is_awaited => {}
         AmountOutcome::Underpaid => notes.push((Tone::Warning, "underpaid".to_owned())),
         AmountOutcome::Overpaid => notes.push((Tone::Warning, "overpaid".to_owned())),

@@ -20,16 +20,18 @@ use crate::{
     follow::{Accepted, Events, Limits, Source, follow},
 };
 
-/// The way to watch a purchase. The default begins with a snapshot and ends with a terminal status.
+/// The way to watch a purchase. By default the stream begins with a snapshot and ends with a
+/// terminal status.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WatchOptions {
     /// The last revision that the caller has; 0 asks for all. Absent: begin with a snapshot.
     pub after_revision: Option<u32>,
-    /// When the stream is over.
+    /// The status that ends the stream.
     pub until: WatchUntil,
     /// The interval in which a silent stream proves itself alive: 5 s to 120 s, 30 s if absent.
     pub heartbeat_interval: Option<Duration>,
-    /// The time that the service may stay away before the stream ends with the error. Absent: for ever.
+    /// The time that the service may stay away until the stream ends with the error. Absent: for
+    /// ever.
     pub patience: Option<Duration>,
 }
 
@@ -37,15 +39,15 @@ pub struct WatchOptions {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WatchEvent {
-    /// The newest status; the first event of a stream without `after_revision`, and only there.
+    /// The newest status: the first event of a stream without `after_revision`, and of no other.
     Snapshot(PurchaseStatus),
     /// The next revision.
     Transition(Transition),
-    /// The stream is alive, and all up to the named revision was sent before.
+    /// The stream is alive, and everything up to the named revision was sent before.
     Heartbeat(Heartbeat),
-    /// The stream was lost and will be resumed; nothing will be missed.
+    /// The stream was lost. It will be resumed, and will miss nothing.
     Interrupted {
-        /// Why it was lost.
+        /// The error by which it was lost.
         error: Error,
         /// The time until it is opened again.
         retry_in: Duration,
@@ -100,7 +102,7 @@ struct PurchaseSource {
     purchase_id: String,
     until: WatchUntil,
     heartbeat: Option<Duration>,
-    /// The last revision that was handed on.
+    /// The last revision that the consumer got.
     cursor: Option<u32>,
 }
 
@@ -142,7 +144,7 @@ impl PurchaseSource {
                 self.cursor = Some(status.revision);
                 Ok(Accepted::News(WatchEvent::Snapshot(status)))
             }
-            // A snapshot may skip revisions, so it can never stand for those after a cursor.
+            // A snapshot may skip revisions, so it cannot replace those after a cursor.
             Some(cursor) if status.revision > cursor => Err(self.gap(cursor, status.revision)),
             Some(_) => Ok(Accepted::Duplicate),
         }

@@ -1,5 +1,5 @@
-//! What is fuzzed: everything that reads what others wrote. Each target is one function of bytes
-//! that must not panic, and must keep what it promises of its result.
+//! The fuzz targets: they read what others wrote. Each target is one function of bytes. It must not
+//! panic, and must keep its promises about its result.
 
 use std::{collections::BTreeMap, io::Write as _, sync::LazyLock, time::SystemTime};
 
@@ -21,14 +21,14 @@ use tillwatch_server::{
 
 /// The time at which the fixtures are read, 2026-07-01T10:10:00Z.
 const NOW_MS: i64 = 1_782_900_600_000;
-/// Statuses besides the input's own under which each body is read.
+/// HTTP statuses with which each body is read, beside the input's own.
 const STATUSES: [u16; 6] = [200, 201, 400, 404, 409, 429];
 
 fn now() -> Timestamp {
     Timestamp::from_millis(NOW_MS).expect("a time of this century")
 }
 
-/// An order of a provider, with what its answers are read by, and the reference of its fixtures.
+/// An order of a provider with the fields by which its answers are read, and its fixtures' reference.
 fn sample(name: &str) -> Sample {
     let now = jiff::Timestamp::from_millisecond(NOW_MS).expect("a time of this century");
     (simulated(name).expect("a simulated provider").sample)(&Recipe::at(now))
@@ -70,7 +70,7 @@ fn parts(data: &[u8]) -> (u16, HeaderMap, Bytes) {
     (status.unwrap_or(200), headers, Bytes::from(body))
 }
 
-/// Everything that a provider's file reads: status, submit, look-up.
+/// Reads an answer as a provider's status, submit and look-up.
 pub fn provider(name: &'static str, data: &[u8]) {
     static PROVIDERS: LazyLock<BTreeMap<&'static str, std::sync::Arc<dyn Provider>>> =
         LazyLock::new(|| {
@@ -126,7 +126,7 @@ pub fn provider(name: &'static str, data: &[u8]) {
                 Submitted::Refused { message } => {
                     assert!(
                         name == "carbon" || !(200..300).contains(&answer.status),
-                        "what was accepted is refused"
+                        "an accepted order is refused"
                     );
                     let told = told(&**provider, &message);
                     check_word(&told);
@@ -143,7 +143,7 @@ fn check_word(word: &str) {
     assert!(!word.chars().any(char::is_control));
 }
 
-/// Promise D2: what is kept of an answer has its limits.
+/// Promise D2: each value that is kept of an answer is within its limit.
 fn check(observation: &Observation) {
     check_word(&observation.code);
     assert!(!observation.code.is_empty() || observation.reference.is_some());
@@ -178,7 +178,7 @@ fn check(observation: &Observation) {
     }
 }
 
-/// `Retry-After` and the rate headers: no wait beyond its limit.
+/// `Retry-After` and the rate headers give no wait beyond its limit.
 pub fn retry_after(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let mut headers = HeaderMap::new();
@@ -202,7 +202,7 @@ pub fn retry_after(data: &[u8]) {
     }
 }
 
-/// Times and amounts: what is read is written as the same.
+/// A time or amount that can be read is written as the same.
 pub fn numbers(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -222,19 +222,19 @@ pub fn numbers(data: &[u8]) {
     for read in [Decimal::parse(text), Decimal::parse_json(text)] {
         if let Ok(number) = read {
             let canonical = number.canonical();
-            let again = Decimal::parse(&canonical).expect("what is canonical can be read");
+            let again = Decimal::parse(&canonical).expect("canonical text can be read");
             assert_eq!(again, number);
             assert_eq!(again.canonical(), canonical);
             for decimals in [0, 2, 8] {
                 if let Some(minor) = number.to_minor_units(decimals) {
-                    assert!(minor.bytes().all(|it| it.is_ascii_digit() || it == b'-'));
+                    assert!(minor.bytes().all(|sign| sign.is_ascii_digit() || sign == b'-'));
                 }
             }
         }
     }
 }
 
-/// Page and resume tokens: one that is read is one that this service writes.
+/// A page or resume token that can be read is a token that this service writes.
 pub fn tokens(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         grpc::fuzz::tokens(text);
@@ -242,19 +242,19 @@ pub fn tokens(data: &[u8]) {
     grpc::fuzz::forged(data);
 }
 
-/// `grpc-timeout` headers.
+/// A `grpc-timeout` header is read or refused.
 pub fn grpc_timeout(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         grpc::fuzz::timeout(text);
     }
 }
 
-/// A configuration's file: read or refused, and no refusal shows a value.
+/// A configuration's file is read or refused, and no refusal shows a value.
 pub fn configuration(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    // Other files may be named in it, and some of this machine's never end.
+    // The file may name others, and some files of a machine never end.
     if text.contains("_file") || text.contains("/dev") || text.contains("/proc") {
         return;
     }

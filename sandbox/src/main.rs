@@ -2,13 +2,15 @@
 
 mod demo;
 
-use std::env;
-use std::error::Error;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{
+    env,
+    error::Error,
+    io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use tillwatch_sandbox::{Options, PROVIDERS, Sandbox, Scenario};

@@ -1,7 +1,6 @@
 //! Fixed windows, as providers count requests per key.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 

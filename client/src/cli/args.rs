@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
-use tillwatch::proto::v1::{PurchaseState, WatchUntil};
+use tillwatch::{
+    proto::v1::{PurchaseState, WatchUntil},
+    timeline::state_word,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -28,12 +31,12 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) const fn json(&self) -> bool {
+    pub(crate) fn json(&self) -> bool {
         self.json
     }
 
-    /// Whether a purchase is followed to its end; the exit code then tells that end.
-    pub(crate) const fn follows(&self) -> bool {
+    /// True if the command follows a purchase to its end. The exit code then tells that end.
+    pub(crate) fn follows(&self) -> bool {
         match &self.command {
             Command::Watch(_) => true,
             Command::Create(create) => create.watch,
@@ -213,8 +216,9 @@ fn state(text: &str) -> Result<PurchaseState, String> {
     let state = PurchaseState::from_str_name(&name);
     let state = state.filter(|state| *state != PurchaseState::Unspecified);
     state.ok_or_else(|| {
-        let known = (1..=20).map(|state| tillwatch::timeline::state_word(state).to_lowercase());
-        let known: Vec<_> = known.collect();
+        let states = (1..).map_while(|number| PurchaseState::try_from(number).ok());
+        let words = states.map(|state| state_word(state.into()).to_lowercase());
+        let known: Vec<_> = words.collect();
         format!("no such state; known: {}", known.join(", "))
     })
 }

@@ -26,12 +26,13 @@ use crate::cli::{
     table,
 };
 
-/// Short, so that what the live line says about polls is current.
+/// The heartbeat interval of a watch. It is short, so that the live line's words about polls are
+/// current.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// The most that the service lists on one page.
 const PAGE: u32 = 1_000;
 
-/// Does what the command line asks for.
+/// Runs the command.
 pub(crate) async fn run(args: Args, output: &mut Output<'_>) -> Result<Ended, Failure> {
     let client = Client::connect(config(&args.connection)?)?;
     match args.command {
@@ -87,7 +88,8 @@ async fn create(client: &Client, args: Create, output: &mut Output<'_>) -> Resul
         Some(key) => key,
         None => {
             let key = uuid::Uuid::new_v4().to_string();
-            // Told before anything is sent: whatever happens, the same purchase can be asked for.
+            // The person reads the key before anything is sent, and can ask for the purchase with
+            // it whatever happens.
             output.note(&format!("idempotency key: {key}"))?;
             key
         }
@@ -113,7 +115,7 @@ async fn create(client: &Client, args: Create, output: &mut Output<'_>) -> Resul
     } else {
         show(created.purchase.as_ref(), None, output)?;
     }
-    // Only now: what was created is shown even where notes can no longer be written.
+    // Checked only now: the purchase is shown even if notes can no longer be written.
     told?;
     if created.replayed {
         output.note("this key was known already")?;

@@ -9,7 +9,7 @@ use tillwatch::{
     timeline::{instant, plain, render_action, short, state_word, words},
 };
 
-/// All that is known of a purchase, without line ends; what is absent is left out.
+/// The lines of all that is known of a purchase, without line ends. Absent values have no line.
 pub(crate) fn lines(
     purchase: &Purchase,
     freshness: Option<&Freshness>,
@@ -125,11 +125,11 @@ fn amount(amount: &Amount) -> (&'static str, String) {
 
 fn reference(reference: &ProviderReference) -> Option<String> {
     Some(match reference.reference.as_ref()? {
-        Reference::Phygitals(it) => it.session_id.clone(),
-        Reference::Masumi(it) => format!("{} on {}", it.blockchain_identifier, it.network),
-        Reference::Inabit(it) => it.purchase_id.clone(),
-        Reference::Carbon(it) => format!("{} of contact {}", it.order_id, it.contact_id),
-        Reference::Devdraft(it) => it.transaction_id.clone(),
+        Reference::Phygitals(named) => named.session_id.clone(),
+        Reference::Masumi(named) => format!("{} on {}", named.blockchain_identifier, named.network),
+        Reference::Inabit(named) => named.purchase_id.clone(),
+        Reference::Carbon(named) => format!("{} of contact {}", named.order_id, named.contact_id),
+        Reference::Devdraft(named) => named.transaction_id.clone(),
     })
 }
 

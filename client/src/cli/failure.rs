@@ -17,31 +17,31 @@ pub(crate) enum Ended {
     /// The watched purchase ended otherwise than completed.
     Unsuccessful,
     Interrupted,
-    /// Nobody reads what a watch says any more.
+    /// Nobody reads a watch's output any more.
     Unread,
     Terminated,
 }
 
 impl Ended {
-    pub(crate) const fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Well => 0,
             Self::NotServing => 1,
             Self::Unsuccessful => 3,
             Self::Interrupted => 130,
-            // As a command that SIGPIPE ends.
+            // The code of a command that SIGPIPE ends.
             Self::Unread => 141,
             Self::Terminated => 143,
         }
     }
 }
 
-/// Why a command could not do what it was asked.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
     Client(#[from] Error),
-    /// As `Client`, from a create: the key decides what may be done next.
+    /// A create failed as `Client` says. A repeat is safe with this key alone.
     #[error("{error}")]
     Create { error: Error, key: String },
     #[error("{what}: {error}")]
@@ -55,7 +55,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) const fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Input { .. } | Self::File { .. } | Self::Client(Error::Config(_)) => 2,
             Self::Client(_) | Self::Create { .. } | Self::Json(_) | Self::Io(_) => 1,
@@ -73,7 +73,7 @@ impl Failure {
             Self::Client(error) => lines.extend(details(error)),
             Self::Create { error, key } => {
                 lines.extend(details(error));
-                // What the service does not know itself may have bought as well.
+                // After a defect of its own the service may have bought too.
                 if error.is_transient() || matches!(error, Error::Server(_)) {
                     let key = plain(key);
                     lines.push(format!(

@@ -1,4 +1,5 @@
-//! A watched purchase on the screen: finished lines above, and below them one that is redrawn.
+//! A watched purchase on the screen: finished lines, and below them the live line, which is
+//! redrawn.
 
 use std::{io, time::Duration};
 
@@ -47,7 +48,7 @@ pub(crate) async fn watch(
     let mut screen = Screen::open(output)?;
     let live = screen.live;
     for tick in 0_usize.. {
-        // Every branch is cancel-safe: an event that is not returned yet stays in the stream.
+        // Each branch is cancel-safe: an event that is not returned yet stays in the stream.
         let heard = tokio::select! {
             event = events.next() => Heard::Event(event.map(|event| event.map(Box::new))),
             stop = stopped(&mut interrupts, &mut terminates) => Heard::Stop(stop),
@@ -61,7 +62,7 @@ pub(crate) async fn watch(
         }
     }
     match screen.closing() {
-        // The purchase has ended, whoever still reads it.
+        // The purchase has ended, even if nobody reads the last line.
         Err(failure) if failure.is_closed_pipe() => {}
         told => told?,
     }
@@ -72,7 +73,7 @@ pub(crate) async fn watch(
     drop(screen);
     let state = match last {
         Some(state) => state,
-        // The cursor was at the end already: nothing was left to send.
+        // The service had nothing to send: the cursor was at the end already.
         None => newest(client, id).await?,
     };
     Ok(match is_success(state) {
@@ -94,7 +95,7 @@ async fn newest(client: &Client, id: &str) -> Result<PurchaseState, Failure> {
     Ok(status.unwrap_or_default().state())
 }
 
-/// The lines of one timeline on an output. Leaves the terminal as it was, however it goes.
+/// The lines of one timeline on an output. Dropping it leaves the terminal as it was.
 struct Screen<'a, 'b> {
     output: &'a mut Output<'b>,
     timeline: Timeline,
@@ -138,7 +139,7 @@ impl<'a, 'b> Screen<'a, 'b> {
                 let note = format!("lost the server ({error}); reconnecting in {wait}");
                 return self.output.note(&note);
             }
-            // Heartbeats are the client's business; scripts get what changed.
+            // Scripts get changes alone. Heartbeats are for the client.
             _ => return Ok(()),
         };
         let message = WatchStatusResponse { event: Some(event) };
@@ -171,7 +172,7 @@ impl<'a, 'b> Screen<'a, 'b> {
 impl Drop for Screen<'_, '_> {
     fn drop(&mut self) {
         if self.live {
-            // If the terminal is gone there is nothing left to restore.
+            // If the terminal is gone, nothing is left to restore.
             let _ = write!(self.output.out, "{CLEAR_LINE}{SHOW_CURSOR}");
             let _ = self.output.out.flush();
         }

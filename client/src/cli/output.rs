@@ -1,4 +1,4 @@
-//! The places to which the command writes, and the form.
+//! The command's output: its writers, and its form.
 
 use std::io::{self, Write};
 
@@ -10,9 +10,9 @@ use crate::cli::failure::Failure;
 pub(crate) struct Output<'a> {
     pub(crate) out: &'a mut dyn Write,
     pub(crate) err: &'a mut dyn Write,
-    /// One proto-JSON object per line instead of text for people.
+    /// The command writes one proto-JSON object per line instead of text for people.
     pub(crate) json: bool,
-    /// Lines can be redrawn.
+    /// The command can redraw lines.
     pub(crate) terminal: bool,
     pub(crate) color: bool,
 }
@@ -31,12 +31,12 @@ impl Output<'_> {
         Ok(())
     }
 
-    /// Says something to the person that is no part of the result.
+    /// Writes a note to the person. It is no part of the result.
     pub(crate) fn note(&mut self, note: &str) -> Result<(), Failure> {
         Ok(writeln!(self.err, "{note}")?)
     }
 
-    /// The style for now: the window may have been resized since.
+    /// The style at this moment: the window may have been resized since.
     pub(crate) fn style(&self) -> Style {
         let width = self.terminal.then(width).flatten();
         Style {
@@ -46,7 +46,7 @@ impl Output<'_> {
     }
 }
 
-/// One column less than the window has: a full line would wrap, and could not be redrawn.
+/// The window's columns but one: a full line would wrap, and the command could not redraw it.
 fn width() -> Option<usize> {
     let size: io::Result<(u16, u16)> = crossterm::terminal::size();
     let (columns, _) = size.ok()?;

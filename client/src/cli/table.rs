@@ -22,7 +22,7 @@ impl Table {
             .push(cells.iter().map(|cell| plain(cell)).collect());
     }
 
-    /// The lines, without line ends; columns are as wide as their widest cell.
+    /// The lines, without line ends. Each column is as wide as its widest cell.
     pub(crate) fn lines(&self) -> Vec<String> {
         let count = self.rows.first().map_or(0, Vec::len);
         let width = |column: usize| {
@@ -58,10 +58,16 @@ pub(crate) fn purchases(purchases: &[Purchase], now: Timestamp) -> Table {
             .provider_status
             .as_ref()
             .map(|word| word.code.as_str());
-        let attention = status.attention.as_ref().map(|it| it.reason.as_str());
+        let attention = status
+            .attention
+            .as_ref()
+            .map(|attention| attention.reason.as_str());
         let mut labels: Vec<_> = purchase.labels.iter().collect();
         labels.sort();
-        let labels: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let labels: Vec<_> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         table.push(&[
             &purchase.id,
             &purchase.account,
@@ -125,7 +131,7 @@ mod tests {
             id: "pur_1".to_owned(),
             account: "shop".to_owned(),
             labels: [("b", "2"), ("a", "1")]
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
             create_time: Some(prost_types::Timestamp::default()),
             status: Some(PurchaseStatus {

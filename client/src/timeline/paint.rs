@@ -7,14 +7,14 @@ use unicode_width::UnicodeWidthStr as _;
 pub struct Style {
     /// Lines have colours (ANSI escapes).
     pub color: bool,
-    /// Columns that a line may fill; absent: as many as it needs.
+    /// The columns that a line may fill. Absent: as many as it needs.
     pub width: Option<usize>,
 }
 
 impl Style {
     /// No colours, no limit: for pipes and logs.
     #[must_use]
-    pub const fn plain() -> Self {
+    pub fn plain() -> Self {
         Self {
             color: false,
             width: None,
@@ -33,7 +33,7 @@ pub(crate) enum Tone {
 }
 
 impl Tone {
-    const fn code(self) -> Option<&'static str> {
+    fn code(self) -> Option<&'static str> {
         match self {
             Self::Neutral => None,
             Self::Dim => Some("2"),
@@ -54,7 +54,7 @@ impl Line {
         self.0.push((tone, text.to_owned()));
     }
 
-    /// Columns that the whole line fills.
+    /// The columns that the whole line fills.
     pub(crate) fn width(&self) -> usize {
         self.0.iter().map(|(_, text)| columns(text)).sum()
     }
@@ -62,7 +62,7 @@ impl Line {
     pub(crate) fn render(&self, style: Style) -> String {
         let full = self.width();
         let mut left = style.width.unwrap_or(full);
-        // The last column of a line that is cut goes to the mark that says so.
+        // The last column of a line that is cut goes to the mark for the cut.
         let cut = full > left;
         if cut {
             left = left.saturating_sub(1);
@@ -72,7 +72,7 @@ impl Line {
             let shown = fitting(text, left);
             left = match shown.len() == text.len() {
                 true => left.saturating_sub(columns(shown)),
-                // Nothing may follow what was cut, though a wide character left a column over.
+                // Nothing may follow the cut, even if a wide character left a column free.
                 false => 0,
             };
             match tone.code().filter(|_| style.color && !shown.is_empty()) {
@@ -90,13 +90,13 @@ impl Line {
     }
 }
 
-/// Columns that a text fills on a terminal: an East Asian character or an emoji takes two.
+/// The columns that a text fills on a terminal. An East Asian character or an emoji fills two.
 #[must_use]
 pub fn columns(text: &str) -> usize {
     text.width()
 }
 
-/// A text with blanks up to a number of columns; uncut where it is wider.
+/// A text with blanks up to a number of columns. A wider text stays as it is.
 #[must_use]
 pub fn padded(text: &str, to: usize) -> String {
     format!("{text}{}", " ".repeat(to.saturating_sub(columns(text))))
@@ -104,21 +104,23 @@ pub fn padded(text: &str, to: usize) -> String {
 
 /// The longest beginning of a text that fits into some columns.
 fn fitting(text: &str, most: usize) -> &str {
-    // Measured as a whole each time: some characters change the width of the one before them.
-    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    // Each beginning is measured whole, since some characters change the width of the one before.
+    let ends = text
+        .char_indices()
+        .map(|(at, letter)| at + letter.len_utf8());
     let beginnings = ends.map_while(|end| text.get(..end));
     let fitting = beginnings.take_while(|beginning| columns(beginning) <= most);
     fitting.last().unwrap_or_default()
 }
 
-/// Text from elsewhere, made safe to print: whatever could steer a terminal is replaced.
+/// Text from elsewhere, safe to print: U+FFFD replaces each character that could steer a terminal.
 #[must_use]
 pub fn plain(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let steers = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     text.chars()
-        .map(|c| if steers(c) { '\u{fffd}' } else { c })
+        .map(|letter| if steers(letter) { '\u{fffd}' } else { letter })
         .collect()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-/// A time of the contract, or `None` where it is out of range.
+/// A time of the contract, or `None` if it is out of range.
 #[must_use]
 pub fn instant(time: &prost_types::Timestamp) -> Option<Timestamp> {
     Timestamp::new(time.seconds, time.nanos).ok()
@@ -34,7 +34,8 @@ pub fn short(span: Duration) -> String {
     }
 }
 
-/// As [`short`], for what is over: below ten seconds a tenth counts, cut off like all the rest.
+/// A past span, as [`short`] writes it. Below ten seconds it has tenths, rounded down like the
+/// rest.
 pub(crate) fn elapsed(span: Duration) -> String {
     match span.as_secs() {
         seconds @ 0..10 => format!("{seconds}.{}s", span.subsec_millis() / 100),
@@ -42,7 +43,7 @@ pub(crate) fn elapsed(span: Duration) -> String {
     }
 }
 
-/// As [`short`], for what is still to come: a part of a second counts as one.
+/// A span to come, as [`short`] writes it. A part of a second counts as one.
 #[must_use]
 pub fn countdown(span: Duration) -> String {
     let whole = Duration::from_secs(span.as_secs());
@@ -50,7 +51,7 @@ pub fn countdown(span: Duration) -> String {
     short(whole.saturating_add(Duration::from_secs(part)))
 }
 
-/// From one time to a later one; zero where it is not later.
+/// The span from one time to a later one; zero if it is not later.
 pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What the timeline draws, by example.
+//! The timeline's lines, by example.
 
 use tillwatch_proto::v1::{
     BuyerAction, Deposit, Failure, Heartbeat, ProviderStatus, buyer_action::Action,
@@ -173,7 +173,9 @@ fn words_of_a_provider_cannot_steer_the_terminal() {
     let evil = status(1, PurchaseState::Paid, "a\u{1b}[2Jb\nc\u{202e}", 0);
     let line = render_status(&evil, None, Style::plain());
     assert!(
-        !line.chars().any(|c| c.is_control() || c == '\u{202e}'),
+        !line
+            .chars()
+            .any(|letter| letter.is_control() || letter == '\u{202e}'),
         "{line:?}"
     );
 }

@@ -4,14 +4,14 @@ use tillwatch_proto::v1::PurchaseState;
 
 use crate::timeline::paint::Tone;
 
-/// An enum value's own word, without the prefix that the contract puts before each:
+/// An enum value's own word, without the contract's prefix:
 /// `words("PURCHASE_STATE_PAID", "PURCHASE_STATE_")` is `PAID`.
 #[must_use]
 pub fn words<'a>(name: &'a str, prefix: &str) -> &'a str {
     name.strip_prefix(prefix).unwrap_or(name)
 }
 
-/// The word of a state as it stands in a message; a state added later shows as its number.
+/// The word of a message's state. A state of a later contract shows as its number.
 #[must_use]
 pub fn state_word(state: i32) -> String {
     PurchaseState::try_from(state).map_or_else(
@@ -20,9 +20,9 @@ pub fn state_word(state: i32) -> String {
     )
 }
 
-/// One character for a state; filled the further the purchase has come.
+/// One character for a state. It is the fuller the further the purchase has come.
 #[must_use]
-pub const fn glyph(state: PurchaseState) -> &'static str {
+pub fn glyph(state: PurchaseState) -> &'static str {
     match state {
         PurchaseState::Unspecified => "·",
         PurchaseState::Pending | PurchaseState::Created => "○",
@@ -43,13 +43,13 @@ pub const fn glyph(state: PurchaseState) -> &'static str {
     }
 }
 
-/// Tells whether a purchase that ends in this state has ended as the buyer wanted.
+/// True if a purchase that ends in this state has ended as the buyer wanted.
 #[must_use]
-pub const fn is_success(state: PurchaseState) -> bool {
+pub fn is_success(state: PurchaseState) -> bool {
     matches!(state, PurchaseState::Completed)
 }
 
-pub(crate) const fn tone(state: PurchaseState) -> Tone {
+pub(crate) fn tone(state: PurchaseState) -> Tone {
     match state {
         PurchaseState::Unspecified | PurchaseState::Pending | PurchaseState::Created => {
             Tone::Neutral

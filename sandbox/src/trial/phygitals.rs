@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{answered, fixture, keys, lives_out, send, still};
-use crate::scenario::Scenario;
-use crate::{Options, Sandbox};
+use crate::{Options, Sandbox, scenario::Scenario};
 
 const KEY: (&str, &str) = ("x-api-key", "phy_test");
 

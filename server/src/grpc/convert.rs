@@ -42,7 +42,7 @@ pub fn purchase(purchase: &Purchase, view: View) -> message::Purchase {
         labels: purchase
             .labels
             .iter()
-            .map(|(k, v)| (k.clone(), v.clone()))
+            .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
         create_time: Some(timestamp(purchase.create_time)),
         caller: if view.shows_caller {
@@ -68,7 +68,7 @@ pub fn status(purchase: &Purchase, status: &Status, view: View) -> message::Purc
             facts: status
                 .facts
                 .iter()
-                .map(|(k, v)| (k.clone(), v.clone()))
+                .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
             unmapped: status.unmapped,
         }),
@@ -161,7 +161,7 @@ fn buyer_action(action: &BuyerAction) -> message::BuyerAction {
             form_fields: redirect
                 .form_fields
                 .iter()
-                .map(|(k, v)| (k.clone(), v.clone()))
+                .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
         }),
         BuyerAction::Deposit(deposit) => buyer_action::Action::Deposit(message::Deposit {

@@ -262,7 +262,7 @@ impl Failure {
             CreateError::Rejected { purchase, message } => {
                 let text = message
                     .filter(|message| !message.is_empty())
-                    .map_or(text.clone(), |m| format!("{text}: {m}"));
+                    .map_or(text.clone(), |message| format!("{text}: {message}"));
                 Self::new(Reason::ProviderRejected, text).about(Some(purchase))
             }
             CreateError::Unheard { why, purchase } => Self::of_unheard(&why, now).about(purchase),

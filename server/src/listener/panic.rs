@@ -91,8 +91,9 @@ fn internal<Answer: Default>() -> http::Response<Answer> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tower::ServiceExt as _;
+
+    use super::*;
 
     type Outcome = Result<http::Response<String>, std::convert::Infallible>;
 

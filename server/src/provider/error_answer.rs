@@ -4,6 +4,7 @@
 //! that is in use. The words of a text are never matched, except for routes that do not exist.
 
 use ::http::header;
+use serde_json::Value;
 
 use super::wire;
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     purchase::Timestamp,
     upstream::{Response, retry_after},
 };
-use serde_json::Value;
 
 /// The fields in which error bodies have their texts, the more telling first.
 const TEXT_FIELDS: [&str; 9] = [

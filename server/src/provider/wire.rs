@@ -1,9 +1,10 @@
 //! Reading providers' JSON leniently: numbers that are text, text that is numbers, and fields that
 //! are missing, null or empty, which all mean the same.
 
+use std::collections::BTreeMap;
+
 use ::http::HeaderValue;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 use super::SettingsError;
 use crate::{

@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::*;
-use Verdict::{Apply, Drop, HoldBack};
+use super::{
+    Verdict::{Apply, Drop, HoldBack},
+    *,
+};
 
 fn at(seconds: i64) -> Moment {
     Moment::from_millis(1_000_000 + seconds * 1_000)

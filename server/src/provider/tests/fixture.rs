@@ -15,8 +15,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use tillwatch_proto::v1::create_purchase_request::Order;
 
-use crate::provider::{Intent, Placed, Provider, Recovery, Registered, Violation};
 use crate::{
+    provider::{Intent, Placed, Provider, Recovery, Registered, Violation},
     purchase::{Finality, PurchaseId, Secret, State, Status, Timestamp},
     upstream::{Request, Response},
 };
