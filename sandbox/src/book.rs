@@ -18,13 +18,13 @@ const HISTORY_MAX: usize = 500;
 /// A purchase that a provider is about to make.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    /// The provider's own id of the row, unique and ascending where the provider sorts by it.
+    /// The provider's own id of the row, unique, and ascending if the provider sorts by it.
     pub(crate) id: String,
-    /// What callers name the purchase by.
+    /// The name by which callers ask for the purchase.
     pub(crate) reference: String,
     pub(crate) scenario: Scenario,
     pub(crate) life: TimeLine,
-    /// What the provider's answers are made of, beside the word.
+    /// The content of the provider's answers, beside the word.
     pub(crate) facts: Value,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Purchase {
     steps: VecDeque<(Duration, String)>,
     /// Changes with every new time line, so that what was due of the old one is void.
     pub(crate) epoch: u64,
-    /// How often it was read, which times the scenarios with errors.
+    /// The number of its reads, which times the scenarios with errors.
     pub(crate) reads: u64,
 }
 
@@ -73,7 +73,7 @@ impl Purchase {
         self.past.last().map_or("", |(_, word)| word)
     }
 
-    /// When the present word began.
+    /// The time at which the present word began.
     pub(crate) fn updated(&self) -> Timestamp {
         self.past.last().map_or(self.created, |(at, _)| *at)
     }
@@ -83,7 +83,7 @@ impl Purchase {
         self.past.iter().any(|(_, past)| past == word)
     }
 
-    /// A text among the facts; empty where there is none.
+    /// A text among the facts; empty if there is none.
     pub(crate) fn fact(&self, name: &str) -> &str {
         self.facts
             .get(name)
@@ -121,7 +121,7 @@ impl Purchase {
 /// An answer that is given again to a repeated key.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
-    /// What the request was, to tell a repeat from a reuse.
+    /// The request, to tell a repeat from a reuse.
     pub(crate) request: String,
     pub(crate) reference: String,
     pub(crate) answer: Value,

@@ -29,27 +29,27 @@ pub(crate) use orders::SCENARIOS;
 pub(crate) use page::Page;
 pub(crate) use service::ServiceError;
 
-/// How long a purchase may take beyond its life at the provider before it counts as lost.
+/// A purchase that takes this much longer than its life at the provider counts as lost.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What the page has not shown yet; a follower waits when it is full.
+/// The events that the page has not shown yet; a follower waits when it is full.
 const NEWS_MAX: usize = 64;
 
-/// What is asked for.
+/// The user's wishes.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// Where the server listens: at the first of these that is free.
+    /// The server listens at the first of these addresses that is free.
     pub(crate) listen: Vec<String>,
-    /// How many times faster than written the purchases live.
+    /// The purchases live this many times faster than written.
     pub(crate) speed: f64,
-    /// What happens to all five; absent: a mix.
+    /// The scenario of all five; absent: a mix.
     pub(crate) scenario: Option<Scenario>,
     /// Go on serving afterwards.
     pub(crate) keep: bool,
-    /// How the `tillwatch` command is called here.
+    /// The call of the `tillwatch` command here.
     pub(crate) command: String,
 }
 
-/// What the user asked for by a signal.
+/// The user's wish, made known by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// Ctrl-C.
@@ -58,7 +58,7 @@ pub(crate) enum Stop {
     Terminate,
 }
 
-/// How the demo ended.
+/// The end of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// All five reached their end, and nothing was lost.
@@ -70,7 +70,7 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
-    /// The exit code that says so: as shells number signals where one ended it.
+    /// Its exit code: the shells' number of the signal that ended it, if a signal did.
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Well => 0,
@@ -98,11 +98,11 @@ pub(crate) enum DemoError {
     Output(#[from] io::Error),
 }
 
-/// Where everything is.
+/// The addresses of everything.
 #[derive(Debug)]
 pub(crate) struct Setting<'a> {
     address: &'a str,
-    /// Where the server would have listened, were it free.
+    /// The address at which the server would have listened, were it free.
     taken: Option<&'a str>,
     sandbox: String,
     speed: f64,
@@ -157,7 +157,7 @@ impl Purchase {
 
     /// The newest revision.
     fn revisions(&self) -> u32 {
-        self.last.as_ref().map_or(0, |it| it.revision)
+        self.last.as_ref().map_or(0, |last| last.revision)
     }
 
     fn state(&self) -> PurchaseState {
@@ -186,8 +186,8 @@ impl Purchase {
     /// Compares what the stream has told with what the provider has seen.
     fn settle(&mut self, sandbox: &Sandbox) {
         self.requests = sandbox.calls(self.provider);
-        let is_open = self.last.as_ref().is_none_or(|it| {
-            let finality = it.finality();
+        let is_open = self.last.as_ref().is_none_or(|last| {
+            let finality = last.finality();
             !matches!(finality, Finality::Terminal | Finality::Final)
         });
         let revision = self.revisions();
@@ -208,7 +208,7 @@ impl Purchase {
     }
 }
 
-/// What a follower has to tell.
+/// The news of a follower.
 #[derive(Debug)]
 enum News {
     Transition(Box<Transition>),
@@ -254,7 +254,7 @@ async fn show(
         taken: options
             .listen
             .first()
-            .filter(|it| !it.ends_with(":0") && it.as_str() != service.address())
+            .filter(|address| !address.ends_with(":0") && address.as_str() != service.address())
             .map(String::as_str),
         sandbox: format!("http://{}", sandbox.address()),
         speed: options.speed,
@@ -274,14 +274,19 @@ async fn show(
     }
     page.table(&purchases, began.elapsed())?;
     if options.keep {
-        let newest = purchases.iter().rev().find_map(|it| it.last.as_ref());
-        page.kept(&setting, newest.map_or("", |it| &it.purchase_id))?;
+        let newest = purchases
+            .iter()
+            .rev()
+            .find_map(|purchase| purchase.last.as_ref());
+        page.kept(&setting, newest.map_or("", |status| &status.purchase_id))?;
         stop.await;
     }
-    Ok(match purchases.iter().all(|it| it.lost.is_empty()) {
-        true => Ended::Well,
-        false => Ended::Lost,
-    })
+    Ok(
+        match purchases.iter().all(|purchase| purchase.lost.is_empty()) {
+            true => Ended::Well,
+            false => Ended::Lost,
+        },
+    )
 }
 
 /// Creates the five and shows what their streams tell, until all have ended or time is up.
@@ -309,7 +314,8 @@ async fn follow_all(
     }
     drop(news);
     while let Ok(Some((provider, news))) = timeout_at(limit, told.recv()).await {
-        let Some(purchase) = purchases.iter_mut().find(|it| it.provider == provider) else {
+        let mut shown = purchases.iter_mut();
+        let Some(purchase) = shown.find(|purchase| purchase.provider == provider) else {
             continue;
         };
         match news {
@@ -345,7 +351,10 @@ async fn follow(
         })
         .await
         .map_err(|error| format!("not created: {error}"))?;
-    let id = created.purchase.map(|it| it.id).unwrap_or_default();
+    let id = created
+        .purchase
+        .map(|purchase| purchase.id)
+        .unwrap_or_default();
     let mut watch = client.watch(
         id,
         WatchOptions {

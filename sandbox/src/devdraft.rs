@@ -23,7 +23,7 @@ const STABLECOIN: &str = "stablecoin";
 const BANK: &str = "bank";
 const CROCKFORD: &str = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// How long an idempotency key is remembered (its guide says 24 hours).
+/// The time for which an idempotency key is remembered (its guide says 24 hours).
 const KEY_LIFE_S: i64 = 24 * 3600;
 
 const NETWORKS: [&str; 17] = [

@@ -357,7 +357,7 @@ fn render(purchase: &Purchase, now: Timestamp) -> Value {
     })
 }
 
-/// What has come in so far, in millionths of the asked amount's unit.
+/// The payments so far, in millionths of the asked amount's unit.
 fn paid(word: &str, planned: u64, purchase: &Purchase) -> u64 {
     match word {
         INITIATED | ALLOCATED | "Expired" | "GenerateAddressFailed" => 0,

@@ -136,7 +136,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// When the address cannot be bound, or, as [`io::ErrorKind::InvalidInput`], when it is not
+    /// The address cannot be bound, or, as [`io::ErrorKind::InvalidInput`], it is not
     /// a loopback address without [`Options::expose`], or the speed is out of its range.
     pub async fn start(options: Options) -> io::Result<Self> {
         if !SPEEDS.contains(&options.speed) {

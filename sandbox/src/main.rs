@@ -21,7 +21,7 @@ use crate::demo::{Page, SCENARIOS, Stop};
 /// Bad arguments, as `sysexits.h` numbers them.
 const EXIT_USAGE: u8 = 64;
 
-/// Where clients look for a server unless they are told otherwise, and any free port.
+/// The address at which clients look for a server by default, and any free port.
 const USUAL: &str = "127.0.0.1:50051";
 const ANY: &str = "127.0.0.1:0";
 
@@ -92,15 +92,15 @@ struct Demo {
 /// The demo's caller needs no token, so nobody else may reach it.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: Option<SocketAddr> = text.parse().ok();
-    let address = address.filter(|it| it.ip().is_loopback());
+    let address = address.filter(|address| address.ip().is_loopback());
     address.ok_or_else(|| "expected a loopback address such as 127.0.0.1:50051".to_owned())
 }
 
 fn scenario(name: &str) -> Result<Scenario, String> {
-    let named = Scenario::named(name).filter(|it| SCENARIOS.contains(it));
+    let named = Scenario::named(name).filter(|scenario| SCENARIOS.contains(scenario));
     named.ok_or_else(|| {
         let names = SCENARIOS.map(Scenario::name).join(", ");
-        format!("expected one that ends at every provider: {names}")
+        format!("must be a scenario that ends at every provider: {names}")
     })
 }
 
@@ -132,13 +132,13 @@ fn complain(error: &(dyn Error + 'static)) -> ExitCode {
         text.push_str(&format!(": {error}"));
         if error
             .downcast_ref::<io::Error>()
-            .is_some_and(|it| it.kind() == io::ErrorKind::InvalidInput)
+            .is_some_and(|error| error.kind() == io::ErrorKind::InvalidInput)
         {
             code = ExitCode::from(EXIT_USAGE);
         }
         cause = error.source();
     }
-    // Where standard error is gone as well, the exit code is all that is left to say it.
+    // If standard error is gone as well, the exit code alone is left to say it.
     let _ = writeln!(io::stderr(), "{text}");
     code
 }
@@ -203,13 +203,13 @@ fn is_colorful(out: &io::Stdout) -> bool {
     out.is_terminal() && !no_color && !dumb
 }
 
-/// How the `tillwatch` command is called from here: where it lies beside this one by its path,
+/// The call of the `tillwatch` command from here: if it lies beside this executable, by its path,
 /// under cargo by cargo, and else by its name.
 fn tillwatch_command() -> String {
     let beside = env::current_exe()
         .ok()
         .and_then(|exe| Some(exe.parent()?.join("tillwatch")))
-        .filter(|it| it.is_file());
+        .filter(|path| path.is_file());
     if let Some(path) = beside {
         let here = env::current_dir().unwrap_or_default();
         let short: &Path = path.strip_prefix(here).unwrap_or(&path);

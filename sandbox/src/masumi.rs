@@ -401,7 +401,7 @@ fn count(engine: &Engine, token: &str, query: &Value) -> Result<Answer, Refusal>
     Ok(success(&json!({ "total": total })))
 }
 
-/// What has changed since a time. The row under the cursor comes again, as in the real service.
+/// The changes since a time. The row under the cursor comes again, as in the real service.
 fn diff(
     engine: &Engine,
     call: &Call,

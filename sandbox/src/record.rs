@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-/// How much of a path or a query is kept.
+/// The most bytes of a path or a query that are kept.
 const TEXT_MAX: usize = 2048;
 
 /// One request that reached the sandbox.
@@ -26,7 +26,7 @@ pub struct RecordedRequest {
     pub created: Option<String>,
     /// The HTTP status answered; none while under way, and if no answer was given.
     pub status: Option<u16>,
-    /// When it arrived.
+    /// The time of its arrival.
     pub at: SystemTime,
 }
 

@@ -1,6 +1,6 @@
 //! One sample for each provider: an order, its reference, and the usual answers about both.
 //!
-//! Whoever tries something against every provider takes it from here, so that a provider is
+//! Every test of all providers takes its orders and answers from here, so that a provider is
 //! described once. A trial holds the answers against the simulated provider's own.
 
 use jiff::Timestamp;

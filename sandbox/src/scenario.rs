@@ -1,8 +1,8 @@
 //! The single home of the scenarios: their names, the magic values that choose them in an order,
-//! and what they mean.
-//! What a scenario looks like at one provider is that provider's own table of lives.
+//! and their meanings.
+//! Each provider has its own table of lives, which shows a scenario in the provider's words.
 
-/// What is to happen to a purchase, chosen by a magic value in the order that creates it.
+/// The future of a purchase, chosen by a magic value in the order that creates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scenario {
     /// The happy path, and the default.
@@ -35,7 +35,7 @@ pub enum Scenario {
     Held,
 }
 
-/// What a text holds to choose a scenario by its name.
+/// The mark before a scenario's name in a text that chooses it.
 const MARK: &str = "sandbox:";
 
 impl Scenario {

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 /// Keys remembered at once; beyond that all counts start anew.
 const KEYS_MAX: usize = 10_000;
 
-/// What the window says about one request.
+/// The window's verdict on one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Allowance {
     pub(crate) limit: u32,
     pub(crate) remaining: u32,
-    /// When the window ends, in seconds since 1970, rounded up.
+    /// The end of the window, in seconds since 1970, rounded up.
     pub(crate) reset_s: i64,
     /// Whole seconds until then, at least 1; set when the request is refused.
     pub(crate) refused_for_s: Option<u64>,

@@ -59,7 +59,7 @@ async fn buy(world: Arc<World>, provider: &'static str, number: u64) {
     call_until_known(&world, &key, &order).await;
 }
 
-/// Calls until an answer names the purchase. Nothing where it was refused.
+/// Calls until an answer names the purchase. `None` if it was refused.
 async fn call_until_known(world: &Arc<World>, key: &str, order: &Order) -> Option<String> {
     for attempt in 0..400_u32 {
         match call(world, key, order).await {
@@ -89,7 +89,7 @@ async fn call_until_known(world: &Arc<World>, key: &str, order: &Order) -> Optio
                     | Code::ResourceExhausted
                     | Code::Cancelled
                     | Code::Unknown => true,
-                    // The transport's, where a connection breaks under a call; the service's own
+                    // The transport's, if a connection breaks under a call; the service's own
                     // has details, and is a defect.
                     Code::Internal => status.details().is_empty(),
                     _ => false,

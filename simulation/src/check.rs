@@ -1,4 +1,4 @@
-//! What must be true of a whole run: the journal against the providers' ledger, the feed and what
+//! The truths of a whole run: the journal against the providers' ledger, the feed and what
 //! callers were told.
 
 use std::{
@@ -21,7 +21,7 @@ use crate::{
     words,
 };
 
-/// How long a provider of the simulation honours an idempotency key, less an hour.
+/// The time for which a simulated provider honours an idempotency key, less an hour.
 const KEY_LIVES: Duration = Duration::from_secs(23 * 3_600);
 /// The documented or chosen limits of requests in a minute; the others have none.
 const LIMITS: [(&str, usize); 3] = [("masumi", 600), ("inabit", 120), ("devdraft", 100)];
@@ -101,7 +101,7 @@ fn history(
     wrong
 }
 
-/// What is wrong with one step, by promises P3 and P4.
+/// The fault of one step, by promises P3 and P4.
 fn step(
     world: &World,
     purchase: &Purchase,

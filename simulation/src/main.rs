@@ -24,7 +24,7 @@ struct Arguments {
     /// Seeds from A up to B, without B.
     #[arg(long, value_parser = seeds, conflicts_with = "seed")]
     seeds: Option<(u64, u64)>,
-    /// How many run at once.
+    /// The number of seeds that run at once.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
 }

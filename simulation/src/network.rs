@@ -22,9 +22,9 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
-/// What one direction holds before its writer has to wait.
+/// The bytes that one direction holds before its writer has to wait.
 const WINDOW_BYTES: usize = 32 * 1024;
-/// How long a connect waits for a server that is not there.
+/// The time for which a connect waits for a server that is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The network. Clones are the same network.
@@ -33,19 +33,19 @@ pub struct Network(Arc<Mutex<State>>);
 
 struct State {
     random: StdRng,
-    /// Where new connections go; none while no server listens.
+    /// The server to which new connections go; `None` while no server listens.
     listener: Option<mpsc::UnboundedSender<io::Result<End>>>,
     /// Nothing arrives before this time.
     parted_until: Instant,
     /// The longest that a byte is usually under way.
     latency_max: Duration,
     connections: Vec<Weak<Connection>>,
-    /// When streams may have been late or broken through no fault of the service.
+    /// The times at which streams may have been late or broken through no fault of the service.
     disturbances: Vec<(Instant, Instant)>,
 }
 
 struct Connection {
-    /// What the first and the second end have sent.
+    /// The bytes that the first and the second end have sent.
     directions: [Mutex<Direction>; 2],
     is_cut: AtomicBool,
 }

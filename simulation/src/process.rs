@@ -25,7 +25,7 @@ use crate::{
     words::PROVIDERS,
 };
 
-/// How long a terminal status is followed in a run.
+/// The time for which a terminal status is followed in a run.
 pub const HORIZON: Duration = Duration::from_secs(1_800);
 
 /// A running server.

@@ -47,7 +47,7 @@ fn every_history_of_every_seed_keeps_the_promises() {
     }
 }
 
-/// What was wrong once is wrong again. The seeds are those that once differed, each by another of
+/// A failure shows again when its seed is replayed. These seeds once differed, each by another of
 /// the causes that `lib.rs` names.
 #[test]
 fn a_seed_is_the_same_run_each_time() {

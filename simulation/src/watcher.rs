@@ -12,7 +12,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::World;
 
-/// How much later than its interval a heartbeat may come: the wheel's slot, scheduling, the disk
+/// A heartbeat may come so much later than its interval: the wheel's slot, scheduling, the disk
 /// and the network's slowest packet.
 const HEARTBEAT_SLACK: Duration = Duration::from_secs(4);
 /// The longest wait for anything on a stream before it is given up as dead.
@@ -23,7 +23,7 @@ struct Watching {
     purchase: String,
     until: WatchUntil,
     interval: Duration,
-    /// How long it takes over each message.
+    /// The time that it takes over each message.
     slowness: Duration,
     /// The last revision that it has seen; absent before the first.
     cursor: Option<u32>,
@@ -32,7 +32,7 @@ struct Watching {
     heartbeats: u64,
 }
 
-/// What one stream has shown so far.
+/// The news of one stream so far.
 struct Opened {
     began: Instant,
     last: Instant,
@@ -74,7 +74,7 @@ impl Watching {
                         | Code::Cancelled
                         | Code::Unknown
                         | Code::DeadlineExceeded => true,
-                        // The transport's, where a connection breaks; the service's own has
+                        // The transport's, if a connection breaks; the service's own has
                         // details, and is a defect.
                         Code::Internal => status.details().is_empty(),
                         _ => false,
@@ -100,7 +100,7 @@ impl Watching {
         self.world.violation(format!("{text} ({place})"));
     }
 
-    /// One stream; true where it ended with OK.
+    /// One stream; true if it ended with OK.
     async fn stream(&mut self) -> Result<bool, Status> {
         let request = WatchStatusRequest {
             purchase_id: self.purchase.clone(),

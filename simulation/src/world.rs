@@ -39,19 +39,19 @@ use crate::{
 
 /// 2026-07-01T10:00:00Z.
 const START_MS: i64 = 1_782_900_000_000;
-/// How long everything goes wrong.
+/// The time in which everything goes wrong.
 const STORM: Duration = Duration::from_secs(2_400);
-/// How long after the storm all has to be over: pay-by times, their hour of grace, the horizon.
+/// All has to be over this long after the storm: pay-by times, their hour of grace, the horizon.
 const QUIET_MAX: Duration = Duration::from_secs(12 * 3_600);
 /// Connections that callers share.
 const CHANNELS: u64 = 4;
 
-/// What a run was, and what was wrong in it.
+/// The size of a run, and the promises broken in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Its seed.
     pub seed: u64,
-    /// Broken promises; none where all is well.
+    /// Broken promises; none if all is well.
     pub violations: Vec<String>,
     /// Purchases in the journal at its end.
     pub purchases: u64,
@@ -75,7 +75,7 @@ pub struct Outcome {
     pub digest: u64,
 }
 
-/// When revisions were committed, by the true clock. Clones are the same.
+/// The times at which revisions were committed, by the true clock. Clones are the same.
 #[derive(Debug, Clone, Default)]
 pub struct Commits(Arc<Mutex<BTreeMap<(PurchaseId, u32), Timestamp>>>);
 
@@ -92,7 +92,7 @@ impl Commits {
         }));
     }
 
-    /// When a revision was committed.
+    /// The time at which a revision was committed.
     pub fn time(&self, purchase: PurchaseId, revision: Revision) -> Timestamp {
         self.0.lock().unwrap()[&(purchase, revision.0)]
     }
@@ -105,9 +105,9 @@ pub struct World {
     pub clock: Clock,
     /// The clocks of the server's machine, whose wall somebody sets in one seed of two.
     pub machine: Clock,
-    /// When each revision was committed, by the true clock.
+    /// The time at which each revision was committed, by the true clock.
     pub commits: Commits,
-    /// What is on disk.
+    /// The disk.
     pub journal: Arc<MemoryJournal>,
     pub network: Network,
     pub providers: Arc<Providers>,
@@ -208,7 +208,7 @@ async fn storm(world: &Arc<World>, mut process: Process) -> Process {
     process
 }
 
-/// What an operator does about purchases that cannot be settled otherwise: looks at the provider.
+/// An operator's work on purchases that cannot be settled otherwise: a look at the provider.
 async fn settle_by_hand(world: &Arc<World>) {
     for record in world.open_records().await {
         let status = &record.purchase.status;

@@ -93,3 +93,24 @@ fn the_scan_finds_imports_that_stand_apart() {
         assert_eq!(faults(text).len(), expected, "{text}: {:?}", faults(text));
     }
 }
+
+/// True if a closure in this text calls its argument `it`.
+fn has_nameless_argument(text: &str) -> bool {
+    ["|it|", "|it,", ", it|"]
+        .iter()
+        .any(|form| text.contains(form))
+}
+
+#[test]
+fn the_arguments_of_closures_have_names() {
+    let mut sources = sources();
+    // The file that spells the forms out.
+    sources.retain(|(file, _)| !file.ends_with("tidy/imports.rs"));
+    let nameless = sources
+        .into_iter()
+        .filter(|(_, text)| has_nameless_argument(text));
+    let nameless: Vec<String> = nameless.map(|(file, _)| file).collect();
+    assert_eq!(nameless, Vec::<String>::new());
+    assert!(has_nameless_argument("rows.map(|it| it.id)"));
+    assert!(!has_nameless_argument("rows.map(|item| item.id)"));
+}

@@ -1,6 +1,6 @@
-//! What the demo shows: a head, a line per transition, a closing table.
+//! The demo's output: a head, a line per transition, a closing table.
 //!
-//! Everything goes to the writer that is handed in; colours only where they are asked for.
+//! Everything goes to the writer that is handed in; colours only if they are asked for.
 
 use std::{
     io::{self, Write},
@@ -27,7 +27,7 @@ const GREEN: &str = "32";
 const YELLOW: &str = "33";
 const RED: &str = "31";
 
-/// Where the demo is shown.
+/// The place in which the demo is shown.
 pub(crate) struct Page<'a> {
     out: &'a mut dyn Write,
     color: bool,
@@ -48,11 +48,11 @@ impl<'a> Page<'a> {
 
     fn line(&mut self, line: &str) -> io::Result<()> {
         writeln!(self.out, "{}", line.trim_end())?;
-        // Whoever watches through a pipe wants each line when it happens.
+        // A reader behind a pipe wants each line when it happens.
         self.out.flush()
     }
 
-    /// Where everything is, and what the columns mean.
+    /// The addresses of everything, and the meaning of the columns.
     pub(crate) fn head(&mut self, setting: &Setting<'_>) -> io::Result<()> {
         let title = self.paint(BOLD, "Tillwatch demo");
         self.line(&format!(
@@ -122,7 +122,7 @@ impl<'a> Page<'a> {
         self.line(&format!("{provider:<9}  {note}"))
     }
 
-    /// What has become of each purchase.
+    /// The fate of each purchase.
     pub(crate) fn table(&mut self, purchases: &[Purchase], took: Duration) -> io::Result<()> {
         self.line("")?;
         let columns = format!(
@@ -135,9 +135,12 @@ impl<'a> Page<'a> {
             self.row(purchase)?;
         }
         self.line("")?;
-        let lost = purchases.iter().flat_map(|it| {
-            let provider = it.provider;
-            it.lost.iter().map(move |why| format!("{provider}: {why}"))
+        let lost = purchases.iter().flat_map(|purchase| {
+            let provider = purchase.provider;
+            purchase
+                .lost
+                .iter()
+                .map(move |why| format!("{provider}: {why}"))
         });
         let lost: Vec<String> = lost.collect();
         if lost.is_empty() {
@@ -180,7 +183,7 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    /// What can be tried while everything goes on.
+    /// Commands to try while everything goes on.
     pub(crate) fn kept(&mut self, setting: &Setting<'_>, purchase_id: &str) -> io::Result<()> {
         let watch = format!(r#"{{"purchase_id":"{purchase_id}","after_revision":0}}"#);
         self.line("")?;

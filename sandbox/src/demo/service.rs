@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often a purchase is polled at speed 1, and within which bounds at another.
+/// The interval of polls at speed 1, and its bounds at any other speed.
 const POLL: Duration = Duration::from_millis(400);
 const POLL_MIN: Duration = Duration::from_millis(100);
 const POLL_MAX: Duration = Duration::from_secs(2);
@@ -89,7 +89,7 @@ impl Service {
             let stop = shutdown.clone();
             async move {
                 run_with(config, stop.cancelled_owned(), |address| {
-                    // Nobody listens where the demo was interrupted while it started.
+                    // Nobody listens if the demo was interrupted while it started.
                     let _ = bound.send(address.to_owned());
                 })
                 .await
@@ -109,7 +109,7 @@ impl Service {
         }
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
@@ -151,11 +151,13 @@ connections = 1000
     );
     let poll = POLL.div_f64(speed).clamp(POLL_MIN, POLL_MAX).as_millis();
     for provider in PROVIDERS {
-        let secrets = secrets(provider).iter().fold(String::new(), |mut all, it| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(all, "{it} = \"sandbox-demo\"");
-            all
-        });
+        let secrets = secrets(provider)
+            .iter()
+            .fold(String::new(), |mut all, secret| {
+                // Writing to a string cannot fail.
+                let _ = writeln!(all, "{secret} = \"sandbox-demo\"");
+                all
+            });
         text.push_str(&format!(
             r#"
 [accounts.{provider}]
@@ -198,7 +200,9 @@ mod tests {
     async fn a_taken_address_is_passed_over_and_nothing_is_left_behind() {
         let sandbox = Sandbox::start(Options::default()).await.unwrap();
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let taken = taken.local_addr().map(|it| (taken, it.to_string()));
+        let taken = taken
+            .local_addr()
+            .map(|address| (taken, address.to_string()));
         let (_held, taken) = taken.unwrap();
         let alone = Service::start(&sandbox, std::slice::from_ref(&taken), 1.0).await;
         assert!(matches!(
@@ -231,7 +235,7 @@ mod tests {
             let others: Vec<_> = config
                 .warnings()
                 .iter()
-                .filter(|it| !it.contains("faster than"))
+                .filter(|warning| !warning.contains("faster than"))
                 .collect();
             assert!(others.is_empty(), "{others:?}");
         }

@@ -94,7 +94,7 @@ async fn each_transition_is_shown_with_its_revision_until_all_five_have_ended() 
     for (provider, revisions) in revisions {
         let dense: Vec<u32> = (1..).take(revisions.len()).collect();
         assert_eq!(revisions, dense, "{provider}: {text}");
-        let row = table.lines().find(|it| it.contains(&provider)).unwrap();
+        let row = table.lines().find(|line| line.contains(&provider)).unwrap();
         let told: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(told[2], revisions.len().to_string(), "{row}");
         assert!(told[4].parse::<u64>().unwrap() > 1, "{row}");

@@ -97,7 +97,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The page size: 1 to 100, 10 where it is not given; a fraction is cut off.
+    /// The page size: 1 to 100, 10 if it is not given; a fraction is cut off.
     pub(super) fn limit(&mut self) -> usize {
         let Some(text) = self.values.get("limit").and_then(Value::as_str) else {
             return 10;
@@ -220,7 +220,7 @@ fn amounts(fields: &mut Fields<'_>) {
     }
 }
 
-/// What the real service says about a well-formed order that it will not take.
+/// The real service's answer to a well-formed order that it will not take.
 ///
 /// A signature is not checked: an identifier with `invalid` in it stands for a bad one, and an
 /// agent whose identifier begins with `0000` for one without a payment source.

@@ -10,7 +10,7 @@ const KEY_ID: &str = "cmsandboxkey00000000000001";
 const LOVELACE: &str = "10000000";
 const FEES: &str = "312345";
 
-/// What a word says: what is on chain, what is next, and what went wrong.
+/// The parts of a word: the state on chain, the next action, and the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Face<'a> {
     pub(super) state: Option<&'a str>,
@@ -62,12 +62,12 @@ pub(super) fn source(purchase: &Purchase) -> Source {
     }
 }
 
-/// When what is asked of the service last changed.
+/// The time of the last change of the action that is asked of the service.
 pub(super) fn action_changed(purchase: &Purchase) -> Timestamp {
     changed(purchase, |face| face.action.to_owned())
 }
 
-/// When what is on chain last changed.
+/// The time of the last change on chain.
 pub(super) fn state_changed(purchase: &Purchase) -> Timestamp {
     changed(purchase, |face| face.state.unwrap_or_default().to_owned())
 }
@@ -82,7 +82,7 @@ fn changed(purchase: &Purchase, part: impl Fn(Face<'_>) -> String) -> Timestamp 
     same.last().map_or(purchase.created, |(at, _)| *at)
 }
 
-/// What is kept of an order.
+/// The parts of an order that are kept.
 pub(super) fn facts(order: &Value, source: Source, ids: Ids) -> Value {
     let mut facts = Map::new();
     let kept = [
@@ -241,7 +241,7 @@ fn result_hash(purchase: &Purchase) -> Option<&str> {
         .then(|| purchase.fact("resultHash"))
 }
 
-/// What has been paid out, to the seller and to the buyer.
+/// The money paid out, to the seller and to the buyer.
 fn withdrawn(purchase: &Purchase, face: Face<'_>) -> (Value, Value) {
     let all = purchase.facts.get("PaidFunds").cloned().unwrap_or_default();
     match face.state {

@@ -202,9 +202,16 @@ async fn a_flaky_purchase_errs_now_and_then_and_the_same_way_each_run() {
         let mut run = Vec::new();
         for _ in 0..30 {
             let reply = send(&sandbox, "GET", &path, &[KEY, SECRET], "").await;
-            run.push(reply.ok().map(|it| (it.status, it.text.starts_with('{'))));
+            run.push(
+                reply
+                    .ok()
+                    .map(|reply| (reply.status, reply.text.starts_with('{'))),
+            );
         }
-        let good = run.iter().filter(|it| **it == Some((200, true))).count();
+        let good = run
+            .iter()
+            .filter(|seen| **seen == Some((200, true)))
+            .count();
         assert!((10..30).contains(&good), "{run:?}");
         runs.push(run);
     }

@@ -76,7 +76,11 @@ async fn answers_are_lost_before_or_after_processing() {
         }
         assert_eq!(sandbox.created("inabit"), created, "{fault:?}");
     }
-    let statuses: Vec<_> = sandbox.requests().iter().map(|it| it.status).collect();
+    let statuses: Vec<_> = sandbox
+        .requests()
+        .iter()
+        .map(|request| request.status)
+        .collect();
     assert_eq!(statuses, [None, None, None, Some(500)]);
 }
 

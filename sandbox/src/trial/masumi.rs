@@ -45,7 +45,7 @@ fn ids(reply: &Reply) -> Vec<String> {
     let body = reply.json();
     let rows = body["data"]["Purchases"].as_array().expect("rows").clone();
     rows.iter()
-        .map(|it| it["blockchainIdentifier"].as_str().unwrap().to_owned())
+        .map(|row| row["blockchainIdentifier"].as_str().unwrap().to_owned())
         .collect()
 }
 

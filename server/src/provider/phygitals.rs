@@ -369,7 +369,7 @@ fn read_body(body: &Value, damage: Damage) -> Result<Observation, Trouble> {
     let is_known = is_wrapped
         || ["session_id", "nfts"]
             .iter()
-            .any(|it| body.get(it).is_some());
+            .any(|field| body.get(field).is_some());
     if word.is_none() && !is_known {
         return Err(Trouble::unreadable(
             "the answer has no result and no status",

@@ -133,7 +133,8 @@ mod tests {
     fn every_method_of_the_service_is_named_in_the_figures() {
         let files = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
         let services = files.file.iter().flat_map(|file| &file.service);
-        let methods = services.flat_map(|service| service.method.iter().map(|it| it.name()));
+        let methods =
+            services.flat_map(|service| service.method.iter().map(|method| method.name()));
         let known: BTreeSet<&str> = methods.collect();
         for method in METHODS {
             assert!(known.contains(method), "{method}");

@@ -28,7 +28,10 @@ pub(super) fn share(accounts: &mut [config::Account], connections: u32, file_lim
         );
     }
     let mut held = 0;
-    for account in accounts.iter_mut().filter(|it| it.policy.long_poll) {
+    for account in accounts
+        .iter_mut()
+        .filter(|account| account.policy.long_poll)
+    {
         account.policy.held_max = account.policy.held_max.min(each);
         held += u64::from(account.policy.held_max);
     }

@@ -47,7 +47,11 @@ impl Collector {
         let rooms = &self.rooms;
         let figures = rooms.journal.figures();
         let picture = Picture {
-            accounts: rooms.accounts.iter().map(|it| self.account(it)).collect(),
+            accounts: rooms
+                .accounts
+                .iter()
+                .map(|account| self.account(account))
+                .collect(),
             streams: rooms.feed.streams(),
             journal_available: *rooms.journal.available().borrow(),
             transitions: self.transitions.clone(),

@@ -160,7 +160,8 @@ pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
     );
     let lags = picture.accounts.iter();
     registry.register_collector(Box::new(Lags(
-        lags.map(|it| (it.labels.clone(), it.lag.clone())).collect(),
+        lags.map(|lag| (lag.labels.clone(), lag.lag.clone()))
+            .collect(),
     )));
     let words = "How long a group commit took";
     registry.register_with_unit("commit", words, Unit::Seconds, picture.commits.clone());

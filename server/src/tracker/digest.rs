@@ -26,7 +26,9 @@ pub(super) fn told(status: &Status) -> u64 {
         reference,
         buyer_action: _,
     } = status;
-    let attention = attention.as_ref().filter(|it| !it.reason.is_silence());
+    let attention = attention
+        .as_ref()
+        .filter(|attention| !attention.reason.is_silence());
     hashed(&(
         (state, finality, code, facts, unmapped, amount_outcome),
         (attention, failure, amounts, transaction_hashes),

@@ -256,7 +256,7 @@ async fn unfinished_requests_of_a_connection_have_so_many_bytes() {
     let told = futures_util::future::join_all(calls).await;
     let of = |limit: Limit| {
         told.iter()
-            .filter(|it| it.message() == limit.name())
+            .filter(|status| status.message() == limit.name())
             .count()
     };
     let (late, beyond) = (of(Limit::RequestTime), of(Limit::RequestBytes));
@@ -571,7 +571,7 @@ async fn half_requests_and_streams_of_reflection_do_not_hold_up_an_end() {
     let told: Vec<Code> = futures_util::future::join_all(calls)
         .await
         .into_iter()
-        .map(|it| it.unwrap().code())
+        .map(|answer| answer.unwrap().code())
         .collect();
     assert_eq!(told, [Code::Unavailable, Code::Ok]);
 }

@@ -112,37 +112,37 @@ const CUSTOMER: Table<DevdraftOrder> = Table {
     path: "customer",
     rows: &[
         Row::optional("first_name", Form::Units(0, 100), |order| {
-            customer(order, |it| &it.first_name)
+            customer(order, |customer| &customer.first_name)
         }),
         Row::other("first_name", "set for amounts above 1,000", |order, _| {
-            !is_large(order) || !customer(order, |it| &it.first_name).is_empty()
+            !is_large(order) || !customer(order, |customer| &customer.first_name).is_empty()
         }),
         Row::optional("last_name", Form::Units(0, 100), |order| {
-            customer(order, |it| &it.last_name)
+            customer(order, |customer| &customer.last_name)
         }),
         Row::other("last_name", "set for amounts above 1,000", |order, _| {
-            !is_large(order) || !customer(order, |it| &it.last_name).is_empty()
+            !is_large(order) || !customer(order, |customer| &customer.last_name).is_empty()
         }),
         Row::optional("email", Form::Units(0, 255), |order| {
-            customer(order, |it| &it.email)
+            customer(order, |customer| &customer.email)
         }),
         Row::optional("address", Form::Units(0, 500), |order| {
-            customer(order, |it| &it.address)
+            customer(order, |customer| &customer.address)
         }),
         Row::optional("country", Form::Any, |order| {
-            customer(order, |it| &it.country)
+            customer(order, |customer| &customer.country)
         }),
         Row::optional("country_iso", Form::Any, |order| {
-            customer(order, |it| &it.country_iso)
+            customer(order, |customer| &customer.country_iso)
         }),
         Row::optional("province", Form::Any, |order| {
-            customer(order, |it| &it.province)
+            customer(order, |customer| &customer.province)
         }),
         Row::optional("province_iso", Form::Any, |order| {
-            customer(order, |it| &it.province_iso)
+            customer(order, |customer| &customer.province_iso)
         }),
         Row::optional("phone_number", Form::Any, |order| {
-            customer(order, |it| &it.phone_number)
+            customer(order, |customer| &customer.phone_number)
         }),
     ],
 };

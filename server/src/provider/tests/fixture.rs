@@ -168,7 +168,10 @@ pub(in crate::provider) fn status(state: State, finality: Finality) -> Status {
 
 /// The fields that break a rule, sorted.
 pub(in crate::provider) fn fields(violations: &[Violation]) -> Vec<&str> {
-    let mut fields: Vec<&str> = violations.iter().map(|it| it.field.as_str()).collect();
+    let mut fields: Vec<&str> = violations
+        .iter()
+        .map(|violation| violation.field.as_str())
+        .collect();
     fields.sort_unstable();
     fields
 }

@@ -18,10 +18,14 @@ pub(in crate::provider) fn brief(observation: &Observation) -> String {
 
 /// As [`brief`], with the rest of the observation.
 fn whole(observation: &Observation) -> String {
-    let attention = observation.attention.map(|it| format!("!{}", it.as_str()));
+    let attention = observation
+        .attention
+        .map(|reason| format!("!{}", reason.as_str()));
     let failure = observation.failure;
-    let failure = failure.map(|it| format!("failure {}", it.as_str()));
-    let cause = observation.cause.map(|it| format!("cause {}", it.as_str()));
+    let failure = failure.map(|reason| format!("failure {}", reason.as_str()));
+    let cause = observation
+        .cause
+        .map(|cause| format!("cause {}", cause.as_str()));
     let amounts = observation.amounts.iter().map(|amount| {
         let unit: String = amount.unit.chars().take(12).collect();
         format!("{} {} {unit}", amount.role.as_str(), amount.value)

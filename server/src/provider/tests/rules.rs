@@ -192,7 +192,7 @@ fn allows(comment: &str, text: &str) -> bool {
         && units <= 200
         && text
             .chars()
-            .all(|it| it.is_ascii_graphic() && !"/?#%\\".contains(it));
+            .all(|letter| letter.is_ascii_graphic() && !"/?#%\\".contains(letter));
     if is_id {
         return true;
     }
@@ -219,18 +219,20 @@ fn allows(comment: &str, text: &str) -> bool {
             && ![".", ".."].contains(&text)
             && text
                 .chars()
-                .all(|it| it.is_ascii_alphanumeric() || signs.contains(it));
+                .all(|letter| letter.is_ascii_alphanumeric() || signs.contains(letter));
     }
     if has("yphenated UUID") {
         let groups: Vec<usize> = text.split('-').map(str::len).collect();
         return groups == [8, 4, 4, 4, 12]
-            && text.chars().all(|it| it == '-' || it.is_ascii_hexdigit());
+            && text
+                .chars()
+                .all(|letter| letter == '-' || letter.is_ascii_hexdigit());
     }
     if let Some(range) = between(" hexadecimal digits") {
-        return range.contains(&units) && text.chars().all(|it| it.is_ascii_hexdigit());
+        return range.contains(&units) && text.chars().all(|letter| letter.is_ascii_hexdigit());
     }
     if let Some(range) = between(" visible ASCII characters") {
-        return range.contains(&units) && text.chars().all(|it| it.is_ascii_graphic());
+        return range.contains(&units) && text.chars().all(|letter| letter.is_ascii_graphic());
     }
     if let Some(range) = between(" characters without control characters") {
         let has_blanks = text.trim() != text && has("without blanks around it");

@@ -173,7 +173,8 @@ impl Sample {
                 body["result"].as_object_mut().unwrap().remove("nfts");
             });
             let created = self.created("create_response_pending");
-            observations.extend([absent, created].map(|it| (cell.to_owned(), it)));
+            observations
+                .extend([absent, created].map(|observation| (cell.to_owned(), observation)));
         } else if cell == WHOLE {
             let created = self.created("create_response_fulfilled");
             observations.push((cell.to_owned(), created));

@@ -136,7 +136,8 @@ impl Lane {
                 continue;
             }
             let span = span.min(entry.every(&self.account.policy, now));
-            let [part, whole] = [number, count].map(|it| u32::try_from(it).unwrap_or(u32::MAX));
+            let [part, whole] =
+                [number, count].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
             let due = now.plus(span / whole.max(1) * part);
             (entry.due, entry.busy) = (due, false);
             wheel.arm(place, due);

@@ -437,7 +437,12 @@ fn proxies_of_the_environment_are_ignored() {
 fn look_up(answers: &[&[&str]]) -> LookUp {
     let answers: Vec<Vec<SocketAddr>> = answers
         .iter()
-        .map(|answer| answer.iter().map(|it| it.parse().unwrap()).collect())
+        .map(|answer| {
+            answer
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect()
+        })
         .collect();
     let asked = AtomicUsize::new(0);
     Arc::new(move |_| {
@@ -461,7 +466,7 @@ async fn a_name_that_is_pointed_inside_later_is_refused_then() {
     let resolved = async || {
         let name = "pay.example.com".parse().unwrap();
         match filter.resolve(name).await {
-            Ok(found) => Ok(found.map(|it| it.to_string()).collect::<Vec<_>>()),
+            Ok(found) => Ok(found.map(|address| address.to_string()).collect::<Vec<_>>()),
             Err(error) => Err(error.is::<AddressRefused>()),
         }
     };

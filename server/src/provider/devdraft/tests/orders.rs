@@ -301,35 +301,35 @@ fn words_outside_the_documented_lists_are_refused() {
 fn lengths_are_those_of_the_documentation() {
     let table = [
         (
-            customer(|it| it.first_name = "x".repeat(101)),
+            customer(|customer| customer.first_name = "x".repeat(101)),
             "customer.first_name must be at most 100",
         ),
         (
-            customer(|it| it.last_name = "x".repeat(101)),
+            customer(|customer| customer.last_name = "x".repeat(101)),
             "customer.last_name must be at most 100",
         ),
         (
-            customer(|it| it.email = "x".repeat(256)),
+            customer(|customer| customer.email = "x".repeat(256)),
             "customer.email must be at most 255",
         ),
         (
-            customer(|it| it.address = "x".repeat(501)),
+            customer(|customer| customer.address = "x".repeat(501)),
             "customer.address must be at most 500",
         ),
         (
-            bank(|it| it.wire_message = "x".repeat(257)),
+            bank(|bank| bank.wire_message = "x".repeat(257)),
             "bank.wire_message must be at most 256",
         ),
         (
-            bank(|it| it.sepa_reference = "x".repeat(5)),
+            bank(|bank| bank.sepa_reference = "x".repeat(5)),
             "bank.sepa_reference must be 6 to 140",
         ),
         (
-            bank(|it| it.sepa_reference = "x".repeat(141)),
+            bank(|bank| bank.sepa_reference = "x".repeat(141)),
             "bank.sepa_reference must be 6 to 140",
         ),
         (
-            bank(|it| it.ach_reference = "x".repeat(11)),
+            bank(|bank| bank.ach_reference = "x".repeat(11)),
             "bank.ach_reference must be at most 10",
         ),
     ];
@@ -340,10 +340,10 @@ fn lengths_are_those_of_the_documentation() {
         let rule = format!("{expected} characters without U+0000");
         assert_eq!(violation.trim_end_matches(", or empty"), rule);
     }
-    let whole = customer(|it| {
-        it.first_name = "é".repeat(100);
-        it.email = "x".repeat(255);
-        it.address = "x".repeat(500);
+    let whole = customer(|customer| {
+        customer.first_name = "é".repeat(100);
+        customer.email = "x".repeat(255);
+        customer.address = "x".repeat(500);
     });
     assert_eq!(whole, [""; 0]);
 }

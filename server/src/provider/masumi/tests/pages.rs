@@ -227,7 +227,7 @@ fn recorded_pages_are_read_by_the_status_table() {
         .filter(|name| {
             ["diff_", "list_", "scoped_key_diff"]
                 .iter()
-                .any(|it| name.starts_with(it))
+                .any(|start| name.starts_with(start))
         })
         .collect();
     let expected: Vec<&str> = RECORDED.iter().map(|(name, _)| *name).collect();
