@@ -1,5 +1,5 @@
-//! An allocator that counts, so that memory per purchase is a count of bytes and no guess from what
-//! the machine says of the process.
+//! An allocator that counts, so that memory per purchase is a count of bytes and no guess from the
+//! machine's figures about the process.
 #![expect(
     unsafe_code,
     reason = "an allocator is unsafe by its trait; this one counts and hands on"
@@ -11,7 +11,7 @@ use std::{
 };
 
 thread_local! {
-    /// Bytes that this thread holds. By thread, so that tests beside each other do not count twice.
+    /// Bytes that this thread holds. Each thread has its own, so that parallel tests do not count twice.
     static HELD: Cell<i64> = const { Cell::new(0) };
 }
 
@@ -26,7 +26,7 @@ pub fn held_bytes() -> i64 {
 
 fn count(bytes: usize, sign: i64) {
     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-    // A thread that is ending has no counter any more; nobody reads it either.
+    // A thread that is ending has no counter any more, and nobody reads it.
     let _ = HELD.try_with(|held| held.set(held.get() + sign * bytes));
 }
 

@@ -1,7 +1,7 @@
-//! What an upstream sees of one account with 100 requests a minute: 400 open purchases, 10,000
-//! watchers, callers who refresh all the time, and a process that dies every seven minutes without
-//! a word. In virtual time, with the service's own tracker, feed, account and journal; the
-//! upstream, scripted, notes when a request reaches it.
+//! The requests of one account with 100 requests a minute, as the upstream sees them: 400 open
+//! purchases, 10,000 watchers, callers who refresh all the time, and a process that dies every seven
+//! minutes without a word. It runs in virtual time, with the service's own tracker, feed, account and
+//! journal; a scripted upstream notes the time of each request.
 
 use std::{
     collections::HashMap,
@@ -32,15 +32,15 @@ const PURCHASES: u32 = 400;
 /// Watchers of each purchase, in the benchmark.
 pub const WATCHERS_EACH: u32 = 25;
 const LIMIT: usize = 100;
-/// How long one process lives, in the benchmark.
+/// The life of one process, in the benchmark.
 pub const LIFE: Duration = Duration::from_secs(7 * 60);
 
-/// What the run saw.
+/// The figures of a run.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// When each request reached the upstream, in milliseconds since the start.
+    /// The time at which each request reached the upstream, in milliseconds since the start.
     pub requests_ms: Vec<u64>,
-    /// When each purchase was last asked about.
+    /// The time of the last request about each purchase.
     last_ms: HashMap<String, u64>,
     /// The longest time between two requests about one purchase.
     pub longest_gap_ms: u64,
@@ -76,8 +76,8 @@ impl Seen {
     }
 }
 
-/// An upstream that notes requests on arrival. A purchase changes every ten minutes or so, one in
-/// four of them; the others never do.
+/// An upstream that notes requests on arrival. One purchase in four changes every ten minutes or so;
+/// the others never do.
 fn upstream(seen: &Shared, start: Instant) -> Arc<dyn Upstream> {
     let seen = Arc::clone(seen);
     let random = Arc::new(Mutex::new(StdRng::seed_from_u64(1)));
@@ -236,7 +236,7 @@ async fn life(
     });
     tokio::time::sleep(length).await;
     work.shutdown().await;
-    // What is under way is cut off: a drain gives requests up, as a death does.
+    // A drain gives requests under way up, as a death does.
     tracker.drain().await;
 }
 
@@ -263,7 +263,7 @@ pub fn table(seen: &Seen) -> Table {
         "longest gap, s",
         format!("{:.0}", seen.longest_gap_ms as f64 / 1e3),
     );
-    // As `cadence::turns` states it, with polls at three quarters of 90: refreshes take the rest.
+    // `cadence::turns` states this bound; polls have three quarters of 90, refreshes the rest.
     let bound_s = 1.1 * 120.0 + 10.0 * f64::from(PURCHASES) / (90.0 * 0.75) * 60.0;
     row("its bound, s", format!("{bound_s:.0}"));
     let alone = PURCHASES * WATCHERS_EACH * (60 / 5);
@@ -286,7 +286,7 @@ mod tests {
         assert!(seen.events > 0, "watchers are told");
     }
 
-    /// Promise P2, as the upstream sees it, of a process that dies each time it has begun.
+    /// Promise P2, as the upstream sees it, for a process that dies each time it has begun.
     #[test]
     fn an_upstream_never_sees_more_than_the_limit_of_a_process_in_a_crash_loop() {
         for life_s in [1, 3, 10] {

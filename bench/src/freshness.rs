@@ -1,11 +1,11 @@
-//! How late news is under a budget: 400 open purchases, 90 polls a minute, changes at known times.
+//! The lateness of news under a budget: 400 open purchases, 90 polls a minute, changes at known times.
 //!
-//! A simulation in steps of one poll, of what decides in the service (`cadence`): the schedule, the
-//! wheel, the turns and the learned hazards are the service's own; provider and network are not
-//! there. A purchase awaits funds (lognormal, median 8 min, σ 1.2), has received them (exponential,
-//! 20 s), has submitted (lognormal, median 90 s, σ 0.6) and is processed; then a new one takes its
-//! place. An abandoned one awaits funds for ever. Each change counts once, from when it happened to
-//! the poll that shows it or a later one.
+//! This is a simulation, in steps of one poll, of the part of the service that decides (`cadence`): the
+//! schedule, the wheel, the turns and the learned hazards are the service's own; there is no provider
+//! and no network. A purchase awaits funds (lognormal, median 8 min, σ 1.2), has received them
+//! (exponential, 20 s), has submitted (lognormal, median 90 s, σ 0.6) and is processed; then a new
+//! purchase takes its place. An abandoned purchase awaits funds for ever. Each change counts once, from
+//! its time to the time of the poll that shows it or a later change.
 
 use std::time::Duration;
 
@@ -22,17 +22,17 @@ use tillwatch_server::{
 
 /// Open purchases.
 pub const PURCHASES: u32 = 400;
-/// Polls a minute: the limit of 100 less a tenth.
+/// Polls a minute: a limit of 100, less a tenth.
 pub const POLLS_PER_MINUTE: i64 = 90;
-/// Watchers of each purchase where each polls by itself.
+/// Watchers of each purchase, if each polls by itself.
 const WATCHERS: u32 = 2;
 /// Changes of one purchase.
 const CHANGES: usize = 3;
 
-/// Who decides what is polled next.
+/// The rule that chooses the next poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chooser {
-    /// Every watcher polls for itself by the documented schedule, whoever falls due first.
+    /// Every watcher polls for itself by the documented schedule; the first to fall due goes first.
     PerWatcher,
     /// The documented schedule: the most overdue in its own intervals first.
     Schedule,
@@ -53,17 +53,17 @@ pub const CHOOSERS: [(Chooser, &str); 4] = [
 /// One run's setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// How many of the purchases are abandoned.
+    /// The number of abandoned purchases.
     pub abandoned: u32,
-    /// Where the random numbers begin.
+    /// The seed of the random numbers.
     pub seed: u64,
-    /// How long it goes on before anything counts.
+    /// The time before anything counts.
     pub warm_up: Duration,
-    /// How long it counts.
+    /// The time that counts.
     pub measured: Duration,
 }
 
-/// What one run gave, in seconds.
+/// The figures of one run, in seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delays {
     /// Each change's delay, in order of size.
@@ -88,7 +88,7 @@ impl Delays {
 /// One purchase, as the provider has it.
 struct Truth {
     created: Moment,
-    /// When it changes.
+    /// The times of its changes.
     changes: [Moment; CHANGES],
 }
 
@@ -114,7 +114,7 @@ impl Truth {
         }
     }
 
-    /// How many changes have happened.
+    /// The number of changes that have happened.
     fn state(&self, now: Moment) -> usize {
         self.changes.iter().filter(|change| **change <= now).count()
     }
@@ -126,11 +126,11 @@ fn uniform(random: &mut StdRng) -> f64 {
 
 /// One poller of one purchase.
 struct Poller {
-    /// How many changes it has seen.
+    /// The number of changes that it has seen.
     seen: usize,
     stayed: Stayed,
     last: Moment,
-    /// From when it may poll.
+    /// The time from which it may poll.
     due: Moment,
 }
 
@@ -142,7 +142,7 @@ struct Run {
     pollers: Vec<Poller>,
     wheel: Wheel,
     turns: Turns,
-    /// Requests so far, of which each tenth is for what has been due for longest.
+    /// Requests so far; each tenth is for the purchase that has been due for longest.
     requests: u32,
     hazards: Hazards,
 }
@@ -280,7 +280,7 @@ impl Run {
         }
     }
 
-    /// A poller has seen the end; once all of the purchase's have, a new one takes its place.
+    /// A poller has seen the end; once all pollers of the purchase have, a new one takes its place.
     fn end(&mut self, index: usize, now: Moment) {
         let purchase = index % PURCHASES as usize;
         let of_it = || (purchase..).step_by(PURCHASES as usize);

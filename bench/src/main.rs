@@ -1,5 +1,5 @@
-//! Measures what Tillwatch promises about speed. Each benchmark prints a table and writes its
-//! figures as JSON below `target/bench`.
+//! Measures Tillwatch's promises about speed. Each benchmark prints a table and writes its figures as
+//! JSON below `target/bench`.
 //!
 //! ```sh
 //! cargo run --release -p tillwatch-bench -- freshness
@@ -23,7 +23,7 @@ use table::{Spread, Table};
 #[global_allocator]
 static ALLOCATOR: allocator::Counting = allocator::Counting;
 
-/// Measures what Tillwatch promises about speed.
+/// Measures Tillwatch's promises about speed.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -33,32 +33,32 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Benchmark {
-    /// How late news is at 90 polls a minute for 400 purchases, by who decides what is polled.
+    /// The lateness of news at 90 polls a minute for 400 purchases, by the rule that chooses polls.
     Freshness {
-        /// Hours that count, after two that do not.
+        /// The hours that count, after two that do not.
         #[arg(long, default_value_t = 6)]
         hours: u64,
     },
     /// Bytes of memory per open purchase.
     Memory {
-        /// How many are open.
+        /// The number of open purchases.
         #[arg(long, default_value_t = 1_000_000)]
         purchases: u32,
     },
     /// Polls per CPU-second, against bare reqwest.
     Polls {
-        /// How many purchases are open at the most.
+        /// The most open purchases.
         #[arg(long, default_value_t = 1_000_000)]
         purchases: u32,
-        /// Seconds of each round.
+        /// The seconds of each round.
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
-    /// What arming, firing, cancelling and choosing cost.
+    /// The costs of arming, firing, cancelling and choosing.
     Scheduler,
     /// Requests per minute that an upstream sees under 10,000 watchers of 400 purchases.
     Budget {
-        /// Minutes of simulated time.
+        /// The minutes of simulated time.
         #[arg(long, default_value_t = 60)]
         minutes: u64,
     },

@@ -1,5 +1,5 @@
-//! Bytes of memory per open purchase: what a tracker holds after taking them up, and what a wheel
-//! and turns hold of it.
+//! Bytes of memory per open purchase: the memory of a tracker after it has taken them up, and the part
+//! of it that the wheel and the turns hold.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use tillwatch_server::{
 
 use crate::{allocator::held_bytes, table::Table};
 
-/// How many accounts share the purchases.
+/// The number of accounts that share the purchases.
 const ACCOUNTS: u32 = 4;
 
 /// An account at Devdraft with its documented policy.
@@ -183,7 +183,8 @@ pub fn table(purchases: u32) -> Table {
 mod tests {
     use super::*;
 
-    /// Just beyond where maps and lists have grown, and so hold the most that they do not use.
+    /// The numbers are just beyond the sizes at which maps and lists grow, and so hold the most unused
+    /// memory.
     #[test]
     fn an_open_purchase_takes_at_most_512_bytes_and_its_timer_64() {
         let in_all = in_tracker("devdraft", 4 * 28_700, of_devdraft);

@@ -1,8 +1,8 @@
 //! Polls per CPU-second, against bare reqwest that reads the same JSON from the same upstream.
 //!
-//! Each side runs on a thread of its own, whose processor time the kernel counts; the upstream, on
-//! another, answers each status request of Devdraft's as its page shows it. The service is the
-//! tracker with its scheduler, account and HTTP client, over a journal in memory.
+//! Each side runs on a thread of its own, whose processor time the kernel counts. The upstream, on
+//! another thread, answers each status request as Devdraft's page shows it. The service is the tracker
+//! with its scheduler, account and HTTP client, over a journal in memory.
 
 use std::{fs, net::SocketAddr, sync::Arc, thread, time::Duration};
 
@@ -33,9 +33,9 @@ use crate::{
 const AT_ONCE: u32 = 64;
 /// Rounds of each measurement, side by side.
 const ROUNDS: usize = 3;
-/// Purchases where only the requests are to count.
+/// Purchases, if only the requests are to count.
 const FEW: u32 = 1_000;
-/// How long each round goes on before it counts.
+/// The time of each round that does not count.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -177,7 +177,7 @@ async fn service(
     for number in 0..purchases {
         let record = record(number, &name, &reference(number), clock.now());
         if purchases > FEW {
-            // A million records are the journal's affair, and not what is measured.
+            // The journal stays empty: a million records in it are not what this measures.
             tracker.recover(&record).await?;
             continue;
         }
@@ -251,7 +251,7 @@ async fn account(
 /// The table.
 ///
 /// # Errors
-/// A socket or a client that cannot be had.
+/// A socket or a client cannot be made.
 pub fn table(purchases: u32, length: Duration) -> Result<Table, Failure> {
     let upstream = Upstream::start()?;
     let often = Duration::from_millis(100);

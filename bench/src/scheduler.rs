@@ -1,5 +1,5 @@
-//! What the scheduler's steps cost, from a thousand places to a million: constant time shows as
-//! equal figures, but for what the processor's caches make of more memory.
+//! The costs of the scheduler's steps, from a thousand places to a million. Constant time shows as equal
+//! figures, but for the processor's caches, which slow more memory down.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ struct Costs {
 fn round(places: u32, seed: u64) -> Costs {
     let mut random = StdRng::seed_from_u64(seed);
     let now = Moment::from_millis(1_800_000_000_000);
-    // Up to an hour ahead, as most intervals are.
+    // The times are up to an hour ahead, as most intervals are.
     let ahead: Vec<Duration> = (0..places)
         .map(|_| Duration::from_millis(random.random_range(1..3_600_000)))
         .collect();
@@ -41,7 +41,7 @@ fn round(places: u32, seed: u64) -> Costs {
             wheel.arm(place, now.plus(*ahead));
         }
     };
-    // Memory is taken once, so that it is the steps that are measured.
+    // The memory is taken before the measurement, which then shows the steps alone.
     arm_all(&mut wheel);
     let nanos = |began: Instant| began.elapsed().as_nanos() as f64 / f64::from(places);
     let began = Instant::now();
@@ -77,7 +77,7 @@ fn round(places: u32, seed: u64) -> Costs {
     }
 }
 
-/// Nanoseconds to choose one, with 512 of a caller compared by what asking is worth.
+/// Nanoseconds to choose one place, with 512 of a caller compared by the worth of asking.
 fn choose(turns: &mut Turns, now: Moment) -> f64 {
     const CHOICES: u32 = 500;
     let mut hazards = Hazards::default();

@@ -64,7 +64,7 @@ impl fmt::Display for Table {
 /// The median of some figures, with the least and the most.
 #[derive(Debug, Clone, Copy)]
 pub struct Spread {
-    /// The one in the middle.
+    /// The figure in the middle.
     pub median: f64,
     least: f64,
     most: f64,

@@ -329,7 +329,7 @@ async def label_lists(binaries, base=None, count=300_000):
 
 
 async def burst(server, prefix, count):
-    """Creates a second over `count` creates, 64 in flight, and how many failed."""
+    """Creates a second over `count` creates, 64 in flight, and the number that failed."""
     turns, failed = asyncio.Semaphore(64), 0
 
     async def one(number):
@@ -560,7 +560,7 @@ def main():
     for name in arguments.names or MEASUREMENTS:
         try:
             figures = asyncio.run(MEASUREMENTS[name](arguments.binaries))
-        except Exception as error:  # one measurement that fails leaves the others
+        except Exception as error:  # a measurement that fails must not stop the others
             figures = {"failed": repr(error)[:300]}
         print(json.dumps({"measurement": name, **figures}), flush=True)
 

@@ -17,9 +17,9 @@ class Provider:
     def __init__(self):
         self.reads = collections.Counter()
         self.creates = 0
-        # By id: the HTTP status, headers and body of every read from now on.
+        # By id: the HTTP status, headers and body of every later read.
         self.answers = {}
-        # By id: the word, AWAITING_FUNDS where there is none.
+        # By id: the word; AWAITING_FUNDS if there is none.
         self.words = {}
         self.hold_seconds = 0.0
 

@@ -16,7 +16,7 @@ pub use deadline::{
     stale, stopped,
 };
 pub use merge::{differs, is_answered, observed, same_but_stale};
-pub use order::{HELD_BACK_FOR, Heard, Source, Verdict};
+pub use order::{HELD_BACK_FOR, HeardAnswers, Source, Verdict};
 
 use crate::purchase::{Attention, AttentionReason, Cause, Finality, Status, Timestamp, Transition};
 

@@ -17,7 +17,7 @@ mod protocol;
 pub use connection::{EndsAt, RoomLayer, WithRoom};
 pub use incoming::{Guarded, Incoming};
 pub use panic::{CatchPanic, PanicLayer};
-pub use port::{Admission, Admit, CallCounts, Cause, Guest, Port, Refuse, Refused, Rules};
+pub use port::{Admit, Admitted, CallCounts, Cause, Guest, Port, Refuse, Refused, Rules};
 pub use protocol::Trust;
 
 use std::{

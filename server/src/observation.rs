@@ -26,7 +26,7 @@ pub enum Standing {
 }
 
 /// One readable answer about one purchase. It speaks only for the fields that the answer has: a
-/// `None`, an absent fact and an absent role leave what is known as it is.
+/// `None`, an absent fact and an absent role leave the known value as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// The place in which the word puts the purchase.

@@ -1,5 +1,5 @@
-//! The only place where the parts meet: they are opened from the inside out, served, and closed
-//! from the outside in.
+//! The parts meet here and nowhere else: they are opened from the inside out, served, and closed from
+//! the outside in.
 
 mod backup;
 mod door;
@@ -316,7 +316,7 @@ async fn retire(journal: Arc<dyn Journal>, wall: Arc<Wall>, retention: Duration)
     }
 }
 
-/// Rows of the next batch of retention, after one that took so long.
+/// Rows of the next batch of retention, if the last batch took so long.
 fn next_rows(rows: usize, took: Duration) -> usize {
     let (_, most, fewest) = RETIRED_ROWS;
     let wanted = RETIREMENT_LASTS.as_micros();

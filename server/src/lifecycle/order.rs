@@ -36,7 +36,7 @@ pub enum Verdict {
 
 /// The memory of the answers about one purchase, besides its status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct HeardAnswers {
     /// The change clock that the newest applied answers carried.
     pub newest_change: Option<Timestamp>,
     /// The time at which the newest applied answer arrived.
@@ -47,7 +47,7 @@ pub struct Heard {
     pub held_back_since: Option<Moment>,
 }
 
-impl Heard {
+impl HeardAnswers {
     /// Takes in an answer and decides about it. `change` is the provider's change clock, if the answer
     /// has one; `began` is the beginning of its request, `arrived` the time of its arrival.
     pub fn hear(

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 
 use super::{
     peer::{Peer, Waiting},
-    port::{Admission, Cause, Guest, Open, Port, Room},
+    port::{Admitted, Cause, Guest, Open, Port, Room},
 };
 use crate::limits::Limit;
 
@@ -27,10 +27,10 @@ const FRAME_HEAD: usize = 5;
 /// A request's body on its way to a handler.
 pub(super) struct Arriving<B> {
     inner: B,
-    call: std::sync::Arc<super::peer::Call>,
+    call: std::sync::Arc<super::peer::WatchedCall>,
     port: Port,
     peer: Peer,
-    admission: Admission,
+    admitted: Admitted,
     /// The bytes that may still come.
     left: usize,
     /// The bytes that have come of a request that is not whole yet.
@@ -39,14 +39,14 @@ pub(super) struct Arriving<B> {
 }
 
 impl<B> Arriving<B> {
-    pub(super) fn new(inner: B, open: &Open, admission: Admission) -> Self {
+    pub(super) fn new(inner: B, open: &Open, admitted: Admitted) -> Self {
         Self {
             inner,
             call: std::sync::Arc::clone(&open.call),
             port: open.port.clone(),
             peer: open.peer.clone(),
-            left: admission.request_bytes.saturating_add(FRAME_HEAD),
-            admission,
+            left: admitted.request_bytes.saturating_add(FRAME_HEAD),
+            admitted,
             taken: 0,
             is_over: false,
         }
@@ -65,7 +65,7 @@ impl<B> Arriving<B> {
         let taken = std::mem::take(&mut self.taken);
         if taken > 0 {
             self.port
-                .give_bytes(&self.peer, &self.admission.caller, taken);
+                .give_bytes(&self.peer, &self.admitted.caller, taken);
         }
     }
 
@@ -104,7 +104,7 @@ where
                 return match waiting {
                     Waiting::Longer => Poll::Pending,
                     Waiting::Late => this.meet(Limit::RequestTime),
-                    Waiting::Stopped if this.admission.guest == Guest::Reflection => {
+                    Waiting::Stopped if this.admitted.guest == Guest::Reflection => {
                         this.over();
                         Poll::Ready(None)
                     }
@@ -128,15 +128,15 @@ where
         let Some(left) = this.left.checked_sub(bytes) else {
             let text = format!(
                 "the request is longer than {} bytes",
-                this.admission.request_bytes
+                this.admitted.request_bytes
             );
             return this.refuse(Status::out_of_range(text));
         };
         this.left = left;
         if this.inner.is_end_stream() {
             this.over();
-        } else if this.admission.guest != Guest::Reflection {
-            if !this.port.take_bytes(&this.peer, &this.admission, bytes) {
+        } else if this.admitted.guest != Guest::Reflection {
+            if !this.port.take_bytes(&this.peer, &this.admitted, bytes) {
                 Limit::RequestBytes.met();
                 return this.meet(Limit::RequestBytes);
             }

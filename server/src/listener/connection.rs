@@ -29,7 +29,7 @@ use super::{
     body::{Arriving, Leaving, code, word},
     incoming::Guarded,
     peer::Peer,
-    port::{Admission, Cause, Open, Port, Room},
+    port::{Admitted, Cause, Open, Port, Room},
     protocol,
 };
 
@@ -48,7 +48,7 @@ pub struct EndsAt(pub Instant);
 struct Called {
     port: Port,
     peer: Peer,
-    admission: Admission,
+    admitted: Admitted,
 }
 
 /// Gives each call's future a task, and remembers it with the call.
@@ -104,27 +104,27 @@ where
             }
             return Either::Left(ready(Ok(plain(&refused))));
         }
-        let admission = match (rules.admit)(&mut head) {
-            Ok(admission) => admission,
+        let admitted = match (rules.admit)(&mut head) {
+            Ok(admitted) => admitted,
             Err(refused) => {
                 self.port.ended(refused.method, word(refused.status.code()));
                 return Either::Left(ready(Ok(refused.status.into_http())));
             }
         };
-        let open = match self.port.open(&self.peer, &admission) {
+        let open = match self.port.open(&self.peer, &admitted) {
             Ok(open) => open,
             Err(limit) => {
                 limit.met();
                 let status = (rules.refuse)(Cause::Limit(limit));
-                self.port.ended(admission.method, word(status.code()));
+                self.port.ended(admitted.method, word(status.code()));
                 return Either::Left(ready(Ok(status.into_http())));
             }
         };
-        let body = Body::new(Arriving::new(body, &open, admission.clone()));
+        let body = Body::new(Arriving::new(body, &open, admitted.clone()));
         head.extensions.insert(Called {
             port: self.port.clone(),
             peer: self.peer.clone(),
-            admission,
+            admitted,
         });
         let answered = self.inner.clone().oneshot(Request::from_parts(head, body));
         Either::Right(Box::pin(async move {
@@ -209,7 +209,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let called = request.extensions().get::<Called>();
         let Some(called) = called
-            .filter(|called| called.admission.answer_bytes > 0)
+            .filter(|called| called.admitted.answer_bytes > 0)
             .cloned()
         else {
             return Either::Left(self.0.call(request));
@@ -219,10 +219,10 @@ where
             let Called {
                 port,
                 peer,
-                admission,
+                admitted,
             } = called;
             let room = port
-                .room(&peer, &admission.caller, admission.answer_bytes)
+                .room(&peer, &admitted.caller, admitted.answer_bytes)
                 .await;
             let Ok(mut answer) = inner.oneshot(request).await;
             let given = Given(std::sync::Arc::new(std::sync::Mutex::new(room)));

@@ -42,10 +42,10 @@ struct Ledger {
 /// The calls under way on one connection.
 #[derive(Debug, Default)]
 struct Calls {
-    open: Slab<Arc<Call>>,
+    open: Slab<Arc<WatchedCall>>,
     by_guest: [u32; Guest::COUNT],
     /// The call that has begun and has no task yet.
-    begun: Option<Arc<Call>>,
+    begun: Option<Arc<WatchedCall>>,
 }
 
 /// The progress of a request.
@@ -56,7 +56,7 @@ const STOPPED: u8 = 3;
 
 /// One call on a connection, as the port's sweep sees it.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct WatchedCall {
     pub(super) guest: Guest,
     /// The time at which it began, in the port's milliseconds.
     pub(super) began_at: u64,
@@ -178,14 +178,19 @@ impl Peer {
 
     /// Begins a call if fewer than `most` of its kind are open. Returns it with its number for
     /// [`Peer::close`].
-    pub(super) fn open(&self, guest: Guest, most: u32, now: u64) -> Option<(Arc<Call>, usize)> {
+    pub(super) fn open(
+        &self,
+        guest: Guest,
+        most: u32,
+        now: u64,
+    ) -> Option<(Arc<WatchedCall>, usize)> {
         let mut calls = lock(&self.0.calls);
         let open = calls.by_guest.get_mut(guest.place())?;
         if *open >= most {
             return None;
         }
         *open += 1;
-        let call = Arc::new(Call::new(guest, now));
+        let call = Arc::new(WatchedCall::new(guest, now));
         let number = calls.open.insert(Arc::clone(&call));
         calls.begun = Some(Arc::clone(&call));
         drop(calls);
@@ -214,19 +219,19 @@ impl Peer {
     }
 
     /// The call that was begun last and has no task yet.
-    pub(super) fn begun(&self) -> Option<Arc<Call>> {
+    pub(super) fn begun(&self) -> Option<Arc<WatchedCall>> {
         lock(&self.0.calls).begun.take()
     }
 
     /// Shows each open call to `look`.
-    pub(super) fn each(&self, mut look: impl FnMut(&Call)) {
+    pub(super) fn each(&self, mut look: impl FnMut(&WatchedCall)) {
         for (_, call) in &lock(&self.0.calls).open {
             look(call);
         }
     }
 }
 
-impl Call {
+impl WatchedCall {
     fn new(guest: Guest, began_at: u64) -> Self {
         Self {
             guest,
@@ -348,19 +353,19 @@ mod tests {
 
     const TIMES: (u64, u64, u64) = (10_000, 60_000, 2_000);
 
-    fn look(call: &Call, now: u64) -> Look {
+    fn look(call: &WatchedCall, now: u64) -> Look {
         call.look(now, TIMES.0, TIMES.1, TIMES.2)
     }
 
     #[test]
     fn a_request_has_its_time_to_arrive_and_is_told_once_that_it_is_late() {
-        let call = Call::new(Guest::Caller, 1_000);
+        let call = WatchedCall::new(Guest::Caller, 1_000);
         assert_eq!(look(&call, 10_999), Look::Fine);
         assert_eq!(look(&call, 11_000), Look::Late);
         assert_eq!(look(&call, 12_000), Look::Fine);
         let context = std::task::Context::from_waker(std::task::Waker::noop());
         assert_eq!(call.waiting(&context), Waiting::Late);
-        let whole = Call::new(Guest::Caller, 1_000);
+        let whole = WatchedCall::new(Guest::Caller, 1_000);
         whole.arrived();
         assert_eq!(look(&whole, 100_000), Look::Fine);
         assert_eq!(whole.waiting(&context), Waiting::Longer);
@@ -368,7 +373,7 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_minute_to_be_read_and_nothing_beyond_its_end() {
-        let call = Call::new(Guest::Caller, 0);
+        let call = WatchedCall::new(Guest::Caller, 0);
         call.arrived();
         assert_eq!(look(&call, 1_000_000), Look::Fine, "it waits for news");
         call.handed(1_000_000);

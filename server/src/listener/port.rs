@@ -21,7 +21,7 @@ use tonic::Status;
 
 use super::{
     STREAMS_PER_CONNECTION,
-    peer::{Call, Look, Peer, Places},
+    peer::{Look, Peer, Places, WatchedCall},
     protocol::Trust,
 };
 use crate::limits::Limit;
@@ -109,9 +109,9 @@ impl Guest {
     }
 }
 
-/// The kind of a call, as its headers tell.
+/// A call that is let in, as its headers describe it.
 #[derive(Debug, Clone)]
-pub struct Admission {
+pub struct Admitted {
     /// Its maker.
     pub guest: Guest,
     /// The caller's name; empty if the call needs none.
@@ -127,7 +127,7 @@ pub struct Admission {
 /// A call that is not let in: its method's name and its status.
 #[derive(Debug)]
 pub struct Refused {
-    /// The method's name, as in [`Admission`].
+    /// The method's name, as in [`Admitted`].
     pub method: &'static str,
     /// The status that it gets.
     pub status: Status,
@@ -135,7 +135,7 @@ pub struct Refused {
 
 /// Decides about a call by its headers, before a byte of its body is read.
 pub type Admit =
-    Arc<dyn Fn(&mut http::request::Parts) -> Result<Admission, Box<Refused>> + Send + Sync>;
+    Arc<dyn Fn(&mut http::request::Parts) -> Result<Admitted, Box<Refused>> + Send + Sync>;
 
 /// The reason why this side ends a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +149,7 @@ pub enum Cause {
 /// Makes the status of a call that this side ends.
 pub type Refuse = Arc<dyn Fn(Cause) -> Status + Send + Sync>;
 
-/// The terms of a port for those who come.
+/// The terms of a port for its peers.
 #[derive(Clone)]
 pub struct Rules {
     /// The peers that it trusts without a token.
@@ -285,8 +285,8 @@ impl Port {
     }
 
     /// Begins a call, if there is a place for it.
-    pub(super) fn open(&self, peer: &Peer, admission: &Admission) -> Result<Open, Limit> {
-        let guest = admission.guest;
+    pub(super) fn open(&self, peer: &Peer, admitted: &Admitted) -> Result<Open, Limit> {
+        let guest = admitted.guest;
         let (most, limit) = guest.most();
         let place = self.place(peer, guest)?;
         let opened = peer.open(guest, most, self.now());
@@ -297,7 +297,7 @@ impl Port {
             call,
             number,
             _place: place,
-            method: admission.method,
+            method: admitted.method,
             code: None,
         })
     }
@@ -344,19 +344,19 @@ impl Port {
     }
 
     /// Takes room for more bytes of a request that has not arrived whole.
-    pub(super) fn take_bytes(&self, peer: &Peer, admission: &Admission, bytes: usize) -> bool {
-        let [connection, caller, all] = match admission.guest {
+    pub(super) fn take_bytes(&self, peer: &Peer, admitted: &Admitted, bytes: usize) -> bool {
+        let [connection, caller, all] = match admitted.guest {
             Guest::Caller => REQUEST_BYTES,
             _ => OPEN_REQUEST_BYTES,
         };
         let mut taken = lock(&self.0.request_bytes);
         let on_connection = peer.request_bytes().load(Ordering::Relaxed) + bytes;
-        let own = taken.by_caller.get(&admission.caller).copied().unwrap_or(0) + bytes;
+        let own = taken.by_caller.get(&admitted.caller).copied().unwrap_or(0) + bytes;
         if on_connection > connection || own > caller || taken.all + bytes > all {
             return false;
         }
         peer.request_bytes().store(on_connection, Ordering::Relaxed);
-        taken.by_caller.insert(Arc::clone(&admission.caller), own);
+        taken.by_caller.insert(Arc::clone(&admitted.caller), own);
         taken.all += bytes;
         true
     }
@@ -438,7 +438,7 @@ impl Port {
     }
 }
 
-fn look(call: &Call, now: u64, is_stopped: bool) {
+fn look(call: &WatchedCall, now: u64, is_stopped: bool) {
     if is_stopped {
         call.stop();
     }
@@ -490,7 +490,7 @@ impl Drop for SharedPlace {
 pub(super) struct Open {
     pub(super) port: Port,
     pub(super) peer: Peer,
-    pub(super) call: Arc<Call>,
+    pub(super) call: Arc<WatchedCall>,
     number: usize,
     method: &'static str,
     _place: Option<SharedPlace>,

@@ -22,7 +22,7 @@ use crate::{
 /// See [`StartError`]; no existing file is changed, and no half of a copy is left.
 pub fn back_up(config: &Config, directory: &Path) -> Result<[PathBuf; 2], StartError> {
     let name = config.store.database.file_name().unwrap_or_default();
-    // The copy is a store of its own: its keys lie where a server on it looks for them.
+    // The copy is a store of its own, and a server on it finds the keys beside it.
     let copy = config::Store {
         database: directory.join(name),
         fingerprint_key_file: None,

@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     grpc,
     identity::Callers,
-    listener::{Admission, Cause, Guest, Refused, Rules, Trust},
+    listener::{Admitted, Cause, Guest, Refused, Rules, Trust},
 };
 
 /// The longest message of a call that needs no token, in bytes.
@@ -54,10 +54,10 @@ pub(super) fn rules(callers: Callers, clock: Clock, connections: u32) -> Rules {
     }
 }
 
-fn admit(callers: &Callers, head: &mut Parts) -> Result<Admission, Box<Refused>> {
+fn admit(callers: &Callers, head: &mut Parts) -> Result<Admitted, Box<Refused>> {
     let path = head.uri.path().strip_prefix('/').unwrap_or_default();
     let (service, method) = path.split_once('/').unwrap_or_default();
-    let open = |guest, method, request_bytes| Admission {
+    let open = |guest, method, request_bytes| Admitted {
         guest,
         caller: Arc::from(""),
         method,
@@ -84,7 +84,7 @@ fn admit(callers: &Callers, head: &mut Parts) -> Result<Admission, Box<Refused>>
         .map_err(|status| Box::new(Refused { method, status }))?;
     let name = Arc::from(caller.name().as_str());
     head.extensions.insert(caller);
-    Ok(Admission {
+    Ok(Admitted {
         guest: Guest::Caller,
         caller: name,
         method,
@@ -121,7 +121,7 @@ mod tests {
         Callers::default().with(Caller::new(grant), &[token], false)
     }
 
-    fn admitted(path: &str, token: Option<&str>) -> Result<Admission, Box<Refused>> {
+    fn admitted(path: &str, token: Option<&str>) -> Result<Admitted, Box<Refused>> {
         let mut request = http::Request::post(path);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -154,12 +154,9 @@ mod tests {
                     "{method}"
                 );
             }
-            let admission = admitted(&path, Some("a")).unwrap();
-            assert_eq!(
-                (admission.guest, &*admission.caller),
-                (Guest::Caller, "shop")
-            );
-            assert_eq!(admission.answer_bytes > 0, method == "ListPurchases");
+            let admitted = admitted(&path, Some("a")).unwrap();
+            assert_eq!((admitted.guest, &*admitted.caller), (Guest::Caller, "shop"));
+            assert_eq!(admitted.answer_bytes > 0, method == "ListPurchases");
         }
         let open = [
             ("/grpc.health.v1.Health/Check", Guest::Check),

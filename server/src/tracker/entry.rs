@@ -12,7 +12,7 @@ use crate::{
     cadence::{Policy, budget::backoff, hazard::Stayed},
     clock::Clock,
     journal::Record,
-    lifecycle::{self, Heard, Horizon, Source, Verdict},
+    lifecycle::{self, HeardAnswers, Horizon, Source, Verdict},
     observation::{Observation, Standing},
     purchase::{
         Finality, Freshness, Moment, Purchase, PurchaseId, Reference, Revision, State, Status,
@@ -144,7 +144,7 @@ pub(super) struct Entry {
     pub(super) finality: Finality,
     /// The newest word has no mapping: no deadline of this service runs while it stands.
     unmapped: bool,
-    pub(super) heard: Heard,
+    pub(super) heard: HeardAnswers,
     /// An answer is being decided on: others wait.
     is_deciding: bool,
     /// When the request of the last applied answer began.
@@ -187,7 +187,7 @@ impl Entry {
             revision: Revision::default(),
             finality: Finality::Open,
             unmapped: false,
-            heard: Heard::default(),
+            heard: HeardAnswers::default(),
             is_deciding: false,
             read: None,
             digest: 0,

@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     read::{self, id_bytes, integer, purchase_columns},
-    write::{Applied, Batch, Unmade},
+    write::{Applied, Transaction, Unmade},
 };
 
 /// The columns of a purchase that a guard or a step needs.
@@ -31,7 +31,7 @@ pub(super) struct Current {
     change_time: Timestamp,
 }
 
-impl Batch<'_> {
+impl Transaction<'_> {
     pub(super) fn begin(&mut self, record: &Record, transitions: Vec<Transition>) -> Applied<()> {
         let purchase = &record.purchase;
         let last = rules::last_status(purchase.id, &transitions).map_err(Unmade::Malformed)?;

@@ -23,7 +23,7 @@ use super::file;
 const LOG_PAGES_MAX: u64 = 16_384;
 /// The longest wait for readers of a checkpoint that holds the writer's lock: too short to be noticed.
 const PATIENCE: Duration = Duration::from_millis(25);
-/// The time until the next checkpoint after one that could not move everything, though nobody writes.
+/// The time until the next checkpoint, if the last one could not move everything and nobody writes.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The time for which a log stands still before a reader is blamed: this program's own readers are
 /// done long before.

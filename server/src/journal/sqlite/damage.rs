@@ -18,10 +18,10 @@ const NAMED_MAX: usize = 1_000;
 
 /// The damaged rows met so far. Clones share them.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Damage(Arc<Met>);
+pub(super) struct Damage(Arc<Tally>);
 
 #[derive(Debug, Default)]
-struct Met {
+struct Tally {
     times: AtomicU64,
     /// Guarded: each use is short.
     named: Mutex<BTreeSet<PurchaseId>>,

@@ -30,8 +30,8 @@ pub(super) struct Writer {
     lock: Option<File>,
 }
 
-/// One group under way.
-pub(super) struct Batch<'connection> {
+/// The transaction of one group, under way.
+pub(super) struct Transaction<'connection> {
     pub(super) connection: &'connection Connection,
     pub(super) damage: &'connection Damage,
     pub(super) age: &'connection Age,
@@ -83,14 +83,14 @@ impl Store for Writer {
     fn commit(&mut self, changes: Vec<Change>) -> std::result::Result<Group, JournalError> {
         let connection = self.connection()?;
         let changed_before = connection.total_changes();
-        let mut batch = Batch {
+        let mut transaction = Transaction {
             connection,
             damage: &self.damage,
             age: &self.age,
             head: self.head,
             committed: Vec::new(),
         };
-        let answers = match batch.apply_all(changes) {
+        let answers = match transaction.apply_all(changes) {
             Ok(answers) => answers,
             Err(error) => {
                 roll_back(connection);
@@ -98,9 +98,9 @@ impl Store for Writer {
             }
         };
         let changed = connection.total_changes();
-        let Batch {
+        let Transaction {
             head, committed, ..
-        } = batch;
+        } = transaction;
         let is_due = changed.saturating_sub(self.checkpointed_at) >= CHECKPOINT_ROWS;
         if is_due {
             self.checkpointed_at = changed;
@@ -190,7 +190,7 @@ fn is_of_one_change(error: &rusqlite::Error) -> bool {
     )
 }
 
-impl Batch<'_> {
+impl Transaction<'_> {
     fn apply_all(
         &mut self,
         changes: Vec<Change>,

@@ -26,8 +26,8 @@ fn row(change: i64, began: i64, verdict: Verdict) -> Said {
     (Source::Row, Some(change), began, began + 1, verdict)
 }
 
-fn check(name: &str, answers: &[Said]) -> Heard {
-    let mut heard = Heard::default();
+fn check(name: &str, answers: &[Said]) -> HeardAnswers {
+    let mut heard = HeardAnswers::default();
     for (number, (source, change, began, arrived, expected)) in answers.iter().enumerate() {
         let change = change.map(stamp);
         let verdict = heard.hear(*source, change, at(*began), at(*arrived));
@@ -171,7 +171,7 @@ proptest! {
         before in proptest::collection::vec(said(), 0..30),
         last in proptest::option::of(0..100_i64),
     ) {
-        let mut heard = Heard::default();
+        let mut heard = HeardAnswers::default();
         let mut now = 0;
         for (is_read, change, later, takes) in before {
             now += later;
@@ -199,7 +199,7 @@ proptest! {
     fn no_history_goes_back_by_answers_that_overlap(
         answers in proptest::collection::vec(said(), 0..30),
     ) {
-        let mut heard = Heard::default();
+        let mut heard = HeardAnswers::default();
         let mut now = 0;
         for (is_read, change, later, takes) in answers {
             now += later;

@@ -64,7 +64,7 @@ impl Drop for Held {
     }
 }
 
-fn admit(head: &mut http::request::Parts) -> Result<Admission, Box<Refused>> {
+fn admit(head: &mut http::request::Parts) -> Result<Admitted, Box<Refused>> {
     let guest = match head.headers.get("guest").map(http::HeaderValue::as_bytes) {
         Some(b"check") => Guest::Check,
         Some(b"watch") => Guest::Watch,
@@ -78,7 +78,7 @@ fn admit(head: &mut http::request::Parts) -> Result<Admission, Box<Refused>> {
         }
         _ => Guest::Caller,
     };
-    Ok(Admission {
+    Ok(Admitted {
         guest,
         caller: Arc::from("shop"),
         method: "m",

@@ -19,7 +19,7 @@ use crate::{
 
 /// Phygitals' cells of delivered pieces.
 const WHOLE: &str = "`nfts` with an identifier in each piece, no `status` beside them, and as many as \
-                     pulled where that is known";
+                     pulled, if that is known";
 const PARTIAL: &str = "`nfts` with identifiers, but fewer than pulled";
 
 /// The cells of the table, without the line below its head.
