@@ -71,6 +71,7 @@ pub fn record(number: u32, account: &AccountName, reference: &str, now: Timestam
         recovery: BTreeMap::new(),
         attempt: None,
         first_send_time: None,
+        sends: 0,
         change_time: now,
         resolution_note: None,
     }

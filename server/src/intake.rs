@@ -438,6 +438,7 @@ impl Inner {
                 submit_until: self.submit_until(&new.account),
             }),
             first_send_time: Some(now),
+            sends: 1,
             ..record
         };
         Ok((record, begun))
@@ -469,6 +470,7 @@ impl Inner {
             recovery,
             attempt: None,
             first_send_time: None,
+            sends: 0,
             change_time: now,
             resolution_note: None,
         })

@@ -4,6 +4,7 @@
 //! observers hear of each committed transition in commit order, before the writer does.
 
 mod age;
+mod attempt;
 mod committer;
 mod decide;
 pub mod memory;
@@ -21,6 +22,7 @@ use crate::purchase::{
     AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, State, Timestamp,
     Transition,
 };
+pub use attempt::{Attempt, AttemptChange};
 pub use committer::Published;
 pub use decide::{Decided, decide};
 
@@ -37,13 +39,6 @@ pub struct Fingerprints {
     pub fields: BTreeMap<String, [u8; 32]>,
 }
 
-/// An attempt to submit that is recorded as begun and not as ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempt {
-    /// The time from which the attempt may be settled as unclear.
-    pub submit_until: Timestamp,
-}
-
 /// Everything that is kept of one purchase, besides its transitions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
@@ -58,6 +53,9 @@ pub struct Record {
     /// The time at which the order was first sent; `None` if it was never sent (an adopted purchase
     /// has no order), or is known to have reached nobody.
     pub first_send_time: Option<Timestamp>,
+    /// The number of sends that were recorded as begun, without those that are known to have reached
+    /// nobody.
+    pub sends: u32,
     /// The time at which the status last really changed. A revision that only sets or clears an
     /// attention about silence does not count.
     pub change_time: Timestamp,
@@ -140,30 +138,6 @@ pub enum Write {
         key: String,
         /// The text.
         value: String,
-    },
-}
-
-/// The effect of a write on the attempt under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptChange {
-    /// Leaves it.
-    Keep,
-    /// Ends it.
-    End,
-    /// Ends it, since the provider has accepted the order. The time of the first send becomes the
-    /// earliest time there is, so that no right to send the order again is left.
-    Accepted,
-    /// Ends it, and forgets the first send: nothing has been sent.
-    Unsent,
-    /// Leaves it. The time of the first send, if there is one, cannot be believed and becomes the
-    /// earliest time there is, so that every right that counts from it is over.
-    Undate,
-    /// Begins an attempt that is sent at `now`.
-    Begin {
-        /// The attempt.
-        attempt: Attempt,
-        /// The time at which it is sent; kept as the first send if none is known yet.
-        now: Timestamp,
     },
 }
 

@@ -65,6 +65,7 @@ pub fn record(id: PurchaseId, account: &str, provider: &str, status: Status) -> 
         recovery: BTreeMap::new(),
         attempt: None,
         first_send_time: None,
+        sends: 0,
         change_time: now,
         resolution_note: None,
     }

@@ -19,7 +19,7 @@ use crate::{
     lifecycle,
     observation::Submitted,
     provider::{self, Intent, Placed, Unclear},
-    purchase::{AttentionReason, Cause, Purchase, Reference, State, Status, Transition, UnreadId},
+    purchase::{AttentionReason, Cause, Purchase, Reference, Status, Transition, UnreadId},
 };
 
 /// The end of an attempt, for the caller who made it and for those who joined.
@@ -42,7 +42,7 @@ pub(super) struct Start {
     pub(super) placed: Arc<dyn Placed>,
     /// The commit that precedes it.
     pub(super) begin: Write,
-    /// The purchase as it is before that, or as that makes it.
+    /// The purchase as that makes it.
     pub(super) record: Record,
     /// The right to make the request.
     pub(super) admission: Admission,
@@ -59,9 +59,6 @@ pub(super) struct Send {
     pub(super) account: Arc<Account>,
     pub(super) record: Record,
     pub(super) placed: Arc<dyn Placed>,
-    /// True if all earlier attempts are known to have sent nothing, so that a refusal of this one
-    /// is a refusal of the order.
-    pub(super) first: bool,
     /// True if this process repeats it by itself where its outcome is unclear.
     pub(super) repeats: bool,
     /// The number of times that the clock had been set back when it began.
@@ -88,7 +85,9 @@ impl Send {
         let is_unclear = match &sent.submitted {
             // A repeat would tell the same again.
             Submitted::Unclear { unread_id, .. } => unread_id.is_none(),
-            Submitted::Refused { .. } | Submitted::Taken => !self.first && sent.is_not_yet(),
+            Submitted::Refused { .. } | Submitted::Taken => {
+                !is_only_send(&self.record) && sent.is_not_yet()
+            }
             Submitted::Accepted(_)
             | Submitted::AcceptedWithoutReference
             | Submitted::NotSent(_) => false,
@@ -110,12 +109,10 @@ impl Inner {
             under_way,
         } = start;
         let account = Arc::clone(&new.account);
-        let first = record.purchase.status.state == State::Pending;
         let send = Send {
             account,
             record,
             placed,
-            first,
             repeats: true,
             set_back: self.clock.set_back(),
             begun: self.clock.both(),
@@ -141,7 +138,7 @@ impl Inner {
     }
 
     /// Every send is preceded by its own commit.
-    async fn begin(&self, begin: Write, mut send: Send) -> Result<Send, Ended> {
+    async fn begin(&self, begin: Write, send: Send) -> Result<Send, Ended> {
         let id = send.record.purchase.id;
         failpoint::reach(Failpoint::BeforeIntent);
         let is_new = matches!(begin, Write::Begin { .. });
@@ -152,9 +149,6 @@ impl Inner {
             Ok(Written::ReferenceTaken(_)) | Err(_) => {
                 return Err(Ended::Failed(CreateError::Journal { purchase }));
             }
-        }
-        if !is_new && let Ok(Some(newest)) = self.journal.record(id).await {
-            send.record = newest;
         }
         failpoint::reach(Failpoint::IntentCommitted);
         Ok(send)
@@ -251,30 +245,24 @@ impl Inner {
         send: &Send,
         sent: &Sent,
     ) -> Result<Record, JournalError> {
-        let change = match sent.submitted {
-            Submitted::NotSent(_) if send.first => AttemptChange::Unsent,
-            // The provider would tell the same again.
-            Submitted::AcceptedWithoutReference
-            | Submitted::Unclear {
-                unread_id: Some(_), ..
-            } => AttemptChange::Accepted,
-            _ => AttemptChange::End,
-        };
         let mut known = send.record.clone();
         loop {
-            let step = |record: &Record| {
-                let status = &record.purchase.status;
-                if is_settled(status) {
-                    return None;
-                }
-                self.meaning(send, sent, status)
+            let change = match sent.submitted {
+                Submitted::NotSent(_) if is_only_send(&known) => AttemptChange::Unsent,
+                // The provider would tell the same again.
+                Submitted::AcceptedWithoutReference
+                | Submitted::Unclear {
+                    unread_id: Some(_), ..
+                } => AttemptChange::Accepted,
+                _ => AttemptChange::End,
             };
+            let step = |record: &Record| self.meaning(send, sent, record);
             let settled =
                 journal::decide(&*self.journal, known.clone(), (change, None), step).await?;
             let record = match settled {
                 Decided::Stepped(record) => return Ok(*record),
                 Decided::ReferenceTaken(record) => {
-                    return self.reference_is_taken(send, sent, *record).await;
+                    return self.reference_is_taken(sent, *record).await;
                 }
                 Decided::Unchanged(record) => *record,
             };
@@ -293,10 +281,13 @@ impl Inner {
         }
     }
 
-    /// The step that a submit's end makes of this status.
-    fn meaning(&self, send: &Send, sent: &Sent, status: &Status) -> Option<Transition> {
-        let now = self.clock.now();
-        let account = &send.account;
+    /// The step that a submit's end makes of this record.
+    fn meaning(&self, send: &Send, sent: &Sent, record: &Record) -> Option<Transition> {
+        let (now, status) = (self.clock.now(), &record.purchase.status);
+        if is_settled(status) {
+            return None;
+        }
+        let (account, is_only) = (&send.account, is_only_send(record));
         match &sent.submitted {
             Submitted::Accepted(observation) => {
                 lifecycle::accepted(status, observation, account.provider.graph(), now)
@@ -307,10 +298,10 @@ impl Inner {
                 ..
             } => lifecycle::unnamed(status, id.kept(), now),
             // A refusal of a repeat proves nothing about the first attempt.
-            Submitted::Refused { .. } | Submitted::Taken if send.first => {
+            Submitted::Refused { .. } | Submitted::Taken if is_only => {
                 lifecycle::refused(status, now)
             }
-            Submitted::NotSent(_) if send.first => {
+            Submitted::NotSent(_) if is_only => {
                 lifecycle::repeat_wanted(status, now.plus(REPEAT_WANTED_FOR), now)
             }
             Submitted::Unclear { .. }
@@ -334,13 +325,12 @@ impl Inner {
     /// The provider named something that another purchase of this account tracks already.
     async fn reference_is_taken(
         &self,
-        send: &Send,
         sent: &Sent,
         record: Record,
     ) -> Result<Record, JournalError> {
         let now = self.clock.now();
         // A conflict that names what exists refuses this create; an acceptance never does.
-        let refuses = send.first && sent.status == Some(409);
+        let refuses = is_only_send(&record) && sent.status == Some(409);
         let step = |record: &Record| {
             let status = &record.purchase.status;
             if refuses {
@@ -383,6 +373,12 @@ impl Inner {
             | Submitted::Unclear { .. } => Ended::Known(Box::new(purchase)),
         }
     }
+}
+
+/// True if all other sends of the order are known to have reached nobody. Then a refusal of this one is
+/// a refusal of the order.
+fn is_only_send(record: &Record) -> bool {
+    record.sends == 1
 }
 
 /// The commit failed: the answer is kept and committed again until the process ends.

@@ -62,7 +62,6 @@ impl Inner {
                 account: Arc::clone(&send.account),
                 record: *record,
                 placed: Arc::clone(&send.placed),
-                first: false,
                 repeats: false,
                 set_back: self.clock.set_back(),
                 begun,
@@ -102,7 +101,7 @@ impl Inner {
             return Next::Skip;
         };
         let id: PurchaseId = send.record.purchase.id;
-        let Ok(Some(record)) = self.journal.record(id).await else {
+        let Ok(Some(mut record)) = self.journal.record(id).await else {
             return Next::Skip;
         };
         let Phase::Unclear {
@@ -116,16 +115,18 @@ impl Inner {
         let now = self.clock.now();
         let begun = self.clock.both();
         // Every send is preceded by its own commit.
+        let change = AttemptChange::Begin {
+            attempt: Attempt {
+                submit_until: self.submit_until(&send.account),
+            },
+            now,
+        };
         let begin = Write::ChangeAttempt {
             purchase: id,
             expected: record.purchase.status.revision,
-            change: AttemptChange::Begin {
-                attempt: Attempt {
-                    submit_until: self.submit_until(&send.account),
-                },
-                now,
-            },
+            change,
         };
+        record.change_attempt(change);
         match self.journal.write(begin).await {
             Ok(Written::Done) => Next::Send(Box::new(record), admission, begun),
             _ => Next::Skip,

@@ -17,7 +17,7 @@ use crate::{
     journal::{Attempt, AttemptChange, Record, Write},
     lifecycle,
     provider::Placed,
-    purchase::{AttentionReason, Cause, PurchaseId, State},
+    purchase::{AttentionReason, Cause, PurchaseId},
 };
 
 /// The longest that a duplicate waits for an attempt of another process.
@@ -184,8 +184,8 @@ impl Inner {
                 return Ok(Some(Again { ended, replayed }));
             }
         };
-        let first = record.purchase.status.state == State::Pending;
-        let begin = self.begin_again(&record, new, first);
+        let replayed = record.sends > 0;
+        let (begin, record) = self.begin_again(record, new);
         self.start(
             Start {
                 placed: Arc::clone(placed),
@@ -198,46 +198,48 @@ impl Inner {
             },
             new,
         );
-        let replayed = !first;
         Ok(Some(Again { ended, replayed }))
     }
 
-    /// The commit that precedes a repeated send.
-    fn begin_again(&self, record: &Record, new: &NewPurchase, first: bool) -> Write {
-        let (purchase, status) = (record.purchase.id, &record.purchase.status);
-        let now = self.clock.now();
-        let expected = status.revision;
+    /// The commit that precedes a repeated send, and the record as that makes it.
+    fn begin_again(&self, mut record: Record, new: &NewPurchase) -> (Write, Record) {
+        let (purchase, status) = (record.purchase.id, Arc::clone(&record.purchase.status));
+        let (now, expected) = (self.clock.now(), status.revision);
+        let transition = match record.sends {
+            0 => lifecycle::repeat_begins(&status, now),
+            _ => lifecycle::unclear(
+                &status,
+                AttentionReason::OutcomeUnknown,
+                None,
+                Cause::Create,
+                now,
+            ),
+        };
         let attempt = AttemptChange::Begin {
             attempt: Attempt {
                 submit_until: self.submit_until(&new.account),
             },
             now,
         };
-        let transition = if first {
-            lifecycle::repeat_begins(status, now)
-        } else {
-            lifecycle::unclear(
-                status,
-                AttentionReason::OutcomeUnknown,
-                None,
-                Cause::Create,
-                now,
-            )
-        };
-        match transition {
-            Some(transition) => Write::Append {
-                purchase,
-                transition: Box::new(transition),
-                expected,
-                attempt,
-                note: None,
-            },
+        record.change_attempt(attempt);
+        let begin = match transition {
+            Some(transition) => {
+                record.purchase.status = Arc::new(transition.status.clone());
+                Write::Append {
+                    purchase,
+                    transition: Box::new(transition),
+                    expected,
+                    attempt,
+                    note: None,
+                }
+            }
             None => Write::ChangeAttempt {
                 purchase,
                 expected,
                 change: attempt,
             },
-        }
+        };
+        (begin, record)
     }
 }
 

@@ -55,9 +55,7 @@ pub async fn decide(
         match journal.write(append).await? {
             Written::Done => {
                 record.purchase.status = status.into();
-                if attempt != AttemptChange::Keep {
-                    record.attempt = None;
-                }
+                record.change_attempt(attempt);
                 return Ok(Decided::Stepped(Box::new(record)));
             }
             Written::Stale(Some(newer)) => record = *newer,

@@ -57,7 +57,6 @@ async fn accepted_as(provider: &'static str, id: &str) -> World {
         placed: (world.account.provider)
             .order(&orders::order(provider))
             .unwrap(),
-        first: true,
         repeats: true,
         begun: world.clock.both(),
     };

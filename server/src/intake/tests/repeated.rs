@@ -233,3 +233,25 @@ impl std::io::Write for Log {
         Ok(())
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_record_counts_the_sends_that_may_have_reached_the_provider() {
+    let world = World::open("devdraft").await;
+    let sends = async || world.record().await.sends;
+    for _ in 0..3 {
+        world.wire.answer_creates([Reply::NotConnected]);
+        world.create().await.unwrap_err();
+        assert_eq!(sends().await, 0, "nobody was reached");
+        world.pass(seconds(60)).await;
+    }
+    world.wire.answer_creates(vec![Reply::Lost; 4]);
+    world.create().await.unwrap();
+    assert_eq!(sends().await, 1);
+    world.pass(seconds(600)).await;
+    assert_eq!(sends().await, 4, "its own repeats count");
+    world.wire.answer_creates([orders::refused("devdraft")]);
+    world.create().await.unwrap();
+    assert_eq!(sends().await, 5);
+    let state = world.status().await.state;
+    assert_eq!(state, crate::purchase::State::OutcomeUnknown);
+}

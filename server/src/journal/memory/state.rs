@@ -176,7 +176,7 @@ impl State {
         }
         self.step(id, transition, committed);
         if let Some(kept) = self.purchases.get_mut(&id) {
-            kept.change_attempt(attempt);
+            kept.record.change_attempt(attempt);
             if note.is_some() {
                 kept.record.resolution_note = note;
             }
@@ -194,7 +194,7 @@ impl State {
             return stale;
         }
         if let Some(kept) = self.purchases.get_mut(&id) {
-            kept.change_attempt(change);
+            kept.record.change_attempt(change);
         }
         Written::Done
     }
@@ -447,29 +447,6 @@ impl Kept {
         let status = &mut self.record.purchase.status;
         if status.revision <= through && status.buyer_action.is_some() {
             Arc::make_mut(status).buyer_action = None;
-        }
-    }
-
-    fn change_attempt(&mut self, change: AttemptChange) {
-        match change {
-            AttemptChange::Keep => {}
-            AttemptChange::End => self.record.attempt = None,
-            AttemptChange::Accepted => {
-                self.record.attempt = None;
-                self.record.first_send_time = Some(Timestamp::default());
-            }
-            AttemptChange::Unsent => {
-                self.record.attempt = None;
-                self.record.first_send_time = None;
-            }
-            AttemptChange::Undate => {
-                let first = &mut self.record.first_send_time;
-                *first = first.map(|_| Timestamp::default());
-            }
-            AttemptChange::Begin { attempt, now } => {
-                self.record.attempt = Some(attempt);
-                self.record.first_send_time.get_or_insert(now);
-            }
         }
     }
 }

@@ -81,9 +81,9 @@ impl Transaction<'_> {
                 "INSERT INTO purchase (id, account, provider, caller, key, labels, create_time,
                      revision, state, finality, attention, reference, change_time, final_time,
                      fingerprint_key, fingerprints, recovery, submit_until, first_send_time,
-                     resolution_note)
+                     sends, resolution_note)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
-                     ?17, ?18, ?19, ?20)",
+                     ?17, ?18, ?19, ?20, ?21)",
             )?
             .execute(rusqlite::params![
                 id_bytes(purchase.id),
@@ -105,6 +105,7 @@ impl Transaction<'_> {
                 json(&record.recovery)?,
                 (record.attempt).map(|attempt| attempt.submit_until.as_millis()),
                 record.first_send_time.map(Timestamp::as_millis),
+                record.sends,
                 record.resolution_note,
             ])?;
         let mut label = self.connection.prepare_cached(
@@ -199,7 +200,8 @@ impl Transaction<'_> {
                 None,
             ),
             AttemptChange::Unsent => (
-                "UPDATE purchase SET submit_until = NULL, first_send_time = NULL WHERE id = ?1",
+                "UPDATE purchase SET submit_until = NULL, first_send_time = NULL, sends = 0
+                 WHERE id = ?1",
                 None,
             ),
             AttemptChange::Undate => (
@@ -208,7 +210,7 @@ impl Transaction<'_> {
                 None,
             ),
             AttemptChange::Begin { attempt, now } => (
-                "UPDATE purchase SET submit_until = ?2,
+                "UPDATE purchase SET submit_until = ?2, sends = sends + 1,
                      first_send_time = coalesce(first_send_time, ?3) WHERE id = ?1",
                 Some((attempt.submit_until.as_millis(), now.as_millis())),
             ),

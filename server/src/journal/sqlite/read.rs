@@ -29,7 +29,8 @@ macro_rules! record_query {
             "SELECT ",
             purchase_columns!(),
             ", coalesce(p.remnant, t.status), a.action, p.fingerprint_key, p.fingerprints,
-               p.recovery, p.submit_until, p.first_send_time, p.change_time, p.resolution_note
+               p.recovery, p.submit_until, p.first_send_time, p.sends, p.change_time,
+               p.resolution_note
              FROM purchase p
              LEFT JOIN transition_log t ON t.purchase = p.id AND t.revision = p.revision
              LEFT JOIN buyer_action a ON a.purchase = p.id AND a.revision = p.revision ",
@@ -264,8 +265,9 @@ fn read_record(row: &Row<'_>) -> Result<Record> {
         recovery: json(row, 11)?,
         attempt: submit_until.map(|submit_until| Attempt { submit_until }),
         first_send_time: optional_timestamp(row, 13)?,
-        change_time: timestamp(row, 14)?,
-        resolution_note: row.get(15)?,
+        sends: row.get(14)?,
+        change_time: timestamp(row, 15)?,
+        resolution_note: row.get(16)?,
     })
 }
 

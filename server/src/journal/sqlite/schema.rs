@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0002_lists.sql"),
     include_str!("0003_bound_keys.sql"),
     include_str!("0004_age.sql"),
+    include_str!("0005_sends.sql"),
 ];
 
 /// The size up to which an opening checks the whole file: about a second's reading.

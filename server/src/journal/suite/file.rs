@@ -249,6 +249,23 @@ async fn a_newer_or_altered_schema_is_refused() {
     open(&path).await.unwrap();
 }
 
+/// A file of a build that did not count sends.
+#[tokio::test]
+async fn a_file_that_counted_no_sends_has_one_if_the_order_may_have_been_sent() {
+    for (first_send_time, sends) in [("NULL", 0), ("7", 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let sql = "ALTER TABLE purchase DROP COLUMN sends;
+             DELETE FROM migration WHERE number = 5;
+             PRAGMA user_version = 4;
+             UPDATE purchase SET first_send_time = ";
+        let path = altered(&folder, &format!("{sql}{first_send_time}")).await;
+        let journal = open(&path).await.unwrap();
+        let records = journal.open_records(None, 1_000).await.unwrap();
+        assert!(!records.is_empty());
+        assert!(records.iter().all(|record| record.sends == sends));
+    }
+}
+
 #[tokio::test]
 async fn a_database_of_another_program_is_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();

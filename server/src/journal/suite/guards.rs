@@ -21,6 +21,7 @@ pub async fn a_purchase_that_was_begun_is_read_back_whole(subject: Subject) {
         submit_until: at(90),
     });
     whole.first_send_time = Some(at(10));
+    whole.sends = 3;
     whole.resolution_note = Some("by hand".to_owned());
     begin(journal, whole.clone()).await;
     assert_eq!(journal.record(id(1)).await.unwrap(), Some(whole.clone()));
@@ -221,7 +222,8 @@ pub async fn one_of_many_rivals_wins_each_revision(subject: Subject) {
     }
 }
 
-async fn attempt_of(journal: &dyn Journal) -> (Option<u64>, Option<u64>) {
+/// Until when the attempt is under way, when the order was first sent, and how often.
+async fn attempt_of(journal: &dyn Journal) -> (Option<u64>, Option<u64>, u32) {
     let record = journal.record(id(1)).await.unwrap().unwrap();
     let millis = |time: crate::purchase::Timestamp| {
         u64::try_from(time.as_millis() - at(0).as_millis()).unwrap()
@@ -229,6 +231,7 @@ async fn attempt_of(journal: &dyn Journal) -> (Option<u64>, Option<u64>) {
     (
         (record.attempt).map(|attempt| millis(attempt.submit_until)),
         record.first_send_time.map(millis),
+        record.sends,
     )
 }
 
@@ -246,14 +249,14 @@ pub async fn an_attempt_begins_and_ends(subject: Subject) {
         },
     };
     journal.write(begin_attempt(1, 100, 40)).await.unwrap();
-    assert_eq!(attempt_of(journal).await, (Some(100), Some(40)));
+    assert_eq!(attempt_of(journal).await, (Some(100), Some(40), 1));
     journal.write(begin_attempt(1, 200, 140)).await.unwrap();
-    assert_eq!(attempt_of(journal).await, (Some(200), Some(40)));
+    assert_eq!(attempt_of(journal).await, (Some(200), Some(40), 2));
     assert_eq!(journal.head().0, 1, "no revision");
 
     let changes = [
-        (AttemptChange::Keep, Some(200)),
-        (AttemptChange::End, None),
+        (AttemptChange::Keep, Some(200), 2),
+        (AttemptChange::End, None, 2),
         (
             AttemptChange::Begin {
                 attempt: Attempt {
@@ -262,16 +265,17 @@ pub async fn an_attempt_begins_and_ends(subject: Subject) {
                 now: at(290),
             },
             Some(300),
+            3,
         ),
     ];
-    for (change, expected) in changes {
+    for (change, expected, sends) in changes {
         let previous = newest(journal, 1).await;
         let mut write = append_write(id(1), step(&previous, following(&previous, State::Pending)));
         if let Write::Append { attempt, .. } = &mut write {
             *attempt = change;
         }
         assert_eq!(journal.write(write).await.unwrap(), Written::Done);
-        assert_eq!(attempt_of(journal).await, (expected, Some(40)));
+        assert_eq!(attempt_of(journal).await, (expected, Some(40), sends));
     }
     let head = journal.head();
     let change = |change| Write::ChangeAttempt {
@@ -281,7 +285,7 @@ pub async fn an_attempt_begins_and_ends(subject: Subject) {
     };
     let written = journal.write(change(AttemptChange::End)).await;
     assert_eq!(written.unwrap(), Written::Done);
-    assert_eq!(attempt_of(journal).await, (None, Some(40)));
+    assert_eq!(attempt_of(journal).await, (None, Some(40), 3));
     journal.write(change(AttemptChange::Undate)).await.unwrap();
     let undated = journal.record(id(1)).await.unwrap().unwrap();
     assert_eq!(
@@ -289,17 +293,21 @@ pub async fn an_attempt_begins_and_ends(subject: Subject) {
         Some(crate::purchase::Timestamp::default())
     );
     journal.write(change(AttemptChange::Unsent)).await.unwrap();
-    assert_eq!(attempt_of(journal).await, (None, None), "nothing was sent");
+    assert_eq!(
+        attempt_of(journal).await,
+        (None, None, 0),
+        "nothing was sent"
+    );
     journal.write(change(AttemptChange::Undate)).await.unwrap();
-    assert_eq!(attempt_of(journal).await, (None, None), "still not");
+    assert_eq!(attempt_of(journal).await, (None, None, 0), "still not");
     journal.write(begin_attempt(4, 300, 290)).await.unwrap();
-    assert_eq!(attempt_of(journal).await, (Some(300), Some(290)));
+    assert_eq!(attempt_of(journal).await, (Some(300), Some(290), 1));
     journal
         .write(change(AttemptChange::Accepted))
         .await
         .unwrap();
     let accepted = journal.record(id(1)).await.unwrap().unwrap();
-    assert_eq!(accepted.attempt, None);
+    assert_eq!((accepted.attempt, accepted.sends), (None, 1));
     assert_eq!(
         accepted.first_send_time,
         Some(crate::purchase::Timestamp::default())
