@@ -56,13 +56,13 @@ async fn a_backup_under_load_restores_everything_acknowledged_before_it() {
         load.spawn(buy(house.stub("shop").await, acknowledged.clone(), buyer));
     }
     let count = || acknowledged.lock().unwrap().len();
-    until("purchases are made", || count() >= 40).await;
+    until("purchases are made", async || count() >= 40).await;
     let before = acknowledged.lock().unwrap().clone();
     let directory = house.folder().join("of").join("today");
     let done = back_up(&house.config(), &directory).await;
     assert!(done.status.success(), "{done:?}");
     let during = count();
-    until("the server goes on", || count() > during).await;
+    until("the server goes on", async || count() > during).await;
     load.shutdown().await;
 
     let database = directory.join("tillwatch.db");

@@ -5,7 +5,6 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use tillwatch_sandbox::Scenario;
@@ -13,7 +12,7 @@ use tillwatch_sandbox::Scenario;
 use crate::{
     house::{House, Settings, account},
     orders::request,
-    process::within,
+    process::until,
     tidy::sources::root,
 };
 
@@ -72,16 +71,12 @@ async fn goes_on(house: &House, key: &str) {
     let order = request(key, "devdraft", Scenario::Paid);
     // The killed process had taken up to 5 s of the budget ahead, which is lost.
     let mut shop = house.stub("shop").await;
-    within("a create", async {
-        while shop.create_purchase(order.clone()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    until("a create is answered", async || {
+        shop.create_purchase(order.clone()).await.is_ok()
     })
     .await;
-    within("polls go on", async {
-        while polls(house, "devdraft").await < before + 10 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    until("polls go on", async || {
+        polls(house, "devdraft").await >= before + 10
     })
     .await;
 }

@@ -252,7 +252,10 @@ async fn check(case: Case) -> Result<(), String> {
         Cut::Killed => {
             let recorder = house.recorder.clone();
             let kill = async {
-                until("the provider has the request", || recorder.creates() == 1).await;
+                until("the provider has the request", async || {
+                    recorder.creates() == 1
+                })
+                .await;
             };
             tokio::select! {
                 answer = house.create(&order) => return Err(format!("{case:?}: {answer:?}")),
@@ -269,7 +272,7 @@ async fn check(case: Case) -> Result<(), String> {
                 return Err(format!("{case:?}: {state:?}"));
             }
             let recorder = house.recorder.clone();
-            until("the living process repeats as promised", || {
+            until("the living process repeats as promised", async || {
                 recorder.creates() >= case.creates.0
             })
             .await;

@@ -100,7 +100,7 @@ async fn a_caller_that_cancels_does_not_stop_its_create() {
         let order = request(provider, provider, Scenario::Stuck);
         let (mut shop, first) = (house.stub("shop").await, order.clone());
         let call = tokio::spawn(async move { shop.create_purchase(first).await });
-        until("the provider has the order", || {
+        until("the provider has the order", async || {
             house.sandbox.calls(provider) == 1
         })
         .await;

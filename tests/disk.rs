@@ -10,7 +10,7 @@ use tonic::Code;
 use crate::{
     house::House,
     orders::request,
-    process::{Log, Server, within},
+    process::{Log, Server, until, within},
 };
 
 /// Starts a second server from a house's configuration with one text replaced. It has to fail.
@@ -167,12 +167,8 @@ async fn readiness(house: &House) -> String {
 }
 
 async fn becomes(house: &House, wanted: &str) {
-    within(&format!("readiness {wanted}"), async {
-        while readiness(house).await != wanted {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    let what = format!("readiness {wanted}");
+    until(&what, async || readiness(house).await == wanted).await;
 }
 
 /// Promise D1 on a full disk.

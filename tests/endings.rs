@@ -72,7 +72,7 @@ async fn a_drain_turns_readiness_first_ends_streams_and_exits_in_time_whoever_is
         let mut shop = shop.clone();
         tokio::spawn(async move { shop.create_purchase(under_way).await })
     };
-    until("the create has arrived", || {
+    until("the create has arrived", async || {
         house.sandbox.calls("carbon") > 0
     })
     .await;
@@ -133,7 +133,7 @@ async fn a_drain_is_over_in_its_time_whoever_holds_on() {
     let hung = request("hung", "carbon", Scenario::Stuck);
     let mut shop = house.stub("shop").await;
     let hung = tokio::spawn(async move { shop.create_purchase(hung).await });
-    until("the create has arrived", || {
+    until("the create has arrived", async || {
         house.sandbox.calls("carbon") > 0
     })
     .await;

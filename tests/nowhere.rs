@@ -22,7 +22,7 @@ use tonic::Status;
 use crate::{
     house::{House, Settings, account, refusal},
     orders::request,
-    process::within,
+    process::{until, within},
 };
 
 /// The words that every caller and operator reads.
@@ -238,15 +238,11 @@ async fn a_read_and_a_look_up_that_lead_nowhere_say_so_and_nothing_about_the_pur
         assert_eq!(status.attention, None, "{provider}: nothing is known of it");
     }
     for provider in PROVIDERS {
-        within("a note that says so", async {
-            loop {
-                let accounts = accounts(&moved.house).await;
-                let found = accounts.iter().find(|one| one.provider == provider);
-                let found = found.unwrap();
-                if found.health() == AccountHealth::Degraded && found.note.contains(NOWHERE) {
-                    return;
-                }
-            }
+        until("the account's note says so", async || {
+            let accounts = accounts(&moved.house).await;
+            let found = accounts.iter().find(|one| one.provider == provider);
+            let found = found.unwrap();
+            found.health() == AccountHealth::Degraded && found.note.contains(NOWHERE)
         })
         .await;
         let counted = format!("tillwatch_nowhere_answers_total{{{}}}", labels(provider));
@@ -257,8 +253,8 @@ async fn a_read_and_a_look_up_that_lead_nowhere_say_so_and_nothing_about_the_pur
         let pages = format!(
             "tillwatch_upstream_requests_total{{{of},class=\"sweep\",outcome=\"refused\"}}"
         );
-        within("a page of a list", async {
-            while figure(&moved.house, &pages).await < 1.0 {}
+        until("the service reads a page of a list", async || {
+            figure(&moved.house, &pages).await >= 1.0
         })
         .await;
     }

@@ -217,12 +217,12 @@ async fn s6_a_stream_that_nobody_reads_gives_its_place_back_at_its_deadline() {
     let deadline = [("grpc-timeout", "2S")];
     peer.call(1, &path("WatchStatus"), &token("shop"), &deadline, &watch)
         .await;
-    until("the stream is open", || {
+    until("the stream is open", async || {
         peer.heard().headers.contains_key(&1)
     })
     .await;
     let began = Instant::now();
-    until("it is ended", || peer.heard().ended.contains_key(&1)).await;
+    until("it is ended", async || peer.heard().ended.contains_key(&1)).await;
     assert!(
         began.elapsed() < Duration::from_secs(15),
         "{:?}",
@@ -233,7 +233,7 @@ async fn s6_a_stream_that_nobody_reads_gives_its_place_back_at_its_deadline() {
     other
         .call(1, &path("WatchStatus"), &token("shop"), &[], &watch)
         .await;
-    until("another stream says something", || {
+    until("another stream says something", async || {
         other.heard().data.get(&1).is_some_and(|bytes| *bytes > 0)
     })
     .await;
@@ -260,13 +260,16 @@ async fn waits_and_streams_of_reflection_do_not_hold_up_a_drain() {
     let reflects = RawPeer::connect(&house.server.grpc, 65_535).await;
     let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
     assert!(reflects.begin(1, reflection, None, &[]).await);
-    until("reflection is open", || {
+    until("reflection is open", async || {
         reflects.heard().headers.contains_key(&1)
     })
     .await;
     let began = Instant::now();
     house.server.signal("TERM").await;
-    until("the wait is over", || peer.heard().ended.contains_key(&1)).await;
+    until("the wait is over", async || {
+        peer.heard().ended.contains_key(&1)
+    })
+    .await;
     let status = house.server.exit().await;
     assert!(status.success());
     // Neither the stream of reflection nor the wait has held up the drain.
@@ -303,7 +306,7 @@ async fn a_connection_that_is_made_during_a_drain_is_answered() {
         .fault_on("inabit", Target::Create, Fault::Hang, 1);
     let order = request("hangs", "inabit", Scenario::Stuck);
     let creates = tokio::spawn(async move { creating.create_purchase(order).await });
-    until("the create is under way", || {
+    until("the create is under way", async || {
         let requests = house.sandbox.requests().into_iter();
         requests.filter(|one| one.provider == "inabit").count() > 0
     })

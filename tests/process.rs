@@ -29,9 +29,9 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Waits until a condition holds. If it does not, fails with this name.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     within(what, async {
-        while !holds() {
+        while !holds().await {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     })

@@ -19,7 +19,7 @@ use tonic_types::StatusExt as _;
 use crate::{
     house::{House, SECOND_DEVDRAFT, Settings, account, refusal, token},
     orders::{minutes_ahead, order, request},
-    process::within,
+    process::until,
 };
 
 /// Asserts that a refusal names this field, with a rule.
@@ -513,14 +513,8 @@ async fn who_has_too_many_streams_open_is_told_when_to_come_back() {
     }
     drop((first, second, third));
     // The server hears of it a moment later.
-    until_ok(async || desk.watch_status(watch()).await.map(drop)).await;
-}
-
-async fn until_ok(mut call: impl AsyncFnMut() -> Result<(), tonic::Status>) {
-    within("a place is free again", async {
-        while call().await.is_err() {
-            tokio::task::yield_now().await;
-        }
+    until("a place is free again", async || {
+        desk.watch_status(watch()).await.is_ok()
     })
     .await;
 }

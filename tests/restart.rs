@@ -59,7 +59,7 @@ async fn a_killed_server_goes_on_where_it_was_and_watchers_miss_and_repeat_nothi
         },
     );
     // All purchases are under way, and none is over.
-    until("every purchase has moved", || {
+    until("every purchase has moved", async || {
         PROVIDERS.iter().all(|provider| {
             let references = house.sandbox.references(provider);
             house.sandbox.history(provider, &references[0]).len() > 1
@@ -123,7 +123,7 @@ async fn a_create_that_was_under_way_when_the_server_was_killed_is_settled_and_n
         let mut stub = house.stub("shop").await;
         tokio::spawn(async move { stub.create_purchase(order).await });
     }
-    until("every create has arrived", || {
+    until("every create has arrived", async || {
         PROVIDERS
             .iter()
             .all(|provider| house.sandbox.calls(provider) == 1)
