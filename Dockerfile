@@ -8,8 +8,8 @@
 # Both listeners are on all addresses, so anonymous callers are refused: make a token with
 # `docker run tillwatch token`.
 
-# Pinned by version; pin the digest as well with `--build-arg RUST=rust@sha256:…` where the same
-# bytes are wanted from two builds.
+# Pinned by version. If two builds have to give the same bytes, pin the digest as well with
+# `--build-arg RUST=rust@sha256:…`.
 ARG RUST=rust:1.95.0-slim-bookworm
 FROM ${RUST} AS build
 WORKDIR /src

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Fuzzes every target for so many seconds each (10 where none are given), with the fixtures as
-# seeds, and prints how many inputs each has had. Ends with the first input that breaks anything.
+# Fuzzes every target for so many seconds each (10 if none are given), with the fixtures as seeds,
+# and prints the number of inputs of each. Ends with the first input that breaks anything.
 # Needs cargo-fuzz (cargo install cargo-fuzz --locked) and a C++ compiler; the stable Rust compiler
-# is enough. FUZZ_TARGETS names targets, all where it is unset.
+# is enough. FUZZ_TARGETS names the targets; if it is unset, all run.
 set -eu
 seconds="${1:-10}"
 cd "$(dirname "$0")/.."
 export RUSTC_BOOTSTRAP=1
 export CARGO_TARGET_DIR="$PWD/fuzz/target"
-# The name of each executable, which stands below its [[bin]].
+# The name of each executable stands below its [[bin]].
 targets="${FUZZ_TARGETS:-$(sed -n '/^\[\[bin]]/{n;s/^name = "\(.*\)"/\1/p}' fuzz/Cargo.toml)}"
 
 # Nothing here is unsafe, so there is nothing for an address sanitizer to find.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the server and lays out the image's whole root: the executable, the libraries that it
 # loads, the public certificate authorities, and a folder for the journal. Nothing else, and no
-# shell. The Dockerfile runs this; so does try-image.sh where there is no engine.
+# shell. The Dockerfile runs this; so does try-image.sh, without an engine.
 #
 # usage: image-root.sh FOLDER [PROFILE]
 set -euo pipefail
@@ -11,7 +11,7 @@ profile=${2:-release}
 source_folder=$(cd "$(dirname "$0")/.." && pwd)
 cd "$source_folder"
 
-# The same sources make the same bytes wherever they lie.
+# The same sources give the same bytes in any folder.
 export SOURCE_DATE_EPOCH=0 CARGO_INCREMENTAL=0
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 if [ "$profile" = release ]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tries what the Dockerfile would make where there is no engine: runs its build step, enters the
-# root that it lays out as the image's user, with the image's environment, and asks the server for
-# its health. No image is built.
+# Tries the Dockerfile's work without an engine: runs its build step, enters the root that it lays
+# out as the image's user, with the image's environment, and asks the server for its health. No
+# image is built.
 #
 # usage: try-image.sh [PROFILE]    (dev is quicker than release, and the same in all but speed)
 set -euo pipefail
@@ -36,7 +36,7 @@ elif unshare --user --map-root-user true 2>/dev/null; then
 else
   fail 'neither chroot nor user namespaces are allowed here'
 fi
-# Each of these programs becomes the next, so that a process started so is the server itself.
+# Each of these programs becomes the next, so that the process is the server itself in the end.
 inside=(env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "${environment[@]}")
 
 [ -z "$(find "$root" -name '*sh' -path '*bin/*')" ] || fail 'there is a shell'
@@ -62,7 +62,7 @@ status=0
 [ "$status" = 64 ] && grep -q loopback "$scratch/refusal" || fail 'anonymous callers are not refused'
 pass 'anonymous callers are refused on all addresses'
 
-# Served on loopback, at ports of the system's choice; everything else is the image's.
+# The server is on loopback, at ports of the system's choice; everything else is the image's.
 "${inside[@]}" TILLWATCH_LISTEN__GRPC=127.0.0.1:0 TILLWATCH_LISTEN__OPS=127.0.0.1:0 \
   "${enter[@]}" /usr/bin/tillwatch-server serve --config /etc/tillwatch/tillwatch.toml 2>"$scratch/log" &
 server=$!

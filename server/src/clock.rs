@@ -113,7 +113,7 @@ struct Simulated {
 pub struct Clock {
     source: Source,
     steps: Arc<Steps>,
-    /// The machine's present run, where the source is the machine.
+    /// The machine's present run, if the source is the machine.
     boot: Option<Arc<str>>,
     /// The lead of the slow clock over the monotonic one, in milliseconds; [`i64::MIN`] while nobody
     /// has said.
@@ -253,7 +253,7 @@ impl Clock {
     }
 
     /// The moment of a stored time, by the slow clock; by the wall's face while nobody has said how
-    /// slow that is. What was stored by a clock that was ahead has just happened.
+    /// slow that is. An event that was stored by a clock that was ahead counts as having just happened.
     pub fn past_moment_of(&self, time: Timestamp) -> Moment {
         let now = self.moment();
         let ahead_ms = self.aged_ahead_ms.load(Ordering::SeqCst);
@@ -264,7 +264,7 @@ impl Clock {
     }
 
     /// The name of the machine's present run, within which a stored moment keeps its meaning; `None`
-    /// where the machine does not tell.
+    /// if the machine does not tell.
     pub fn boot(&self) -> Option<Arc<str>> {
         match &self.source {
             Source::System => self.boot.clone(),

@@ -1,4 +1,4 @@
-//! Points at which the process dies when it is told to, for tests of the state after a crash.
+//! Points at which the process dies on demand, for tests of the state after a crash.
 //!
 //! They exist in builds with debug assertions alone, so that the executable under test is the same for
 //! all tests, and a release has neither the argument that arms a point nor the check of it.

@@ -210,8 +210,8 @@ pub fn operations(
     )
 }
 
-/// A mistyped probe must not look healthy: what is not gRPC gets 404, where the router's own answer
-/// to everything is gRPC's UNIMPLEMENTED under HTTP 200.
+/// Answers a request that is not gRPC with 404: a mistyped probe must not look healthy, and the router's
+/// own answer to everything is gRPC's UNIMPLEMENTED under HTTP 200.
 async fn nothing(request: axum::extract::Request) -> axum::response::Response {
     let kind = request.headers().get("content-type");
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
@@ -265,7 +265,7 @@ impl HealthService {
                         status: state.status,
                     })
                 });
-                // The first state is sent even where watches have been closed.
+                // The first state is sent even if watches have been closed.
                 let first = states.next().await;
                 Ok(stream::iter(first)
                     .chain(until_closed(states.boxed(), closed))

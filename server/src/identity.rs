@@ -120,8 +120,8 @@ impl fmt::Debug for Callers {
 }
 
 impl Callers {
-    /// With one more caller, who is known by tokens with these SHA-256, and by the lack of a header
-    /// where it is anonymous. Of two anonymous callers the later one counts.
+    /// The callers with one more, known by tokens with these SHA-256, and by the lack of a header if it
+    /// is anonymous. Of two anonymous callers the later one counts.
     #[must_use]
     pub fn with(mut self, caller: Caller, token_sha256: &[[u8; 32]], anonymous: bool) -> Self {
         if anonymous {

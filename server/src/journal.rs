@@ -173,21 +173,21 @@ pub struct Committed {
 pub struct Filter {
     /// The caller whose purchases are meant; `None` for all callers (the operator's view).
     pub caller: Option<CallerName>,
-    /// Of these accounts.
+    /// The accounts.
     pub accounts: Vec<String>,
-    /// Of these providers.
+    /// The providers.
     pub providers: Vec<String>,
-    /// In these states.
+    /// The states.
     pub states: Vec<State>,
-    /// With these finalities.
+    /// The finalities.
     pub finalities: Vec<Finality>,
-    /// With all of these labels.
+    /// The labels; all must match.
     pub labels: BTreeMap<String, String>,
-    /// Only those in need of a person.
+    /// True if only purchases in need of a person are meant.
     pub needs_attention: bool,
-    /// Created at or after.
+    /// The time at or after which they were created.
     pub created_from: Option<Timestamp>,
-    /// Created before.
+    /// The time before which they were created.
     pub created_before: Option<Timestamp>,
 }
 

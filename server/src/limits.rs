@@ -120,7 +120,7 @@ impl Record {
         }
     }
 
-    /// Counts one more, and returns the sum where it has to be told.
+    /// Counts one more, and returns the sum if it is time to log it.
     fn met(&self, now: Instant) -> Option<u64> {
         let times = self.times.fetch_add(1, Ordering::Relaxed) + 1;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -44,7 +44,7 @@ pub const STREAMS_PER_CONNECTION: u32 = 1_000;
 pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Files that the process needs besides connections: database, logs, resolver, runtime; ours.
 const FILES_RESERVED: u64 = 256;
-/// The time that closing the last sockets may take once they are told to.
+/// The time for closing the last sockets.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The windows of a stream and of a connection, in bytes. A window is for received bytes, and requests

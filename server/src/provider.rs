@@ -1,8 +1,8 @@
 //! The providers: each one's HTTP, words and rules in a file of its own, and the registry of them.
 //!
 //! A provider makes requests and reads answers; it sends nothing, waits for nothing and keeps
-//! nothing but its credentials. Whatever a sixth provider needs from the rest of the house is in
-//! this trait.
+//! nothing but its credentials. This trait has everything that a sixth provider needs from the rest
+//! of the house.
 
 pub mod carbon;
 pub mod devdraft;

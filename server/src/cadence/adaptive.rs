@@ -2,7 +2,7 @@
 //!
 //! The first such answer after one that was no throttle halves the pace, at most once in ten seconds;
 //! each quarter of a minute gives a twentieth of the full pace back. So the pace swings around what
-//! the provider allows. One that throttles whatever is sent is not asked more slowly for that: the
+//! the provider allows. A provider that throttles every request is not asked more slowly for that: the
 //! pauses between tries grow.
 
 use std::time::Duration;

@@ -125,8 +125,8 @@ impl Pace {
         Moment::from_millis(self.after(now).saturating_add(999).div_euclid(1000))
     }
 
-    /// Goes on from an arrival time that a store kept, and returns it. One that lay beyond the reach of
-    /// this pace at `as_of` was kept by a clock that was ahead: it is replaced, once and for all.
+    /// Goes on from an arrival time that a store kept, and returns it. If the time lay beyond the reach
+    /// of this pace at `as_of`, a clock that was ahead had kept it: it is replaced, once and for all.
     pub fn resume(&mut self, arrival: Moment, as_of: Moment) -> Moment {
         let kept_us = arrival
             .as_millis()

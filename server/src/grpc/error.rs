@@ -18,7 +18,7 @@ use crate::{
 pub const DOMAIN: &str = "tillwatch";
 /// The wait that an error asks of a caller if nothing says how long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The least wait that a caller is told.
+/// The least wait that an error asks of a caller.
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
 /// The longest field or rule in an error; trailers must stay small.
 const TEXT_BYTES_MAX: usize = 512;

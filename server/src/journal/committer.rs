@@ -331,7 +331,8 @@ impl Committer {
 }
 
 struct Worker<S> {
-    /// Guarded: each use is one blocking call, and only this task makes them, one after another.
+    /// The store. Each use of the lock is one blocking call, and only this task makes them, one after
+    /// another.
     store: Arc<Mutex<S>>,
     jobs: mpsc::Receiver<Job>,
     published: Arc<Published>,

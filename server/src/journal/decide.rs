@@ -66,6 +66,6 @@ pub async fn decide(
         }
     }
     Err(JournalError::unavailable(
-        "the purchase does not hold still",
+        "other writers change the purchase every time",
     ))
 }

@@ -1,4 +1,4 @@
-//! The real way out: HTTP by reqwest, whose only user this is.
+//! The real way out: HTTP by reqwest, which nothing else uses.
 //!
 //! Each account has two clients behind one struct, since reqwest sets the use of connections per
 //! client. Both speak HTTP/1.1 alone: a request has its connection for itself, so a closing connection

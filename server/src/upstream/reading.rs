@@ -17,7 +17,7 @@ static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
 /// Reads an answer. A large one is read on a thread of its own, so that nobody else waits for it.
 ///
 /// # Panics
-/// As `read` does.
+/// It panics if `read` does.
 ///
 /// # Cancel safety
 /// Dropping the future gives the answer up; a reading that has begun goes on to its end.

@@ -23,7 +23,7 @@ pub(super) struct Damage(Arc<Tally>);
 #[derive(Debug, Default)]
 struct Tally {
     times: AtomicU64,
-    /// Guarded: each use is short.
+    /// The purchases that the log has named. Each use of the lock is short.
     named: Mutex<BTreeSet<PurchaseId>>,
 }
 

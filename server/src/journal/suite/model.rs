@@ -1,5 +1,5 @@
 //! Random histories: the memory journal and the file must answer every write and read alike, and
-//! both must keep what the promises rest on.
+//! both must keep the rules that the promises rest on.
 
 use std::collections::BTreeMap;
 
