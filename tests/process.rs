@@ -69,7 +69,7 @@ impl Server {
     /// Starts a server and waits until it serves.
     ///
     /// # Errors
-    /// How it exited instead.
+    /// The exit of a server that did not come up.
     pub async fn start(config: &Path, log: &Log) -> Result<Self, ExitStatus> {
         Self::start_with(config, log, &[]).await
     }
@@ -77,7 +77,7 @@ impl Server {
     /// Does as [`Server::start`] does, with more arguments.
     ///
     /// # Errors
-    /// How it exited instead.
+    /// The exit of a server that did not come up.
     pub async fn start_with(
         config: &Path,
         log: &Log,

@@ -449,7 +449,7 @@ async fn a_defect_of_the_service_is_tried_again_a_few_times() {
     assert_eq!(error.reason(), "INTERNAL");
     assert_eq!(script.seen_creates.lock().unwrap().len(), 3 + 4);
 
-    // What a stream has passed by counts no more.
+    // A defect that a stream has passed counts no more.
     script.watches.lock().unwrap().extend([
         vec![snapshot(1), Turn::Fail(defect())],
         vec![Turn::Fail(defect())],

@@ -41,7 +41,7 @@ use crate::{
     },
 };
 
-/// All providers, for tests of what holds for each.
+/// All providers, for tests of promises that hold for each.
 const PROVIDERS: [&str; provider::NAMES.len()] = provider::NAMES;
 
 const START_MS: i64 = 1_800_000_000_000;
@@ -50,7 +50,7 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What the scripted provider does with one request.
+/// The scripted provider's reply to one request.
 #[derive(Debug, Clone)]
 enum Reply {
     /// Answers with this status and body.
@@ -90,23 +90,23 @@ impl Reply {
     }
 }
 
-/// What happens when a request arrives, before it is answered.
+/// A hook that runs when a request arrives, before its answer.
 type Arrived = Arc<dyn Fn(&Request) + Send + Sync>;
 
-/// The provider's side: what reached it, and what it answers.
+/// The provider's side: the requests that reached it, and its answers.
 #[derive(Default)]
 struct Wire {
     /// Creates that arrived, with their times.
     creates: Mutex<Vec<(Timestamp, Request)>>,
     /// Everything else that arrived.
     reads: Mutex<Vec<(Timestamp, Request)>>,
-    /// What the next creates are answered with; then they are accepted.
+    /// The replies to the next creates. After them the provider accepts each.
     create_replies: Mutex<VecDeque<Reply>>,
-    /// What the next reads are answered with; then they are not found.
+    /// The replies to the next reads. After them the provider finds nothing.
     read_replies: Mutex<VecDeque<Reply>>,
-    /// How long a create takes.
+    /// The time that a create takes.
     pause: Mutex<Duration>,
-    /// How long a read takes.
+    /// The time that a read takes.
     read_pause: Mutex<Duration>,
     arrived: Mutex<Option<Arrived>>,
 }
@@ -179,12 +179,12 @@ struct World {
     wire: Arc<Wire>,
     account: Arc<Account>,
     intake: Intake,
-    /// The intake's loop, aborted with the process. The feed's heartbeats are left out: nobody
-    /// listens to them here, and they would take a step of each of 400 days' seconds.
+    /// The intake's loop, which ends with the process. The feed does not run: nobody listens to its
+    /// heartbeats here, and they would take a step in each second of 400 days.
     work: tokio::task::JoinSet<()>,
 }
 
-/// A provider's policy without limits that a test does not ask for.
+/// A provider's policy without limits.
 fn policy(registered: &Registered) -> Policy {
     Policy {
         requests_per_minute: 0,
@@ -253,13 +253,13 @@ impl World {
         }
     }
 
-    /// What this process has not committed is gone; another one takes up the store.
+    /// The process dies, and loses all that it has not committed. Another takes up the store.
     async fn killed(self) -> Self {
         self.killed_with("k1").await
     }
 
     async fn killed_with(mut self, key: &str) -> Self {
-        // Nothing that is still under way here can commit or read any more.
+        // Work of the dead process that is still under way can neither commit nor read.
         self.journal.close().await;
         self.work.abort_all();
         let journal = Arc::new(self.journal.reopened());
@@ -385,7 +385,7 @@ impl World {
     }
 }
 
-/// A status in the words of the contract: state, attention after `!`, finality where it is not open.
+/// A status in the words of the contract: state, attention after `!`, finality unless it is OPEN.
 fn words(status: &Status) -> String {
     let mut words = status.state.as_str().to_owned();
     if let Some(reason) = status.attention_reason() {
@@ -399,7 +399,7 @@ fn words(status: &Status) -> String {
     words
 }
 
-/// A failed create in one word, whether it names a purchase, and when to repeat if a time is told.
+/// A failed create: its kind in one word, true if it names a purchase, and the wait that it tells.
 fn failure(result: &Result<Created, CreateError>) -> (&'static str, bool, Option<Moment>) {
     match result {
         Ok(_) => ("created", true, None),
@@ -418,7 +418,7 @@ fn failure(result: &Result<Created, CreateError>) -> (&'static str, bool, Option
     }
 }
 
-/// Why the provider was not heard, in one word.
+/// The reason, in one word, why the provider was not heard.
 fn unheard(why: &Unheard) -> &'static str {
     match why {
         Unheard::Refused(Refusal::Throttled { .. } | Refusal::Busy { .. })

@@ -414,7 +414,7 @@ async fn p5_a_last_read_that_fails_is_tried_for_a_day() {
         let finality = world.purchase(id).await.status.finality;
         assert_eq!(finality, Finality::Terminal, "not without its last read");
         if back {
-            // The provider is back within the day: what it says still counts.
+            // The provider is back within the day, so its answer still counts.
             world.wire.say([shows("RETURNED")]);
         }
         let tries = world.asked_in(seconds(86_400)).await;
@@ -431,7 +431,7 @@ async fn p5_an_end_that_its_provider_has_forgotten_becomes_final_without_hot_pol
     tokio::time::sleep(days(19)).await;
     let missing = "COMPLETED!NOT_FOUND_AT_PROVIDER TERMINAL";
     assert_eq!(world.history(id).await.last().unwrap(), missing);
-    // That it is missing is no news: the horizon counts from its end, also after a restart.
+    // A missing purchase is no news: the horizon counts from its end, also after a restart.
     let world = world.killed().await;
     let asked = world.asked_in(days(3)).await;
     assert!(asked < 40, "{asked} in the days around the last read");

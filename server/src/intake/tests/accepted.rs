@@ -1,4 +1,4 @@
-//! C3: what a provider has accepted, in whatever way its answer is damaged.
+//! C3: a provider accepts an order, and its answer is damaged in many ways.
 
 use tillwatch_proto::v1::{ProviderReference, provider_reference::Reference as Named};
 
@@ -87,7 +87,7 @@ async fn c3_an_accepted_orders_id_of_an_unknown_shape_is_kept_until_somebody_nam
         let reference = status.reference.as_ref().unwrap();
         let message = (row.reference_message)(reference);
         assert_eq!(message, named(provider, "ORD(1)"), "{provider}");
-        // What could lead elsewhere is not kept.
+        // The service keeps no id that could lead a path elsewhere.
         for id in ["a/b", "..", "a b", ""] {
             let status = accepted_as(provider, id).await.status().await;
             assert_eq!(words(&status), UNNAMED, "{provider}: {id:?}");

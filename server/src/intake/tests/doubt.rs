@@ -1,4 +1,4 @@
-//! C3 and C4 on a machine whose clock was ahead: no right to send outlives what it rests on.
+//! C3 and C4 on a machine whose clock was ahead: no right to send outlives its grounds.
 
 use super::*;
 
@@ -33,7 +33,7 @@ async fn c3_a_clock_that_is_put_right_ends_the_right_to_repeat_with_a_key_in_the
     let world = wanted(2 * HOUR_MS).await;
     world.clock.step_wall(-2 * HOUR_MS);
     let sent = world.wire.creates();
-    // Nothing is sent either before anybody has looked the store through.
+    // Nor does the service send anything before it has looked through the store.
     let hurried = world.create().await.unwrap();
     assert_eq!(world.wire.creates(), sent, "{hurried:?}");
     world.intake.mind_the_clock().await.unwrap();

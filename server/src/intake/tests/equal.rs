@@ -1,5 +1,5 @@
-//! What is sent is a function of what is fingerprinted: a repeat that is taken for the same order is
-//! the same request.
+//! Equal fingerprints are equal requests: a repeat that the service takes for the same order sends
+//! the same bytes.
 
 use proptest::prelude::*;
 use tillwatch_proto::v1::{DevdraftBankIntent, MasumiAmount, devdraft_order::Intent as Devdraft};

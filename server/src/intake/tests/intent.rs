@@ -1,4 +1,5 @@
-//! C1 and C5: what is durable before anything is sent, and what is never stored.
+//! C1 and C5: the intent is durable before anything is sent, and an order's content is never
+//! stored.
 
 use super::*;
 
@@ -7,7 +8,7 @@ async fn c1_the_intent_is_durable_before_the_provider_is_called() {
     for provider in PROVIDERS {
         let world = World::open(provider).await;
         let seen: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
-        // Another opening of the store, as a next process finds it: committed states alone.
+        // Another opening of the store has only committed states, as a next process finds them.
         let (store, looks) = (world.journal.reopened(), Arc::clone(&seen));
         *world.wire.arrived.lock().unwrap() = Some(Arc::new(move |_| {
             let caller = CallerName::new("shop");
@@ -216,7 +217,7 @@ async fn c5_of_an_order_only_fingerprints_and_recovery_facts_are_stored() {
 async fn c5_without_the_fingerprint_key_a_repeat_is_refused_and_nothing_is_sent() {
     for provider in PROVIDERS {
         let world = World::open(provider).await;
-        // Even where a repeat is wanted, it cannot be told from another order.
+        // Even if a repeat is wanted, it cannot be told from another order.
         world.wire.answer_creates([Reply::NotConnected]);
         world.create().await.unwrap_err();
         let world = world.killed_with("k2").await;

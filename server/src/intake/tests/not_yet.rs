@@ -5,7 +5,7 @@ use super::*;
 const UNKNOWN: &str = "OUTCOME_UNKNOWN!OUTCOME_UNKNOWN";
 const WANTED: &str = "OUTCOME_UNKNOWN!REPEAT_WANTED";
 
-/// What may mean "not yet" to a repeat.
+/// Answers that may mean "not yet" to a repeat.
 fn not_yet() -> [Reply; 5] {
     let conflict = json!({ "statusCode": 409, "message": "being processed" });
     [
@@ -48,7 +48,7 @@ async fn c3_after_ten_minutes_of_not_yet_a_caller_is_asked_to_repeat() {
         let world = lost(&reply, 100).await;
         world.pass(seconds(590)).await;
         assert_eq!(words(&world.status().await), UNKNOWN, "{reply:?}");
-        // Who asks meanwhile is told, and sends nothing besides.
+        // A caller who asks meanwhile gets an answer, and sends nothing more.
         let sent = world.wire.creates();
         assert!(world.create().await.unwrap().replayed, "{reply:?}");
         assert_eq!(world.wire.creates(), sent, "{reply:?}");

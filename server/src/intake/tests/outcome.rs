@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Answers after which nothing was sent, with what the call says and when to repeat.
+/// Answers after which nothing was sent, with the call's word and the wait before a repeat.
 fn not_sent() -> [(Reply, &'static str, Option<Duration>); 4] {
     [
         (Reply::NotConnected, "unreachable", None),
@@ -28,7 +28,7 @@ fn unclear() -> [Reply; 6] {
         Reply::Json(500, json!({ "error": "oops" })),
         Reply::Json(502, json!({})),
         Reply::Text(200, "<html>ok</html>"),
-        // Refuses by its number alone: a proxy can say that, too.
+        // This answer refuses by its number alone, which a proxy can say too.
         Reply::Text(405, "nothing here"),
     ]
 }
@@ -77,7 +77,7 @@ async fn c3_what_was_not_sent_waits_for_a_repeat_that_sends_once_after_its_own_c
             let until = record.purchase.status.attention.clone().unwrap();
             let day = world.clock.now().plus(seconds(86_400));
             assert_eq!(until.deadline_time, Some(day), "{case}");
-            // By itself it is never sent, and its time to be sent does not pass.
+            // The service never sends it by itself, and its time to be sent does not pass.
             world.pass(seconds(3_600)).await;
             assert_eq!(world.wire.creates(), 1, "{case}");
             let store = world.journal.reopened();
@@ -151,7 +151,7 @@ async fn c3_a_day_without_a_repeat_ends_what_was_not_sent() {
     }
 }
 
-/// All sends before it are known to have reached nobody, so a refusal is one of the order.
+/// No send before it has reached anybody, so a refusal is about the order.
 #[tokio::test(start_paused = true)]
 async fn c3_a_refusal_after_what_was_not_sent_is_a_refusal() {
     for provider in PROVIDERS {
@@ -171,7 +171,8 @@ async fn c3_an_unclear_submit_is_outcome_unknown_and_never_repeated_blindly() {
         for reply in unclear() {
             let case = format!("{provider}: {reply:?}");
             let world = World::open(provider).await;
-            // Each own repeat of Devdraft meets the same. What may mean "not yet" is repeated longer.
+            // Each own repeat at Devdraft gets the same answer, and more of them if it may mean
+            // "not yet".
             let is_not_yet = matches!(reply, Reply::Json(500.., _));
             world.wire.answer_creates(vec![reply; 40]);
             let created = world.create().await.unwrap();
@@ -252,6 +253,6 @@ async fn c3_admission_is_never_waited_for_beyond_the_callers_deadline() {
     assert_eq!(kind(&failed), "throttled");
     assert!(world.clock.now().since(began) <= Duration::from_millis(100));
     assert!(world.known().await.is_none());
-    // One that may wait longer gets its turn.
+    // A call that may wait longer gets its turn.
     assert_eq!(kind(&world.create().await), "created");
 }

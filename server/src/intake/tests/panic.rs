@@ -25,7 +25,7 @@ async fn c4_an_attempt_that_panics_hangs_nobody_and_is_settled_as_unclear() {
         let history = world.history().await;
         let unknown = history[1].starts_with("OUTCOME_UNKNOWN");
         assert!(unknown, "{provider}: {history:?}");
-        // Whoever waited repeats where that is safe.
+        // A caller who waited repeats if that is safe.
         let (then, sent) = match world.account.provider.unclear() {
             Unclear::LookUp {
                 repeat_is_safe: true,

@@ -33,7 +33,7 @@ fn record(
     let mut status = Status::pending(at(0));
     status.state = state;
     status.attention = deadline.map(|deadline| Attention {
-        // Whatever a person reads steers nothing.
+        // The words for people steer nothing.
         reason: AttentionReason::Stale,
         note: String::new(),
         deadline_time: Some(at(deadline)),
@@ -53,7 +53,7 @@ fn unclear(remedy: Remedy, under_way_until: Option<i64>) -> Phase {
     }
 }
 
-/// Records with what their provider allows, and their phases now.
+/// Records, the remedies of their providers, and their phases now.
 fn table() -> Vec<(Record, Unclear, Phase)> {
     let (pending, unknown) = (State::Pending, State::OutcomeUnknown);
     let looked_up = Remedy::LookUp {
@@ -61,7 +61,7 @@ fn table() -> Vec<(Record, Unclear, Phase)> {
     };
     let repeat = |until| Remedy::Repeat { until: at(until) };
     vec![
-        // A send under way, until its time; further ahead than it can reach it was never written here.
+        // A send is under way until its time. A time beyond its reach is no time of this service.
         (
             record(pending, Some(9), None, Some(0)),
             WITH_KEY,
@@ -93,7 +93,7 @@ fn table() -> Vec<(Record, Unclear, Phase)> {
             LOOK_UP,
             Phase::NeverSent,
         ),
-        // Nobody has written that: it may have been sent.
+        // Nobody has written that nothing was sent, so it may have been.
         (record(pending, None, None, None), LOOK_UP, Phase::Overdue),
         // The outcome is unknown.
         (
@@ -126,13 +126,13 @@ fn table() -> Vec<(Record, Unclear, Phase)> {
             Unclear::AskNobody,
             unclear(Remedy::Nobody, None),
         ),
-        // A first send that lies ahead by more than half an hour was stored by a clock that was.
+        // A clock that was ahead has stored a first send more than half an hour ahead.
         (
             record(unknown, None, None, Some(1_801)),
             WITH_KEY,
             unclear(Remedy::Nobody, None),
         ),
-        // Whoever has named it or ended it has settled it.
+        // A reference or an end has settled it.
         (
             record(State::Failed, None, None, Some(0)),
             WITH_KEY,

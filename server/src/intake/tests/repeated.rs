@@ -1,11 +1,11 @@
-//! What is repeated often, late, or while the process is about to stop.
+//! Repeats that are many, late, or made while the process is about to stop.
 
 use super::*;
 
 const UNKNOWN: &str = "OUTCOME_UNKNOWN!OUTCOME_UNKNOWN";
 const WANTED: &str = "OUTCOME_UNKNOWN!REPEAT_WANTED";
 
-/// Each create that arrives finds that its own commit has said until when it may take.
+/// Each create that arrives finds a commit that says until when its send may last.
 fn each_send_has_its_own_commit(world: &World) -> Arc<Mutex<Vec<Timestamp>>> {
     let seen: Arc<Mutex<Vec<Timestamp>>> = Arc::default();
     let (store, times) = (world.journal.reopened(), Arc::clone(&seen));
@@ -72,7 +72,7 @@ async fn c4_a_repeat_without_a_revision_that_a_crash_cut_is_unclear_once_its_tim
     assert_eq!(world.wire.creates(), 211);
     assert_eq!(world.history().await.len(), before, "no revision");
     let world = world.killed().await;
-    // Whoever repeats now waits: it may have been sent.
+    // A repeat waits now: the order may have been sent.
     let joined = world.create().await.unwrap();
     assert_eq!(words(&joined.purchase.status), UNKNOWN);
     assert_eq!(world.wire.creates(), 211);
@@ -81,7 +81,7 @@ async fn c4_a_repeat_without_a_revision_that_a_crash_cut_is_unclear_once_its_tim
 #[tokio::test(start_paused = true)]
 async fn c3_unclear_repeats_leave_room_for_the_providers_answer() {
     let world = World::open("devdraft").await;
-    // Unreadable and yet no failure, so that the breaker stays closed.
+    // The answer is unreadable but no failure, so that the breaker stays closed.
     let many = vec![Reply::Text(200, "<html>"); 4 * 300];
     world.wire.answer_creates(many);
     for _ in 0..300 {
@@ -184,7 +184,7 @@ async fn c4_a_drain_does_not_wait_for_what_has_not_been_sent() {
     }
 }
 
-/// What a fault's row promises of an answer that cannot be committed: its ids are in the log.
+/// If an answer cannot be committed, its ids are in the log.
 #[tokio::test(start_paused = true)]
 async fn c4_the_reference_of_an_answer_that_cannot_be_committed_is_logged_as_an_error() {
     for own_repeat in [false, true] {

@@ -1,4 +1,4 @@
-//! What only a person can settle.
+//! A person settles purchases that nothing else can.
 
 use super::*;
 
@@ -84,7 +84,7 @@ async fn a_resolution_fits_its_purchase_or_changes_nothing() {
         assert!(matches!(again, Err(ResolveError::NotResolvable(_))));
         assert_eq!(world.history().await.len(), 3, "{provider}");
     }
-    // What waits for a repeat can be stated as never created.
+    // An operator may state that a purchase that waits for a repeat was never created.
     let world = World::open("carbon").await;
     world.wire.answer_creates([Reply::NotConnected]);
     world.create().await.unwrap_err();
@@ -107,7 +107,7 @@ async fn a_reference_of_another_purchase_is_no_resolution() {
     assert_eq!(world.history().await.len(), 2);
 }
 
-/// What is in flight may be accepted: a decision must not make its answer come too late.
+/// A create in flight may be accepted: no decision may make its answer come too late.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_decided_while_a_submit_or_an_own_repeat_is_in_flight() {
     let world = World::open("devdraft").await;

@@ -58,7 +58,7 @@ async fn c2_who_waits_is_not_failed_by_another_orders_failure() {
     assert_eq!(world.wire.creates(), 1);
 }
 
-/// As for a first call: the future of a repeat is dropped after each number of polls it can have.
+/// A repeat's future is dropped after each number of polls that it can have.
 #[tokio::test(start_paused = true)]
 async fn c1_a_caller_that_hangs_up_at_any_moment_of_a_repeat_does_not_stop_it() {
     for polls in 0..200 {

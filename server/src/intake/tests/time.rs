@@ -1,4 +1,4 @@
-//! C4: what time, late answers, a failing journal and a drain do to a submit.
+//! C4: submits under passing time, late answers, a failing journal and a drain.
 
 use super::*;
 use crate::journal::AttemptChange;
@@ -14,7 +14,7 @@ fn outcomes(provider: &str) -> [(Reply, &'static str); 3] {
     ]
 }
 
-/// What the timer of whoever owns the account writes.
+/// Writes the settlement that the account's timer would write.
 async fn settled_as_unclear(world: &World) {
     let record = world.record().await;
     let status = &record.purchase.status;

@@ -111,7 +111,7 @@ async fn c3_a_look_up_that_was_refused_soon_has_its_turn_again() {
     assert_eq!(world.wire.reads(), before + 1);
 }
 
-/// Nothing is asked after the time to give up, unless the clock that said so was wrong.
+/// The service asks nothing after the time to give up, unless that was the word of a wrong clock.
 #[tokio::test(start_paused = true)]
 async fn c3_a_clock_that_was_far_ahead_ends_no_look_ups_for_good() {
     const DAY: i64 = 86_400_000;
@@ -158,7 +158,7 @@ async fn c3_a_masumi_repeat_is_safe_at_any_time() {
         if then != UNKNOWN {
             assert_eq!(record.attempt, None, "{reply:?}");
         }
-        // A refusal of a repeat proved nothing: what is found later still counts.
+        // A refused repeat has proved nothing: a later look-up still counts.
         world.wire.answer_reads([masumi_success(orders::HASH)]);
         world.pass(seconds(180)).await;
         assert_eq!(words(&world.status().await), "CREATED", "{reply:?}");
@@ -393,11 +393,11 @@ async fn c3_who_cannot_be_asked_is_left_to_a_person() {
 #[tokio::test(start_paused = true)]
 async fn c3_look_ups_of_one_account_leave_room_for_the_settlements_of_others() {
     let world = World::open("masumi").await;
-    // Unreadable and yet no failure, so that the breaker stays closed.
+    // The answer is unreadable but no failure, so that the breaker stays closed.
     world
         .wire
         .answer_creates(vec![Reply::Text(200, "<html>"); 100]);
-    // Look-ups that hang take whatever they may.
+    // Look-ups that hang take as much of the budget as they may.
     world.wire.answer_reads(vec![Reply::Silence; 1_000]);
     for place in 0..100 {
         let Order::Masumi(mut order) = orders::order("masumi") else {
@@ -439,7 +439,7 @@ async fn a_refresh_of_an_unclear_create_asks_the_provider_now() {
     assert_eq!(words(&world.status().await), "CREATED");
     assert_eq!(world.wire.reads(), asked + 3);
     assert_eq!(world.clock.now(), began, "it does not wait for its turn");
-    // What is known is not looked up.
+    // The service looks up no purchase that it knows.
     world.intake.look_up(id).await.unwrap();
     assert_eq!(world.wire.reads(), asked + 3);
 

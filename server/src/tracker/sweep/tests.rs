@@ -285,7 +285,7 @@ impl World {
         }
     }
 
-    /// Runs the tracker beside what happens to the world.
+    /// Runs the tracker beside the events of the world.
     async fn run<T>(&self, then: impl Future<Output = T>) -> T {
         let running = self.tracker.run();
         tokio::select! {
@@ -295,7 +295,7 @@ impl World {
         }
     }
 
-    /// Has the provider and the journal know these purchases in the word's state.
+    /// Lets the provider and the journal know these purchases in the word's state.
     async fn buy(&self, numbers: std::ops::Range<usize>, word: &'static str) {
         for number in numbers {
             let stamp = self.clock.now();
@@ -509,9 +509,9 @@ async fn a_round_goes_on_where_an_earlier_process_ended() {
     assert!(singles <= 3, "{singles} single reads in the first 20 s");
 }
 
-/// A tenth of issue 4's load: 1,000 open purchases and 10 changes a minute. At the whole load, 10,000
-/// and 100, this has told (each minute): Masumi 31 pages and 674 single reads by sweep, 40,027
-/// single reads without; Inabit 51 pages by sweep, 5,000 single reads without.
+/// 1,000 open purchases and 10 changes a minute. At ten times this load the figures were, each
+/// minute: Masumi 31 pages and 674 single reads by sweep, 40,027 single reads without; Inabit 51
+/// pages by sweep, 5,000 single reads without.
 #[tokio::test(start_paused = true)]
 async fn a_sweep_costs_by_changes_and_single_reads_by_purchases() {
     let mut told = Vec::new();

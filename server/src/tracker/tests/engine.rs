@@ -1,4 +1,4 @@
-//! Whose turn it is, long polls and their pauses, in virtual time.
+//! Turns of purchases, long polls and their pauses, in virtual time.
 
 use std::{
     collections::HashMap,
@@ -170,7 +170,7 @@ async fn a_long_poll_that_answers_at_once_waits_for_the_gap() {
     assert!((55..=120).contains(&requests), "{requests} in 60 s");
 }
 
-/// Promise P6: what is due is polled within twice its interval while the budget suffices.
+/// Promise P6: while the budget suffices, each purchase is polled within twice its interval.
 #[tokio::test(start_paused = true)]
 async fn what_is_due_is_polled_within_twice_its_interval_while_the_budget_suffices() {
     let clock = clock();
@@ -194,7 +194,7 @@ async fn what_is_due_is_polled_within_twice_its_interval_while_the_budget_suffic
     }
 }
 
-/// Promise P6: none starves, and what has ended neither starves nor takes more than its fifth.
+/// Promise P6: no purchase starves. Ended ones neither starve nor take more than their fifth.
 #[tokio::test(start_paused = true)]
 async fn when_the_budget_does_not_suffice_no_gap_exceeds_the_stated_bound() {
     const OPEN: u128 = 60;
@@ -244,7 +244,8 @@ async fn when_the_budget_does_not_suffice_no_gap_exceeds_the_stated_bound() {
         "{ended} of {open} are a tenth"
     );
     assert!(ended <= (open + ended) / 5, "{ended} of {open} are a fifth");
-    // The bound that `cadence::turns` states, in seconds; a place that has ended gets each tenth turn.
+    // The bound that `cadence::turns` states, in seconds; a place that has ended gets each tenth
+    // turn.
     let per_minute = open as u64 / 60;
     let open_bound = 2 + 10 * OPEN as u64 * 60 / per_minute;
     let ended_bound = 2 + 10 * ENDED as u64 * 60 / ((open + ended) as u64 / 60);

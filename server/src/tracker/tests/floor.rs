@@ -9,7 +9,7 @@ async fn no_timer_reads_a_purchase_within_100_ms_of_its_last_read() {
     let lane = Arc::clone(&world.tracker.0.lanes[&AccountName::new("main")]);
     let before = world.wire.asked();
     for _ in 0..2_000 {
-        // Armed by a time that no arithmetic should give.
+        // A time that no arithmetic should give has armed the timer.
         lane.rearm(id, Moment::from_millis(i64::MIN / 2));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -1,4 +1,4 @@
-//! News bring the schedule of the new state, whoever brings them; and what freshness tells.
+//! News bring the schedule of the new state, by any way that they come. And `Freshness` is true.
 
 use super::*;
 
@@ -142,7 +142,7 @@ async fn a_refresh_of_what_its_lane_does_not_know_asks_or_says_an_error() {
     } = world;
     tracker.drain().await;
     drop(work);
-    // A process that has not taken it up yet.
+    // This process has not taken the purchase up yet.
     let tracker = Tracker::new(Arc::clone(&journal) as _, clock.clone(), &accounts);
     wire.say([shows("FUNDS_RECEIVED")]);
     let asked = wire.asked();
@@ -150,7 +150,7 @@ async fn a_refresh_of_what_its_lane_does_not_know_asks_or_says_an_error() {
     assert_eq!(wire.asked(), asked + 1);
     let status = journal.record(id).await.unwrap().unwrap().purchase.status;
     assert_eq!(status.state, State::Paid);
-    // One whose account is not configured any more.
+    // The purchase's account is not configured any more.
     let tracker = Tracker::new(journal, clock, &Accounts::default());
     let refused = tracker.refresh(&purchase).await;
     assert!(matches!(refused, Err(Unheard::AccountMissing)));

@@ -1,4 +1,4 @@
-//! Which of several answers holds, if a provider's stamps go back or answers overlap.
+//! Several answers overlap, or their stamps go back, and one of them holds.
 
 use super::*;
 use crate::{
@@ -74,7 +74,7 @@ async fn a_copy_that_lags_for_less_than_a_minute_changes_nothing() {
     for _ in 0..4 {
         world.wire.say([stamped("AWAITING_FUNDS", 3)]);
         tokio::time::sleep(seconds(50)).await;
-        // An answer that is up to date ends the row of older ones.
+        // An answer with a newer stamp ends the row of older ones.
         world.wire.say([stamped("FUNDS_RECEIVED", 5)]);
         tokio::time::sleep(seconds(15)).await;
         assert_eq!(world.held_back_since(id).await, None);

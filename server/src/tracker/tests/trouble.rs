@@ -37,7 +37,7 @@ enum Mode {
     Redirect,
     /// The last purchase alone cannot be read.
     One(One),
-    /// Those from this one on cannot be read.
+    /// The purchases from this one on cannot be read.
     From(u128, One),
 }
 
@@ -279,7 +279,7 @@ async fn one_accounts_trouble_leaves_the_others_freshness_as_it_was() {
                 Mode::Html | Mode::CutShort => assert!(asked > 100, "{asked} polls"),
                 _ => assert!(asked < 400, "{trouble:?}: {asked} requests"),
             }
-            // And it recovers by itself.
+            // The account recovers by itself.
             *lock(&house.mode) = Mode::Well;
             seconds(150).await;
             let fresh = house.tracker.freshness(&house.purchase(3).await);
@@ -300,8 +300,8 @@ async fn one_accounts_trouble_leaves_the_others_freshness_as_it_was() {
     }
 }
 
-/// Five purchases beside one that is answered so for ever: that one backs off by itself, and a person
-/// is told. Polls of the others, and creates, go on as before.
+/// One of six purchases gets a bad answer for ever. Its polls back off, and a person is told. Polls
+/// of the others, and creates, go on as before.
 #[tokio::test(start_paused = true)]
 async fn one_purchases_trouble_leaves_the_rest_of_its_account_as_it_was() {
     for one in ONES {
@@ -312,7 +312,7 @@ async fn one_purchases_trouble_leaves_the_rest_of_its_account_as_it_was() {
             }
             seconds(30).await;
             *lock(&house.mode) = Mode::One(one);
-            // The first trouble can be anybody's.
+            // The first bad answer may be the account's trouble.
             seconds(120).await;
             house.sent(0);
             for _ in 0..120 {
@@ -357,8 +357,8 @@ async fn one_purchases_trouble_leaves_the_rest_of_its_account_as_it_was() {
     }
 }
 
-/// Also if nobody else's answer says that the provider is well: it backs off, after ten minutes a
-/// person is told, which is no change, and the next readable answer ends it.
+/// No other purchase's answer says that the provider is well. Polls back off, and after ten minutes
+/// a person is told, which is no change. The next readable answer ends that.
 #[tokio::test(start_paused = true)]
 async fn a_purchase_that_is_never_readable_needs_a_person_after_ten_minutes() {
     for one in ONES {
@@ -470,7 +470,8 @@ async fn what_cannot_be_read_takes_no_budget_from_what_can() {
     }
 }
 
-/// 400 purchases every 5 s, without a limit, and a quarter of a minute in which nothing is answered.
+/// 400 purchases every 5 s, without a limit, and a quarter of a minute in which nothing is
+/// answered.
 #[tokio::test(start_paused = true)]
 async fn after_an_outage_polls_come_evenly_and_without_an_echo() {
     for trouble in [

@@ -62,7 +62,8 @@ async fn an_own_row_stamped_ahead_hides_no_other_for_longer_than_a_single_read()
             // A single read finds it: one is made each quarter of an hour.
             seconds(17 * 60).await;
             assert_eq!(world.code(3).await, "ResultSubmitted");
-            // From now on single reads are as frequent as without rounds, and rounds see what is new.
+            // From now on single reads are as frequent as without rounds, and rounds see what is
+            // new.
             world.change(2, |bought| bought.word = "ResultSubmitted");
             seconds(20).await;
             assert_eq!(world.code(2).await, "ResultSubmitted");
@@ -120,7 +121,7 @@ async fn a_list_of_all_that_lags_behind_single_reads_is_not_well() {
             world.buy(0..6, "Allocated").await;
             seconds(1_200).await;
             world.change(3, lags);
-            // Each round has one purchase read singly that its page has shown, another each time.
+            // In each round one purchase of the page is read singly, another each time.
             seconds(15 * 60).await;
             assert_eq!(world.code(3).await, "Confirming");
             // The list is known to lag: all are read on their schedule.

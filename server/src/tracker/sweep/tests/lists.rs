@@ -9,7 +9,7 @@ async fn a_list_that_fails_or_hangs_holds_no_other_up() {
         .run(async {
             world.buy(0..40, "FundsLocked").await;
             *lock(&world.second) = Second::Fails;
-            // Long enough for the failing list's waits to grow to minutes.
+            // The failing list's waits grow to minutes.
             seconds(1_800).await;
             world.forget();
             seconds(300).await;

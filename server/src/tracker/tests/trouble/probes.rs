@@ -49,7 +49,7 @@ async fn probes_take_turns_among_the_purchases_of_an_account() {
     }
 }
 
-/// Whichever was answered last before the trouble, the bad purchase too: a probe prefers that one.
+/// A probe prefers the purchase that was answered last, so each was once, the bad one too.
 #[tokio::test(start_paused = true)]
 async fn a_purchase_that_fails_for_ever_does_not_keep_its_account_closed() {
     for (trouble, one) in PAIRS {
