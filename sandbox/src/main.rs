@@ -81,7 +81,7 @@ struct Demo {
     /// The speed of purchases' lives: 2 is twice as fast as written; 0.001 to 10000.
     #[arg(long, default_value_t = 1.0)]
     speed: f64,
-    /// The story of all five purchases. Without it: three are paid, one refunded, one reviewed.
+    /// The scenario of all five purchases. Without it: three are paid, one refunded, one reviewed.
     #[arg(long, value_parser = scenario)]
     scenario: Option<Scenario>,
     /// Go on serving after the demo, until Ctrl-C, for grpcurl and the tillwatch command.

@@ -1,4 +1,4 @@
-//! An attempt to submit, and what each change of it makes of a record: pure, and the same in every
+//! An attempt to submit, and the effect of each change of it on a record: pure, and the same in every
 //! journal.
 
 use super::Record;
