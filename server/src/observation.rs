@@ -108,6 +108,15 @@ pub enum Answer {
     Trouble(Trouble),
 }
 
+impl From<Result<Observation, Trouble>> for Answer {
+    fn from(read: Result<Observation, Trouble>) -> Self {
+        match read {
+            Ok(observation) => Self::Observed(Box::new(observation)),
+            Err(trouble) => Self::Trouble(trouble),
+        }
+    }
+}
+
 impl Answer {
     /// The observation, or nothing if the provider does not know the reference.
     ///

@@ -168,7 +168,11 @@ async fn s2_revisions_ascend_from_every_cursor_without_gap_or_duplicate_at_every
     world.append(id, State::Completed, Finality::Final).await;
     let done = watchers.join_all().await;
     assert_eq!(done.len(), 30);
-    assert_eq!(world.feed.watchers(id), 0, "who has gone costs nothing");
+    assert_eq!(
+        world.feed.watchers(id),
+        0,
+        "a watcher that has gone costs nothing"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,6 +85,10 @@ mod tests {
         let other = lists.begin(&desk).unwrap();
         drop((first, other));
         let _again = lists.begin(&shop).unwrap();
-        assert_eq!(lists.0.counts().len(), 1, "who lists nothing is forgotten");
+        assert_eq!(
+            lists.0.counts().len(),
+            1,
+            "a caller without a list is forgotten"
+        );
     }
 }

@@ -173,10 +173,7 @@ impl Provider for Carbon {
             }
             _ => Err(error_answer::trouble(answer, now)),
         };
-        match read {
-            Ok(observation) => Answer::Observed(Box::new(observation)),
-            Err(trouble) => Answer::Trouble(trouble),
-        }
+        read.into()
     }
 }
 

@@ -225,10 +225,7 @@ impl Provider for Devdraft {
                 Answer::Trouble(trouble(answer, now))
             };
         }
-        match wire::object(answer).and_then(|body| shown(&body, reference)) {
-            Ok(observation) => Answer::Observed(Box::new(observation)),
-            Err(trouble) => Answer::Trouble(trouble),
-        }
+        Answer::from(wire::object(answer).and_then(|body| shown(&body, reference)))
     }
 }
 
@@ -342,10 +339,8 @@ fn created(body: &Value) -> Submitted {
         "" => Standing::Mapped(State::Created, Finality::Open),
         code => standing(code),
     };
-    match observation(body, &code, standing, reference, Damage::LeftOut) {
-        Ok(observation) => Submitted::Accepted(Box::new(observation)),
-        Err(trouble) => error_answer::unclear(trouble),
-    }
+    let read = observation(body, &code, standing, reference, Damage::LeftOut);
+    error_answer::accepted(read)
 }
 
 /// The answer to a status read.

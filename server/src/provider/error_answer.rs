@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::wire;
 use crate::{
-    observation::{Submitted, Trouble},
+    observation::{Observation, Submitted, Trouble},
     purchase::Timestamp,
     upstream::{Response, retry_after},
 };
@@ -132,6 +132,14 @@ pub(super) fn is_unknown(answer: &Response, own: Own) -> bool {
         Some(text) => !is_no_route(&text),
         // Without the provider's shape, a bare "Not Found" is what every web server says.
         None => text(&body).is_some_and(|text| !is_no_route(&text) && !is_bare(&text)),
+    }
+}
+
+/// An accepted submit, unless its answer cannot be read.
+pub(super) fn accepted(read: Result<Observation, Trouble>) -> Submitted {
+    match read {
+        Ok(observation) => Submitted::Accepted(Box::new(observation)),
+        Err(trouble) => unclear(trouble),
     }
 }
 

@@ -228,10 +228,7 @@ impl Provider for Inabit {
             404 if error_answer::is_unknown(answer, error_of) => return Answer::NotFound,
             _ => Err(error_answer::trouble(answer, now)),
         };
-        match read {
-            Ok(observation) => Answer::Observed(Box::new(observation)),
-            Err(trouble) => Answer::Trouble(trouble),
-        }
+        read.into()
     }
 }
 

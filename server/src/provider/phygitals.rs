@@ -184,10 +184,7 @@ impl Provider for Phygitals {
             400 => read_error(answer),
             _ => Err(error_answer::trouble(answer, now)),
         };
-        match read {
-            Ok(observation) => Answer::Observed(Box::new(observation)),
-            Err(trouble) => Answer::Trouble(trouble),
-        }
+        read.into()
     }
 }
 
@@ -340,14 +337,12 @@ fn created(body: &Value, recovery: &Recovery) -> Submitted {
     let Some(reference) = reference(&session_id) else {
         return Submitted::unread_id("session_id is not of its shape", session_id);
     };
-    match read_body(body, Damage::LeftOut) {
-        Ok(mut observation) => {
-            observation.reference = Some(reference);
-            count_pieces(recovery, &mut observation);
-            Submitted::Accepted(Box::new(observation))
-        }
-        Err(trouble) => error_answer::unclear(trouble),
-    }
+    let read = read_body(body, Damage::LeftOut).map(|mut observation| {
+        observation.reference = Some(reference);
+        count_pieces(recovery, &mut observation);
+        observation
+    });
+    error_answer::accepted(read)
 }
 
 /// The observation of a status answer with HTTP 200.

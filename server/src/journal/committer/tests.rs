@@ -265,12 +265,12 @@ async fn a_commit_under_way_for_five_seconds_is_a_journal_that_is_away() {
     // This comes before any assertion: a store that waits would hold up the end of a failing test.
     bench.let_all_succeed();
     assert!(!is_available);
-    assert!(answered, "who wants to write is told at once");
+    assert!(answered, "a writer is told at once");
     for writer in refused {
         let error = writer.await.unwrap().unwrap_err();
         assert!(error.to_string().contains("does not answer"), "{error}");
     }
-    assert!(is_kept, "what is on its way may still be done");
+    assert!(is_kept, "a write under way may still be done");
     for writer in own {
         assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
     }

@@ -60,17 +60,14 @@ pub(super) fn submit(
         return existing(intent, reference, answer, now);
     }
     if (200..300).contains(&answer.status) {
-        let accepted = wire::object(answer).and_then(|body| {
+        let read = wire::object(answer).and_then(|body| {
             let data = wire::unwrapped(&body, "data");
             if wire::text(data, "inputHash").is_some() && !is_ours(intent, data) {
                 return Err(held_by_another());
             }
             observation(data, reference, Read::Create, now)
         });
-        return match accepted {
-            Ok(observation) => Submitted::Accepted(Box::new(observation)),
-            Err(trouble) => error_answer::unclear(trouble),
-        };
+        return error_answer::accepted(read);
     }
     error_answer::not_accepted(answer, error_of, now)
 }
@@ -101,10 +98,7 @@ fn existing(
     if !is_ours(intent, object) {
         return Submitted::Taken;
     }
-    match observation(object, reference, Read::Create, now) {
-        Ok(observation) => Submitted::Accepted(Box::new(observation)),
-        Err(trouble) => error_answer::unclear(trouble),
-    }
+    error_answer::accepted(observation(object, reference, Read::Create, now))
 }
 
 /// The meaning of the answer to a look-up: a purchase is adopted only if its input hash is ours.
@@ -147,10 +141,7 @@ fn read(
             Answer::Trouble(error_answer::trouble(answer, now))
         };
     }
-    match data_of(answer).and_then(|data| interpret(&data)) {
-        Ok(observation) => Answer::Observed(Box::new(observation)),
-        Err(trouble) => Answer::Trouble(trouble),
-    }
+    Answer::from(data_of(answer).and_then(|data| interpret(&data)))
 }
 
 /// The observation that a row of a list makes; nothing if a deadline of this service would end it,
