@@ -6,16 +6,16 @@
 mod budget;
 mod budget_store;
 mod class;
+mod condition;
 mod exchange;
 mod figures;
 mod flight;
 mod gate;
 mod live;
 mod shares;
-mod standing;
 mod submit;
 mod unheard;
-mod waiting;
+mod waiting_room;
 
 use std::{
     collections::BTreeMap,
@@ -38,14 +38,14 @@ use crate::{
     upstream::{Connection, Request, Response, Upstream, UpstreamError},
 };
 use budget_store::BudgetStore;
-use class::{Asked, Denied, Granted};
 pub use class::{Class, Refusal};
+use class::{Denied, Granted, Inquiry};
+pub use condition::Whose;
 pub use exchange::{Exchange, Times};
-pub use figures::{Figures, Outcome};
+pub use figures::{Outcome, RequestCounts};
 use gate::Unanswered;
 use live::Live;
 pub use live::{Health, Snapshot};
-pub use standing::Whose;
 pub use submit::Sent;
 pub use unheard::Unheard;
 
@@ -85,7 +85,7 @@ impl fmt::Debug for Account {
 #[derive(Debug)]
 pub struct Admission {
     account: Arc<Account>,
-    asked: Asked,
+    inquiry: Inquiry,
     held: bool,
     /// True if it is among the requests in flight.
     in_flight: bool,
@@ -252,15 +252,15 @@ impl Account {
         let now = self.clock.both();
         let jitter = |longest| self.clock.up_to(longest);
         let mut live = self.lock();
-        let asked = &mut admission.asked;
-        live.count(asked.class, Outcome::of(&result));
-        let was_blocked = live.standing.is_blocked();
-        asked.own = match &result {
-            Ok(response) => live.answered(asked, response, now, jitter),
-            Err(error) => Some(live.failed(asked, error, now.moment, jitter)),
+        let inquiry = &mut admission.inquiry;
+        live.count(inquiry.class, Outcome::of(&result));
+        let was_blocked = live.condition.is_blocked();
+        inquiry.own = match &result {
+            Ok(response) => live.answered(inquiry, response, now, jitter),
+            Err(error) => Some(live.failed(inquiry, error, now.moment, jitter)),
         };
-        admission.understood = asked.own.is_none();
-        let is_recovered = was_blocked && !live.standing.is_blocked();
+        admission.understood = inquiry.own.is_none();
+        let is_recovered = was_blocked && !live.condition.is_blocked();
         drop(live);
         admission.ended = true;
         self.eased.notify_waiters();
@@ -282,10 +282,10 @@ impl Account {
 
     /// Learns what an answer meant, where its status alone does not say, and says whose trouble that
     /// is.
-    pub fn learn(&self, admission: &mut Admission, trouble: &Trouble) -> Whose {
+    pub fn blame(&self, admission: &mut Admission, trouble: &Trouble) -> Whose {
         admission.understood = false;
         let now = self.clock.moment();
-        self.lock().learn(&admission.asked, trouble, now)
+        self.lock().blame(&admission.inquiry, trouble, now)
     }
 
     /// One row of a page made no sense.
@@ -296,13 +296,13 @@ impl Account {
     /// True if polls are held back by trouble, and not by the budget.
     pub fn is_held(&self) -> bool {
         let (live, now) = (self.lock(), self.clock.moment());
-        live.standing.is_blocked() || !live.standing.paused_for(now).is_zero()
+        live.condition.is_blocked() || !live.condition.paused_for(now).is_zero()
     }
 
     /// So many open purchases are polled: all of them say whether the account is well, where they are
     /// few.
     pub fn follows(&self, open: usize) {
-        self.lock().standing.follows(open);
+        self.lock().condition.follows(open);
     }
 
     /// Waits until requests but creates are no longer held back by trouble. For one waiter.
@@ -322,7 +322,7 @@ impl Account {
 
     /// The rest of the provider's pause; zero if there is none.
     pub fn paused_for(&self, now: Moment) -> Duration {
-        self.lock().standing.paused_for(now)
+        self.lock().condition.paused_for(now)
     }
 
     /// Its picture for an operator.
@@ -343,7 +343,7 @@ impl Admission {
         granted: &Granted,
         now: Moment,
     ) -> Self {
-        let asked = Asked {
+        let inquiry = Inquiry {
             class,
             subject: granted.number,
             number: granted.number,
@@ -351,7 +351,7 @@ impl Admission {
         };
         Self {
             account,
-            asked,
+            inquiry,
             held,
             in_flight: true,
             is_probe: granted.is_probe,
@@ -366,7 +366,7 @@ impl Admission {
 
     /// The purpose of the request.
     pub fn class(&self) -> Class {
-        self.asked.class
+        self.inquiry.class
     }
 
     /// True if its answer shows whether the account is well again.
@@ -389,7 +389,7 @@ impl Admission {
     pub fn about(mut self, purchase: PurchaseId) -> Self {
         let bits = purchase.as_u128();
         // Ids begin with the time, so both halves count. Small numbers are other requests'.
-        self.asked.subject = ((bits >> 64) as u64 ^ bits as u64) | 1 << 63;
+        self.inquiry.subject = ((bits >> 64) as u64 ^ bits as u64) | 1 << 63;
         self
     }
 
@@ -398,7 +398,7 @@ impl Admission {
     pub fn about_list(mut self, list: &str) -> Self {
         let mut hasher = std::collections::hash_map::DefaultHasher::new();
         list.hash(&mut hasher);
-        self.asked.subject = hasher.finish() | 1 << 63;
+        self.inquiry.subject = hasher.finish() | 1 << 63;
         self
     }
 
@@ -413,7 +413,7 @@ impl Admission {
     /// create, and if no slot is to be had within the time of a request.
     async fn resends(&mut self) -> bool {
         let account = Arc::clone(&self.account);
-        let (class, now) = (self.asked.class, account.clock.moment());
+        let (class, now) = (self.inquiry.class, account.clock.moment());
         if class == Class::Create {
             return false;
         }
@@ -430,8 +430,8 @@ impl Admission {
         // Given back first: if few may be in flight it would wait for itself.
         self.leave();
         let account = Arc::clone(&self.account);
-        let mut again = account.admit(self.asked.class, deadline).await?;
-        again.asked.subject = self.asked.subject;
+        let mut again = account.admit(self.inquiry.class, deadline).await?;
+        again.inquiry.subject = self.inquiry.subject;
         again.until = self.until;
         Ok(std::mem::replace(self, again))
     }
@@ -461,9 +461,9 @@ impl Drop for Admission {
             live.ended(self.held, self.ended);
         }
         if !self.ended {
-            live.count(self.asked.class, Outcome::GivenUp);
+            live.count(self.inquiry.class, Outcome::GivenUp);
         } else if self.understood {
-            live.standing.understood(&self.asked);
+            live.condition.understood(&self.inquiry);
         }
         drop(live);
         if self.in_flight {

@@ -25,7 +25,7 @@ use crate::{
     clock::Clock,
     feed::Feed,
     identity::{Caller, Callers, Scope},
-    intake::{Intake, NewPurchase, Resolution, Wish},
+    intake::{Intake, NewPurchase, Purpose, Resolution},
     journal::{Journal, Record},
     provider::{self, Violation},
     purchase::{AccountName, Purchase, PurchaseId, Revision, Timestamp},
@@ -265,16 +265,19 @@ impl Service {
         };
         let now = self.rooms.clock.now();
         let asked = account.provider.as_ref();
-        let (wish, broken) = match &order {
+        let (purpose, broken) = match &order {
             Order::Existing(reference) => {
                 let broken = provider::reference(asked, "existing", reference).err();
-                (Wish::Adopt(reference.clone()), broken.unwrap_or_default())
+                (
+                    Purpose::Adopt(reference.clone()),
+                    broken.unwrap_or_default(),
+                )
             }
             order => {
                 let placed = provider::order(asked, order);
                 let placed = placed.map_err(|violation| Failure::invalid(vec![violation]))?;
                 let broken = provider::violations(asked, placed.as_ref(), now);
-                (Wish::Place(placed), broken)
+                (Purpose::Place(placed), broken)
             }
         };
         violations.extend(broken);
@@ -287,7 +290,7 @@ impl Service {
             account,
             labels,
             order: Arc::new(order),
-            wish,
+            purpose,
             deadline: left.map(|left| self.rooms.clock.moment().plus(left)),
         };
         Ok((new, violations))

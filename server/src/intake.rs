@@ -6,16 +6,16 @@
 mod adopt;
 mod attempt;
 mod attempts;
+mod completion;
 mod deadlines;
 mod doubt;
+mod key_locks;
 mod look_up;
 mod own_repeat;
 mod phase;
 mod repeat;
 mod resolve;
 mod settle;
-mod starting;
-mod telling;
 
 use std::{
     collections::BTreeMap,
@@ -40,12 +40,13 @@ use crate::{
     provider::Placed,
     purchase::{CallerName, Moment, Purchase, PurchaseId, Status, Timestamp, Transition},
 };
-use attempt::{Ended, Ending};
+use attempt::{Conclusion, Prepared};
 use attempts::{Attempts, Sending};
+use completion::Completion;
 use deadlines::Deadlines;
-use look_up::Looks;
+use key_locks::{KeyLock, LockedKeys};
+use look_up::LookUpCounts;
 pub use resolve::{Resolution, ResolveError};
-use starting::{Starter, Starts};
 
 /// The time that a create waits for budget and breaker.
 const ADMISSION_WAIT: Duration = Duration::from_secs(2);
@@ -70,15 +71,15 @@ pub struct NewPurchase {
     pub labels: BTreeMap<String, String>,
     /// The order as the caller wrote it, for its fingerprints.
     pub order: Arc<Order>,
-    /// The same, read.
-    pub wish: Wish,
+    /// The purpose that the order expresses.
+    pub purpose: Purpose,
     /// Until when the caller waits; `None` for as long as it takes.
     pub deadline: Option<Moment>,
 }
 
-/// The wish that an order expresses.
+/// The purpose of an order.
 #[derive(Debug)]
-pub enum Wish {
+pub enum Purpose {
     /// Place this order.
     Place(Arc<dyn Placed>),
     /// Track this purchase, which exists at the provider already.
@@ -173,8 +174,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Cancelled by a drain: what has not been sent is left to the next process.
     stopping: CancellationToken,
-    starts: Starts,
-    looks: Looks,
+    locked_keys: LockedKeys,
+    look_ups: LookUpCounts,
     /// The times at which purchases have to be looked at.
     deadlines: Arc<Deadlines>,
     /// The number of times that the clock had been set back when the store was last looked through for
@@ -205,8 +206,8 @@ impl Intake {
             accounts,
             keyring,
             attempts: Attempts::default(),
-            starts: Starts::default(),
-            looks: Looks::default(),
+            locked_keys: LockedKeys::default(),
+            look_ups: LookUpCounts::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             deadlines,
@@ -266,7 +267,7 @@ impl Intake {
         self.0.look_up_now(purchase).await
     }
 
-    /// Looks what is stored through where the wall clock was set back since that was done last:
+    /// LookUpCounts what is stored through where the wall clock was set back since that was done last:
     /// nothing is sent again meanwhile by a right that time gives.
     ///
     /// # Errors
@@ -301,31 +302,31 @@ impl Inner {
     async fn create(self: &Arc<Self>, new: NewPurchase) -> Result<Created, CreateError> {
         // Only the call that may start the key reads it, so that no start can end in between. Duplicates
         // wait for that, and mostly find the record.
-        let starter = loop {
-            match self.starter(&new) {
-                Ok(starter) => break starter,
-                Err(other) => other.ends().await?,
+        let key_lock = loop {
+            match self.lock_key(&new) {
+                Ok(key_lock) => break key_lock,
+                Err(other) => other.released().await?,
             }
             if let Some(record) = self.known(&new).await? {
-                return self.again(record, &new).await;
+                return self.answer_known(record, &new).await;
             }
         };
         if let Some(record) = self.known(&new).await? {
-            starter.ends(Ok(()));
-            return self.again(record, &new).await;
+            key_lock.release(Ok(()));
+            return self.answer_known(record, &new).await;
         }
-        let placed = match &new.wish {
-            Wish::Place(placed) => placed,
-            Wish::Adopt(reference) => {
+        let placed = match &new.purpose {
+            Purpose::Place(placed) => placed,
+            Purpose::Adopt(reference) => {
                 let adopted = self.adopt(&new, reference).await;
-                starter.ends(adopted.as_ref().map(drop).map_err(CreateError::clone));
+                key_lock.release(adopted.as_ref().map(drop).map_err(CreateError::clone));
                 return adopted;
             }
         };
-        let ended = self.begin_create(&new, placed, starter).await?;
-        match Self::told(ended, false).await? {
-            Told::Created(created) => Ok(created),
-            Told::Elsewhere => self.again_by_key(&new).await,
+        let conclusion = self.begin_create(&new, placed, key_lock).await?;
+        match Self::concluded(conclusion, false).await? {
+            Some(created) => Ok(created),
+            None => self.answer_known_key(&new).await,
         }
     }
 
@@ -334,13 +335,13 @@ impl Inner {
         self: &Arc<Self>,
         new: &NewPurchase,
         placed: &Arc<dyn Placed>,
-        starter: Starter,
-    ) -> Result<Ending, CreateError> {
+        key_lock: KeyLock,
+    ) -> Result<Completion<Conclusion>, CreateError> {
         let prepared = self.prepare(new, placed.as_ref()).await;
         let (admission, under_way, record, transition) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
-                starter.ends(Err(error.clone()));
+                key_lock.release(Err(error.clone()));
                 return Err(error);
             }
         };
@@ -348,24 +349,24 @@ impl Inner {
             record: Box::new(record.clone()),
             transitions: vec![transition],
         };
-        let (sending, ended) = match Sending::begin(self, record.purchase.id) {
+        let (sending, conclusion) = match Sending::begin(self, record.purchase.id) {
             Ok(begun) => begun,
             // Nobody else has a new id.
-            Err(ended) => return Ok(ended),
+            Err(other) => return Ok(other),
         };
         self.start(
-            attempt::Start {
+            Prepared {
                 placed: Arc::clone(placed),
                 begin,
                 record,
                 admission,
                 sending,
-                starter,
+                key_lock,
                 under_way,
             },
             new,
         );
-        Ok(ended)
+        Ok(conclusion)
     }
 
     async fn prepare(
@@ -409,10 +410,10 @@ impl Inner {
     }
 
     /// Answers for a key that another call has made known in the meantime.
-    async fn again_by_key(self: &Arc<Self>, new: &NewPurchase) -> Result<Created, CreateError> {
+    async fn answer_known_key(self: &Arc<Self>, new: &NewPurchase) -> Result<Created, CreateError> {
         let known = self.known(new).await?;
         let record = known.ok_or(CreateError::Journal { purchase: None })?;
-        self.again(record, new).await
+        self.answer_known(record, new).await
     }
 
     /// Until when admission may be waited for.
@@ -495,27 +496,23 @@ impl Inner {
         self.clock.now().plus(account.policy.timeout + SUBMIT_SLACK)
     }
 
-    /// Waits for an attempt to end, and tells a caller what it means.
-    async fn told(ended: Ending, replayed: bool) -> Result<Told, CreateError> {
-        match ended.await {
-            Ok(Ended::Known(purchase)) => Ok(Told::Created(Created {
+    /// Waits for an attempt to end, and answers its caller. `None` if another call came first: then
+    /// the record of the key has to be read anew.
+    async fn concluded(
+        conclusion: Completion<Conclusion>,
+        replayed: bool,
+    ) -> Result<Option<Created>, CreateError> {
+        match conclusion.await {
+            Ok(Conclusion::Known(purchase)) => Ok(Some(Created {
                 purchase: *purchase,
                 replayed,
             })),
-            Ok(Ended::Failed(error)) => Err(error),
-            Ok(Ended::Elsewhere) => Ok(Told::Elsewhere),
+            Ok(Conclusion::Failed(error)) => Err(error),
+            Ok(Conclusion::Elsewhere) => Ok(None),
             // The attempt's task is gone without a word: it panicked.
             Err(_) => Err(CreateError::Internal),
         }
     }
-}
-
-/// The word to a caller about an attempt that did not fail.
-enum Told {
-    /// The purchase.
-    Created(Created),
-    /// Another call came first: what the key names has to be read anew.
-    Elsewhere,
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(super) struct Arrivals {
 
 /// Arrival times as the journal has kept them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kept {
+pub(super) struct KeptBudget {
     /// The arrival times.
     pub(super) arrivals: Arrivals,
     /// When they held: each lay no further ahead of this than its pace reaches. A time that seems to
@@ -27,7 +27,7 @@ pub(super) struct Kept {
     pub(super) as_of: Moment,
 }
 
-impl Kept {
+impl KeptBudget {
     /// Arrival times of an earlier run of the machine, whose moments mean nothing now: spent as far as
     /// they can have been when this run began.
     pub(super) fn before_this_boot() -> Self {
@@ -63,13 +63,13 @@ impl BudgetStore {
 
     /// Reads a stored text: `requests creates` in milliseconds of the wall clock, and if there is a
     /// boot, its name and the same two in milliseconds of the monotonic clock.
-    fn read(&self, text: &str) -> Option<Kept> {
+    fn read(&self, text: &str) -> Option<KeptBudget> {
         let mut words = text.split(' ');
         let mut wall = || Timestamp::from_millis_text(words.next()?).ok();
         let (requests, creates) = (wall()?, wall()?);
         let now = self.clock.moment();
         let (Some(known), Some(boot)) = (words.next(), self.clock.boot()) else {
-            return Some(Kept {
+            return Some(KeptBudget {
                 arrivals: Arrivals {
                     requests: self.clock.moment_of(requests),
                     creates: self.clock.moment_of(creates),
@@ -78,21 +78,21 @@ impl BudgetStore {
             });
         };
         if known != &*boot {
-            return Some(Kept::before_this_boot());
+            return Some(KeptBudget::before_this_boot());
         }
         let mut moment = || Some(Moment::from_millis(words.next()?.parse().ok()?));
         let arrivals = Arrivals {
             requests: moment()?,
             creates: moment()?,
         };
-        Some(Kept {
+        Some(KeptBudget {
             arrivals,
             as_of: now,
         })
     }
 
     /// The arrival times that were kept. Nothing if the journal has none, or cannot be read.
-    pub(super) async fn load(&self) -> Option<Kept> {
+    pub(super) async fn load(&self) -> Option<KeptBudget> {
         let text = self.journal.get(&self.key).await.ok()??;
         self.read(&text)
     }

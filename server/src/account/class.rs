@@ -57,7 +57,7 @@ impl Class {
 
 /// A request that was let through: what it is for and about.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked {
+pub struct Inquiry {
     pub(super) class: Class,
     /// The number of its subject, any one of its own.
     pub(super) subject: u64,
@@ -67,7 +67,7 @@ pub struct Asked {
     pub(super) own: Option<bool>,
 }
 
-impl Asked {
+impl Inquiry {
     /// The witness of the trouble that it meets.
     pub(super) fn witness(&self) -> Witness {
         match self.class {

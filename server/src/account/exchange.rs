@@ -61,7 +61,7 @@ impl Account {
         };
         // What was not sent has nothing to teach.
         let whose = said.as_ref().err().filter(|_| admission.ended);
-        let whose = whose.map(|trouble| self.learn(admission, trouble));
+        let whose = whose.map(|trouble| self.blame(admission, trouble));
         Exchange {
             said,
             whose,

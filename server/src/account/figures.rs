@@ -67,7 +67,7 @@ pub(super) const LAG_BOUNDS: [f64; 12] = [
 
 /// The counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct RequestCounts {
     /// Requests by what they were for and how they ended.
     pub requests: BTreeMap<(Class, Outcome), u64>,
     /// Answers that made no sense.

@@ -6,27 +6,27 @@ use crate::cadence::Policy;
 /// The requests under way. Held ones, long polls, are counted apart.
 #[derive(Debug)]
 pub(super) struct Flight {
-    free: Places,
-    held: Places,
+    free: Occupancy,
+    held: Occupancy,
 }
 
-/// Places of one kind.
+/// Occupancy of one kind.
 #[derive(Debug)]
-struct Places {
+struct Occupancy {
     taken: u32,
     all: u32,
 }
 
 impl Flight {
     pub(super) fn new(policy: &Policy) -> Self {
-        let places = |all| Places { taken: 0, all };
+        let places = |all| Occupancy { taken: 0, all };
         Self {
             free: places(policy.max_in_flight),
             held: places(policy.held_max),
         }
     }
 
-    fn places(&mut self, is_held: bool) -> &mut Places {
+    fn places(&mut self, is_held: bool) -> &mut Occupancy {
         if is_held {
             &mut self.held
         } else {
@@ -37,7 +37,7 @@ impl Flight {
     /// True if one more request may be under way. The last eighth is for creates alone, and so is the
     /// last place of all while a create waits.
     pub(super) fn has_room(&self, class: Class, is_held: bool, create_waits: bool) -> bool {
-        let Places { taken, all } = self.free;
+        let Occupancy { taken, all } = self.free;
         if is_held {
             self.held.taken < self.held.all
         } else if class.is_first() {
@@ -49,7 +49,7 @@ impl Flight {
 
     /// The number of further polls that have room.
     pub(super) fn room_for_polls(&self, is_held: bool) -> u32 {
-        let Places { taken, all } = self.free;
+        let Occupancy { taken, all } = self.free;
         if is_held {
             self.held.all.saturating_sub(self.held.taken)
         } else {

@@ -58,7 +58,10 @@ impl Account {
                 return Err(Unanswered::Late);
             }
             let (class, is_probe) = (admission.class(), admission.is_probe);
-            let held_back = self.lock().standing.holds_back(class, is_probe, now.moment);
+            let held_back = self
+                .lock()
+                .condition
+                .holds_back(class, is_probe, now.moment);
             if let Some(refusal) = held_back {
                 return Err(Unanswered::Refused(refusal));
             }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Figures, Outcome,
+    Outcome, RequestCounts,
     budget::Budget,
-    class::{Asked, Class, Denied, Granted, Refusal},
+    class::{Class, Denied, Granted, Inquiry, Refusal},
+    condition::{Condition, Whose},
     flight::Flight,
-    standing::{Standing, Whose},
-    waiting::Waiting,
+    waiting_room::WaitingRoom,
 };
 use crate::{
     cadence::{Policy, budget::Gate},
@@ -45,7 +45,7 @@ pub struct Snapshot {
     /// True if the breaker is open.
     pub breaker_open: bool,
     /// Its requests since the process began.
-    pub figures: Figures,
+    pub figures: RequestCounts,
 }
 
 /// The state behind an account's lock.
@@ -53,11 +53,11 @@ pub struct Snapshot {
 pub(super) struct Live {
     pub(super) budget: Budget,
     pub(super) flight: Flight,
-    pub(super) waiting: Waiting,
-    pub(super) standing: Standing,
+    pub(super) waiting: WaitingRoom,
+    pub(super) condition: Condition,
     /// Requests that were let through so far.
     number: u64,
-    figures: Figures,
+    figures: RequestCounts,
 }
 
 impl Live {
@@ -65,10 +65,10 @@ impl Live {
         Self {
             budget: Budget::new(policy),
             flight: Flight::new(policy),
-            waiting: Waiting::default(),
-            standing: Standing::default(),
+            waiting: WaitingRoom::default(),
+            condition: Condition::default(),
             number: 0,
-            figures: Figures::default(),
+            figures: RequestCounts::default(),
         }
     }
 
@@ -81,7 +81,7 @@ impl Live {
         now: Moment,
     ) -> Result<Granted, Denied> {
         self.budget.recover(now);
-        let gate = self.standing.gate(class, now).map_err(Denied::Refused)?;
+        let gate = self.condition.gate(class, now).map_err(Denied::Refused)?;
         let create_waits = self.waiting.has_create(&self.budget, now);
         if !self.flight.has_room(class, held, create_waits) {
             let retry_at = now.plus(Duration::from_millis(500));
@@ -98,7 +98,7 @@ impl Live {
         }
         self.budget.take(class, now);
         self.flight.begins(held);
-        self.standing.begins(class, gate, now);
+        self.condition.begins(class, gate, now);
         self.number += 1;
         let more = self.budget.shares.all.at_once(now, 500);
         Ok(Granted {
@@ -118,7 +118,7 @@ impl Live {
         now: Moment,
     ) {
         if let Refusal::Throttled { retry_at } = refusal
-            && self.standing.paused_for(now).is_zero()
+            && self.condition.paused_for(now).is_zero()
         {
             self.waiting
                 .create_refused(class, caller, retry_at, &self.budget, now);
@@ -129,7 +129,7 @@ impl Live {
     pub(super) fn ended(&mut self, held: bool, answered: bool) {
         self.flight.ends(held);
         if !answered {
-            self.standing.given_up();
+            self.condition.given_up();
         }
     }
 
@@ -141,12 +141,13 @@ impl Live {
     /// the status tells of none.
     pub(super) fn answered(
         &mut self,
-        asked: &Asked,
+        inquiry: &Inquiry,
         response: &Response,
         at: Now,
         jitter: impl FnOnce(Duration) -> Duration,
     ) -> Option<bool> {
-        let own = (self.standing).answered(asked, response.status, self.number, at.moment, jitter);
+        let own =
+            (self.condition).answered(inquiry, response.status, self.number, at.moment, jitter);
         if own != Some(true) {
             self.steer(response, at);
         }
@@ -159,7 +160,7 @@ impl Live {
         if response.status == 503
             && let Some(wait) = retry_after::of(&response.headers, at.wall)
         {
-            self.standing.pause(now.plus(wait));
+            self.condition.pause(now.plus(wait));
         }
         let Some(left) = rate_headers::left(&response.headers, at.wall) else {
             return;
@@ -168,33 +169,33 @@ impl Live {
         let others = self.flight.count().saturating_sub(1);
         self.budget.steer(left, others, now);
         if left.requests == 0 {
-            self.standing.pause(now.plus(left.ahead));
+            self.condition.pause(now.plus(left.ahead));
         }
     }
 
     /// No answer arrived. Says whether that is its purchase's own trouble.
     pub(super) fn failed(
         &mut self,
-        asked: &Asked,
+        inquiry: &Inquiry,
         error: &UpstreamError,
         now: Moment,
         jitter: impl FnOnce(Duration) -> Duration,
     ) -> bool {
-        (self.standing).failed(asked, error, self.number, now, jitter)
+        (self.condition).failed(inquiry, error, self.number, now, jitter)
     }
 
     /// The meaning that the provider's file found in an answer. Failures were counted when it arrived.
-    pub(super) fn learn(&mut self, asked: &Asked, trouble: &Trouble, now: Moment) -> Whose {
+    pub(super) fn blame(&mut self, inquiry: &Inquiry, trouble: &Trouble, now: Moment) -> Whose {
         match trouble {
             Trouble::Nowhere => self.figures.nowhere += 1,
             Trouble::Unreadable { .. } => self.row_unreadable(),
             _ => {}
         }
-        let whose = self.standing.learn(asked, trouble, self.number, now);
+        let whose = self.condition.blame(inquiry, trouble, self.number, now);
         if let Trouble::Throttled { retry_after } = trouble {
             match whose {
-                Whose::Account => self.throttled(asked, *retry_after, now),
-                Whose::Purchase => self.budget.forgive(asked.subject, now),
+                Whose::Account => self.throttled(inquiry, *retry_after, now),
+                Whose::Purchase => self.budget.forgive(inquiry.subject, now),
             }
         }
         whose
@@ -206,12 +207,12 @@ impl Live {
     }
 
     /// The provider throttles the account.
-    fn throttled(&mut self, asked: &Asked, retry_after: Option<Duration>, now: Moment) {
-        if self.standing.throttled(retry_after, now) {
-            self.budget.throttled(asked.subject, now);
+    fn throttled(&mut self, inquiry: &Inquiry, retry_after: Option<Duration>, now: Moment) {
+        if self.condition.throttled(retry_after, now) {
+            self.budget.throttled(inquiry.subject, now);
         }
         let limit = self.budget.limit(now);
-        self.standing.say(if self.budget.is_slowed() {
+        self.condition.say(if self.budget.is_slowed() {
             format!("throttled by the provider; at most {limit} requests a minute now")
         } else {
             "throttled by the provider".to_owned()
@@ -220,16 +221,16 @@ impl Live {
 
     pub(super) fn snapshot(&mut self, now: Moment) -> Snapshot {
         self.budget.recover(now);
-        let health = if self.standing.is_unauthorized() {
+        let health = if self.condition.is_unauthorized() {
             Health::Unauthorized
-        } else if self.budget.is_slowed() || self.standing.is_degraded(now) {
+        } else if self.budget.is_slowed() || self.condition.is_degraded(now) {
             Health::Degraded
         } else {
             Health::Ok
         };
         let note = match health {
             Health::Ok => "",
-            Health::Degraded | Health::Unauthorized => self.standing.words(),
+            Health::Degraded | Health::Unauthorized => self.condition.words(),
         };
         Snapshot {
             health,
@@ -237,7 +238,7 @@ impl Live {
             requests_per_minute: self.budget.limit(now),
             requests_last_minute: self.budget.last_minute(now),
             in_flight: self.flight.count(),
-            breaker_open: self.standing.is_broken(),
+            breaker_open: self.condition.is_broken(),
             figures: self.figures.clone(),
         }
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    budget_store::{Arrivals, Kept},
+    budget_store::{Arrivals, KeptBudget},
     class::Class,
 };
 use crate::{
@@ -55,8 +55,8 @@ impl Shares {
     }
 
     /// Goes on from what a store has kept.
-    pub(super) fn resume(&mut self, kept: Kept) {
-        let Kept { arrivals, as_of } = kept;
+    pub(super) fn resume(&mut self, kept: KeptBudget) {
+        let KeptBudget { arrivals, as_of } = kept;
         self.kept = Arrivals {
             requests: self.all.resume(arrivals.requests, as_of),
             creates: self.creates.resume(arrivals.creates, as_of),

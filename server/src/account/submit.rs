@@ -72,7 +72,7 @@ impl Account {
         };
         let sent = Sent { submitted, status };
         if let Some(trouble) = sent.trouble() {
-            self.learn(admission, &trouble);
+            self.blame(admission, &trouble);
         }
         sent
     }

@@ -9,7 +9,7 @@ mod trouble;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{
-    budget_store::{Arrivals, Kept},
+    budget_store::{Arrivals, KeptBudget},
     *,
 };
 use crate::{
@@ -101,7 +101,7 @@ async fn a_read_without_an_answer_is_trouble_with_an_owner() {
 async fn learned(account: &Arc<Account>, class: Class, trouble: &Trouble) -> Whose {
     let mut admission = forever(account, class).await;
     account.ask(&mut admission, request()).await.unwrap();
-    account.learn(&mut admission, trouble)
+    account.blame(&mut admission, trouble)
 }
 
 /// Promise P2, for one process and its restarts.

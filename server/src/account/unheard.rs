@@ -1,6 +1,6 @@
 //! The reasons for which a caller who wished for an answer has none.
 
-use super::{Account, Refusal, standing::UNAUTHORIZED_PROBE};
+use super::{Account, Refusal, condition::UNAUTHORIZED_PROBE};
 use crate::{journal::JournalError, observation::Trouble, purchase::Moment};
 
 /// A provider was not heard, although a caller wished it.

@@ -61,7 +61,7 @@ impl Inner {
                 purchase: record.purchase,
                 replayed: true,
             }),
-            Written::KeyTaken(other) => self.again(*other, new).await,
+            Written::KeyTaken(other) => self.answer_known(*other, new).await,
             // Retention has taken the purchase in between.
             Written::Stale(_) | Written::ReferenceTaken(_) => {
                 Err(CreateError::Journal { purchase: None })
@@ -118,7 +118,7 @@ impl Inner {
                 purchase,
                 replayed: false,
             }),
-            Written::KeyTaken(known) => self.again(*known, new).await,
+            Written::KeyTaken(known) => self.answer_known(*known, new).await,
             Written::ReferenceTaken(known) => self.adopted_before(new, known).await,
             Written::Stale(_) => Err(CreateError::Journal { purchase: None }),
         }

@@ -7,9 +7,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{
     CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, SUBMIT_SLACK,
     attempts::Sending,
+    key_locks::KeyLock,
     phase::{Remedy, is_settled},
-    starting::Starter,
-    telling::Heard,
 };
 use crate::{
     account::{Account, Admission, Sent},
@@ -22,9 +21,10 @@ use crate::{
     purchase::{AttentionReason, Cause, Purchase, Reference, Status, Transition, UnreadId},
 };
 
-/// The end of an attempt, for the caller who made it and for those who joined.
+/// The end of an attempt, for the caller who made it and for those who joined. An attempt that ends
+/// without one has panicked.
 #[derive(Debug, Clone)]
-pub(super) enum Ended {
+pub(super) enum Conclusion {
     /// The purchase has a status to show.
     Known(Box<Purchase>),
     /// The call fails.
@@ -33,11 +33,8 @@ pub(super) enum Ended {
     Elsewhere,
 }
 
-/// The place to wait for the end of an attempt. If it is gone without a word, the attempt panicked.
-pub(super) type Ending = Heard<Ended>;
-
-/// A send that is about to begin.
-pub(super) struct Start {
+/// A submission that is about to begin.
+pub(super) struct Prepared {
     /// The order that is sent.
     pub(super) placed: Arc<dyn Placed>,
     /// The commit that precedes it.
@@ -49,13 +46,13 @@ pub(super) struct Start {
     /// Its place among the attempts.
     pub(super) sending: Sending,
     /// The right to start this key, told of the commit.
-    pub(super) starter: Starter,
+    pub(super) key_lock: KeyLock,
     /// A drain waits for it.
     pub(super) under_way: TaskTrackerToken,
 }
 
-/// One send: what is needed to make it and to read its answer.
-pub(super) struct Send {
+/// One send, with all that is needed to make it and to read its answer.
+pub(super) struct Submission {
     pub(super) account: Arc<Account>,
     pub(super) record: Record,
     pub(super) placed: Arc<dyn Placed>,
@@ -67,7 +64,7 @@ pub(super) struct Send {
     pub(super) begun: Now,
 }
 
-impl Send {
+impl Submission {
     /// Until when it may go: if it goes later, the answer could come after `submit_until`.
     fn until(&self) -> Now {
         Now {
@@ -98,18 +95,18 @@ impl Send {
 
 impl Inner {
     /// Commits that a send begins, then sends, in a task that no caller can cancel.
-    pub(super) fn start(self: &Arc<Self>, start: Start, new: &NewPurchase) {
-        let Start {
+    pub(super) fn start(self: &Arc<Self>, prepared: Prepared, new: &NewPurchase) {
+        let Prepared {
             placed,
             begin,
             record,
             admission,
             mut sending,
-            starter,
+            key_lock,
             under_way,
-        } = start;
+        } = prepared;
         let account = Arc::clone(&new.account);
-        let send = Send {
+        let send = Submission {
             account,
             record,
             placed,
@@ -120,9 +117,9 @@ impl Inner {
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
             let begun = inner.begin(begin, send).await;
-            starter.ends(match &begun {
-                Err(Ended::Failed(error)) => Err(error.clone()),
-                Ok(_) | Err(Ended::Known(_) | Ended::Elsewhere) => Ok(()),
+            key_lock.release(match &begun {
+                Err(Conclusion::Failed(error)) => Err(error.clone()),
+                Ok(_) | Err(Conclusion::Known(_) | Conclusion::Elsewhere) => Ok(()),
             });
             match begun {
                 Ok(send) => {
@@ -131,23 +128,23 @@ impl Inner {
                         inner.repeat_with_key(&send).await;
                     }
                 }
-                Err(ended) => sending.tell(ended),
+                Err(conclusion) => sending.conclude(conclusion),
             }
             drop((sending, under_way));
         });
     }
 
     /// Every send is preceded by its own commit.
-    async fn begin(&self, begin: Write, send: Send) -> Result<Send, Ended> {
+    async fn begin(&self, begin: Write, send: Submission) -> Result<Submission, Conclusion> {
         let id = send.record.purchase.id;
         failpoint::reach(Failpoint::BeforeIntent);
         let is_new = matches!(begin, Write::Begin { .. });
         let purchase = (!is_new).then_some(id);
         match self.journal.write(begin).await {
             Ok(Written::Done) => {}
-            Ok(Written::KeyTaken(_) | Written::Stale(_)) => return Err(Ended::Elsewhere),
+            Ok(Written::KeyTaken(_) | Written::Stale(_)) => return Err(Conclusion::Elsewhere),
             Ok(Written::ReferenceTaken(_)) | Err(_) => {
-                return Err(Ended::Failed(CreateError::Journal { purchase }));
+                return Err(Conclusion::Failed(CreateError::Journal { purchase }));
             }
         }
         failpoint::reach(Failpoint::IntentCommitted);
@@ -184,7 +181,7 @@ impl Inner {
     /// is unclear.
     async fn attempt(
         self: &Arc<Self>,
-        send: &Send,
+        send: &Submission,
         admission: Admission,
         sending: &mut Sending,
     ) -> bool {
@@ -199,7 +196,7 @@ impl Inner {
                     if !kept {
                         kept = true;
                         say_kept(send, &sent.submitted);
-                        sending.tell(Ended::Failed(CreateError::Journal {
+                        sending.conclude(Conclusion::Failed(CreateError::Journal {
                             purchase: Some(send.record.purchase.id),
                         }));
                     }
@@ -208,13 +205,13 @@ impl Inner {
             }
         };
         failpoint::reach(Failpoint::Settled);
-        sending.tell(self.ended(send, &sent.submitted, purchase));
+        sending.conclude(self.conclusion(send, &sent.submitted, purchase));
         unclear
     }
 
     /// Sends the order and reads the answer. Nothing is sent if the commit before it took so long that
     /// the time of the send may pass before the answer.
-    pub(super) async fn send(self: &Arc<Self>, send: &Send, admission: Admission) -> Sent {
+    pub(super) async fn send(self: &Arc<Self>, send: &Submission, admission: Admission) -> Sent {
         let account = &send.account;
         let mut admission = (admission.about(send.record.purchase.id)).until(send.until());
         let request = self.with_intent(account, &send.record, |intent| send.placed.request(intent));
@@ -242,7 +239,7 @@ impl Inner {
     /// OUTCOME_UNKNOWN, and nothing wins over an end or a reference that is known by now.
     pub(super) async fn settle_submit(
         &self,
-        send: &Send,
+        send: &Submission,
         sent: &Sent,
     ) -> Result<Record, JournalError> {
         let mut known = send.record.clone();
@@ -282,7 +279,7 @@ impl Inner {
     }
 
     /// The step that a submit's end makes of this record.
-    fn meaning(&self, send: &Send, sent: &Sent, record: &Record) -> Option<Transition> {
+    fn meaning(&self, send: &Submission, sent: &Sent, record: &Record) -> Option<Transition> {
         let (now, status) = (self.clock.now(), &record.purchase.status);
         if is_settled(status) {
             return None;
@@ -315,7 +312,7 @@ impl Inner {
                 let (reason, deadline) = if send.goes_on(sent) || is_undated {
                     (AttentionReason::OutcomeUnknown, None)
                 } else {
-                    Remedy::of(&send.record, &self.terms(account), now).attention()
+                    Remedy::of(&send.record, &self.circumstances(account), now).attention()
                 };
                 lifecycle::unclear(status, reason, deadline, Cause::Create, now)
             }
@@ -346,10 +343,15 @@ impl Inner {
         Ok(settled.into_record())
     }
 
-    /// The word to the caller of an attempt.
-    fn ended(&self, send: &Send, submitted: &Submitted, purchase: Purchase) -> Ended {
+    /// The end of an attempt for its caller.
+    fn conclusion(
+        &self,
+        send: &Submission,
+        submitted: &Submitted,
+        purchase: Purchase,
+    ) -> Conclusion {
         let rejected = |message: Option<String>| {
-            Ended::Failed(CreateError::Rejected {
+            Conclusion::Failed(CreateError::Rejected {
                 purchase: purchase.id,
                 message,
             })
@@ -361,8 +363,8 @@ impl Inner {
             }
             _ if is_refused => rejected(None),
             // Somebody else has settled it in the meantime.
-            _ if purchase.status.reference.is_some() => Ended::Known(Box::new(purchase)),
-            Submitted::NotSent(trouble) => Ended::Failed(CreateError::Unheard {
+            _ if purchase.status.reference.is_some() => Conclusion::Known(Box::new(purchase)),
+            Submitted::NotSent(trouble) => Conclusion::Failed(CreateError::Unheard {
                 why: send.account.unheard(trouble.clone()),
                 purchase: Some(purchase.id),
             }),
@@ -370,7 +372,7 @@ impl Inner {
             | Submitted::AcceptedWithoutReference
             | Submitted::Refused { .. }
             | Submitted::Taken
-            | Submitted::Unclear { .. } => Ended::Known(Box::new(purchase)),
+            | Submitted::Unclear { .. } => Conclusion::Known(Box::new(purchase)),
         }
     }
 }
@@ -382,7 +384,7 @@ fn is_only_send(record: &Record) -> bool {
 }
 
 /// The commit failed: the answer is kept and committed again until the process ends.
-pub(super) fn say_kept(send: &Send, submitted: &Submitted) {
+pub(super) fn say_kept(send: &Submission, submitted: &Submitted) {
     let reference = match submitted {
         Submitted::Accepted(observation) => {
             observation.reference.as_ref().map(Reference::canonical)

@@ -7,8 +7,8 @@ use std::{
 
 use super::{
     Inner,
-    attempt::{Ended, Ending},
-    telling::{Teller, telling},
+    attempt::Conclusion,
+    completion::{Completer, Completion, completion},
 };
 use crate::purchase::PurchaseId;
 
@@ -16,11 +16,11 @@ use crate::purchase::PurchaseId;
 #[derive(Debug)]
 enum Work {
     /// It sends; callers join it and wait for its end.
-    Sending(Ending),
+    Sending(Completion<Conclusion>),
     /// It repeats an unclear send by itself; nobody waits for that.
     Repeating,
     /// It writes a decision; callers wait, and look again.
-    Deciding(Ending),
+    Deciding(Completion<Conclusion>),
 }
 
 /// The pieces of work, by purchase.
@@ -32,10 +32,10 @@ impl Attempts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The place to wait for the end of the send or the decision that is under way, if there is one.
-    pub(super) fn ending(&self, purchase: PurchaseId) -> Option<Ending> {
+    /// The end of the send or the decision that is under way, if there is one.
+    pub(super) fn concluding(&self, purchase: PurchaseId) -> Option<Completion<Conclusion>> {
         match self.lock().get(&purchase)? {
-            Work::Sending(ended) | Work::Deciding(ended) => Some(ended.clone()),
+            Work::Sending(conclusion) | Work::Deciding(conclusion) => Some(conclusion.clone()),
             Work::Repeating => None,
         }
     }
@@ -50,24 +50,24 @@ impl Attempts {
         matches!(self.lock().get(&purchase), Some(Work::Repeating))
     }
 
-    /// Takes the place of a purchase; if it is taken, where to wait for the end of that.
+    /// Takes the place of a purchase. If it is taken, the end of the work that has it.
     fn take(
         &self,
         purchase: PurchaseId,
-        work: impl FnOnce(Ending) -> Work,
-    ) -> Result<(Teller<Ended>, Ending), Ending> {
-        let (mut teller, ended) = telling();
+        work: impl FnOnce(Completion<Conclusion>) -> Work,
+    ) -> Result<(Completer<Conclusion>, Completion<Conclusion>), Completion<Conclusion>> {
+        let (mut completer, conclusion) = completion();
         match self.lock().entry(purchase) {
             Entry::Vacant(place) => {
-                place.insert(work(ended.clone()));
-                Ok((teller, ended))
+                place.insert(work(conclusion.clone()));
+                Ok((completer, conclusion))
             }
             Entry::Occupied(taken) => Err(match taken.get() {
-                Work::Sending(ended) | Work::Deciding(ended) => ended.clone(),
+                Work::Sending(other) | Work::Deciding(other) => other.clone(),
                 Work::Repeating => {
-                    // Nobody waits for it: whoever came looks again.
-                    teller.tell(Ended::Elsewhere);
-                    ended
+                    // Nobody waits for it: the caller looks again.
+                    completer.complete(Conclusion::Elsewhere);
+                    conclusion
                 }
             }),
         }
@@ -83,31 +83,31 @@ impl Attempts {
 pub(super) struct Sending {
     inner: Arc<Inner>,
     purchase: PurchaseId,
-    /// Tells the callers the end; if it is dropped without a word, the send has panicked.
-    ended: Teller<Ended>,
+    /// Tells the callers the end. If it is dropped without a word, the send has panicked.
+    conclusion: Completer<Conclusion>,
     /// True if something is left to settle.
     is_unclear: bool,
 }
 
 impl Sending {
-    /// A send begins, with where to wait for its end; if one is under way already, only that.
+    /// A send begins, with its end to wait for; if one is under way already, only the end of that.
     pub(super) fn begin(
         inner: &Arc<Inner>,
         purchase: PurchaseId,
-    ) -> Result<(Self, Ending), Ending> {
-        let (teller, ended) = inner.attempts.take(purchase, Work::Sending)?;
+    ) -> Result<(Self, Completion<Conclusion>), Completion<Conclusion>> {
+        let (completer, conclusion) = inner.attempts.take(purchase, Work::Sending)?;
         let sending = Self {
             inner: Arc::clone(inner),
             purchase,
-            ended: teller,
+            conclusion: completer,
             is_unclear: false,
         };
-        Ok((sending, ended))
+        Ok((sending, conclusion))
     }
 
     /// Tells the callers how it ended.
-    pub(super) fn tell(&mut self, ended: Ended) {
-        self.ended.tell(ended);
+    pub(super) fn conclude(&mut self, conclusion: Conclusion) {
+        self.conclusion.complete(conclusion);
     }
 
     /// The outcome is unclear: this process repeats it by itself, and nobody joins it any more.
@@ -132,17 +132,17 @@ impl Drop for Sending {
 pub(super) struct Deciding<'a> {
     attempts: &'a Attempts,
     purchase: PurchaseId,
-    ended: Teller<Ended>,
+    conclusion: Completer<Conclusion>,
 }
 
 impl<'a> Deciding<'a> {
     /// Nothing if this process sends, repeats or decides something of the purchase already.
     pub(super) fn begin(attempts: &'a Attempts, purchase: PurchaseId) -> Option<Self> {
-        let (ended, _) = attempts.take(purchase, Work::Deciding).ok()?;
+        let (conclusion, _) = attempts.take(purchase, Work::Deciding).ok()?;
         Some(Self {
             attempts,
             purchase,
-            ended,
+            conclusion,
         })
     }
 }
@@ -150,6 +150,6 @@ impl<'a> Deciding<'a> {
 impl Drop for Deciding<'_> {
     fn drop(&mut self) {
         self.attempts.leave(self.purchase);
-        self.ended.tell(Ended::Elsewhere);
+        self.conclusion.complete(Conclusion::Elsewhere);
     }
 }

@@ -33,7 +33,7 @@ impl Deadlines {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at a purchase at this time, or at an earlier one that is set already.
+    /// LookUpCounts at a purchase at this time, or at an earlier one that is set already.
     pub(super) fn at(&self, time: Moment, purchase: PurchaseId) {
         let mut state = self.lock();
         if let Some(known) = state.by_purchase.get(&purchase).copied() {

@@ -8,7 +8,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{
     Inner, SUBMIT_SLACK,
-    phase::{Phase, Terms, is_settled},
+    phase::{Circumstances, SubmitPhase, is_settled},
 };
 use crate::{
     account::Account,
@@ -25,24 +25,26 @@ const REACH_MAX: Duration = Duration::from_secs(600);
 
 impl Inner {
     /// The phase of a record's submit now.
-    pub(super) fn phase(&self, record: &Record) -> Phase {
+    pub(super) fn phase(&self, record: &Record) -> SubmitPhase {
         let account = self.accounts.get(&record.purchase.account);
-        let terms = account.map_or(self.terms_of_none(), |account| self.terms(account));
-        Phase::of(record, &terms, self.clock.now())
+        let circumstances = account.map_or(self.circumstances_of_none(), |account| {
+            self.circumstances(account)
+        });
+        SubmitPhase::of(record, &circumstances, self.clock.now())
     }
 
-    /// The terms by which phases at an account are told.
-    pub(super) fn terms(&self, account: &Account) -> Terms {
-        Terms {
+    /// The circumstances by which phases at an account are told.
+    pub(super) fn circumstances(&self, account: &Account) -> Circumstances {
+        Circumstances {
             unclear: account.provider.unclear(),
             reach: account.policy.timeout + SUBMIT_SLACK,
             in_doubt: self.is_in_doubt(),
         }
     }
 
-    /// The terms of an account that is not configured any more: nobody can be asked.
-    fn terms_of_none(&self) -> Terms {
-        Terms {
+    /// The circumstances of an account that is not configured any more: nobody can be asked.
+    fn circumstances_of_none(&self) -> Circumstances {
+        Circumstances {
             unclear: Unclear::AskNobody,
             reach: REACH_MAX,
             in_doubt: self.is_in_doubt(),

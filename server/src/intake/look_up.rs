@@ -1,4 +1,4 @@
-//! Looking up what an unclear create came to, where the provider can be asked.
+//! LookUpPlace up what an unclear create came to, where the provider can be asked.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     ADMISSION_WAIT, Inner,
-    phase::{Phase, Remedy, is_settled},
+    phase::{Remedy, SubmitPhase, is_settled},
 };
 use crate::{
     account::{Account, Admission, Class, Unheard},
@@ -46,7 +46,7 @@ fn every(account: &Account, status: &Status, age: Duration) -> Duration {
 }
 
 impl Inner {
-    /// Looks an unclear purchase up, and says when to look again.
+    /// LookUpCounts an unclear purchase up, and says when to look again.
     pub(super) async fn look_up(
         self: &Arc<Self>,
         account: &Arc<Account>,
@@ -76,7 +76,7 @@ impl Inner {
         }
     }
 
-    /// Looks an unclear purchase up now, as a caller wishes. Nothing is asked about any other one, nor
+    /// LookUpCounts an unclear purchase up now, as a caller wishes. Nothing is asked about any other one, nor
     /// where a submit is under way or the provider cannot be asked.
     pub(super) async fn look_up_now(self: &Arc<Self>, purchase: PurchaseId) -> Result<(), Unheard> {
         let Some(record) = self.journal.record(purchase).await? else {
@@ -84,7 +84,7 @@ impl Inner {
         };
         let can_be_asked = matches!(
             self.phase(&record),
-            Phase::Unclear {
+            SubmitPhase::Unclear {
                 remedy: Remedy::LookUp { .. },
                 ..
             }
@@ -160,37 +160,37 @@ impl Inner {
 /// The look-ups under way, counted by account: an account whose provider hangs leaves room for the
 /// others' settlements.
 #[derive(Debug, Default)]
-pub(super) struct Looks(Mutex<HashMap<AccountName, usize>>);
+pub(super) struct LookUpCounts(Mutex<HashMap<AccountName, usize>>);
 
-impl Looks {
+impl LookUpCounts {
     fn lock(&self) -> MutexGuard<'_, HashMap<AccountName, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more look-up of an account; nothing if it has enough under way.
-    pub(super) fn begin<'a>(&'a self, account: &'a AccountName) -> Option<Looking<'a>> {
+    pub(super) fn begin<'a>(&'a self, account: &'a AccountName) -> Option<LookUpPlace<'a>> {
         let mut looks = self.lock();
         let count = looks.entry(account.clone()).or_default();
         if *count >= LOOKING_MAX {
             return None;
         }
         *count += 1;
-        Some(Looking {
-            looks: self,
+        Some(LookUpPlace {
+            counts: self,
             account,
         })
     }
 }
 
 /// One of the look-ups that an account may have under way.
-pub(super) struct Looking<'a> {
-    looks: &'a Looks,
+pub(super) struct LookUpPlace<'a> {
+    counts: &'a LookUpCounts,
     account: &'a AccountName,
 }
 
-impl Drop for Looking<'_> {
+impl Drop for LookUpPlace<'_> {
     fn drop(&mut self) {
-        if let Some(count) = self.looks.lock().get_mut(self.account) {
+        if let Some(count) = self.counts.lock().get_mut(self.account) {
             *count = count.saturating_sub(1);
         }
     }

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RETRY_AFTER,
-    attempt::{self, Send},
-    phase::{Phase, Remedy},
+    attempt::{self, Submission},
+    phase::{Remedy, SubmitPhase},
 };
 use crate::{
     account::{Admission, Class, Sent},
@@ -30,7 +30,7 @@ const REPEAT_ADMISSION: Duration = Duration::from_secs(60);
 impl Inner {
     /// Repeats an unclear send with the same provider key: a few times while nothing is heard, for
     /// some minutes while the provider says "not yet"; then a caller is asked to.
-    pub(super) async fn repeat_with_key(self: &Arc<Self>, send: &Send) {
+    pub(super) async fn repeat_with_key(self: &Arc<Self>, send: &Submission) {
         let Unclear::RepeatWithKey { .. } = send.account.provider.unclear() else {
             return;
         };
@@ -51,14 +51,14 @@ impl Inner {
                 next = self.repeat_begins(send, wait) => next,
             };
             let (record, admission, begun) = match next {
-                Next::Send(record, admission, begun) => (record, admission, begun),
-                Next::Skip => {
+                Repeat::Submission(record, admission, begun) => (record, admission, begun),
+                Repeat::Skip => {
                     lost += 1;
                     continue;
                 }
-                Next::End => return,
+                Repeat::End => return,
             };
-            let again = Send {
+            let again = Submission {
                 account: Arc::clone(&send.account),
                 record: *record,
                 placed: Arc::clone(&send.placed),
@@ -92,25 +92,25 @@ impl Inner {
     }
 
     /// Waits for the time and the right to repeat, and commits that a repeat begins.
-    async fn repeat_begins(&self, send: &Send, wait: Duration) -> Next {
+    async fn repeat_begins(&self, send: &Submission, wait: Duration) -> Repeat {
         tokio::time::sleep(wait).await;
         let deadline = self.clock.moment().plus(REPEAT_ADMISSION);
         let caller = &send.record.purchase.caller;
         let admitted = send.account.admit_for(Class::Create, caller, deadline);
         let Ok(admission) = admitted.await else {
-            return Next::Skip;
+            return Repeat::Skip;
         };
         let id: PurchaseId = send.record.purchase.id;
         let Ok(Some(mut record)) = self.journal.record(id).await else {
-            return Next::Skip;
+            return Repeat::Skip;
         };
-        let Phase::Unclear {
+        let SubmitPhase::Unclear {
             remedy: Remedy::Repeat { .. },
             ..
         } = self.phase(&record)
         else {
             // Somebody has settled it, or the provider may have forgotten the key by now.
-            return Next::End;
+            return Repeat::End;
         };
         let now = self.clock.now();
         let begun = self.clock.both();
@@ -128,13 +128,13 @@ impl Inner {
         };
         record.change_attempt(change);
         match self.journal.write(begin).await {
-            Ok(Written::Done) => Next::Send(Box::new(record), admission, begun),
-            _ => Next::Skip,
+            Ok(Written::Done) => Repeat::Submission(Box::new(record), admission, begun),
+            _ => Repeat::Skip,
         }
     }
 
     /// Commits what a repeat's end means, for as long as it takes.
-    async fn settle_repeat(&self, send: &Send, sent: &Sent) {
+    async fn settle_repeat(&self, send: &Submission, sent: &Sent) {
         let mut kept = false;
         while self.settle_submit(send, sent).await.is_err() {
             if !kept {
@@ -146,10 +146,10 @@ impl Inner {
     }
 }
 
-/// The outcome of a wish to repeat.
-enum Next {
+/// The next repeat.
+enum Repeat {
     /// It is recorded as begun, and may be sent.
-    Send(Box<Record>, Admission, Now),
+    Submission(Box<Record>, Admission, Now),
     /// Not this time.
     Skip,
     /// Nothing is left to repeat.

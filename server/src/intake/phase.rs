@@ -15,7 +15,7 @@ use crate::{
 
 /// The account and the clock, as far as a phase depends on them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Terms {
+pub(super) struct Circumstances {
     /// The remedy that the account's provider offers for an unclear create.
     pub(super) unclear: Unclear,
     /// The longest that a send can be under way. A stored time that is further ahead was stored by
@@ -28,7 +28,7 @@ pub(super) struct Terms {
 
 /// The phase of a submit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum SubmitPhase {
     /// Nothing of the submit is left: the provider's name is known, or the purchase has ended.
     Settled,
     /// The first send, or a repeat of what was not sent, may be under way until then.
@@ -62,14 +62,14 @@ pub(super) enum Remedy {
     Nobody,
 }
 
-impl Phase {
+impl SubmitPhase {
     /// The phase of a record's submit.
-    pub(super) fn of(record: &Record, terms: &Terms, now: Timestamp) -> Self {
+    pub(super) fn of(record: &Record, circumstances: &Circumstances, now: Timestamp) -> Self {
         let status = &record.purchase.status;
         if is_settled(status) {
             return Self::Settled;
         }
-        let under_way_until = under_way_until(record, terms.reach, now);
+        let under_way_until = under_way_until(record, circumstances.reach, now);
         match status.state {
             State::Pending => match (record.attempt, under_way_until, waits_until(status)) {
                 (Some(_), Some(until), _) => Self::Sent { until },
@@ -78,7 +78,7 @@ impl Phase {
                 (Some(_), None, _) | (None, _, None) => Self::Overdue,
             },
             State::OutcomeUnknown => Self::Unclear {
-                remedy: Remedy::of(record, terms, now),
+                remedy: Remedy::of(record, circumstances, now),
                 under_way_until,
             },
             _ => Self::Settled,
@@ -99,14 +99,14 @@ impl Phase {
 
 impl Remedy {
     /// The remedy for a record's create, if it is unclear.
-    pub(super) fn of(record: &Record, terms: &Terms, now: Timestamp) -> Self {
-        match terms.unclear {
+    pub(super) fn of(record: &Record, circumstances: &Circumstances, now: Timestamp) -> Self {
+        match circumstances.unclear {
             Unclear::LookUp { repeat_is_safe } => Self::LookUp { repeat_is_safe },
             Unclear::RepeatWithKey { within } => {
                 let first = record.first_send_time;
                 let first = first.unwrap_or(record.purchase.create_time);
                 let until = first.plus(within);
-                let is_right = !terms.in_doubt && first.since(now) <= SET_BACK;
+                let is_right = !circumstances.in_doubt && first.since(now) <= SET_BACK;
                 match is_right && now < until {
                     true => Self::Repeat { until },
                     false => Self::Nobody,

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    CreateError, Created, Inner, NewPurchase, Told, Wish,
-    attempt::{self, Ending, Start},
+    CreateError, Created, Inner, NewPurchase, Purpose,
+    attempt::{self, Conclusion, Prepared},
     attempts::Sending,
-    phase::{Phase, Remedy},
-    starting::Starter,
+    completion::Completion,
+    key_locks::KeyLock,
+    phase::{Remedy, SubmitPhase},
 };
 use crate::{
     feed::End,
@@ -24,9 +25,9 @@ use crate::{
 const JOIN_MAX: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// The action that a known key calls for.
-enum Call {
-    /// Tell what is known.
-    Tell,
+enum Action {
+    /// Answer with what is known.
+    Answer,
     /// Send again.
     Send,
     /// Wait for the attempt under way.
@@ -34,8 +35,8 @@ enum Call {
 }
 
 /// A send that was made for this call, or that it joins.
-struct Again {
-    ended: Ending,
+struct Joined {
+    conclusion: Completion<Conclusion>,
     /// True if somebody else is told of it first: all earlier sends are known to have reached nobody,
     /// so only this call can be the first to hear that the order may exist.
     replayed: bool,
@@ -43,7 +44,7 @@ struct Again {
 
 impl Inner {
     /// Answers for a key that has a record.
-    pub(super) async fn again(
+    pub(super) async fn answer_known(
         self: &Arc<Self>,
         mut record: Record,
         new: &NewPurchase,
@@ -51,50 +52,53 @@ impl Inner {
         self.compare(&record, new)?;
         loop {
             let id = record.purchase.id;
-            let under_way = self.attempts.ending(id);
-            if let Some(ended) = under_way {
-                match Self::told(ended, true).await? {
-                    Told::Created(created) => return Ok(created),
-                    Told::Elsewhere => {}
-                }
-                record = self.reread(new, id).await?;
-                continue;
-            }
-            match (self.call(&record), &new.wish) {
+            let under_way = self.attempts.concluding(id);
+            let joined = match (under_way, self.action(&record), &new.purpose) {
+                (Some(conclusion), ..) => Some(Joined {
+                    conclusion,
+                    replayed: true,
+                }),
                 // An adopted purchase has a reference, so nothing of it is sent.
-                (Call::Tell, _) | (Call::Send, Wish::Adopt(_)) => return tell(record),
-                (Call::Send, Wish::Place(placed)) => {
-                    let again = match self.starter(new) {
-                        Ok(starter) => self.send_again(record, new, placed, starter).await?,
-                        Err(other) => {
-                            // It spends the budget for all who repeat this key now.
-                            other.ends().await?;
-                            None
-                        }
-                    };
-                    if let Some(Again { ended, replayed }) = again
-                        && let Told::Created(created) = Self::told(ended, replayed).await?
-                    {
-                        return Ok(created);
-                    }
+                (None, Action::Answer, _) | (None, Action::Send, Purpose::Adopt(_)) => {
+                    return answer_of(record);
                 }
-                (Call::Join, _) => {
-                    let revision = record.purchase.status.revision;
-                    let until = Instant::now() + JOIN_MAX;
-                    let waited = self.feed.wait_past(id, revision, until).await;
-                    waited.map_err(|_| CreateError::Journal { purchase: Some(id) })?;
-                    match self.feed.ending() {
-                        Some(End::JournalLost) => {
-                            return Err(CreateError::Journal { purchase: Some(id) });
-                        }
-                        Some(End::Draining | End::Aged | End::Gone) => {
-                            return Err(CreateError::Draining { purchase: Some(id) });
-                        }
-                        None => {}
+                (None, Action::Send, Purpose::Place(placed)) => match self.lock_key(new) {
+                    Ok(key_lock) => self.send_again(record, new, placed, key_lock).await?,
+                    Err(other) => {
+                        // It spends the budget for all who repeat this key now.
+                        other.released().await?;
+                        None
                     }
+                },
+                (None, Action::Join, _) => {
+                    self.join_elsewhere(&record).await?;
+                    None
                 }
+            };
+            if let Some(Joined {
+                conclusion,
+                replayed,
+            }) = joined
+                && let Some(created) = Self::concluded(conclusion, replayed).await?
+            {
+                return Ok(created);
             }
             record = self.reread(new, id).await?;
+        }
+    }
+
+    /// Waits for the end of an attempt that is no work of this process.
+    async fn join_elsewhere(&self, record: &Record) -> Result<(), CreateError> {
+        let (id, revision) = (record.purchase.id, record.purchase.status.revision);
+        let until = Instant::now() + JOIN_MAX;
+        let waited = self.feed.wait_past(id, revision, until).await;
+        waited.map_err(|_| CreateError::Journal { purchase: Some(id) })?;
+        match self.feed.ending() {
+            Some(End::JournalLost) => Err(CreateError::Journal { purchase: Some(id) }),
+            Some(End::Draining | End::Aged | End::Gone) => {
+                Err(CreateError::Draining { purchase: Some(id) })
+            }
+            None => Ok(()),
         }
     }
 
@@ -126,24 +130,24 @@ impl Inner {
         })
     }
 
-    fn call(&self, record: &Record) -> Call {
+    fn action(&self, record: &Record) -> Action {
         match self.phase(record) {
-            Phase::Waiting { .. }
-            | Phase::NeverSent
-            | Phase::Unclear {
+            SubmitPhase::Waiting { .. }
+            | SubmitPhase::NeverSent
+            | SubmitPhase::Unclear {
                 remedy: Remedy::LookUp {
                     repeat_is_safe: true,
                 },
                 ..
-            } => Call::Send,
+            } => Action::Send,
             // This process, or another, repeats it by itself as long as one is under way.
-            Phase::Unclear {
+            SubmitPhase::Unclear {
                 remedy: Remedy::Repeat { .. },
                 under_way_until: None,
-            } if !self.attempts.repeats(record.purchase.id) => Call::Send,
-            Phase::Sent { .. } | Phase::Overdue => Call::Join,
-            Phase::Settled
-            | Phase::Unclear {
+            } if !self.attempts.repeats(record.purchase.id) => Action::Send,
+            SubmitPhase::Sent { .. } | SubmitPhase::Overdue => Action::Join,
+            SubmitPhase::Settled
+            | SubmitPhase::Unclear {
                 remedy:
                     Remedy::Nobody
                     | Remedy::Repeat { .. }
@@ -151,7 +155,7 @@ impl Inner {
                         repeat_is_safe: false,
                     },
                 ..
-            } => Call::Tell,
+            } => Action::Answer,
         }
     }
 
@@ -161,44 +165,50 @@ impl Inner {
         record: Record,
         new: &NewPurchase,
         placed: &Arc<dyn Placed>,
-        starter: Starter,
-    ) -> Result<Option<Again>, CreateError> {
+        key_lock: KeyLock,
+    ) -> Result<Option<Joined>, CreateError> {
         let id = record.purchase.id;
         let admitted = self.admitted(new, Some(id)).await;
         let (admission, under_way) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
-                starter.ends(Err(error.clone()));
+                key_lock.release(Err(error.clone()));
                 return Err(error);
             }
         };
         // The time in which a repeat is safe may have passed while the account was waited for.
-        if !matches!(self.call(&record), Call::Send) {
+        if !matches!(self.action(&record), Action::Send) {
             return Ok(None);
         }
         // The first to come here sends; the others join it.
-        let (sending, ended) = match Sending::begin(self, id) {
+        let (sending, conclusion) = match Sending::begin(self, id) {
             Ok(begun) => begun,
-            Err(ended) => {
+            Err(conclusion) => {
                 let replayed = true;
-                return Ok(Some(Again { ended, replayed }));
+                return Ok(Some(Joined {
+                    conclusion,
+                    replayed,
+                }));
             }
         };
         let replayed = record.sends > 0;
         let (begin, record) = self.begin_again(record, new);
         self.start(
-            Start {
+            Prepared {
                 placed: Arc::clone(placed),
                 begin,
                 record,
                 admission,
                 sending,
-                starter,
+                key_lock,
                 under_way,
             },
             new,
         );
-        Ok(Some(Again { ended, replayed }))
+        Ok(Some(Joined {
+            conclusion,
+            replayed,
+        }))
     }
 
     /// The commit that precedes a repeated send, and the record as that makes it.
@@ -244,7 +254,7 @@ impl Inner {
 }
 
 /// The answer of a record to a caller who repeats its key.
-fn tell(record: Record) -> Result<Created, CreateError> {
+fn answer_of(record: Record) -> Result<Created, CreateError> {
     if attempt::is_rejected(&record.purchase.status) {
         return Err(CreateError::Rejected {
             purchase: record.purchase.id,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Inner, attempts::Deciding, phase::Phase};
+use super::{Inner, attempts::Deciding, phase::SubmitPhase};
 use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
@@ -121,12 +121,12 @@ impl Inner {
 
 fn never_created(
     status: &Status,
-    phase: Phase,
+    phase: SubmitPhase,
     now: Timestamp,
 ) -> Result<Transition, ResolveError> {
     if !matches!(
         phase,
-        Phase::Waiting { .. } | Phase::NeverSent | Phase::Unclear { .. }
+        SubmitPhase::Waiting { .. } | SubmitPhase::NeverSent | SubmitPhase::Unclear { .. }
     ) {
         return Err(ResolveError::NotResolvable(
             "only a purchase in OUTCOME_UNKNOWN, or one that waits for a repeat, can be stated as \

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Inner, RETRY_AFTER, SUBMIT_SLACK,
     attempts::Deciding,
-    phase::{Phase, Remedy, is_settled},
+    phase::{Remedy, SubmitPhase, is_settled},
 };
 use crate::{
     clock::Now,
@@ -113,25 +113,25 @@ impl Inner {
             return Ok(Some(moment));
         }
         match self.phase(&record) {
-            Phase::Settled => Ok(forgets),
+            SubmitPhase::Settled => Ok(forgets),
             // Another process may have begun it, and this one what no record tells yet.
             _ if self.attempts.has(purchase) => Ok(Some(moment.plus(SUBMIT_SLACK))),
-            Phase::Sent { until }
-            | Phase::Waiting { until }
-            | Phase::Unclear {
+            SubmitPhase::Sent { until }
+            | SubmitPhase::Waiting { until }
+            | SubmitPhase::Unclear {
                 under_way_until: Some(until),
                 ..
             } => Ok(Some(self.clock.moment_of(until))),
-            Phase::Overdue => {
-                let remedy = Remedy::of(&record, &self.terms(&account), now);
+            SubmitPhase::Overdue => {
+                let remedy = Remedy::of(&record, &self.circumstances(&account), now);
                 self.tell_unclear(&record, remedy, now).await
             }
-            Phase::NeverSent => self.never_sent(&record).await,
-            Phase::Unclear {
+            SubmitPhase::NeverSent => self.never_sent(&record).await,
+            SubmitPhase::Unclear {
                 remedy: Remedy::LookUp { .. },
                 under_way_until: None,
             } => {
-                let Some(_looking) = self.looks.begin(&account.name) else {
+                let Some(_looking) = self.look_ups.begin(&account.name) else {
                     return Ok(Some(moment.plus(RETRY_AFTER)));
                 };
                 tokio::select! {
@@ -144,7 +144,7 @@ impl Inner {
             }
             // A process died between two of its own repeats: now a caller has to. Later the right to
             // repeat ends, and a person has to look.
-            Phase::Unclear {
+            SubmitPhase::Unclear {
                 remedy: Remedy::Repeat { until },
                 under_way_until: None,
             } => {
@@ -152,7 +152,7 @@ impl Inner {
                     .await?;
                 Ok(Some(self.clock.moment_of(until)))
             }
-            Phase::Unclear {
+            SubmitPhase::Unclear {
                 remedy: Remedy::Nobody,
                 under_way_until: None,
             } => {

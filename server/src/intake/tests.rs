@@ -279,12 +279,12 @@ impl World {
     }
 
     fn order_of(&self, caller: &str, key: &str, order: Order) -> NewPurchase {
-        let wish = match &order {
-            Order::Existing(reference) => Wish::Adopt(reference.clone()),
-            order => Wish::Place(self.account.provider.order(order).unwrap()),
+        let purpose = match &order {
+            Order::Existing(reference) => Purpose::Adopt(reference.clone()),
+            order => Purpose::Place(self.account.provider.order(order).unwrap()),
         };
         NewPurchase {
-            wish,
+            purpose,
             caller: CallerName::new(caller),
             key: key.to_owned(),
             account: Arc::clone(&self.account),

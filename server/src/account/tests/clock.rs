@@ -75,7 +75,7 @@ async fn p2_a_budget_is_taken_up_by_the_monotonic_clock_whatever_was_done_to_the
         let kept = store.load().await.unwrap();
         assert_eq!(
             kept,
-            Kept {
+            KeptBudget {
                 arrivals,
                 as_of: clock.moment()
             }
@@ -83,5 +83,5 @@ async fn p2_a_budget_is_taken_up_by_the_monotonic_clock_whatever_was_done_to_the
     }
     clock.reboot();
     let kept = store.load().await.unwrap();
-    assert_eq!(kept, Kept::before_this_boot());
+    assert_eq!(kept, KeptBudget::before_this_boot());
 }

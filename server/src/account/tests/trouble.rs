@@ -33,7 +33,7 @@ async fn asked(account: &Arc<Account>, class: Class, purchase: u128) {
 async fn refused(account: &Arc<Account>, class: Class) {
     let mut admission = account.try_admit(class).await.unwrap();
     account.ask(&mut admission, request()).await.unwrap();
-    account.learn(&mut admission, &Trouble::Unauthorized);
+    account.blame(&mut admission, &Trouble::Unauthorized);
 }
 
 #[tokio::test(start_paused = true)]

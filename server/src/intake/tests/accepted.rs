@@ -50,7 +50,7 @@ async fn accepted_as(provider: &'static str, id: &str) -> World {
     world.wire.answer_creates([Reply::Silence]);
     let _ = tokio::time::timeout(seconds(1), world.create()).await;
     let world = world.killed().await;
-    let send = attempt::Send {
+    let send = attempt::Submission {
         set_back: 0,
         account: Arc::clone(&world.account),
         record: world.record().await,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    intake::phase::{Phase, Remedy, Terms},
+    intake::phase::{Circumstances, Remedy, SubmitPhase},
     journal::{Attempt, Record},
     provider::Unclear,
     purchase::{
@@ -46,15 +46,15 @@ fn record(
     record
 }
 
-fn unclear(remedy: Remedy, under_way_until: Option<i64>) -> Phase {
-    Phase::Unclear {
+fn unclear(remedy: Remedy, under_way_until: Option<i64>) -> SubmitPhase {
+    SubmitPhase::Unclear {
         remedy,
         under_way_until: under_way_until.map(at),
     }
 }
 
 /// Records, the remedies of their providers, and their phases now.
-fn table() -> Vec<(Record, Unclear, Phase)> {
+fn table() -> Vec<(Record, Unclear, SubmitPhase)> {
     let (pending, unknown) = (State::Pending, State::OutcomeUnknown);
     let looked_up = Remedy::LookUp {
         repeat_is_safe: true,
@@ -65,36 +65,40 @@ fn table() -> Vec<(Record, Unclear, Phase)> {
         (
             record(pending, Some(9), None, Some(0)),
             WITH_KEY,
-            Phase::Sent { until: at(9) },
+            SubmitPhase::Sent { until: at(9) },
         ),
         (
             record(pending, Some(9), Some(50), Some(0)),
             LOOK_UP,
-            Phase::Sent { until: at(9) },
+            SubmitPhase::Sent { until: at(9) },
         ),
         (
             record(pending, Some(0), None, Some(-20)),
             WITH_KEY,
-            Phase::Overdue,
+            SubmitPhase::Overdue,
         ),
         (
             record(pending, Some(21), None, Some(0)),
             WITH_KEY,
-            Phase::Overdue,
+            SubmitPhase::Overdue,
         ),
         // Nothing was sent.
         (
             record(pending, None, Some(50), None),
             LOOK_UP,
-            Phase::Waiting { until: at(50) },
+            SubmitPhase::Waiting { until: at(50) },
         ),
         (
             record(pending, None, Some(0), None),
             LOOK_UP,
-            Phase::NeverSent,
+            SubmitPhase::NeverSent,
         ),
         // Nobody has written that nothing was sent, so it may have been.
-        (record(pending, None, None, None), LOOK_UP, Phase::Overdue),
+        (
+            record(pending, None, None, None),
+            LOOK_UP,
+            SubmitPhase::Overdue,
+        ),
         // The outcome is unknown.
         (
             record(unknown, None, None, Some(0)),
@@ -136,12 +140,12 @@ fn table() -> Vec<(Record, Unclear, Phase)> {
         (
             record(State::Failed, None, None, Some(0)),
             WITH_KEY,
-            Phase::Settled,
+            SubmitPhase::Settled,
         ),
         (
             record(State::Created, None, None, Some(0)),
             WITH_KEY,
-            Phase::Settled,
+            SubmitPhase::Settled,
         ),
     ]
 }
@@ -149,31 +153,42 @@ fn table() -> Vec<(Record, Unclear, Phase)> {
 #[test]
 fn each_phase_of_a_submit_follows_from_its_record_and_the_time() {
     for (record, provider, expected) in table() {
-        let mut terms = Terms {
+        let mut circumstances = Circumstances {
             unclear: provider,
             reach: REACH,
             in_doubt: false,
         };
-        assert_eq!(Phase::of(&record, &terms, at(0)), expected, "{record:?}");
-        terms.in_doubt = true;
+        assert_eq!(
+            SubmitPhase::of(&record, &circumstances, at(0)),
+            expected,
+            "{record:?}"
+        );
+        circumstances.in_doubt = true;
         let doubted = match expected {
-            Phase::Unclear {
+            SubmitPhase::Unclear {
                 remedy: Remedy::Repeat { .. },
                 under_way_until,
-            } => Phase::Unclear {
+            } => SubmitPhase::Unclear {
                 remedy: Remedy::Nobody,
                 under_way_until,
             },
             other => other,
         };
-        assert_eq!(Phase::of(&record, &terms, at(0)), doubted, "{record:?}");
+        assert_eq!(
+            SubmitPhase::of(&record, &circumstances, at(0)),
+            doubted,
+            "{record:?}"
+        );
         for settle in [
             |status: &mut Status| status.finality = Finality::Terminal,
             |status: &mut Status| status.reference = Some(Reference::new([("id", "1")])),
         ] {
             let mut settled = record.clone();
             settle(std::sync::Arc::make_mut(&mut settled.purchase.status));
-            assert_eq!(Phase::of(&settled, &terms, at(0)), Phase::Settled);
+            assert_eq!(
+                SubmitPhase::of(&settled, &circumstances, at(0)),
+                SubmitPhase::Settled
+            );
         }
     }
 }

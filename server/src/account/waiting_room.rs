@@ -17,7 +17,7 @@ const LONGEST_AWAITED: Duration = Duration::from_secs(1);
 
 /// The requests that wait.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct WaitingRoom {
     creates: u32,
     adopts: u32,
     sweeps: u32,
@@ -32,7 +32,7 @@ pub(super) struct Waiting {
     poll_awaited: Option<Moment>,
 }
 
-impl Waiting {
+impl WaitingRoom {
     /// The count of those of a class that wait, if others make way for it.
     fn count(&mut self, class: Class) -> Option<&mut u32> {
         match class {

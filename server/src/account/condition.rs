@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::class::{Asked, Class, Refusal};
+use super::class::{Class, Inquiry, Refusal};
 use crate::{
     cadence::{
         budget::{Breaker, Gate, backoff},
@@ -33,7 +33,7 @@ pub enum Whose {
 
 /// An account's trouble, as far as it is known.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct Condition {
     breaker: Breaker,
     /// Purchases that fail while others are answered.
     failing: Failing,
@@ -56,7 +56,7 @@ pub(super) struct Standing {
     words: String,
 }
 
-impl Standing {
+impl Condition {
     /// So many open purchases are polled.
     pub(super) fn follows(&mut self, open: usize) {
         self.open = open;
@@ -116,24 +116,26 @@ impl Standing {
     /// where the status tells of none.
     pub(super) fn answered(
         &mut self,
-        asked: &Asked,
+        inquiry: &Inquiry,
         status: u16,
         newest: u64,
         now: Moment,
         jitter: impl FnOnce(Duration) -> Duration,
     ) -> Option<bool> {
         let is_accepted = status < 500 && !matches!(status, 401 | 403 | 429);
-        let own = (!is_accepted).then(|| self.failing.failed(asked.subject, newest));
+        let own = (!is_accepted).then(|| self.failing.failed(inquiry.subject, newest));
         // Counted by the status alone, so that it counts whatever the request was for.
-        match (status, asked.class) {
+        match (status, inquiry.class) {
             // One damaged row fails a whole page (recorded of Masumi) while single reads work.
             (500.., Class::Sweep) => self.breaker.probe_dropped(),
             (500.., _) if own == Some(true) => self.breaker.probe_dropped(),
-            (500.., _) => self.breaker.failed(asked.witness(), self.open, now, jitter),
+            (500.., _) => self
+                .breaker
+                .failed(inquiry.witness(), self.open, now, jitter),
             _ => self.breaker.succeeded(),
         }
         // Neither a gateway's failure nor a throttle says that the credentials are good.
-        if is_accepted && asked.class.is_first() {
+        if is_accepted && inquiry.class.is_first() {
             (self.unauthorized_until, self.create_refused) = (None, None);
             self.refused = Witnesses::default();
         } else if is_accepted {
@@ -151,7 +153,7 @@ impl Standing {
     /// No answer arrived. Says whether that is its purchase's own trouble.
     pub(super) fn failed(
         &mut self,
-        asked: &Asked,
+        inquiry: &Inquiry,
         error: &UpstreamError,
         newest: u64,
         now: Moment,
@@ -162,10 +164,10 @@ impl Standing {
             UpstreamError::NotConnected(_) => Witness::Way,
             // One purchase's answer can be too large, or take too long.
             UpstreamError::Lost(_) | UpstreamError::Closed | UpstreamError::Unusable(_) => {
-                asked.witness()
+                inquiry.witness()
             }
         };
-        let own = witness != Witness::Way && self.failing.failed(asked.subject, newest);
+        let own = witness != Witness::Way && self.failing.failed(inquiry.subject, newest);
         if own {
             self.breaker.probe_dropped();
         } else {
@@ -175,37 +177,37 @@ impl Standing {
     }
 
     /// A request ended with an answer that was understood.
-    pub(super) fn understood(&mut self, asked: &Asked) {
-        self.failing.answered(asked.subject, asked.number);
+    pub(super) fn understood(&mut self, inquiry: &Inquiry) {
+        self.failing.answered(inquiry.subject, inquiry.number);
         self.unheard = Witnesses::default();
     }
 
     /// The meaning that the provider's file found in an answer, if that is no throttle. Failures were
     /// counted when it arrived.
-    pub(super) fn learn(
+    pub(super) fn blame(
         &mut self,
-        asked: &Asked,
+        inquiry: &Inquiry,
         trouble: &Trouble,
         newest: u64,
         now: Moment,
     ) -> Whose {
-        let own = asked
+        let own = inquiry
             .own
-            .unwrap_or_else(|| self.failing.failed(asked.subject, newest));
+            .unwrap_or_else(|| self.failing.failed(inquiry.subject, newest));
         let is_accounts = match trouble {
             Trouble::Throttled { .. } => !own,
-            Trouble::Unauthorized => !own && self.unauthorized(asked, now),
+            Trouble::Unauthorized => !own && self.unauthorized(inquiry, now),
             Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. } => {
                 trouble
                     .why()
                     .unwrap_or_default()
                     .clone_into(&mut self.words);
                 if !own {
-                    self.unheard.add(asked.witness());
+                    self.unheard.add(inquiry.witness());
                 }
                 let is_way = match trouble {
                     Trouble::Unreachable { sent, .. } => !sent,
-                    Trouble::Nowhere => asked.class.is_first(),
+                    Trouble::Nowhere => inquiry.class.is_first(),
                     _ => false,
                 };
                 is_way || (!own && self.unheard.are_all())
@@ -219,11 +221,11 @@ impl Standing {
     }
 
     /// One more was refused the credentials. Says whether as many were as ever have to be.
-    fn unauthorized(&mut self, asked: &Asked, now: Moment) -> bool {
+    fn unauthorized(&mut self, inquiry: &Inquiry, now: Moment) -> bool {
         "the provider refuses the credentials".clone_into(&mut self.words);
-        self.refused.add(asked.witness());
+        self.refused.add(inquiry.witness());
         if self.refused.suffice(self.open) {
-            if asked.class.is_first() {
+            if inquiry.class.is_first() {
                 self.create_refused = Some(now);
             }
             if self.refused.any_reads() {
@@ -251,7 +253,7 @@ impl Standing {
         self.words = words;
     }
 
-    /// See [`Standing::say`].
+    /// See [`Condition::say`].
     pub(super) fn words(&self) -> &str {
         &self.words
     }
