@@ -207,28 +207,30 @@ pub fn numbers(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    for read in [
+    let times = [
         Timestamp::from_iso(text),
         Timestamp::from_javascript(text),
         Timestamp::from_millis_text(text),
-    ] {
-        if let Ok(time) = read {
-            assert_eq!(Timestamp::from_millis(time.as_millis()).ok(), Some(time));
-            assert_eq!(Timestamp::from_iso(&time.to_string()).ok(), Some(time));
-            let day = std::time::Duration::from_secs(86_400);
-            assert!(time.plus(day) >= time && time.minus(day) <= time);
-        }
+    ];
+    for time in times.into_iter().flatten() {
+        assert_eq!(Timestamp::from_millis(time.as_millis()).ok(), Some(time));
+        assert_eq!(Timestamp::from_iso(&time.to_string()).ok(), Some(time));
+        let day = std::time::Duration::from_secs(86_400);
+        assert!(time.plus(day) >= time && time.minus(day) <= time);
     }
-    for read in [Decimal::parse(text), Decimal::parse_json(text)] {
-        if let Ok(number) = read {
-            let canonical = number.canonical();
-            let again = Decimal::parse(&canonical).expect("canonical text can be read");
-            assert_eq!(again, number);
-            assert_eq!(again.canonical(), canonical);
-            for decimals in [0, 2, 8] {
-                if let Some(minor) = number.to_minor_units(decimals) {
-                    assert!(minor.bytes().all(|sign| sign.is_ascii_digit() || sign == b'-'));
-                }
+    let numbers = [Decimal::parse(text), Decimal::parse_json(text)];
+    for number in numbers.into_iter().flatten() {
+        let canonical = number.canonical();
+        let again = Decimal::parse(&canonical).expect("canonical text can be read");
+        assert_eq!(again, number);
+        assert_eq!(again.canonical(), canonical);
+        for decimals in [0, 2, 8] {
+            if let Some(minor) = number.to_minor_units(decimals) {
+                assert!(
+                    minor
+                        .bytes()
+                        .all(|sign| sign.is_ascii_digit() || sign == b'-')
+                );
             }
         }
     }
