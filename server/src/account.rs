@@ -1,4 +1,4 @@
-//! An account's live state: its provider, its way out, and what both may be asked for.
+//! An account's live state: its provider, its way out, and its right to make requests.
 //!
 //! Every upstream call passes here: budget, breaker, requests in flight. Whose turn it is among
 //! many purchases is not decided here.
@@ -92,7 +92,7 @@ pub struct Admission {
     is_probe: bool,
     longest_due: bool,
     more: u32,
-    /// When it had its slot of the budget.
+    /// The time of its slot of the budget.
     granted: Moment,
     /// The last time at which the request may go.
     until: Option<Now>,
@@ -137,8 +137,8 @@ impl Account {
     /// Waits for the right to make one request, at most until `deadline`.
     ///
     /// # Errors
-    /// Why it cannot be had by then, and when to try again. Returned at once where that is known
-    /// at once.
+    /// The reason why it cannot be had by then, and when to try again. If that is known at once, it is
+    /// returned at once.
     ///
     /// # Cancel safety
     /// Nothing is taken before it returns.
@@ -150,7 +150,7 @@ impl Account {
         self.admit_to(class, None, deadline).await
     }
 
-    /// As [`Account::admit`], for a caller's create or adoption: callers take turns.
+    /// The same for a caller's create or adoption: callers take turns. See [`Account::admit`].
     pub async fn admit_for(
         self: &Arc<Self>,
         class: Class,
@@ -280,8 +280,8 @@ impl Account {
         Ok(self.upstream.send(request, self.policy.timeout).await)
     }
 
-    /// Learns what an answer meant, where its status alone does not say, and says whose trouble that
-    /// is.
+    /// Takes in the trouble that an answer told, if its status alone does not tell it, and says whose
+    /// trouble it is.
     pub fn blame(&self, admission: &mut Admission, trouble: &Trouble) -> Whose {
         admission.understood = false;
         let now = self.clock.moment();
@@ -299,8 +299,8 @@ impl Account {
         live.condition.is_blocked() || !live.condition.paused_for(now).is_zero()
     }
 
-    /// So many open purchases are polled: all of them say whether the account is well, where they are
-    /// few.
+    /// Says how many open purchases are polled. If they are few, all of them have to fail before the
+    /// account is thought to.
     pub fn follows(&self, open: usize) {
         self.lock().condition.follows(open);
     }
@@ -374,7 +374,7 @@ impl Admission {
         self.is_probe
     }
 
-    /// True if it is for what is overdue for longest.
+    /// True if it is for the purchase that is overdue for longest.
     pub fn is_for_longest_due(&self) -> bool {
         self.longest_due
     }
@@ -450,7 +450,7 @@ impl Admission {
         }
     }
 
-    /// Nothing was sent with it: the requests in flight are given back, the budget is not.
+    /// Gives back the place in flight of a request that was not sent. Its slot of the budget is spent.
     pub fn ends(self) {}
 }
 

@@ -1,7 +1,7 @@
 //! Create: intent, submit, join, recover, resolve.
 //!
-//! The intent is durable before anything is sent, a send is owned by a task of this room and not by
-//! the call that asked for it, and what is unclear is looked up or asked about, never sent blindly.
+//! The intent is durable before anything is sent. A task of this room owns the send, not the call that
+//! asked for it. An unclear create is looked up or left to a person, never sent blindly.
 
 mod adopt;
 mod attempt;
@@ -65,7 +65,7 @@ pub struct NewPurchase {
     pub caller: CallerName,
     /// The caller's key.
     pub key: String,
-    /// With which account.
+    /// The account to use.
     pub account: Arc<Account>,
     /// The caller's annotations.
     pub labels: BTreeMap<String, String>,
@@ -73,7 +73,7 @@ pub struct NewPurchase {
     pub order: Arc<Order>,
     /// The purpose that the order expresses.
     pub purpose: Purpose,
-    /// Until when the caller waits; `None` for as long as it takes.
+    /// The time until which the caller waits; `None` if it waits as long as it takes.
     pub deadline: Option<Moment>,
 }
 
@@ -96,7 +96,7 @@ pub struct Created {
     pub replayed: bool,
 }
 
-/// Why a create failed.
+/// The reasons for which a create fails.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CreateError {
     /// The key names another order.
@@ -118,11 +118,11 @@ pub enum CreateError {
         /// The provider's message, on the call that sent the order.
         message: Option<String>,
     },
-    /// The provider was not heard: nothing was sent, or the account was refused before the order was
-    /// looked at, or what is to be adopted could not be read.
+    /// The provider was not heard. Nothing was sent, or the provider refused the account before it
+    /// looked at the order, or a purchase to adopt could not be read.
     #[error("{why}")]
     Unheard {
-        /// Why.
+        /// The reason.
         why: Unheard,
         /// The purchase that waits for a repeat, if there is one.
         purchase: Option<PurchaseId>,
@@ -136,7 +136,7 @@ pub enum CreateError {
     /// The journal could not be read or written.
     #[error("the journal is unavailable")]
     Journal {
-        /// The purchase whose answer is being kept, where there is one.
+        /// The purchase whose answer is being kept, if there is one.
         purchase: Option<PurchaseId>,
     },
     /// The caller's deadline passed while the attempt goes on.
@@ -145,7 +145,7 @@ pub enum CreateError {
     /// The process is about to stop.
     #[error("the server is draining")]
     Draining {
-        /// The purchase that the key names, where there is one.
+        /// The purchase that the key names, if there is one.
         purchase: Option<PurchaseId>,
     },
     /// A defect of this service ended the attempt; what has become of it shows later.
@@ -172,7 +172,7 @@ struct Inner {
     attempts: Attempts,
     /// Attempts and settlements: a drain waits for them.
     tasks: TaskTracker,
-    /// Cancelled by a drain: what has not been sent is left to the next process.
+    /// Cancelled by a drain: orders that have not been sent are left to the next process.
     stopping: CancellationToken,
     locked_keys: LockedKeys,
     look_ups: LookUpCounts,
@@ -227,7 +227,7 @@ impl Intake {
     /// Creates a purchase, or answers for the one that the key names already.
     ///
     /// # Errors
-    /// See [`CreateError`]; where it carries a purchase, that is durable.
+    /// See [`CreateError`]. A purchase that it carries is durable.
     ///
     /// # Cancel safety
     /// Once the intent is durable the attempt goes on without the caller.
@@ -245,7 +245,7 @@ impl Intake {
         }
     }
 
-    /// Settles by hand what cannot be settled otherwise.
+    /// Settles by hand a purchase that cannot be settled otherwise.
     ///
     /// # Errors
     /// See [`ResolveError`]; nothing is changed then.
@@ -258,8 +258,8 @@ impl Intake {
         self.0.resolve(purchase, expected, resolution).await
     }
 
-    /// Asks the provider now what became of an unclear create, where it can be asked, and returns once
-    /// what it said is committed.
+    /// Asks the provider now about an unclear create, if it can be asked, and returns once its answer is
+    /// committed.
     ///
     /// # Errors
     /// See [`Unheard`].
@@ -267,11 +267,11 @@ impl Intake {
         self.0.look_up_now(purchase).await
     }
 
-    /// LookUpCounts what is stored through where the wall clock was set back since that was done last:
-    /// nothing is sent again meanwhile by a right that time gives.
+    /// Looks through the stored purchases if the wall clock was set back since the last time. Until
+    /// then nothing is sent again by a right that time gives.
     ///
     /// # Errors
-    /// The journal; to be called again.
+    /// The journal failed: call this again.
     pub async fn mind_the_clock(&self) -> Result<(), JournalError> {
         match self.0.is_in_doubt() {
             true => self.0.look_through().await,
@@ -279,12 +279,12 @@ impl Intake {
         }
     }
 
-    /// Takes up what an earlier process has left: called once, before anything is served.
+    /// Takes up a purchase that an earlier process has left. Called before anything is served.
     pub fn recover(&self, record: &Record) {
         self.0.recovered(record);
     }
 
-    /// Settles what becomes due. Runs for ever.
+    /// Settles each purchase when it becomes due. Runs for ever.
     pub async fn run(&self) {
         self.0.settle_forever().await;
     }
@@ -379,8 +379,8 @@ impl Inner {
         Ok((admission, under_way, record, transition))
     }
 
-    /// Waits for the right to send. A drain waits for whoever has been let in here, until the token
-    /// is gone.
+    /// Waits for the right to send. A drain waits for each call that was let in here, until the call's
+    /// token is gone.
     async fn admitted(
         &self,
         new: &NewPurchase,
@@ -416,7 +416,7 @@ impl Inner {
         self.answer_known(record, new).await
     }
 
-    /// Until when admission may be waited for.
+    /// The time until which a create may wait for admission.
     fn admission_deadline(&self, new: &NewPurchase) -> Moment {
         let longest = self.clock.moment().plus(ADMISSION_WAIT);
         new.deadline
@@ -491,7 +491,7 @@ impl Inner {
         Ok(Fingerprints { key_id, fields })
     }
 
-    /// Until when a send that begins now may take.
+    /// The time until which a send that begins now may take.
     fn submit_until(&self, account: &Account) -> Timestamp {
         self.clock.now().plus(account.policy.timeout + SUBMIT_SLACK)
     }

@@ -48,8 +48,8 @@ impl Budget {
         }
     }
 
-    /// When the pace that a class has for itself lets one more through, and the provider's headers do.
-    /// They do not hold a create up.
+    /// The time at which the pace of a class for itself lets one more request through, and the
+    /// provider's headers do. The headers do not hold a create up.
     pub(super) fn own(&self, class: Class, now: Moment) -> Moment {
         let own = self.shares.own(class, now);
         let steered = self.steered.filter(|steered| now < steered.until);

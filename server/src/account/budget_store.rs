@@ -11,9 +11,9 @@ use crate::{
 /// The spending of an account's budgets: nothing is sent beyond what the journal has kept of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Arrivals {
-    /// Of requests of all kinds.
+    /// The arrival time of requests of all kinds.
     pub(super) requests: Moment,
-    /// Of creates.
+    /// The arrival time of creates.
     pub(super) creates: Moment,
 }
 
@@ -22,8 +22,8 @@ pub(super) struct Arrivals {
 pub(super) struct KeptBudget {
     /// The arrival times.
     pub(super) arrivals: Arrivals,
-    /// When they held: each lay no further ahead of this than its pace reaches. A time that seems to
-    /// was kept by a clock that was ahead, and is replaced.
+    /// The time at which they held: none lay further ahead of it than its pace reaches. A time that
+    /// seems to lie further ahead was kept by a clock that was ahead, and is replaced.
     pub(super) as_of: Moment,
 }
 

@@ -38,18 +38,18 @@ impl Class {
         }
     }
 
-    /// True if it takes one of the places of long polls. What a caller waits for takes another, so
-    /// that a thousand long polls do not stand in its way.
+    /// True if it takes one of the places of long polls. A request that a caller waits for takes
+    /// another place, so that a thousand long polls do not stand in its way.
     pub(super) fn is_held(self, policy: &Policy) -> bool {
         policy.long_poll && matches!(self, Self::Poll | Self::AfterTerminal)
     }
 
-    /// True if it is for what falls due by a schedule.
+    /// True if it falls due by a schedule.
     pub(super) fn is_poll(self) -> bool {
         matches!(self, Self::Poll | Self::AfterTerminal)
     }
 
-    /// True if a caller's create waits for it: such go first.
+    /// True if a caller's create waits for it. Such requests go first.
     pub(super) fn is_first(self) -> bool {
         matches!(self, Self::Create | Self::Adopt)
     }
@@ -78,7 +78,7 @@ impl Inquiry {
     }
 }
 
-/// Why a request may not be made now.
+/// The reasons for which a request may not be made now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The budget is spent, or the provider asked for a pause.
@@ -132,13 +132,13 @@ pub(super) struct Granted {
     pub(super) number: u64,
     /// True if it shows if the account is well again.
     pub(super) is_probe: bool,
-    /// True if it is for what is overdue for longest.
+    /// True if it is for the purchase that is overdue for longest.
     pub(super) longest_due: bool,
     /// The number of further polls that could be made at once.
     pub(super) more: u32,
 }
 
-/// Why [`Live::admit`] did not admit.
+/// The reasons for which [`Live::admit`] does not admit.
 pub(super) enum Denied {
     /// Not now.
     Refused(Refusal),

@@ -1,6 +1,7 @@
 //! The trouble that an account is thought to be in, by the fate of its requests: plain state.
 //!
-//! One purchase's trouble is its own. What several say, and nobody contradicts, is the account's.
+//! One purchase's trouble is its own. A trouble that several purchases tell of, and none contradicts, is
+//! the account's.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const THROTTLED_MAX: Duration = Duration::from_secs(60);
 /// The interval at which an account is tried whose credentials are refused.
 pub(super) const UNAUTHORIZED_PROBE: Duration = Duration::from_secs(60);
 
-/// Whose trouble an answer tells of.
+/// The owner of a trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
     /// The account's, as far as is known.
@@ -45,8 +46,9 @@ pub(super) struct Condition {
     unheard: Witnesses,
     /// Reads are refused their credentials; the next probe is at this time.
     unauthorized_until: Option<Moment>,
-    /// When creates were refused them. They can have other ones than reads (Inabit), or ask for more
-    /// rights or another network (Masumi), so that is told and holds no read up.
+    /// The time at which creates were refused their credentials. Creates can have other credentials
+    /// than reads (Inabit), or need more rights or another network (Masumi), so this is told and holds
+    /// no read up.
     create_refused: Option<Moment>,
     /// The provider asked for a pause until then.
     paused_until: Option<Moment>,
@@ -82,7 +84,7 @@ impl Condition {
         }
     }
 
-    /// Why a request that was let through before may not go any more.
+    /// The refusal of a request that was let through before, if it may not go any more.
     pub(super) fn holds_back(&self, class: Class, is_probe: bool, now: Moment) -> Option<Refusal> {
         match self.gate(class, now) {
             Err(Refusal::Unreachable { .. } | Refusal::Unauthorized { .. }) if is_probe => None,
@@ -112,8 +114,8 @@ impl Condition {
         self.breaker.is_open() || self.unauthorized_until.is_some()
     }
 
-    /// An answer of this status arrived. Says whether that is its purchase's own trouble; nothing
-    /// where the status tells of none.
+    /// An answer of this status arrived. Returns true if its trouble is its purchase's own, `None` if the
+    /// status tells of none.
     pub(super) fn answered(
         &mut self,
         inquiry: &Inquiry,
@@ -124,7 +126,7 @@ impl Condition {
     ) -> Option<bool> {
         let is_accepted = status < 500 && !matches!(status, 401 | 403 | 429);
         let own = (!is_accepted).then(|| self.failing.failed(inquiry.subject, newest));
-        // Counted by the status alone, so that it counts whatever the request was for.
+        // The status alone counts, whatever the purpose of the request was.
         match (status, inquiry.class) {
             // One damaged row fails a whole page (recorded of Masumi) while single reads work.
             (500.., Class::Sweep) => self.breaker.probe_dropped(),
@@ -150,7 +152,7 @@ impl Condition {
         own
     }
 
-    /// No answer arrived. Says whether that is its purchase's own trouble.
+    /// No answer arrived. Returns true if that is its purchase's own trouble.
     pub(super) fn failed(
         &mut self,
         inquiry: &Inquiry,
@@ -220,7 +222,7 @@ impl Condition {
         }
     }
 
-    /// One more was refused the credentials. Says whether as many were as ever have to be.
+    /// One more request was refused its credentials. Returns true if as many were as ever have to be.
     fn unauthorized(&mut self, inquiry: &Inquiry, now: Moment) -> bool {
         "the provider refuses the credentials".clone_into(&mut self.words);
         self.refused.add(inquiry.witness());
@@ -235,7 +237,7 @@ impl Condition {
         self.refused.are_all()
     }
 
-    /// The provider throttles the account. Says whether this is the first time in a row that it does
+    /// The provider throttles the account. Returns true if this is the first time in a row that it does
     /// so without a word for how long.
     pub(super) fn throttled(&mut self, retry_after: Option<Duration>, now: Moment) -> bool {
         // A provider that names no wait, or a wait of nothing, leaves it to this service to find one.

@@ -14,9 +14,9 @@ use crate::{
 /// The times around an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
-    /// When the request began.
+    /// The time at which the request began.
     pub began: Moment,
-    /// When its answer arrived.
+    /// The time at which its answer arrived.
     pub arrived: Moment,
 }
 
@@ -29,7 +29,7 @@ pub struct Exchange<T> {
     pub whose: Option<Whose>,
     /// The times around it.
     pub times: Times,
-    /// When it was answered, by the provider's clock if that is told.
+    /// The time of the answer, by the provider's clock if the answer tells it.
     pub answered: Timestamp,
 }
 
@@ -59,7 +59,7 @@ impl Account {
             Ok(answer) => upstream::read(answer, move |answer| read(answer, wall)).await,
             Err(unanswered) => Err(unanswered.trouble(arrived)),
         };
-        // What was not sent has nothing to teach.
+        // A request that was not sent has nothing to teach.
         let whose = said.as_ref().err().filter(|_| admission.ended);
         let whose = whose.map(|trouble| self.blame(admission, trouble));
         Exchange {

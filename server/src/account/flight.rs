@@ -10,7 +10,7 @@ pub(super) struct Flight {
     held: Occupancy,
 }
 
-/// Occupancy of one kind.
+/// The places of one kind, and those that are taken.
 #[derive(Debug)]
 struct Occupancy {
     taken: u32,

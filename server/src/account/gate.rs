@@ -1,5 +1,5 @@
-//! The one point that every request passes just before it goes: what has happened since it was let
-//! through counts.
+//! The gate that every request passes just before it goes. It looks at everything that can have changed
+//! since the request was let through.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::{clock::Now, observation::Trouble, purchase::Moment, upstream::Upstre
 /// goes later than its slot allowed, and the network needs most of them.
 const SLOT_LASTS: Duration = Duration::from_secs(1);
 
-/// Why there is no answer.
+/// The reasons for which there is no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unanswered {
     /// Nothing was sent: the time in which it could be has passed.
     Late,
     /// Nothing was sent: the account may not be asked any more.
     Refused(Refusal),
-    /// It was sent, or could not be.
+    /// No connection was made, or the answer was lost.
     Failed(UpstreamError),
 }
 
@@ -49,8 +49,8 @@ impl Unanswered {
 }
 
 impl Account {
-    /// Waits until the request may go, and takes another slot if its own has lapsed: what counts for
-    /// the provider is when it goes.
+    /// Says if the request may go. If its slot has lapsed, it takes another: the provider counts a
+    /// request when it goes.
     pub(super) async fn pass(&self, admission: &mut Admission) -> Result<(), Unanswered> {
         loop {
             let now = self.clock.both();

@@ -137,8 +137,8 @@ impl Live {
         *self.figures.requests.entry((class, outcome)).or_default() += 1;
     }
 
-    /// An answer of any status arrived. Says whether that is its purchase's own trouble; nothing if
-    /// the status tells of none.
+    /// An answer of any status arrived. Returns true if its trouble is its purchase's own, `None` if the
+    /// status tells of none.
     pub(super) fn answered(
         &mut self,
         inquiry: &Inquiry,
@@ -165,7 +165,7 @@ impl Live {
         let Some(left) = rate_headers::left(&response.headers, at.wall) else {
             return;
         };
-        // Of the requests under way, perhaps none is counted yet; this one is.
+        // The provider may have counted none of the requests under way but this one.
         let others = self.flight.count().saturating_sub(1);
         self.budget.steer(left, others, now);
         if left.requests == 0 {
@@ -173,7 +173,7 @@ impl Live {
         }
     }
 
-    /// No answer arrived. Says whether that is its purchase's own trouble.
+    /// No answer arrived. Returns true if that is its purchase's own trouble.
     pub(super) fn failed(
         &mut self,
         inquiry: &Inquiry,

@@ -72,7 +72,7 @@ impl Shares {
         self.sweeps.set_limit(limit, SWEEPS_PART, now);
     }
 
-    /// When the pace that a class has for itself lets one more through.
+    /// The time at which the pace of a class for itself lets one more through.
     pub(super) fn own(&self, class: Class, now: Moment) -> Moment {
         match class {
             Class::Create => self.creates.earliest(now, 1000),
@@ -106,8 +106,8 @@ impl Shares {
         requests || creates
     }
 
-    /// The arrival times to keep before a request of this class is made; `None` where what is kept
-    /// covers it.
+    /// The arrival times to keep before a request of this class is made; `None` if the kept
+    /// ones cover it.
     pub(super) fn to_keep(&self, class: Class, now: Moment) -> Option<Arrivals> {
         if !self.is_unkept(class, now) {
             return None;

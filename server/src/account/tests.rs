@@ -1,4 +1,4 @@
-//! What an account lets through, in virtual time.
+//! Requests that an account lets through, in virtual time.
 
 mod clock;
 mod flight;

@@ -8,8 +8,8 @@ use crate::{
     purchase::{CallerName, Moment},
 };
 
-/// The time that a slot is kept for a create beyond the time at which it was told to come back, at the
-/// most: never longer than a slot lasts.
+/// The longest that a slot is kept for a create beyond the time at which it was told to come back: never
+/// longer than a slot lasts.
 const CREATE_AWAITED: Duration = Duration::from_secs(5);
 /// The time that the longest overdue is waited for beyond the time at which its lane was told to come
 /// back.
@@ -21,14 +21,14 @@ pub(super) struct WaitingRoom {
     creates: u32,
     adopts: u32,
     sweeps: u32,
-    /// Whose create is next, and whose adoption.
+    /// The turns of callers at creates, and at adoptions.
     create_queue: Queue,
     adopt_queue: Queue,
-    /// Until when a slot is kept for a create that the pace of all requests refused.
+    /// The time until which a slot is kept for a create that the pace of all requests refused.
     create_awaited: Option<Moment>,
-    /// Requests since the last that was left to what is overdue for longest.
+    /// The number of requests since the last slot for the longest overdue.
     since_longest: u32,
-    /// Until when a poll is waited for that the pace of all requests refused.
+    /// The time until which a slot is kept for a poll that the pace of all requests refused.
     poll_awaited: Option<Moment>,
 }
 
@@ -62,7 +62,7 @@ impl WaitingRoom {
         }
     }
 
-    /// A request waits no longer. Says whether others made way for it.
+    /// A request waits no longer. Returns true if others made way for it.
     pub(super) fn leaves(&mut self, class: Class, caller: Option<&CallerName>) -> bool {
         if let (Some(caller), Some(queue)) = (caller, self.queue(class)) {
             queue.leaves(caller);
@@ -82,13 +82,13 @@ impl WaitingRoom {
         self.adopts > 0 || (self.creates > 0 && creates())
     }
 
-    /// True if the next slot is left to what is overdue for longest, whatever else wants it.
+    /// True if the next slot is left to the longest overdue, whatever else wants it.
     fn is_for_longest(&self, now: Moment) -> bool {
         self.since_longest + 1 >= LONGEST_DUE_EVERY
             && self.poll_awaited.is_some_and(|until| now < until)
     }
 
-    /// When a request may be made, by its own pace and by what others wait for.
+    /// The time at which a request may be made, by its own pace and by the claims of others.
     pub(super) fn earliest(
         &self,
         class: Class,
@@ -163,8 +163,8 @@ impl WaitingRoom {
         Some(at.max(now.plus(Duration::from_millis(1))))
     }
 
-    /// A create could not be let in by its deadline, and was told to come back. A slot is kept for it
-    /// if the pace of all requests is what held it up; its caller's turn is, whatever did.
+    /// A create could not be let in by its deadline, and was told to come back. Its caller's turn is
+    /// kept, and a slot as well if the pace of all requests held it up.
     pub(super) fn create_refused(
         &mut self,
         class: Class,
@@ -188,7 +188,7 @@ impl WaitingRoom {
         }
     }
 
-    /// A request has its slot. Says whether that is for what is overdue for longest.
+    /// A request has its slot. Returns true if that is for the longest overdue.
     pub(super) fn served(&mut self, class: Class, caller: Option<&CallerName>) -> bool {
         if let (Some(caller), Some(queue)) = (caller, self.queue(class)) {
             queue.served(caller);

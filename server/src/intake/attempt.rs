@@ -1,4 +1,4 @@
-//! One attempt to submit, from its request to the commit of what its answer means.
+//! One attempt to submit, from its request to the commit of its answer's meaning.
 
 use std::sync::Arc;
 
@@ -56,16 +56,16 @@ pub(super) struct Submission {
     pub(super) account: Arc<Account>,
     pub(super) record: Record,
     pub(super) placed: Arc<dyn Placed>,
-    /// True if this process repeats it by itself where its outcome is unclear.
+    /// True if this process repeats it by itself if its outcome is unclear.
     pub(super) repeats: bool,
     /// The number of times that the clock had been set back when it began.
     pub(super) set_back: u64,
-    /// When its commit was made up.
+    /// The time at which its commit was made up.
     pub(super) begun: Now,
 }
 
 impl Submission {
-    /// Until when it may go: if it goes later, the answer could come after `submit_until`.
+    /// The time until which it may go. If it went later, the answer could come after `submit_until`.
     fn until(&self) -> Now {
         Now {
             wall: self.begun.wall.plus(SUBMIT_SLACK),
@@ -151,7 +151,7 @@ impl Inner {
         Ok(send)
     }
 
-    /// Calls `with` with what is known of a record's order.
+    /// Calls `with` with the known facts of a record's order.
     pub(super) fn with_intent<T>(
         &self,
         account: &Account,
@@ -177,8 +177,8 @@ impl Inner {
         })
     }
 
-    /// Sends once, commits what the answer means and tells who waits. Returns whether the outcome
-    /// is unclear.
+    /// Sends once, commits the answer's meaning and tells the callers. Returns true if the outcome is
+    /// unclear.
     async fn attempt(
         self: &Arc<Self>,
         send: &Submission,
@@ -235,8 +235,8 @@ impl Inner {
         sent
     }
 
-    /// Commits what a submit's end means, guarded by revision and state: a late answer wins over
-    /// OUTCOME_UNKNOWN, and nothing wins over an end or a reference that is known by now.
+    /// Commits the meaning of a submit's end, guarded by revision and state. A late answer wins over
+    /// OUTCOME_UNKNOWN; nothing wins over an end or a reference that is known by now.
     pub(super) async fn settle_submit(
         &self,
         send: &Submission,
@@ -263,7 +263,7 @@ impl Inner {
                 }
                 Decided::Unchanged(record) => *record,
             };
-            // It has ended all the same, if that is the newest that was looked at.
+            // The attempt has ended all the same, if the newest revision was looked at.
             let end = Write::ChangeAttempt {
                 purchase: record.purchase.id,
                 expected: record.purchase.status.revision,
@@ -305,9 +305,8 @@ impl Inner {
             | Submitted::Refused { .. }
             | Submitted::Taken
             | Submitted::NotSent(_) => {
-                // This process repeats by itself first, where the provider takes a key.
-                // The times that this send was stored with cannot be believed after the clock was set
-                // back.
+                // If the provider takes a key, this process repeats by itself first. Once the clock was
+                // set back, the times that were stored with this send cannot be believed.
                 let is_undated = send.set_back != self.clock.set_back();
                 let (reason, deadline) = if send.goes_on(sent) || is_undated {
                     (AttentionReason::OutcomeUnknown, None)

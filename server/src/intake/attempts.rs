@@ -136,7 +136,7 @@ pub(super) struct Deciding<'a> {
 }
 
 impl<'a> Deciding<'a> {
-    /// Nothing if this process sends, repeats or decides something of the purchase already.
+    /// `None` if this process sends, repeats or decides something of the purchase already.
     pub(super) fn begin(attempts: &'a Attempts, purchase: PurchaseId) -> Option<Self> {
         let (conclusion, _) = attempts.take(purchase, Work::Deciding).ok()?;
         Some(Self {

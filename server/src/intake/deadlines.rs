@@ -1,5 +1,5 @@
-//! The times at which purchases have to be looked at: purchases that no provider's reference is known
-//! of, and buyer actions whose time passes.
+//! The times at which purchases have to be looked at: purchases without a known reference, and buyer
+//! actions whose time passes.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ impl Deadlines {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// LookUpCounts at a purchase at this time, or at an earlier one that is set already.
+    /// Looks at a purchase at this time, or at an earlier one that is set already.
     pub(super) fn at(&self, time: Moment, purchase: PurchaseId) {
         let mut state = self.lock();
         if let Some(known) = state.by_purchase.get(&purchase).copied() {
@@ -74,7 +74,7 @@ impl Deadlines {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Waits until something was set that may be sooner than what was known.
+    /// Waits until a time was set that may be sooner than the known ones.
     pub(super) async fn sooner(&self) {
         self.sooner.notified().await;
     }

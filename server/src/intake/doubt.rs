@@ -1,4 +1,4 @@
-//! Times that were stored by a clock that was ahead, and what they no longer allow.
+//! Times that were stored by a clock that was ahead, and the rights that they no longer give.
 //!
 //! Elapsed time ends the right to repeat a create with the provider's key, and after it a repeat can
 //! make a second purchase. So a time that may be wrong ends the right at once, and for good: a later
@@ -33,7 +33,7 @@ impl Inner {
         SubmitPhase::of(record, &circumstances, self.clock.now())
     }
 
-    /// The circumstances by which phases at an account are told.
+    /// The circumstances of submits at an account.
     pub(super) fn circumstances(&self, account: &Account) -> Circumstances {
         Circumstances {
             unclear: account.provider.unclear(),
@@ -51,7 +51,7 @@ impl Inner {
         }
     }
 
-    /// True if the wall clock was set back, and what is stored has not been looked through since.
+    /// True if the wall clock was set back, and the stored purchases have not been looked through since.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.clock.set_back() != self.looked_through.load(Ordering::SeqCst)
     }
@@ -60,7 +60,7 @@ impl Inner {
     /// the wall clock was set back, before anything else is sent again.
     ///
     /// # Errors
-    /// The journal; the rights that are left are not used until it has been called again.
+    /// The journal failed: the rights that are left are not used until this has been called again.
     pub(super) async fn look_through(&self) -> Result<(), JournalError> {
         let set_back = self.clock.set_back();
         let mut after: Option<PurchaseId> = None;
@@ -114,7 +114,7 @@ impl Inner {
     /// Ends the right to repeat a create with the provider's key.
     ///
     /// # Errors
-    /// The journal, or a record that does not hold still: nothing is changed then.
+    /// The journal failed, or the record does not hold still. Nothing is changed then.
     pub(super) async fn undate(&self, record: &Record) -> Result<(), JournalError> {
         let mut expected = record.purchase.status.revision;
         loop {

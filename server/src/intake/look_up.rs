@@ -1,4 +1,4 @@
-//! LookUpPlace up what an unclear create came to, where the provider can be asked.
+//! Looking up an unclear create at a provider that can be asked.
 
 use std::{
     collections::HashMap,
@@ -24,18 +24,18 @@ use crate::{
 const LOOKING_MAX: usize = 8;
 /// The longest that a look-up waits for budget before it makes way for others.
 const LOOK_UP_ADMISSION: Duration = Duration::from_secs(30);
-/// When something that another purchase tracks is looked at again.
+/// The wait before an order that another purchase tracks is looked up again.
 const TAKEN_AGAIN: Duration = Duration::from_secs(3_600);
 
-/// The part of its age after which an unclear create is looked up again: what was not found for long
-/// is found less and less often.
+/// The part of its age after which an unclear create is looked up again: a create that was not found
+/// for long is less and less likely to be found.
 const AGE_PART: u32 = 10;
 /// The longest between two look-ups until the create is stale, and afterwards.
 const EVERY_MAX: Duration = Duration::from_secs(3_600);
 const STALE_EVERY: Duration = Duration::from_secs(86_400);
 
-/// How long after a look-up of a create that has been unclear for `age` the next one is made: as a
-/// purchase is polled at first, then minutes, hours and, once it is stale, a day.
+/// The wait after a look-up of a create that has been unclear for `age`: as long as between polls at
+/// first, then minutes, hours and, once the create is stale, a day.
 fn every(account: &Account, status: &Status, age: Duration) -> Duration {
     let own = account.provider.stale_after(status);
     if age >= account.policy.stale_after.unwrap_or(own) {
@@ -46,7 +46,7 @@ fn every(account: &Account, status: &Status, age: Duration) -> Duration {
 }
 
 impl Inner {
-    /// LookUpCounts an unclear purchase up, and says when to look again.
+    /// Looks an unclear purchase up, and says when to look again.
     pub(super) async fn look_up(
         self: &Arc<Self>,
         account: &Arc<Account>,
@@ -55,7 +55,7 @@ impl Inner {
         let Now { wall, moment: now } = self.clock.both();
         let age = wall.since(record.purchase.status.observe_time);
         if age >= account.policy.give_up_after {
-            // Nothing is asked any more, unless the clock that says so is set back.
+            // Nobody asks any more, unless the clock that says so is set back.
             return Ok(Some(now.plus(STALE_EVERY)));
         }
         let every = every(account, &record.purchase.status, age);
@@ -76,8 +76,8 @@ impl Inner {
         }
     }
 
-    /// LookUpCounts an unclear purchase up now, as a caller wishes. Nothing is asked about any other one, nor
-    /// where a submit is under way or the provider cannot be asked.
+    /// Looks an unclear purchase up now, as a caller wishes. Nothing is asked about other purchases, nor
+    /// while a submit is under way, nor at a provider that cannot be asked.
     pub(super) async fn look_up_now(self: &Arc<Self>, purchase: PurchaseId) -> Result<(), Unheard> {
         let Some(record) = self.journal.record(purchase).await? else {
             return Ok(());
@@ -104,13 +104,13 @@ impl Inner {
                 self.found(account, &record, &observation).await?;
                 Ok(())
             }
-            // It proves nothing, and is an answer.
+            // "Not found" proves nothing, and is an answer.
             Some(Ok(None)) | None => Ok(()),
             Some(Err(trouble)) => Err(account.unheard(trouble)),
         }
     }
 
-    /// Asks the provider; nothing if there is nothing to ask by.
+    /// Asks the provider; `None` if the record has no fact to ask by.
     async fn ask_about(
         self: &Arc<Self>,
         account: &Arc<Account>,

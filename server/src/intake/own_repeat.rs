@@ -1,4 +1,4 @@
-//! An unclear send that this process repeats by itself, where the provider takes a key.
+//! An unclear send that this process repeats by itself, at a provider that takes a key.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +43,7 @@ impl Inner {
             let wait = REPEAT_BACKOFF.saturating_mul(2_u32.saturating_pow(repeat));
             let wait = wait.min(REPEAT_BACKOFF_MAX);
             let wait = wait / 2 + self.clock.up_to(wait);
-            // A drain waits for what is in flight, not for what has not begun.
+            // A drain waits for requests in flight, not for a repeat that has not begun.
             let next = tokio::select! {
                 // The same seed is the same run.
                 biased;
@@ -77,7 +77,7 @@ impl Inner {
                     lost = 0;
                     self.clock.moment().since(began) >= NOT_YET_FOR
                 }
-                // It proves nothing about the first attempt, and would come again.
+                // A refusal proves nothing about the first attempt, and would come again.
                 Submitted::Refused { .. } | Submitted::Taken => true,
                 Submitted::NotSent(_) | Submitted::Unclear { .. } => {
                     lost += 1;
@@ -109,7 +109,7 @@ impl Inner {
             ..
         } = self.phase(&record)
         else {
-            // Somebody has settled it, or the provider may have forgotten the key by now.
+            // The purchase is settled, or the provider may have forgotten the key by now.
             return Repeat::End;
         };
         let now = self.clock.now();
@@ -133,7 +133,7 @@ impl Inner {
         }
     }
 
-    /// Commits what a repeat's end means, for as long as it takes.
+    /// Commits the meaning of a repeat's end, for as long as it takes.
     async fn settle_repeat(&self, send: &Submission, sent: &Sent) {
         let mut kept = false;
         while self.settle_submit(send, sent).await.is_err() {

@@ -1,7 +1,7 @@
 //! Pure: the phase of a submit, as its record and the time tell it.
 //!
-//! Every question about a submit is answered by this one value: whether a call sends again, waits or
-//! tells what is known; what falls due; what a person may decide. The attention that a status shows
+//! This one value answers every question about a submit: if a call sends again, waits or answers at
+//! once; which step falls due; which decisions a person may take. The attention that a status shows
 //! follows from the phase, and never the other way round.
 
 use std::time::Duration;
@@ -18,32 +18,32 @@ use crate::{
 pub(super) struct Circumstances {
     /// The remedy that the account's provider offers for an unclear create.
     pub(super) unclear: Unclear,
-    /// The longest that a send can be under way. A stored time that is further ahead was stored by
-    /// a clock that was ahead, by a process that is gone.
+    /// The longest that a send can be under way. A stored time that lies further ahead comes from a
+    /// process that is gone and whose clock was ahead.
     pub(super) reach: Duration,
-    /// True if the wall clock was set back, and the rights that stored times give were not looked
-    /// through since.
+    /// True if the wall clock was set back, and nobody has looked through the rights that stored times
+    /// give since then.
     pub(super) in_doubt: bool,
 }
 
 /// The phase of a submit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SubmitPhase {
-    /// Nothing of the submit is left: the provider's name is known, or the purchase has ended.
+    /// The submit is over: the provider's name for it is known, or the purchase has ended.
     Settled,
-    /// The first send, or a repeat of what was not sent, may be under way until then.
+    /// The first send, or a repeat of an order that was not sent, may be under way until then.
     Sent { until: Timestamp },
     /// It was sent, and the time of the send has passed without an end.
     Overdue,
-    /// Nothing was sent: a repeat is waited for until then.
+    /// The order was not sent: it waits for a repeat until then.
     Waiting { until: Timestamp },
-    /// Nothing was sent, and the time for a repeat has passed.
+    /// The order was not sent, and the time for a repeat has passed.
     NeverSent,
     /// The order may exist at the provider, which has not named it.
     Unclear {
         /// Its remedy.
         remedy: Remedy,
-        /// Until when a repeat of it may be under way, if one was begun.
+        /// The time until which a repeat may be under way, if one was begun.
         under_way_until: Option<Timestamp>,
     },
 }
@@ -116,7 +116,7 @@ impl Remedy {
         }
     }
 
-    /// The attention by which a person is told of it, with its deadline if there is one.
+    /// The attention that tells a person of it, with its deadline if there is one.
     pub(super) fn attention(self) -> (AttentionReason, Option<Timestamp>) {
         match self {
             Self::Repeat { until } => (AttentionReason::RepeatWanted, Some(until)),
@@ -130,13 +130,13 @@ pub(super) fn is_settled(status: &Status) -> bool {
     status.is_terminal() || status.reference.is_some()
 }
 
-/// Until when the record's attempt may still be under way, if it may.
+/// The time until which the record's attempt may still be under way, if it may.
 fn under_way_until(record: &Record, reach: Duration, now: Timestamp) -> Option<Timestamp> {
     let until = record.attempt?.submit_until;
     (now < until && until <= now.plus(reach)).then_some(until)
 }
 
-/// Until when a repeat of what was not sent is waited for.
+/// The time until which an order that was not sent waits for a repeat.
 fn waits_until(status: &Status) -> Option<Timestamp> {
     status.attention.as_ref()?.deadline_time
 }

@@ -26,7 +26,7 @@ const JOIN_MAX: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// The action that a known key calls for.
 enum Action {
-    /// Answer with what is known.
+    /// Answer with the record.
     Answer,
     /// Send again.
     Send,
@@ -37,8 +37,8 @@ enum Action {
 /// A send that was made for this call, or that it joins.
 struct Joined {
     conclusion: Completion<Conclusion>,
-    /// True if somebody else is told of it first: all earlier sends are known to have reached nobody,
-    /// so only this call can be the first to hear that the order may exist.
+    /// False if all earlier sends are known to have reached nobody: then this call is the first to hear
+    /// that the order may exist.
     replayed: bool,
 }
 
@@ -65,7 +65,7 @@ impl Inner {
                 (None, Action::Send, Purpose::Place(placed)) => match self.lock_key(new) {
                     Ok(key_lock) => self.send_again(record, new, placed, key_lock).await?,
                     Err(other) => {
-                        // It spends the budget for all who repeat this key now.
+                        // That call spends the budget for all that repeat this key now.
                         other.released().await?;
                         None
                     }
@@ -159,7 +159,7 @@ impl Inner {
         }
     }
 
-    /// Sends an order again, after its own commit; `None` where that is no longer called for.
+    /// Sends an order again, after its own commit; `None` if that is no longer called for.
     async fn send_again(
         self: &Arc<Self>,
         record: Record,

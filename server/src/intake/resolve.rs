@@ -1,4 +1,4 @@
-//! An operator's decision about what cannot be settled otherwise.
+//! An operator's decision about a purchase that cannot be settled otherwise.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub enum Resolution {
     StopTracking(String),
 }
 
-/// Why a decision was not applied.
+/// The reasons for which a decision is not applied.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ResolveError {
     /// There is no such purchase.

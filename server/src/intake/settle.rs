@@ -1,5 +1,5 @@
-//! Settling what no answer has settled: attempts that outlived their time, orders that wait for a
-//! repeat, and buyer actions that must be forgotten.
+//! Settling purchases that no answer has settled: attempts that outlived their time, orders that wait
+//! for a repeat, and buyer actions that must be forgotten.
 
 use std::{sync::Arc, time::Duration};
 
@@ -95,7 +95,7 @@ impl Inner {
         }
     }
 
-    /// Does what is due for a purchase and says when to look again.
+    /// Takes the step that is due for a purchase, and says when to look again.
     async fn settle(
         self: &Arc<Self>,
         purchase: PurchaseId,
@@ -114,7 +114,7 @@ impl Inner {
         }
         match self.phase(&record) {
             SubmitPhase::Settled => Ok(forgets),
-            // Another process may have begun it, and this one what no record tells yet.
+            // This process may have begun a step that no record tells yet.
             _ if self.attempts.has(purchase) => Ok(Some(moment.plus(SUBMIT_SLACK))),
             SubmitPhase::Sent { until }
             | SubmitPhase::Waiting { until }
@@ -156,7 +156,7 @@ impl Inner {
                 remedy: Remedy::Nobody,
                 under_way_until: None,
             } => {
-                // That it was accepted without a name says more.
+                // An attention that says that it was accepted without a name says more.
                 if record.purchase.status.attention_reason() != Some(AttentionReason::NoReference) {
                     self.tell_unclear(&record, Remedy::Nobody, now).await?;
                 }
@@ -165,7 +165,7 @@ impl Inner {
         }
     }
 
-    /// Tells what can be done about an unclear create, if that is news.
+    /// Commits the remedy for an unclear create as its attention, if that is news.
     async fn tell_unclear(
         &self,
         record: &Record,
@@ -180,7 +180,8 @@ impl Inner {
         .await
     }
 
-    /// Ends what was never sent. A repeat can begin without a revision, so none may begin meanwhile.
+    /// Ends an order that was never sent. A repeat can begin without a revision, so none may begin
+    /// meanwhile.
     async fn never_sent(&self, record: &Record) -> Result<Option<Moment>, JournalError> {
         let (purchase, Now { wall, moment }) = (record.purchase.id, self.clock.both());
         let Some(_deciding) = Deciding::begin(&self.attempts, purchase) else {
@@ -237,7 +238,7 @@ impl Inner {
     }
 }
 
-/// A settlement under way. One that panics is tried again: else its purchase would wait for the next
+/// A settlement under way. If it panics it is tried again: else its purchase would wait for the next
 /// process.
 struct Settling {
     inner: Arc<Inner>,

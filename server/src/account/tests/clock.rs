@@ -4,8 +4,8 @@ use super::*;
 
 const STEPS_S: [i64; 8] = [-34_560_000, -7_200, -60, -5, 5, 7_200, 86_400, 34_560_000];
 
-/// How many requests were let through in each of four minutes, by a caller that takes what it gets;
-/// the wall clock is set in the middle, where the process starts again if `restarts`.
+/// The numbers of requests that were let through in each of four minutes, for a caller that takes all
+/// it gets. The wall clock is set in the middle; if `restarts`, the process starts again there.
 async fn minutes(limit: u32, step_s: i64, restarts: bool) -> Vec<usize> {
     let journal = journal();
     let clock = testing::clock();

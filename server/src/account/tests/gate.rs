@@ -1,4 +1,4 @@
-//! The last look before a request goes: what has happened since it was let through counts.
+//! The gate before a request goes, which looks at everything that has changed since.
 
 use super::*;
 
@@ -78,7 +78,7 @@ async fn requests_that_go_long_after_they_were_let_through_do_not_exceed_the_lim
         let (account, seen) = counted(policy(limit), 200).await;
         let mut late = Vec::new();
         let soon = account.clock.moment().plus(Duration::from_millis(4_900));
-        // As creates do whose intents a slow disk takes long to keep.
+        // A slow disk takes that long to keep their intents.
         while let Ok(admission) = account.admit(Class::Create, soon).await {
             late.push(admission);
         }

@@ -1,4 +1,4 @@
-//! Who makes way for whom.
+//! Requests that make way for others.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What an account makes of errors, refusals and headers.
+//! Errors, refusals and headers, as an account takes them.
 
 use super::*;
 
