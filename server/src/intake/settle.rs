@@ -180,10 +180,15 @@ impl Inner {
         .await
     }
 
-    /// Ends an order that was never sent. A repeat can begin without a revision, so none may begin
+    /// Ends an order that was never sent, once a repeat was waited for as long as was said: a wall
+    /// clock that is set forth makes no day. A repeat can begin without a revision, so none may begin
     /// meanwhile.
     async fn never_sent(&self, record: &Record) -> Result<Option<Moment>, JournalError> {
         let (purchase, Now { wall, moment }) = (record.purchase.id, self.clock.both());
+        let waits_until = self.waits_until(record);
+        if moment < waits_until {
+            return Ok(Some(waits_until));
+        }
         let Some(_deciding) = Deciding::begin(&self.attempts, purchase) else {
             return Ok(Some(moment.plus(SUBMIT_SLACK)));
         };
@@ -197,6 +202,18 @@ impl Inner {
             lifecycle::never_sent(&record.purchase.status, wall)
         })
         .await
+    }
+
+    /// The end of the wait that a record's status tells, by the slow clock.
+    fn waits_until(&self, record: &Record) -> Moment {
+        let status = &record.purchase.status;
+        // The record's own stamp is no earlier than the slow clock, whatever the wall clock said.
+        let told = status.observe_time.max(record.change_time);
+        let told = self.clock.past_moment_of(told);
+        let deadline = (status.attention.as_ref()).and_then(|attention| attention.deadline_time);
+        told.plus(deadline.map_or(Duration::ZERO, |deadline| {
+            deadline.since(status.observe_time)
+        }))
     }
 
     /// Commits a step that ends the attempt; what follows is considered by the observer.

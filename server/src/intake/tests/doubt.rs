@@ -122,3 +122,32 @@ async fn c4_a_send_of_a_clock_that_was_ahead_does_not_stand_in_the_way_of_an_ope
         .await;
     assert!(resolved.is_ok(), "{resolved:?}");
 }
+
+/// A wall clock that is years behind for a while makes no day when it is put right.
+#[tokio::test(start_paused = true)]
+async fn c3_an_order_that_was_not_sent_waits_a_day_for_its_repeat_whatever_the_wall_clock_says() {
+    const YEARS_MS: i64 = 2 * 365 * 24 * HOUR_MS;
+    let world = World::open("inabit").await;
+    let now = world.clock.now();
+    world.journal.age(now);
+    world.clock.ages_by(now);
+    world.clock.step_wall(-YEARS_MS);
+    world.wire.answer_creates([Reply::NotConnected]);
+    world.create().await.unwrap_err();
+    let waits = "PENDING!REPEAT_WANTED";
+    assert_eq!(words(&world.status().await), waits);
+    world.pass(seconds(3_600)).await;
+    world.clock.step_wall(YEARS_MS);
+    let world = world.killed().await;
+    for hours in 1..23 {
+        world.pass(seconds(3_600)).await;
+        assert_eq!(
+            words(&world.status().await),
+            waits,
+            "after {hours} more hours"
+        );
+    }
+    world.pass(seconds(2 * 3_600)).await;
+    assert_eq!(words(&world.status().await), "FAILED FINAL");
+    assert_eq!(world.wire.creates(), 1);
+}
