@@ -367,6 +367,7 @@ fn http(account: &config::Account) -> Result<Arc<dyn Upstream>, String> {
         allow_insecure: account.allow_insecure,
         allow_private_networks: account.allow_private_networks,
         proxy: account.proxy.clone(),
+        tls: account.tls.clone(),
         ..Settings::new(account.base_url.clone())
     };
     let upstream = HttpUpstream::new(settings).map_err(|error| error.to_string())?;

@@ -1,7 +1,9 @@
-//! Builders for the tests of all modules: clocks, providers, accounts, records and writes, with the
-//! values that no test is about.
+//! Builders for the tests of all modules: clocks, providers, accounts, records, writes and certificates,
+//! with the values that no test is about.
 
 use std::{collections::BTreeMap, sync::Arc};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::{
     account::Account,
@@ -106,5 +108,37 @@ pub fn append(purchase: PurchaseId, transition: Transition) -> Write {
         transition: Box::new(transition),
         attempt: AttemptChange::Keep,
         note: None,
+    }
+}
+
+/// An authority for certificates.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    /// An authority that nobody knows yet. Its name is not unique.
+    pub fn new() -> Self {
+        Self::named("authority.test")
+    }
+
+    /// An authority of this name that nobody knows yet.
+    pub fn named(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    /// Its own certificate, in PEM.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for this name or address, and its key, in PEM.
+    pub fn certificate(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
     }
 }

@@ -10,6 +10,7 @@ mod reading;
 pub mod retry_after;
 pub mod scripted;
 mod surrogates;
+pub mod tls;
 
 pub use reading::read;
 

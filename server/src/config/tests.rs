@@ -12,7 +12,11 @@ use crate::{
     observation::Answer,
     provider::{Placed, Provider, SettingsError, Violation},
     purchase::{AccountName, Reference, Secret, Timestamp},
-    upstream::{Request, Response},
+    testing::Authority,
+    upstream::{
+        Request, Response,
+        tls::{ClientFiles, Files, Tls},
+    },
 };
 
 const TOKEN: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
@@ -56,6 +60,19 @@ fn registry() -> [Registered; 1] {
         reference_message: |_| unreachable!(),
         rules: || unreachable!(),
     }]
+}
+
+/// A client's certificate and key as files of this folder, and the lines that name them.
+fn client_files(folder: &Path, authority: &Authority) -> String {
+    let (certificate, key) = authority.certificate("client.test");
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let ca = write("ca", &authority.pem());
+    let (certificate, key) = (write("cert", &certificate), write("key", &key));
+    format!("ca_file = {ca:?}\nclient_cert_file = {certificate:?}\nclient_key_file = {key:?}")
 }
 
 fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -192,6 +209,32 @@ otlp_endpoint = ""
     let warning = "accounts.masumi-main.polling: faster than masumi's default schedule";
     assert_eq!(config.warnings(), [warning]);
     assert!(!format!("{config:?}").contains("canary"));
+}
+
+#[test]
+fn the_files_of_an_accounts_tls_are_read_with_the_settings() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let lines = client_files(folder.path(), &Authority::new());
+    let text = format!("{CALLER}{ACCOUNT}{lines}");
+    let path = |name: &str| folder.path().join(name);
+    let files = Files {
+        ca: Some(path("ca")),
+        client: Some(ClientFiles {
+            certificate: path("cert"),
+            key: path("key"),
+        }),
+    };
+    let exposed = "accounts.masumi-main.client_key_file: the file that holds it \
+                   can be read or written by others; its mode should be 0600";
+    for (mode, told) in [(0o600, &[][..]), (0o644, &[exposed][..])] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path("key"), mode).unwrap();
+        let config = load(&text, &[]).unwrap();
+        assert_eq!(config.accounts[0].tls, Tls::read(files.clone()).unwrap());
+        assert_ne!(config.accounts[0].tls, Tls::default());
+        assert_eq!(config.warnings(), told);
+    }
 }
 
 #[test]

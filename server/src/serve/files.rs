@@ -50,6 +50,7 @@ mod tests {
                 provider: row.name,
                 base_url: "https://pay.example.com".parse().unwrap(),
                 proxy: None,
+                tls: Default::default(),
                 allow_insecure: false,
                 allow_private_networks: false,
                 secrets: Default::default(),

@@ -6,6 +6,7 @@
 //! repeat, redirect and decompress nothing and ignore the environment's proxies, and no error carries
 //! a URL or a header.
 
+mod certificate;
 mod reuse;
 
 use std::{
@@ -20,14 +21,16 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Client, ClientBuilder, Proxy, Url,
+    Certificate, Client, ClientBuilder, Identity, Proxy, Url,
     dns::{Addrs, Name, Resolve, Resolving},
 };
 use url::Host;
 
 use crate::purchase::Secret;
 
-use super::{BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamError, address};
+use super::{
+    BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamError, address, tls::Tls,
+};
 
 /// The longest time for making a connection, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,6 +53,8 @@ pub struct Settings {
     /// The HTTP proxy for all requests, as a URL with its credentials. The proxy resolves the origin's
     /// name, so the check of addresses applies to the proxy's own address.
     pub proxy: Option<Secret>,
+    /// The authorities that the origin is checked against, and the certificate that is shown to it.
+    pub tls: Tls,
     /// The longest time for making a connection.
     pub connect_timeout: Duration,
     /// The time for which an idle connection is kept.
@@ -64,6 +69,7 @@ impl Settings {
             allow_insecure: false,
             allow_private_networks: false,
             proxy: None,
+            tls: Tls::default(),
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
         }
@@ -88,6 +94,12 @@ pub enum HttpError {
     /// The client's TLS could not be set up; most often the machine has no root certificates.
     #[error("no HTTP client")]
     Client(#[source] reqwest::Error),
+}
+
+impl HttpError {
+    fn client(error: reqwest::Error) -> Self {
+        Self::Client(error.without_url())
+    }
 }
 
 /// One account's way out over HTTP.
@@ -122,25 +134,21 @@ impl HttpUpstream {
     fn over(settings: Settings, look_up: LookUp) -> Result<Self, HttpError> {
         check_base_url(&settings)?;
         let proxy = proxy(&settings)?;
-        let builder = |settings: &Settings, look_up: &LookUp| {
-            let builder = builder(settings, look_up);
-            match &proxy {
-                Some(proxy) => builder.proxy(proxy.clone()),
-                None => builder,
-            }
-        };
         // An error says that a provider is installed already, which is as good: ring is the only one
         // in this executable.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let build = |builder: ClientBuilder| {
-            builder
-                .build()
-                .map_err(|error| HttpError::Client(error.without_url()))
+        let build = |limit: fn(ClientBuilder) -> ClientBuilder| {
+            let builder = secured(builder(&settings, &look_up), &settings)?;
+            let builder = match &proxy {
+                Some(proxy) => builder.proxy(proxy.clone()),
+                None => builder,
+            };
+            limit(builder).build().map_err(HttpError::client)
         };
         Ok(Self {
-            pooled: build(builder(&settings, &look_up))?,
+            pooled: build(|builder| builder)?,
             // A connection that is never given back meets no second request.
-            fresh: build(builder(&settings, &look_up).pool_max_idle_per_host(0))?,
+            fresh: build(|builder| builder.pool_max_idle_per_host(0))?,
             base_url: settings.base_url,
         })
     }
@@ -188,6 +196,10 @@ impl Upstream for HttpUpstream {
         let (answer, dialled) = reuse::noting(sending.send()).await;
         let answer = answer.map_err(|error| match not_answered(&error) {
             UpstreamError::Lost(_) if !dialled && reuse::is_closed(&error) => UpstreamError::Closed,
+            // A kept connection has been let in already, so this alert would be a new one.
+            UpstreamError::Lost(_) if dialled && certificate::is_refused(&error) => {
+                UpstreamError::NotConnected("certificate refused")
+            }
             other => other,
         })?;
         if answer.status().is_redirection() {
@@ -309,7 +321,7 @@ fn proxy(settings: &Settings) -> Result<Option<Proxy>, HttpError> {
 }
 
 fn builder(settings: &Settings, look_up: &LookUp) -> ClientBuilder {
-    let builder = Client::builder()
+    Client::builder()
         .user_agent(USER_AGENT)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -324,12 +336,27 @@ fn builder(settings: &Settings, look_up: &LookUp) -> ClientBuilder {
         .dns_resolver(Filter {
             allow_private: settings.allow_private_networks,
             look_up: Arc::clone(look_up),
-        });
-    if settings.base_url.scheme() == "https" {
-        return builder.https_only(true);
+        })
+}
+
+/// The builder of a client that speaks TLS if the origin does.
+fn secured(builder: ClientBuilder, settings: &Settings) -> Result<ClientBuilder, HttpError> {
+    if settings.base_url.scheme() != "https" {
+        // Without TLS there is nothing to verify, and a machine may have no root certificates at all.
+        return Ok(builder.tls_certs_only([]));
     }
-    // Without TLS there is nothing to verify, and a machine may have no root certificates at all.
-    builder.tls_certs_only([])
+    let mut builder = builder.https_only(true);
+    if let Some(roots) = settings.tls.roots() {
+        let roots: Result<Vec<_>, _> = (roots.iter())
+            .map(|root| Certificate::from_der(root))
+            .collect();
+        builder = builder.tls_certs_only(roots.map_err(HttpError::client)?);
+    }
+    if let Some(client) = settings.tls.client() {
+        let identity = Identity::from_pem(client.expose().as_bytes());
+        builder = builder.identity(identity.map_err(HttpError::client)?);
+    }
+    Ok(builder)
 }
 
 /// The look-up of a name, made anew for each connection.

@@ -28,7 +28,7 @@ async fn minutes(limit: u32, step_s: i64, restarts: bool) -> Vec<usize> {
     }
     let most = |from: Duration| {
         let minute = from + Duration::from_secs(60);
-        let within = sent.iter().filter(|time| (from..minute).contains(time));
+        let within = sent.iter().filter(|time| (from..minute).contains(*time));
         within.count()
     };
     if limit > 0 {

@@ -95,7 +95,7 @@ async fn requests_that_go_long_after_they_were_let_through_do_not_exceed_the_lim
         let within = |first: &Duration| {
             let times = seen
                 .iter()
-                .filter(|time| (*first..*first + minute).contains(time));
+                .filter(|time| (*first..*first + minute).contains(*time));
             times.count()
         };
         let most = seen.iter().map(within).max().unwrap();

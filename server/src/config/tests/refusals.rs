@@ -339,3 +339,64 @@ fn bad_callers_are_refused() {
         assert!(load(&format!("{anonymous}{line}"), &[]).is_ok(), "{line}");
     }
 }
+
+#[test]
+fn bad_files_of_an_accounts_tls_are_refused_by_key_and_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let authority = Authority::new();
+    let (certificate, key) = authority.certificate("client.test");
+    let (certificate, key) = (write("cert", &certificate), write("key", &key));
+    let (_, other) = authority.certificate("client.test");
+    let (other, junk) = (write("other", &other), write("junk", "canary"));
+    let account = |url: &str, lines: &str| {
+        let rest = "provider = \"masumi\"\ntoken = \"canary\"";
+        format!("{CALLER}[accounts.m]\n{rest}\nbase_url = \"{url}\"\n{lines}")
+    };
+    let secure = |lines: String| account("https://example.com", &lines);
+    let pair = |certificate: &Path, key: &Path| {
+        secure(format!(
+            "client_cert_file = {certificate:?}\nclient_key_file = {key:?}"
+        ))
+    };
+    let plain = account("http://example.com", &format!("ca_file = {junk:?}"));
+    let table = [
+        (
+            secure("ca_file = \"/nonexistent\"".to_owned()),
+            "FILE:10: accounts.m.ca_file: must be a file that can be read",
+        ),
+        (
+            secure(format!("ca_file = {junk:?}")),
+            "FILE:10: accounts.m.ca_file: must hold at least one certificate in PEM",
+        ),
+        (
+            secure(format!("client_cert_file = {certificate:?}")),
+            "FILE:10: accounts.m.client_cert_file: must come with `client_key_file`",
+        ),
+        (
+            secure(format!("client_key_file = {key:?}")),
+            "FILE:10: accounts.m.client_key_file: must come with `client_cert_file`",
+        ),
+        (
+            pair(&junk, &key),
+            "FILE:10: accounts.m.client_cert_file: must hold at least one certificate",
+        ),
+        (
+            pair(&certificate, &junk),
+            "FILE:11: accounts.m.client_key_file: must hold a private key in PEM",
+        ),
+        (
+            pair(&certificate, &other),
+            "FILE:11: accounts.m.client_key_file: must hold the key of the certificate in",
+        ),
+        (
+            plain.replace("provider", "allow_insecure = true\nprovider"),
+            "FILE:11: accounts.m.ca_file: must be left out, since `base_url` is http",
+        ),
+    ];
+    check_all(&table);
+}

@@ -1,0 +1,144 @@
+//! The files of an account's TLS: the good ones, and the rule that each bad one breaks.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::testing::Authority;
+
+/// A folder with the files `ca`, `cert` and `key`.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let authority = Authority::new();
+        let (certificate, key) = authority.certificate("client.test");
+        folder.write("ca", &authority.pem());
+        folder.write("cert", &certificate);
+        folder.write("key", &key);
+        folder
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn read(&self) -> Result<Tls, TlsError> {
+        Tls::read(Files {
+            ca: Some(self.path("ca")),
+            client: Some(ClientFiles {
+                certificate: self.path("cert"),
+                key: self.path("key"),
+            }),
+        })
+    }
+}
+
+#[test]
+fn a_bad_file_is_refused_with_its_key_and_its_rule() {
+    let (other, other_key) = Authority::new().certificate("other.test");
+    let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let locked =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let unknown = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    let large = "x".repeat(4 * 1024 * 1024 + 1);
+    let one_certificate = "must hold at least one certificate in PEM";
+    let table = [
+        ("ca", "", "ca_file", one_certificate),
+        ("ca", other_key.as_str(), "ca_file", one_certificate),
+        (
+            "ca",
+            junk,
+            "ca_file",
+            "must hold only certificates of X.509",
+        ),
+        ("ca", &large, "ca_file", "must have at most 4 MiB"),
+        ("cert", "canary", "client_cert_file", one_certificate),
+        (
+            "cert",
+            junk,
+            "client_cert_file",
+            "must begin with a certificate of X.509",
+        ),
+        (
+            "cert",
+            &other,
+            "client_key_file",
+            "must hold the key of the certificate in `client_cert_file`",
+        ),
+        (
+            "key",
+            &other_key,
+            "client_key_file",
+            "must hold the key of the certificate in `client_cert_file`",
+        ),
+        (
+            "key",
+            locked,
+            "client_key_file",
+            "must hold a private key in PEM, without a password",
+        ),
+        (
+            "key",
+            unknown,
+            "client_key_file",
+            "must hold a key of RSA (2048 bits or more), P-256, P-384 or Ed25519",
+        ),
+    ];
+    for (file, text, key, rule) in table {
+        let folder = Folder::new();
+        folder.write(file, text);
+        let bad = folder.read().unwrap_err();
+        assert_eq!(bad.to_string(), format!("{key}: {rule}"), "{file}");
+    }
+}
+
+#[test]
+fn all_bad_files_are_told_at_once() {
+    let folder = Folder::new();
+    for file in ["ca", "cert", "key"] {
+        fs::remove_file(folder.path(file)).unwrap();
+    }
+    let bad = folder.read().unwrap_err();
+    let keys = bad.0.iter().map(|file| file.key);
+    assert_eq!(
+        Vec::from_iter(keys),
+        ["ca_file", "client_cert_file", "client_key_file"]
+    );
+    for file in bad.0 {
+        let rule = "must be a file that can be read: No such file";
+        assert!(file.rule.starts_with(rule), "{file}");
+    }
+}
+
+#[test]
+fn a_certificate_and_its_key_may_lie_in_one_file() {
+    let folder = Folder::new();
+    let apart = folder.read().unwrap();
+    let both = format!("{}{}", folder.text("key"), folder.text("cert"));
+    folder.write("cert", &both);
+    folder.write("key", &both);
+    assert_eq!(folder.read().unwrap(), apart);
+}
+
+#[test]
+fn nothing_of_a_key_is_shown() {
+    let folder = Folder::new();
+    let tls = folder.read().unwrap();
+    let body = folder.text("key").lines().nth(1).unwrap().to_owned();
+    assert!(
+        tls.client().unwrap().expose().contains(&body),
+        "it is there"
+    );
+    assert!(!format!("{tls:?}").contains(&body));
+}
