@@ -43,6 +43,7 @@ mod registry;
 mod restart;
 mod sweeps;
 mod tidy;
+mod tls;
 mod unclear;
 mod watchers;
 mod wire;

@@ -84,12 +84,16 @@ const MODULES: &[(&str, &[&str])] = &[
             "limits",
         ],
     ),
-    ("listener", &["limits"]),
+    ("tls", &["purchase"]),
+    ("listener", &["limits", "tls"]),
     ("identity", &["purchase"]),
     ("health", &["limits"]),
     ("limits", &[]),
     ("telemetry", &[]),
-    ("config", &["purchase", "cadence", "provider", "upstream"]),
+    (
+        "config",
+        &["purchase", "cadence", "provider", "upstream", "tls"],
+    ),
 ];
 
 /// The modules that join all others, and may use everything.
@@ -98,6 +102,9 @@ const MEETING_PLACES: [&str; 3] = ["lib", "main", "serve"];
 /// Crates that few modules may use: a word of the sources, and the modules that may say it.
 const CRATES: &[(&str, &[&str])] = &[
     ("reqwest", &["upstream"]),
+    ("rustls", &["tls", "upstream"]),
+    ("tokio_rustls", &["listener"]),
+    ("x509_parser", &["tls"]),
     ("rusqlite", &["journal"]),
     ("toml", &["config"]),
     (

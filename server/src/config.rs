@@ -99,7 +99,7 @@ impl Config {
         mut warnings: Vec<String>,
         problems: &Problems,
     ) -> Self {
-        let listen = server::listen(root.section("listen"));
+        let listen = server::listen(root.section("listen"), &mut warnings);
         let accounts = root.named("accounts");
         let known: Vec<String> = accounts.iter().map(|(name, _)| name.clone()).collect();
         if accounts.is_empty() {

@@ -3,7 +3,11 @@
 //! Identity comes from the `authorization` header alone; no forwarded header and no peer address
 //! ever decides it. Tokens are known here by their SHA-256 only.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
@@ -100,6 +104,9 @@ pub enum Unauthenticated {
     /// There is no `authorization` header, and no anonymous caller.
     #[error("an authorization header with a bearer token is required")]
     Missing,
+    /// There is no `authorization` header, and no caller has a name of the client's certificate.
+    #[error("no caller has a name of this client certificate")]
+    UnknownCertificate,
     /// The header is no bearer token, or no caller has it.
     #[error("the bearer token is not known")]
     Unknown,
@@ -110,6 +117,8 @@ pub enum Unauthenticated {
 pub struct Callers {
     /// One entry per token, so that a comparison over all of them tells nothing by its time.
     tokens: Vec<([u8; 32], Caller)>,
+    /// By a name in the client's certificate.
+    names: BTreeMap<String, Caller>,
     anonymous: Option<Caller>,
 }
 
@@ -132,19 +141,38 @@ impl Callers {
         self
     }
 
+    /// With the names in client certificates by which a caller is known, too. Of two callers with one
+    /// name the later one counts.
+    #[must_use]
+    pub fn with_names(mut self, caller: &Caller, names: &[String]) -> Self {
+        let entries = names.iter().map(|name| (name.clone(), caller.clone()));
+        self.names.extend(entries);
+        self
+    }
+
     /// True if a caller is known by the lack of a header.
     pub fn has_anonymous(&self) -> bool {
         self.anonymous.is_some()
     }
 
-    /// The caller that shows this `authorization` header. A wrong token is nobody's, never the
-    /// anonymous caller's.
+    /// The caller that shows this `authorization` header, or without a header the caller that has one
+    /// of these names in its client certificate; of several callers, that of the first name. A wrong
+    /// token is nobody's: neither the certificate's caller's nor the anonymous caller's.
     ///
     /// # Errors
     /// Nobody does.
-    pub fn authenticate(&self, authorization: Option<&str>) -> Result<Caller, Unauthenticated> {
+    pub fn authenticate(
+        &self,
+        authorization: Option<&str>,
+        names: &[String],
+    ) -> Result<Caller, Unauthenticated> {
         let Some(authorization) = authorization else {
-            return self.anonymous.clone().ok_or(Unauthenticated::Missing);
+            let named = names.iter().find_map(|name| self.names.get(name));
+            let missing = match names {
+                [] => Unauthenticated::Missing,
+                _ => Unauthenticated::UnknownCertificate,
+            };
+            return named.or(self.anonymous.as_ref()).cloned().ok_or(missing);
         };
         let token = bearer(authorization).ok_or(Unauthenticated::Unknown)?;
         let hash: [u8; 32] = Sha256::digest(token).into();
@@ -213,21 +241,50 @@ mod tests {
         ];
         for (header, expected) in table {
             for callers in [&callers, &with_anonymous] {
-                let found = callers.authenticate(header);
+                let found = callers.authenticate(header, &[]);
                 let found = found.as_ref().map(|caller| caller.name().as_str());
                 assert_eq!(found.map_err(|error| *error), expected, "{header:?}");
             }
         }
         assert_eq!(
-            callers.authenticate(None).err(),
+            callers.authenticate(None, &[]).err(),
             Some(Unauthenticated::Missing)
         );
-        let nobody = with_anonymous.authenticate(None).unwrap();
+        let nobody = with_anonymous.authenticate(None, &[]).unwrap();
         assert_eq!(nobody.name().as_str(), "local");
         assert_eq!(
-            Callers::default().authenticate(Some("Bearer a")).err(),
+            Callers::default().authenticate(Some("Bearer a"), &[]).err(),
             Some(Unauthenticated::Unknown)
         );
+    }
+
+    #[test]
+    fn a_caller_is_known_by_a_name_in_its_certificate_unless_it_shows_a_token() {
+        let shop = caller("shop");
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let callers = Callers::default()
+            .with(caller("desk"), &[sha256("c")], false)
+            .with(shop.clone(), &[], false)
+            .with_names(&shop, &names(&["spiffe://a/shop", "shop.test"]));
+        let found = |header: Option<&str>, shown: &[&str]| {
+            let found = callers.authenticate(header, &names(shown));
+            found.map(|caller| caller.name().to_string())
+        };
+        let (shop, desk) = (Ok("shop".to_owned()), Ok("desk".to_owned()));
+        assert_eq!(found(None, &["other.test", "spiffe://a/shop"]), shop);
+        assert_eq!(
+            found(None, &["SHOP.test"]),
+            Err(Unauthenticated::UnknownCertificate)
+        );
+        assert_eq!(found(None, &[]), Err(Unauthenticated::Missing));
+        assert_eq!(found(Some("Bearer c"), &["shop.test"]), desk);
+        let unknown = Err(Unauthenticated::Unknown);
+        assert_eq!(found(Some("Bearer d"), &["shop.test"]), unknown);
     }
 
     #[test]
@@ -262,6 +319,6 @@ mod tests {
         assert_ne!(new_token([8; 32]).1, hash);
         let callers = Callers::default().with(caller("shop"), &[sha256(token.expose())], false);
         let header = format!("Bearer {}", token.expose());
-        assert!(callers.authenticate(Some(&header)).is_ok());
+        assert!(callers.authenticate(Some(&header), &[]).is_ok());
     }
 }

@@ -32,6 +32,7 @@ mod serve;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod tracker;
 pub mod upstream;
 

@@ -13,8 +13,9 @@ mod panic;
 mod peer;
 mod port;
 mod protocol;
+mod stream;
 
-pub use connection::{EndsAt, RoomLayer, WithRoom};
+pub use connection::{CertificateNames, EndsAt, RoomLayer, WithRoom};
 pub use incoming::{Guarded, Incoming};
 pub use panic::{CatchPanic, PanicLayer};
 pub use port::{Admit, Admitted, CallCounts, Cause, Guest, Port, Refuse, Refused, Rules};

@@ -10,6 +10,7 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     thread::available_parallelism,
     time::Duration,
 };
@@ -25,6 +26,7 @@ use tillwatch_server::{
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
 };
 
 /// Bad usage or configuration (`EX_USAGE` of sysexits.h).
@@ -175,7 +177,10 @@ fn serve(file: Option<&Path>) -> Result<(), Failure> {
         let runtime = runtime(config.listen.threads)?;
         let served = runtime.block_on(async {
             let shutdown = shutdown()?;
-            tillwatch_server::run(config, shutdown)
+            let reload = Arc::<Notify>::default();
+            let hangup = signal(SignalKind::hangup())?;
+            tokio::spawn(pass_on(hangup, Arc::clone(&reload)));
+            tillwatch_server::run(config, shutdown, reload)
                 .await
                 .map_err(Box::<dyn Error + Send + Sync>::from)
         });
@@ -205,20 +210,17 @@ fn runtime(threads: u32) -> io::Result<Runtime> {
 fn shutdown() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let reload = signal(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
             _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-            () = refuse_reloads(reload) => {}
         }
     })
 }
 
-/// Answers each SIGHUP with a log line, without end: an unhandled SIGHUP would kill the process.
-async fn refuse_reloads(mut reload: Signal) {
-    while reload.recv().await.is_some() {
-        tracing::warn!("SIGHUP: reload is not in this release");
+/// Passes each SIGHUP on, without end: an unhandled SIGHUP would kill the process.
+async fn pass_on(mut hangup: Signal, reload: Arc<Notify>) {
+    while hangup.recv().await.is_some() {
+        reload.notify_one();
     }
-    std::future::pending().await
 }

@@ -2,6 +2,7 @@
 //! the outside in.
 
 mod backup;
+mod certificates;
 mod door;
 mod files;
 mod front;
@@ -16,7 +17,8 @@ use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, t
 use tillwatch_proto::{
     health::health_server::HealthServer, v1::purchase_service_server::PurchaseServiceServer,
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     account::{Account, Accounts},
@@ -32,6 +34,7 @@ use crate::{
     listener::{self, Listener},
     provider,
     purchase::AccountName,
+    tls::{Tls, TlsError},
     tracker::Tracker,
     upstream::{
         Upstream,
@@ -98,6 +101,9 @@ pub enum StartError {
         /// The fault.
         problem: String,
     },
+    /// The files of the server's own TLS cannot be used.
+    #[error("cannot use the files of listen.tls_cert, tls_key and tls_client_ca")]
+    Tls(#[from] TlsError),
     /// The contract's descriptors are damaged, which a build cannot be.
     #[error("the contract's descriptors are damaged")]
     Descriptors,
@@ -393,7 +399,10 @@ pub fn callers(configured: &[config::Caller]) -> Callers {
                 scopes,
                 accounts,
             };
-            callers.with(Caller::new(grant), &caller.token_sha256, caller.anonymous)
+            let known = Caller::new(grant);
+            callers
+                .with(known.clone(), &caller.token_sha256, caller.anonymous)
+                .with_names(&known, &caller.cert_san)
         })
 }
 
@@ -408,12 +417,17 @@ async fn listen(address: &config::Address) -> Result<Listener, StartError> {
     })
 }
 
-/// Serves a configuration until `shutdown`, then drains.
+/// Serves a configuration until `shutdown`, then drains. Each word of `reload` lets it read again what
+/// it can read again while it runs.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is served then.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
-    run_with(config, shutdown, |_| {}).await
+pub async fn run(
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+    reload: Arc<Notify>,
+) -> Result<(), StartError> {
+    run_with(config, shutdown, reload, |_| {}).await
 }
 
 /// Like [`run`]; also tells `bound` the address of the gRPC listener once it serves.
@@ -423,8 +437,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 pub async fn run_with(
     mut config: Config,
     shutdown: impl Future<Output = ()>,
+    reload: Arc<Notify>,
     bound: impl FnOnce(&str),
 ) -> Result<(), StartError> {
+    let tls = config.listen.tls.clone().map(Tls::load).transpose()?;
     let file_limit = listener::raise_file_limit();
     let connections = files::share(&mut config.accounts, config.limits.connections, file_limit);
     // The listeners are bound first: a second process with the same settings ends before it touches
@@ -436,7 +452,12 @@ pub async fn run_with(
     };
     let (grpc_at, ops_at) = (grpc.address(), ops.as_ref().map(Listener::address));
     let (readiness, health) = health::health().await;
-    let front = Front::new(readiness, health);
+    let front = Front::new(readiness, health, tls.clone());
+    let _certificates = AbortOnDropHandle::new(tokio::spawn(certificates::keep(
+        tls,
+        Clock::system(),
+        reload,
+    )));
     let mut serving = std::pin::pin!(front.serve(&config, grpc, connections)?);
     let _operators = front.operate(ops, connections);
     let mut shutdown = std::pin::pin!(shutdown);

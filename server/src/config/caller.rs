@@ -52,9 +52,13 @@ pub(super) fn read(
         if caller.anonymous {
             refuse_anonymous_abroad(&section, listen);
         }
-        if !caller.cert_san.is_empty() {
+        let is_asked = listen
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_ca.is_some());
+        if !caller.cert_san.is_empty() && !is_asked {
             warnings.push(format!(
-                "callers.{name}.cert_san: has no effect before this server's own TLS is released"
+                "callers.{name}.cert_san: has no effect without listen.tls_client_ca"
             ));
         }
         section.finish();
@@ -67,6 +71,7 @@ pub(super) fn read(
 #[derive(Default)]
 struct Taken {
     tokens: BTreeSet<[u8; 32]>,
+    names: BTreeSet<String>,
     anonymous: bool,
 }
 
@@ -87,10 +92,7 @@ fn one(name: &str, section: &mut Section<'_>, known: &[String], taken: &mut Take
     Caller {
         name: CallerName::new(name),
         token_sha256: tokens(section, taken),
-        cert_san: listed(section, "cert_san")
-            .into_iter()
-            .map(|san| san.text)
-            .collect(),
+        cert_san: names(section, taken),
         anonymous,
         accounts: accounts(section, known),
         scopes: scopes(section),
@@ -131,6 +133,23 @@ fn tokens(section: &mut Section<'_>, taken: &mut Taken) -> Vec<[u8; 32]> {
         }
     }
     tokens
+}
+
+fn names(section: &mut Section<'_>, taken: &mut Taken) -> Vec<String> {
+    const KEY: &str = "cert_san";
+    let mut names = Vec::new();
+    for Text { text, place, .. } in listed(section, KEY) {
+        if text.is_empty() {
+            let rule = "each entry must be a DNS name or a URI of client certificates";
+            section.refuse(place.as_deref(), KEY, rule);
+        } else if taken.names.insert(text.clone()) {
+            names.push(text);
+        } else {
+            let rule = "each entry must belong to one caller, and be named once";
+            section.refuse(place.as_deref(), KEY, rule);
+        }
+    }
+    names
 }
 
 fn accounts(section: &mut Section<'_>, known: &[String]) -> Accounts {

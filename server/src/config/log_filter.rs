@@ -15,7 +15,7 @@ const CRATES: [&str; 8] = [
 ];
 const OWN: &str = "tillwatch_server";
 /// The modules of this crate.
-const MODULES: [&str; 22] = [
+const MODULES: [&str; 23] = [
     "account",
     "cadence",
     "clock",
@@ -36,6 +36,7 @@ const MODULES: [&str; 22] = [
     "purchase",
     "serve",
     "telemetry",
+    "tls",
     "tracker",
     "upstream",
 ];

@@ -1,11 +1,17 @@
 //! The sections about this process: its addresses, its files, its limits and its log.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    error::Error,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     file, log_filter,
     tree::{Section, Text},
 };
+use crate::tls::{self, Tls};
 
 /// The longest duration that any key takes.
 pub(super) const TEN_YEARS: Duration = Duration::from_secs(3_650 * 86_400);
@@ -65,15 +71,12 @@ pub struct Listen {
     pub drain: Duration,
     /// The longest life of a stream; `None` is no maximum.
     pub stream_age: Option<Duration>,
+    /// The files of the gRPC listener's TLS; `None` is plain text.
+    pub tls: Option<tls::Files>,
 }
 
-pub(super) fn listen(mut section: Section<'_>) -> Listen {
-    for key in ["tls_cert", "tls_key", "tls_client_ca"] {
-        if let Some(text) = section.text(key) {
-            let rule = "must be left out: this server's own TLS is not in this release";
-            section.refuse(text.place.as_deref(), key, rule);
-        }
-    }
+pub(super) fn listen(mut section: Section<'_>, warnings: &mut Vec<String>) -> Listen {
+    let tls = tls_files(&mut section, warnings);
     let grpc = section.text("grpc");
     let ops = section.text("ops");
     let listen = Listen {
@@ -93,9 +96,55 @@ pub(super) fn listen(mut section: Section<'_>) -> Listen {
         stream_age: section
             .duration("stream_age", Duration::ZERO..=TEN_YEARS)
             .filter(|age| !age.is_zero()),
+        tls,
     };
     section.finish();
     listen
+}
+
+/// The files of the server's own TLS. All of them are read here, so that a check of the settings and a
+/// start refuse the same files.
+fn tls_files(section: &mut Section<'_>, warnings: &mut Vec<String>) -> Option<tls::Files> {
+    let [certificate, key, client_ca] =
+        ["tls_cert", "tls_key", "tls_client_ca"].map(|key| section.text(key));
+    let (certificate, key) = match (certificate, key) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (certificate, key) => {
+            if let Some(text) = certificate {
+                section.refuse(text.place.as_deref(), "tls_cert", "must come with tls_key");
+            }
+            if let Some(text) = key {
+                section.refuse(text.place.as_deref(), "tls_key", "must come with tls_cert");
+            }
+            if let Some(text) = client_ca {
+                let rule = "must come with tls_cert and tls_key";
+                section.refuse(text.place.as_deref(), "tls_client_ca", rule);
+            }
+            return None;
+        }
+    };
+    warnings.extend(file::exposed(
+        Path::new(&key.text),
+        "listen.tls_key: the key",
+    ));
+    let files = tls::Files {
+        certificate: certificate.text.into(),
+        key: key.text.into(),
+        client_ca: client_ca.map(|text| text.text.into()),
+    };
+    if let Err(error) = Tls::load(files.clone()) {
+        let rule = format!("must be usable: {}", whole(&error));
+        section.refuse(certificate.place.as_deref(), "tls_cert", rule);
+    }
+    Some(files)
+}
+
+/// An error with its cause.
+fn whole(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }
 
 fn address(section: &Section<'_>, key: &str, text: &Text) -> Option<Address> {

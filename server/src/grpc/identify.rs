@@ -13,7 +13,11 @@ use crate::{
     limits::Limit,
 };
 
-pub(super) fn caller(callers: &Callers, headers: &HeaderMap) -> Result<Caller, Failure> {
+pub(super) fn caller(
+    callers: &Callers,
+    headers: &HeaderMap,
+    names: &[String],
+) -> Result<Caller, Failure> {
     let header = headers.get("authorization");
     let header = match header.map(|value| value.to_str()) {
         None => None,
@@ -23,16 +27,21 @@ pub(super) fn caller(callers: &Callers, headers: &HeaderMap) -> Result<Caller, F
             return Err(Failure::new(Reason::Unauthenticated, text));
         }
     };
-    (callers.authenticate(header))
+    (callers.authenticate(header, names))
         .map_err(|error| Failure::new(Reason::Unauthenticated, error.to_string()))
 }
 
-/// The caller that makes a call with these headers.
+/// The caller that makes a call with these headers, by a client certificate with these names if it has
+/// shown one.
 ///
 /// # Errors
 /// UNAUTHENTICATED: the caller is not known.
-pub fn identify(callers: &Callers, headers: &HeaderMap) -> Result<Caller, Status> {
-    caller(callers, headers).map_err(Status::from)
+pub fn identify(
+    callers: &Callers,
+    headers: &HeaderMap,
+    names: &[String],
+) -> Result<Caller, Status> {
+    caller(callers, headers, names).map_err(Status::from)
 }
 
 /// The status of a call that meets a limit of its port.

@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     future::{Future, ready},
     pin::{Pin, pin},
+    sync::Arc,
     time::Duration,
 };
 
@@ -43,6 +44,11 @@ const SEND_BUFFER: usize = 64 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct EndsAt(pub Instant);
 
+/// The names in the certificate that the client has shown, as an extension of each request; none if it
+/// has shown no certificate.
+#[derive(Debug, Clone)]
+pub struct CertificateNames(pub Arc<[String]>);
+
 /// The parts of a call that a service inside the door may need.
 #[derive(Clone)]
 struct Called {
@@ -76,6 +82,7 @@ where
 struct Door<S> {
     port: Port,
     peer: Peer,
+    names: CertificateNames,
     inner: S,
 }
 
@@ -104,6 +111,7 @@ where
             }
             return Either::Left(ready(Ok(plain(&refused))));
         }
+        head.extensions.insert(self.names.clone());
         let admitted = match (rules.admit)(&mut head) {
             Ok(admitted) => admitted,
             Err(refused) => {
@@ -272,10 +280,22 @@ impl Port {
         let peer = Peer::new(accepted.is_tcp(), self.at(Instant::now()));
         accepted.watch(peer.clone());
         let _joined = self.join(peer.clone());
-        let builder = builder(&peer);
-        let port = self.clone();
         let ended = peer.ended().clone();
-        let door = Door { port, peer, inner };
+        let shaken = tokio::select! {
+            biased;
+            () = ended.cancelled() => return,
+            () = stop.cancelled() => return,
+            shaken = accepted.shake_hands() => shaken,
+        };
+        // A handshake that fails is its peer's affair.
+        let Ok(names) = shaken else { return };
+        let builder = builder(&peer);
+        let door = Door {
+            port: self.clone(),
+            peer,
+            names: CertificateNames(names),
+            inner,
+        };
         let mut serving = pin!(builder.serve_connection(TokioIo::new(accepted), door));
         tokio::select! {
             biased;

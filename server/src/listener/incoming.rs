@@ -4,27 +4,37 @@
 use std::{
     fmt,
     future::Future as _,
-    io,
+    io, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures_util::Stream;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::{PREFACE_TIMEOUT, Socket, frames::Frames, peer::Peer, port::Port};
-use crate::limits::Limit;
+use super::{
+    PREFACE_TIMEOUT, Socket,
+    frames::Frames,
+    peer::Peer,
+    port::Port,
+    stream::{Connection, Stream},
+};
+use crate::{
+    limits::Limit,
+    tls::{self, Tls},
+};
 
+/// The time that a peer has for its TLS handshake, before the time for its preface begins.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time that accepting rests when the system has no file or no memory for a connection.
 const REST: Duration = Duration::from_millis(100);
 /// The shortest time between two warnings about that.
@@ -46,6 +56,8 @@ pub struct Incoming {
     /// True if it is known that there is no permit for the next connection.
     is_full: bool,
     close: CancellationToken,
+    /// The TLS of its connections, if they have any.
+    tls: Option<Tls>,
     rest: Option<Pin<Box<Sleep>>>,
     warned: Option<Instant>,
 }
@@ -64,9 +76,17 @@ impl Incoming {
             permit: None,
             is_full: false,
             close,
+            tls: None,
             rest: None,
             warned: None,
         }
+    }
+
+    /// With TLS on each connection, if there is any.
+    #[must_use]
+    pub fn secured(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls;
+        self
     }
 
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Connection>> {
@@ -96,7 +116,7 @@ impl Incoming {
     }
 }
 
-impl Stream for Incoming {
+impl futures_util::Stream for Incoming {
     type Item = io::Result<Guarded>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -119,7 +139,8 @@ impl Stream for Incoming {
             match ready!(self.poll_accept(context)) {
                 Ok(stream) => {
                     let permit = self.permit.take();
-                    let guarded = Guarded::new(stream, permit, self.close.clone());
+                    let tls = self.tls.clone();
+                    let guarded = Guarded::new(stream, tls, permit, self.close.clone());
                     return Poll::Ready(Some(Ok(guarded)));
                 }
                 Err(error) if is_the_peers(&error) => {}
@@ -144,15 +165,11 @@ fn is_the_peers(error: &io::Error) -> bool {
     )
 }
 
-/// A connection of either kind.
-enum Connection {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
 /// A connection that ends if it says nothing at first, or when it is told to.
 pub struct Guarded {
-    stream: Connection,
+    stream: Stream,
+    /// The TLS that has to be agreed on before anything else, if there is any.
+    tls: Option<Tls>,
     /// The wait for the preface; `None` once enough has been read.
     preface: Option<Preface>,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -169,6 +186,15 @@ struct Preface {
     bytes_read: usize,
 }
 
+impl Preface {
+    fn from_now() -> Self {
+        Self {
+            deadline: Box::pin(sleep_until(Instant::now() + PREFACE_TIMEOUT)),
+            bytes_read: 0,
+        }
+    }
+}
+
 impl fmt::Debug for Guarded {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Guarded")
@@ -177,17 +203,15 @@ impl fmt::Debug for Guarded {
 
 impl Guarded {
     fn new(
-        stream: Connection,
+        connection: Connection,
+        tls: Option<Tls>,
         permit: Option<OwnedSemaphorePermit>,
         close: CancellationToken,
     ) -> Self {
-        let deadline = Box::pin(sleep_until(Instant::now() + PREFACE_TIMEOUT));
         Self {
-            stream,
-            preface: Some(Preface {
-                deadline,
-                bytes_read: 0,
-            }),
+            stream: Stream::Plain(connection),
+            tls,
+            preface: Some(Preface::from_now()),
             close: Box::pin(close.cancelled_owned()),
             peer: None,
             frames: None,
@@ -197,7 +221,36 @@ impl Guarded {
 
     /// True if it came over TCP.
     pub(super) fn is_tcp(&self) -> bool {
-        matches!(self.stream, Connection::Tcp(_))
+        matches!(self.stream.connection(), Some(Connection::Tcp(_)))
+    }
+
+    /// Agrees on TLS, if there is any. It returns the names in the client's certificate.
+    ///
+    /// # Errors
+    /// The handshake failed, took too long, or the connection has to end.
+    pub(super) async fn shake_hands(&mut self) -> io::Result<Arc<[String]>> {
+        let nobody = Arc::default();
+        let Some(tls) = self.tls.take() else {
+            return Ok(nobody);
+        };
+        let Stream::Plain(connection) = mem::replace(&mut self.stream, Stream::Gone) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let handshake = TlsAcceptor::from(tls.config()).accept(connection);
+        let shaken = tokio::select! {
+            biased;
+            () = self.close.as_mut() => Err(io::ErrorKind::ConnectionAborted.into()),
+            shaken = timeout(HANDSHAKE_TIMEOUT, handshake) => {
+                shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }
+        };
+        let stream = shaken.inspect_err(|_| tls.handshake_failed())?;
+        let (_, session) = stream.get_ref();
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        let names = certificate.map_or(nobody, |certificate| tls::names(certificate).into());
+        self.stream = Stream::Secure(Box::new(stream));
+        self.preface = Some(Preface::from_now());
+        Ok(names)
     }
 
     /// Holds it to the limits of a stranger's bytes and of anybody's control frames.
@@ -243,9 +296,9 @@ impl Connected for Guarded {
 
     /// The addresses of the connection; none if it came over a Unix socket.
     fn connect_info(&self) -> TcpConnectInfo {
-        match &self.stream {
-            Connection::Tcp(stream) => stream.connect_info(),
-            Connection::Unix(_) => TcpConnectInfo {
+        match self.stream.connection() {
+            Some(Connection::Tcp(stream)) => stream.connect_info(),
+            Some(Connection::Unix(_)) | None => TcpConnectInfo {
                 local_addr: None,
                 remote_addr: None,
             },
@@ -260,10 +313,7 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let progress = match &mut self.stream {
-            Connection::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Connection::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
+        let progress = Pin::new(&mut self.stream).poll_read(context, buffer);
         let read = buffer.filled().len() - before;
         if let Some(peer) = &self.peer
             && read > 0
@@ -294,10 +344,7 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let progress = match &mut self.stream {
-            Connection::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Connection::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        };
+        let progress = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.wrote(&progress);
         self.or_end(context, progress)
     }
@@ -307,32 +354,20 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let progress = match &mut self.stream {
-            Connection::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Connection::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        };
+        let progress = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.wrote(&progress);
         self.or_end(context, progress)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Connection::Tcp(stream) => stream.is_write_vectored(),
-            Connection::Unix(stream) => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Connection::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Connection::Unix(stream) => Pin::new(stream).poll_flush(context),
-        }
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Connection::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Connection::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -16,6 +16,7 @@ use tokio::{
 use tonic::{body::Body, transport::server::Connected as _};
 
 use super::*;
+use crate::tls::{Files, Tls};
 
 mod port;
 
@@ -81,6 +82,44 @@ async fn a_peer_that_says_too_little_is_closed_at_the_deadline() {
         until_closed(peer).await;
     }
     assert!(begun.elapsed() >= PREFACE_TIMEOUT * 2);
+}
+
+/// TLS with a certificate that nobody trusts.
+fn tls(folder: &Path) -> Tls {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let files = Files {
+        certificate: folder.join("cert.pem"),
+        key: folder.join("key.pem"),
+        client_ca: None,
+    };
+    fs::write(&files.certificate, made.cert.pem()).unwrap();
+    fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    Tls::load(files).unwrap()
+}
+
+/// A slow handshake has its own deadline, and then the preface has one: bytes of the handshake do not
+/// count for it.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_stays_in_its_handshake_is_closed_at_the_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = tls(folder.path());
+    // The beginnings of a handshake: nothing, a record's head, and the head of a longer record.
+    for first_bytes in [&b""[..], b"\x16\x03\x01", b"\x16\x03\x01\x02\x00\x01\x00"] {
+        let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.address()).await.unwrap();
+        let mut incoming = listener
+            .incoming(1, CancellationToken::new())
+            .secured(Some(tls.clone()));
+        let mut accepted = incoming.next().await.unwrap().unwrap();
+        peer.write_all(first_bytes).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let failed = accepted.shake_hands().await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= PREFACE_TIMEOUT);
+        drop(accepted);
+        until_closed(peer).await;
+    }
+    assert_eq!(tls.figures().handshakes_failed, 3);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The door of the service's own port: it admits callers by a call's headers alone, before a byte of
-//! the body is read.
+//! The door of the service's own port: it admits callers by a call's headers and the client's
+//! certificate alone, before a byte of the body is read.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     grpc,
     identity::Callers,
-    listener::{Admitted, Cause, Guest, Refused, Rules, Trust},
+    listener::{Admitted, Cause, CertificateNames, Guest, Refused, Rules, Trust},
 };
 
 /// The longest message of a call that needs no token, in bytes.
@@ -80,7 +80,9 @@ fn admit(callers: &Callers, head: &mut Parts) -> Result<Admitted, Box<Refused>> 
     }
     let method = METHODS.into_iter().find(|known| *known == method);
     let method = method.unwrap_or(OTHER);
-    let caller = grpc::identify(callers, &head.headers)
+    let names = head.extensions.get::<CertificateNames>().cloned();
+    let names = names.map(|CertificateNames(names)| names);
+    let caller = grpc::identify(callers, &head.headers, names.as_deref().unwrap_or_default())
         .map_err(|status| Box::new(Refused { method, status }))?;
     let name = Arc::from(caller.name().as_str());
     head.extensions.insert(caller);

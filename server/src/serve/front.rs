@@ -28,6 +28,7 @@ use crate::{
     health::{self, HealthService, Readiness},
     journal::{Journal, sqlite::SqliteJournal},
     listener::{self, Listener, PanicLayer, Port, RoomLayer},
+    tls::Tls,
 };
 
 /// The most of a drain's time that is kept for closing sockets and the journal.
@@ -41,6 +42,8 @@ pub(super) struct Front {
     figures: Arc<OnceLock<Collector>>,
     /// The callers' port, once it is open.
     port: Arc<OnceLock<Port>>,
+    /// The TLS of the callers' port, if it has any.
+    tls: Option<Tls>,
     /// Ends the servers.
     stop: CancellationToken,
     /// Closes the connections that are left.
@@ -48,13 +51,14 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn new(readiness: Readiness, health: HealthService) -> Self {
+    pub(super) fn new(readiness: Readiness, health: HealthService, tls: Option<Tls>) -> Self {
         Self {
             readiness,
             health: Arc::new(health),
             purchases: Late::new(),
             figures: Arc::default(),
             port: Arc::default(),
+            tls,
             stop: CancellationToken::new(),
             close: CancellationToken::new(),
         }
@@ -92,6 +96,7 @@ impl Front {
         let port = Port::new(door::rules(callers, Clock::system(), connections));
         let port = self.port.get_or_init(|| port).clone();
         let incoming = grpc.incoming(connections, self.close.clone());
+        let incoming = incoming.secured(self.tls.clone());
         Ok(port.serve(incoming, service, self.stop.clone()))
     }
 
@@ -101,8 +106,11 @@ impl Front {
         let Some(ops) = ops else { return operators };
         let incoming = ops.incoming(connections, self.close.clone());
         let (figures, port) = (Arc::clone(&self.figures), Arc::clone(&self.port));
+        let tls = self.tls.clone();
         let page = Arc::new(move || {
-            let text = figures.get().map(|figures| figures.text(port.get()));
+            let text = figures
+                .get()
+                .map(|figures| figures.text(port.get(), tls.as_ref()));
             // A house that is not open has no figures, but the format requires the end mark.
             let text = text.unwrap_or_else(|| "# EOF\n".to_owned());
             (crate::telemetry::metrics::CONTENT_TYPE, text)
@@ -215,7 +223,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let config = Config::load(Some(&file), std::iter::empty()).unwrap();
         let (readiness, health) = health::health().await;
-        let front = Front::new(readiness, health);
+        let front = Front::new(readiness, health, None);
         let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.address());
         let serving = tokio::spawn(front.serve(&config, listener, 10).unwrap());

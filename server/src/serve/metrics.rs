@@ -9,8 +9,9 @@ use crate::{
     limits::Limit,
     listener::Port,
     telemetry::metrics::{
-        self, AccountLabels, AccountPicture, Picture, TransitionLabels, Transitions,
+        self, AccountLabels, AccountPicture, Picture, TlsPicture, TransitionLabels, Transitions,
     },
+    tls::Tls,
 };
 
 /// The sources of the figures.
@@ -43,7 +44,7 @@ impl Collector {
     }
 
     /// All figures as text.
-    pub(super) fn text(&self, port: Option<&Port>) -> String {
+    pub(super) fn text(&self, port: Option<&Port>, tls: Option<&Tls>) -> String {
         let rooms = &self.rooms;
         let figures = rooms.journal.figures();
         let picture = Picture {
@@ -62,6 +63,15 @@ impl Collector {
             log_bytes: figures.log_bytes,
             log_is_pinned: figures.log_is_pinned,
             unreadable_rows: figures.unreadable_rows,
+            tls: tls.map(|tls| {
+                let figures = tls.figures();
+                TlsPicture {
+                    expires_s: figures.expires.as_millis() / 1_000,
+                    is_stale: figures.is_stale,
+                    reloads_failed: figures.reloads_failed,
+                    handshakes_failed: figures.handshakes_failed,
+                }
+            }),
             restarts: (self.restarts.of_each())
                 .chain([
                     ("journal", figures.restarts),
@@ -128,7 +138,7 @@ mod tests {
     async fn the_operations_listener_shows_metrics_in_the_open_format() {
         let house = empty(testing::journal()).await;
         let figures = house.figures.clone();
-        let page = Arc::new(move || (metrics::CONTENT_TYPE, figures.text(None)));
+        let page = Arc::new(move || (metrics::CONTENT_TYPE, figures.text(None, None)));
         let router = health::operations(&house.readiness, house.health(), page).into_axum_router();
         let request = http::Request::get("/metrics").body(axum::body::Body::empty());
         let answer = router.oneshot(request.unwrap()).await.unwrap();

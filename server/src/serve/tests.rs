@@ -120,12 +120,22 @@ async fn a_silent_disk_turns_readiness_until_it_answers() {
     assert!(house.readiness.is_ready().await, "it may still answer");
     tokio::time::sleep(2 * settles).await;
     assert!(!house.readiness.is_ready().await);
-    assert!(house.figures.text(None).contains("journal_available 0"));
+    assert!(
+        house
+            .figures
+            .text(None, None)
+            .contains("journal_available 0")
+    );
     journal.stall_writes(false);
     stalled.await.unwrap().unwrap();
     tokio::time::sleep(settles).await;
     assert!(house.readiness.is_ready().await);
-    assert!(house.figures.text(None).contains("journal_available 1"));
+    assert!(
+        house
+            .figures
+            .text(None, None)
+            .contains("journal_available 1")
+    );
 }
 
 #[test]

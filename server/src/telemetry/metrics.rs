@@ -118,8 +118,23 @@ pub struct Picture {
     pub log_is_pinned: bool,
     /// Rows met that cannot be read.
     pub unreadable_rows: u64,
+    /// The TLS of the service's own port; `None` if it is plain.
+    pub tls: Option<TlsPicture>,
     /// The loops of the process, with the number of restarts of each after a defect.
     pub restarts: Vec<(&'static str, u64)>,
+}
+
+/// The figures of the TLS of the service's own port.
+#[derive(Debug, Clone, Copy)]
+pub struct TlsPicture {
+    /// The end of the certificate's time, in seconds since 1970.
+    pub expires_s: i64,
+    /// True if changed files cannot be used.
+    pub is_stale: bool,
+    /// Changes of the files that could not be used.
+    pub reloads_failed: u64,
+    /// Handshakes that failed.
+    pub handshakes_failed: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -149,6 +164,9 @@ pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
     streams.set(count(picture.streams));
     registry.register("streams", "Open streams", streams);
     port(&mut registry, picture);
+    if let Some(picture) = &picture.tls {
+        tls(&mut registry, picture);
+    }
     let journal = Gauge::<i64>::default();
     journal.set(i64::from(picture.journal_available));
     registry.register("journal_available", "1 if the last commit worked", journal);
@@ -187,6 +205,25 @@ impl Collector for Lags {
         }
         Ok(())
     }
+}
+
+/// The state of the TLS of the service's own port.
+fn tls(registry: &mut Registry, picture: &TlsPicture) {
+    let expires = Gauge::<i64>::default();
+    expires.set(picture.expires_s);
+    let words = "The end of the certificate's time, in seconds since 1970";
+    registry.register("tls_certificate_expiry_timestamp_seconds", words, expires);
+    let stale = Gauge::<i64>::default();
+    stale.set(i64::from(picture.is_stale));
+    let words = "1 if changed files of TLS cannot be used, so that older settings hold on";
+    registry.register("tls_files_stale", words, stale);
+    let failed = Counter::<u64>::default();
+    failed.inc_by(picture.reloads_failed);
+    let words = "Changes of the files of TLS that could not be used";
+    registry.register("tls_reload_failures", words, failed);
+    let failed = Counter::<u64>::default();
+    failed.inc_by(picture.handshakes_failed);
+    registry.register("tls_handshake_failures", "Handshakes that failed", failed);
 }
 
 /// The state of the store beside its commits.
@@ -343,6 +380,12 @@ mod tests {
             connections: 5,
             calls: vec![("GetStatus", "UNAUTHENTICATED", 6)],
             limits: vec![("connections", 8)],
+            tls: Some(TlsPicture {
+                expires_s: 4_102_444_800,
+                is_stale: true,
+                reloads_failed: 2,
+                handshakes_failed: 3,
+            }),
             log_bytes: 4_096,
             log_is_pinned: true,
             unreadable_rows: 5,

@@ -6,7 +6,6 @@ use super::*;
 fn bad_settings_are_refused_with_their_place_and_rule() {
     let listen = |line: &str| format!("{CALLER}[listen]\n{line}");
     let store = |line: &str| format!("{CALLER}[store]\n{line}");
-    let own_tls = "this server's own TLS is not in this release";
     let a_duration = "must be a duration such as 100ms, 20s, 5m, 24h or 90d, from";
     let table = [
         (String::new(), "callers: must have at least one caller"),
@@ -48,9 +47,22 @@ fn bad_settings_are_refused_with_their_place_and_rule() {
         ),
         (listen("drain = \"20\""), a_duration),
         (listen("drain = \"2h\""), "90d, from 0s to 1h"),
-        (listen("tls_cert = \"x\""), own_tls),
-        (listen("tls_key = \"x\""), own_tls),
-        (listen("tls_client_ca = \"x\""), own_tls),
+        (
+            listen("tls_cert = \"x\""),
+            "FILE:7: listen.tls_cert: must come with tls_key",
+        ),
+        (
+            listen("tls_key = \"x\""),
+            "listen.tls_key: must come with tls_cert",
+        ),
+        (
+            listen("tls_client_ca = \"x\""),
+            "listen.tls_client_ca: must come with tls_cert and tls_key",
+        ),
+        (
+            listen("tls_cert = \"/nonexistent/x\"\ntls_key = \"y\""),
+            "listen.tls_cert: must be usable: cannot read /nonexistent/x: No such file",
+        ),
         (
             store("url = \"postgres://u:canary@h/d\""),
             "FILE:7: store.url: must be sqlite:FILE: PostgreSQL is not in this release",
