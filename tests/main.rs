@@ -32,6 +32,7 @@ mod disk;
 mod drain;
 mod endings;
 mod kill_loop;
+mod limits;
 mod nowhere;
 mod port;
 mod probes;

@@ -122,9 +122,10 @@ impl Config {
             };
             problems.add(None, "callers", rule);
         }
-        let callers = caller::read(callers, &known, &listen, &mut warnings);
-        let store = server::store(root.section("store"), &mut warnings);
         let limits = server::limits(root.section("limits"));
+        let usual = limits.per_caller;
+        let callers = caller::read(callers, &known, &listen, usual, &mut warnings);
+        let store = server::store(root.section("store"), &mut warnings);
         let telemetry = server::telemetry(root.section("telemetry"), &mut warnings);
         let config = Self {
             listen,

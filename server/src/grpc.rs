@@ -1,6 +1,7 @@
 //! The service: its callers, their requests and the answers. Nothing else uses the service's messages.
 
 pub mod convert;
+mod create_rates;
 mod deadline;
 pub mod error;
 #[doc(hidden)]
@@ -25,13 +26,15 @@ use crate::{
     clock::Clock,
     feed::Feed,
     identity::{Caller, Callers, Scope},
-    intake::{Intake, NewPurchase, Purpose, Resolution},
+    intake::{CreateError, Intake, NewPurchase, Purpose, Resolution},
     journal::{Journal, Record},
+    limits::Limit,
     provider::{self, Violation},
     purchase::{AccountName, Purchase, PurchaseId, Revision, Timestamp},
     tracker::{Backlog, Tracker},
 };
 use convert::View;
+use create_rates::CreateRates;
 use deadline::Deadline;
 pub use deadline::{DeadlineLayer, WithDeadline};
 use error::{Failure, Reason};
@@ -62,17 +65,11 @@ pub struct Rooms {
     pub clock: Clock,
 }
 
-/// The bounds of streams and lists.
+/// The bounds of streams.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Open streams.
+    /// Open streams of all callers.
     pub streams: u32,
-    /// Open streams of one caller.
-    pub streams_per_caller: u32,
-    /// Lists of one caller at once.
-    pub lists_per_caller: u32,
-    /// Open streams over many purchases, of one caller; they count as streams too.
-    pub feeds_per_caller: u32,
     /// The age at which a stream is ended, jittered; `None` for never.
     pub stream_age: Option<Duration>,
 }
@@ -83,6 +80,7 @@ pub struct Service {
     limits: StreamLimits,
     lists: Lists,
     feeds: StreamLimits,
+    create_rates: CreateRates,
     stream_age: Option<Duration>,
 }
 
@@ -103,14 +101,12 @@ impl Service {
     /// A service over these rooms.
     pub fn new(rooms: Rooms, bounds: Bounds) -> Self {
         let stream_age = bounds.stream_age;
-        let lists = Lists::new(bounds.lists_per_caller);
-        let feeds = StreamLimits::of_feeds(bounds.feeds_per_caller);
-        let limits = StreamLimits::new(bounds.streams, bounds.streams_per_caller);
         Self {
             rooms,
-            limits,
-            lists,
-            feeds,
+            limits: StreamLimits::new(bounds.streams),
+            lists: Lists::default(),
+            feeds: StreamLimits::of_feeds(),
+            create_rates: CreateRates::default(),
             stream_age,
         }
     }
@@ -292,6 +288,7 @@ impl Service {
             order: Arc::new(order),
             purpose,
             deadline: left.map(|left| self.rooms.clock.moment().plus(left)),
+            open_purchases: asker.caller.limits().open_purchases,
         };
         Ok((new, violations))
     }
@@ -307,6 +304,7 @@ impl Service {
             Scope::Create
         };
         let asker = self.asker(&request, &[scope])?;
+        self.create_rates.take(&asker.caller)?;
         let (new, mut violations) = self.new_purchase(&asker, request.into_inner()).await?;
         violations.extend(validate::new_key(&new.key).err());
         if !violations.is_empty() {
@@ -322,6 +320,9 @@ impl Service {
             }
         }
         let created = self.rooms.intake.create(new).await;
+        if let Err(CreateError::TooManyOpen { .. }) = created {
+            Limit::OpenPurchasesPerCaller.met();
+        }
         let now = self.rooms.clock.moment();
         let created = created.map_err(|error| self.spread(Failure::of_create(error, now)))?;
         Ok(message::CreatePurchaseResponse {
@@ -361,7 +362,8 @@ impl Service {
         {
             let until = Instant::now() + max_wait;
             // A call that waits costs as much as a stream.
-            let _permit = self.limits.open(asker.caller.name())?;
+            let streams = asker.caller.limits().streams;
+            let _permit = self.limits.open(asker.caller.name(), streams)?;
             let feed = &self.rooms.feed;
             if !feed.wait_past(id, Revision(after), until).await?
                 && let Some(end) = feed.ending()

@@ -60,6 +60,34 @@ impl Scope {
 #[derive(Debug, Clone)]
 pub struct Caller(Arc<Grant>);
 
+/// The limits of one caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerLimits {
+    /// Open streams.
+    pub streams: u32,
+    /// Open streams over many purchases; they count as streams too.
+    pub feeds: u32,
+    /// Pages of lists at once.
+    pub lists: u32,
+    /// Creates in a second; 0 stands for no limit.
+    pub creates_per_second: u32,
+    /// Open purchases; 0 stands for no limit.
+    pub open_purchases: u32,
+}
+
+impl Default for CallerLimits {
+    /// No limits.
+    fn default() -> Self {
+        Self {
+            streams: u32::MAX,
+            feeds: u32::MAX,
+            lists: u32::MAX,
+            creates_per_second: 0,
+            open_purchases: 0,
+        }
+    }
+}
+
 /// The rights that one caller is given.
 #[derive(Debug, Clone)]
 pub struct Grant {
@@ -69,6 +97,8 @@ pub struct Grant {
     pub scopes: BTreeSet<Scope>,
     /// The accounts that it may use; `None` stands for all.
     pub accounts: Option<BTreeSet<AccountName>>,
+    /// Its limits.
+    pub limits: CallerLimits,
 }
 
 impl Caller {
@@ -90,6 +120,11 @@ impl Caller {
     /// The accounts that it may use; `None` for all.
     pub fn accounts(&self) -> Option<&BTreeSet<AccountName>> {
         self.0.accounts.as_ref()
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> CallerLimits {
+        self.0.limits
     }
 
     /// True if it may use this account.
@@ -148,6 +183,13 @@ impl Callers {
         let entries = names.iter().map(|name| (name.clone(), caller.clone()));
         self.names.extend(entries);
         self
+    }
+
+    /// True if some caller may not have as many open purchases as it likes.
+    pub fn limit_open_purchases(&self) -> bool {
+        let by_token = self.tokens.iter().map(|(_, caller)| caller);
+        let mut all = by_token.chain(self.names.values()).chain(&self.anonymous);
+        all.any(|caller| caller.limits().open_purchases > 0)
     }
 
     /// True if a caller is known by the lack of a header.
@@ -213,6 +255,7 @@ mod tests {
             name: CallerName::new(name),
             scopes: BTreeSet::from([Scope::Create, Scope::Read]),
             accounts: Some(BTreeSet::from([AccountName::new("masumi-main")])),
+            limits: CallerLimits::default(),
         })
     }
 
@@ -298,6 +341,7 @@ mod tests {
             name: CallerName::new("all"),
             scopes: BTreeSet::new(),
             accounts: None,
+            limits: CallerLimits::default(),
         });
         assert!(all.may_use(&AccountName::new("anything")));
     }

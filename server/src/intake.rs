@@ -11,6 +11,7 @@ mod deadlines;
 mod doubt;
 mod key_locks;
 mod look_up;
+mod open_purchases;
 mod own_repeat;
 mod phase;
 mod repeat;
@@ -46,6 +47,7 @@ use completion::Completion;
 use deadlines::Deadlines;
 use key_locks::{KeyLock, LockedKeys};
 use look_up::LookUpCounts;
+use open_purchases::OpenPurchases;
 pub use resolve::{Resolution, ResolveError};
 
 /// The time that a create waits for budget and breaker.
@@ -75,6 +77,8 @@ pub struct NewPurchase {
     pub purpose: Purpose,
     /// The time until which the caller waits; `None` if it waits as long as it takes.
     pub deadline: Option<Moment>,
+    /// The most open purchases that the caller may have; 0 stands for no limit.
+    pub open_purchases: u32,
 }
 
 /// The purpose of an order.
@@ -148,6 +152,12 @@ pub enum CreateError {
         /// The purchase that the key names, if there is one.
         purchase: Option<PurchaseId>,
     },
+    /// The caller has as many open purchases as it may have. Nothing was written.
+    #[error("too many open purchases of this caller: it may have {most}")]
+    TooManyOpen {
+        /// Its limit.
+        most: u32,
+    },
     /// A defect of this service ended the attempt; what has become of it shows later.
     #[error("the attempt was cut short by a defect of this service")]
     Internal,
@@ -175,6 +185,7 @@ struct Inner {
     /// Cancelled by a drain: orders that have not been sent are left to the next process.
     stopping: CancellationToken,
     locked_keys: LockedKeys,
+    open_purchases: Arc<OpenPurchases>,
     look_ups: LookUpCounts,
     /// The times at which purchases have to be looked at.
     deadlines: Arc<Deadlines>,
@@ -207,6 +218,7 @@ impl Intake {
             keyring,
             attempts: Attempts::default(),
             locked_keys: LockedKeys::default(),
+            open_purchases: Arc::default(),
             look_ups: LookUpCounts::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -217,6 +229,7 @@ impl Intake {
         journal.observe(Arc::new(move |committed| {
             if let Some(inner) = observer.upgrade() {
                 for one in committed {
+                    inner.open_purchases.heard(one);
                     inner.consider(&one.purchase);
                 }
             }
@@ -279,8 +292,15 @@ impl Intake {
         }
     }
 
+    /// Counts the open purchases of each caller, since some caller has a limit for them. Called before
+    /// [`Intake::recover`].
+    pub fn count_open_purchases(&self) {
+        self.0.open_purchases.count();
+    }
+
     /// Takes up a purchase that an earlier process has left. Called before anything is served.
     pub fn recover(&self, record: &Record) {
+        self.0.open_purchases.recovered(&record.purchase);
         self.0.recovered(record);
     }
 
@@ -315,6 +335,14 @@ impl Inner {
             key_lock.release(Ok(()));
             return self.answer_known(record, &new).await;
         }
+        let place = (self.open_purchases).begin(&new.caller, &new.key, new.open_purchases);
+        let _place = match place {
+            Ok(place) => place,
+            Err(error) => {
+                key_lock.release(Err(error.clone()));
+                return Err(error);
+            }
+        };
         let placed = match &new.purpose {
             Purpose::Place(placed) => placed,
             Purpose::Adopt(reference) => {

@@ -42,11 +42,15 @@ pub enum Limit {
     FeedsPerCaller,
     /// Pages of lists that are read at once, of one caller.
     ListsPerCaller,
+    /// Creates of one caller in a second.
+    CreatesPerCaller,
+    /// Open purchases of one caller.
+    OpenPurchasesPerCaller,
 }
 
 impl Limit {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Connections,
         Self::ControlFrames,
         Self::Strangers,
@@ -61,6 +65,8 @@ impl Limit {
         Self::StreamsPerCaller,
         Self::FeedsPerCaller,
         Self::ListsPerCaller,
+        Self::CreatesPerCaller,
+        Self::OpenPurchasesPerCaller,
     ];
 
     /// Its name in metrics and log lines.
@@ -80,6 +86,8 @@ impl Limit {
             Self::StreamsPerCaller => "streams_per_caller",
             Self::FeedsPerCaller => "feeds_per_caller",
             Self::ListsPerCaller => "lists_per_caller",
+            Self::CreatesPerCaller => "creates_per_second_per_caller",
+            Self::OpenPurchasesPerCaller => "open_purchases_per_caller",
         }
     }
 

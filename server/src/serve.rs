@@ -28,7 +28,7 @@ use crate::{
     fingerprint::{Keyring, KeyringError},
     grpc,
     health::{self, HealthService, Readiness},
-    identity::{Caller, Callers, Grant, Scope},
+    identity::{Caller, CallerLimits, Callers, Grant, Scope},
     intake::Intake,
     journal::{Journal, JournalError},
     listener::{self, Listener},
@@ -180,6 +180,9 @@ impl House {
             accounts.clone(),
             keyring,
         );
+        if callers.limit_open_purchases() {
+            intake.count_open_purchases();
+        }
         let wall = Arc::new(Wall::open(&journal, &clock).await?);
         recover(journal.as_ref(), &tracker, &intake).await?;
         intake.mind_the_clock().await?;
@@ -398,6 +401,13 @@ pub fn callers(configured: &[config::Caller]) -> Callers {
                 name: caller.name.clone(),
                 scopes,
                 accounts,
+                limits: CallerLimits {
+                    streams: caller.limits.streams,
+                    feeds: caller.limits.feeds,
+                    lists: caller.limits.lists,
+                    creates_per_second: caller.limits.creates_per_second,
+                    open_purchases: caller.limits.open_purchases,
+                },
             };
             let known = Caller::new(grant);
             callers

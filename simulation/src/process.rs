@@ -9,7 +9,7 @@ use tillwatch_server::{
     clock::Clock,
     fingerprint::Keyring,
     grpc,
-    identity::{Caller, Callers, Grant, Scope},
+    identity::{Caller, CallerLimits, Callers, Grant, Scope},
     journal::Journal,
     listener::{self, PanicLayer},
     provider,
@@ -56,9 +56,6 @@ impl Process {
             callers: callers(),
             limits: grpc::Bounds {
                 streams: 10_000,
-                streams_per_caller: 10_000,
-                lists_per_caller: 10_000,
-                feeds_per_caller: 10_000,
                 stream_age: (number % 2 == 1).then_some(Duration::from_secs(600)),
             },
             retention: Duration::from_secs(90 * 86_400),
@@ -142,6 +139,7 @@ fn callers() -> Callers {
         name: CallerName::new("shop"),
         scopes: [Scope::Create, Scope::Adopt, Scope::Read, Scope::Operate].into(),
         accounts: None,
+        limits: CallerLimits::default(),
     };
     Callers::default().with(Caller::new(grant), &[], true)
 }

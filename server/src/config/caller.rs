@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::purchase::{AccountName, CallerName};
 
 use super::{
-    server::Listen,
+    server::{Listen, PerCaller},
     tree::{Section, Text},
 };
 
@@ -36,6 +36,8 @@ pub struct Caller {
     pub accounts: Accounts,
     /// Its rights: words of [`SCOPES`].
     pub scopes: BTreeSet<&'static str>,
+    /// Its limits.
+    pub limits: PerCaller,
 }
 
 /// Reads all callers.
@@ -43,12 +45,13 @@ pub(super) fn read(
     sections: Vec<(String, Section<'_>)>,
     known: &[String],
     listen: &Listen,
+    usual: PerCaller,
     warnings: &mut Vec<String>,
 ) -> Vec<Caller> {
     let mut callers = Vec::new();
     let mut taken = Taken::default();
     for (name, mut section) in sections {
-        let caller = one(&name, &mut section, known, &mut taken);
+        let caller = one(&name, &mut section, known, usual, &mut taken);
         if caller.anonymous {
             refuse_anonymous_abroad(&section, listen);
         }
@@ -75,7 +78,16 @@ struct Taken {
     anonymous: bool,
 }
 
-fn one(name: &str, section: &mut Section<'_>, known: &[String], taken: &mut Taken) -> Caller {
+fn one(
+    name: &str,
+    section: &mut Section<'_>,
+    known: &[String],
+    usual: PerCaller,
+    taken: &mut Taken,
+) -> Caller {
+    let mut own = section.section("limits");
+    let limits = PerCaller::read(&mut own, usual);
+    own.finish();
     let place = section.place("anonymous");
     let anonymous = section.truth("anonymous", false);
     let has_proof = anonymous
@@ -96,6 +108,7 @@ fn one(name: &str, section: &mut Section<'_>, known: &[String], taken: &mut Take
         anonymous,
         accounts: accounts(section, known),
         scopes: scopes(section),
+        limits,
     }
 }
 

@@ -236,24 +236,64 @@ fn sqlite_file(url: &str) -> Result<PathBuf, &'static str> {
 pub struct Limits {
     /// Open streams of all callers.
     pub streams: u32,
-    /// Open streams of one caller.
-    pub streams_per_caller: u32,
     /// Connections.
     pub connections: u32,
-    /// Lists of one caller at once.
-    pub lists_per_caller: u32,
-    /// Open streams over many purchases, of one caller.
-    pub feeds_per_caller: u32,
+    /// The limits of each caller that has none of its own.
+    pub per_caller: PerCaller,
 }
 
+/// The limits of one caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerCaller {
+    /// Open streams.
+    pub streams: u32,
+    /// Open streams over many purchases.
+    pub feeds: u32,
+    /// Lists at once.
+    pub lists: u32,
+    /// Creates in a second; 0 stands for no limit.
+    pub creates_per_second: u32,
+    /// Open purchases; 0 stands for no limit.
+    pub open_purchases: u32,
+}
+
+impl PerCaller {
+    const USUAL: Self = Self {
+        streams: 100_000,
+        feeds: 1_000,
+        lists: 4,
+        creates_per_second: 0,
+        open_purchases: 0,
+    };
+
+    /// Reads the keys of one caller's limits; a missing one is as in `usual`.
+    pub(super) fn read(section: &mut Section<'_>, usual: Self) -> Self {
+        Self {
+            streams: section.count("streams_per_caller", 1..=LIMIT_MAX, usual.streams),
+            feeds: section.count("feeds_per_caller", 1..=LIMIT_MAX, usual.feeds),
+            lists: section.count("lists_per_caller", 1..=LIMIT_MAX, usual.lists),
+            creates_per_second: section.count(
+                "creates_per_second_per_caller",
+                0..=LIMIT_MAX,
+                usual.creates_per_second,
+            ),
+            open_purchases: section.count(
+                "open_purchases_per_caller",
+                0..=LIMIT_MAX,
+                usual.open_purchases,
+            ),
+        }
+    }
+}
+
+/// The greatest limit.
+const LIMIT_MAX: u32 = 10_000_000;
+
 pub(super) fn limits(mut section: Section<'_>) -> Limits {
-    const MOST: u32 = 10_000_000;
     let limits = Limits {
-        streams: section.count("streams", 1..=MOST, 200_000),
-        streams_per_caller: section.count("streams_per_caller", 1..=MOST, 100_000),
-        connections: section.count("connections", 1..=MOST, 20_000),
-        lists_per_caller: section.count("lists_per_caller", 1..=MOST, 4),
-        feeds_per_caller: section.count("feeds_per_caller", 1..=MOST, 1_000),
+        streams: section.count("streams", 1..=LIMIT_MAX, 200_000),
+        connections: section.count("connections", 1..=LIMIT_MAX, 20_000),
+        per_caller: PerCaller::read(&mut section, PerCaller::USUAL),
     };
     section.finish();
     limits

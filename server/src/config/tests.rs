@@ -111,10 +111,10 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.store.database, PathBuf::from("tillwatch.db"));
     assert_eq!(config.store.retention, Duration::from_secs(90 * 86_400));
     assert_eq!(config.limits.streams, 200_000);
-    assert_eq!(config.limits.streams_per_caller, 100_000);
+    assert_eq!(config.limits.per_caller.streams, 100_000);
     assert_eq!(config.limits.connections, 20_000);
-    assert_eq!(config.limits.lists_per_caller, 4);
-    assert_eq!(config.limits.feeds_per_caller, 1_000);
+    assert_eq!(config.limits.per_caller.lists, 4);
+    assert_eq!(config.limits.per_caller.feeds, 1_000);
     assert_eq!(config.telemetry.log, "info");
     assert_eq!(config.telemetry.log_format, LogFormat::Text);
     assert!(config.accounts.is_empty());
@@ -181,8 +181,8 @@ otlp_endpoint = ""
         PathBuf::from("/var/lib/tillwatch.db")
     );
     assert_eq!(config.limits.connections, 1);
-    assert_eq!(config.limits.lists_per_caller, 1);
-    assert_eq!(config.limits.feeds_per_caller, 7);
+    assert_eq!(config.limits.per_caller.lists, 1);
+    assert_eq!(config.limits.per_caller.feeds, 7);
     assert_eq!(config.telemetry.log_format, LogFormat::Json);
     let account = &config.accounts[0];
     assert_eq!(account.name, AccountName::new("masumi-main"));
@@ -467,6 +467,37 @@ fn a_log_filter_that_lets_no_line_through_is_told() {
     let text = format!("{CALLER}{ACCOUNT}[telemetry]\nlog = \"h2=debug\"");
     let mute = "telemetry.log: lets no line of this server through, errors included";
     assert_eq!(warned(&text, &[]), [mute]);
+}
+
+#[test]
+fn a_caller_has_limits_of_its_own_in_place_of_the_common_ones() {
+    let text = format!(
+        "{CALLER}[callers.shop.limits]\nopen_purchases_per_caller = 5\nstreams_per_caller = 7\n\
+         [callers.desk]\ntoken_sha256 = [\"{}\"]\naccounts = [\"*\"]\nscopes = [\"read\"]\n\
+         [limits]\nopen_purchases_per_caller = 9\ncreates_per_second_per_caller = 3\n",
+        TOKEN.replace('2', "3")
+    );
+    let config = load(&text, &[]).unwrap();
+    let of = |name: &str| {
+        let caller = config
+            .callers
+            .iter()
+            .find(|caller| caller.name.as_str() == name);
+        caller.unwrap().limits
+    };
+    let (shop, desk) = (of("shop"), of("desk"));
+    assert_eq!((shop.open_purchases, desk.open_purchases), (5, 9));
+    assert_eq!((shop.streams, desk.streams), (7, 100_000));
+    assert_eq!((shop.creates_per_second, desk.creates_per_second), (3, 3));
+    let unknown = load(
+        &format!("{CALLER}[callers.shop.limits]\nstreams = 1\n"),
+        &[],
+    );
+    let told = unknown.unwrap_err().to_string();
+    assert!(
+        told.contains("callers.shop.limits.streams: unknown key"),
+        "{told}"
+    );
 }
 
 #[test]

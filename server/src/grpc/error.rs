@@ -273,6 +273,7 @@ impl Failure {
             }
             CreateError::DeadlineExceeded => Self::new(Reason::DeadlineExceeded, text),
             CreateError::Draining { purchase } => Self::new(Reason::Draining, text).about(purchase),
+            CreateError::TooManyOpen { .. } => Self::new(Reason::LimitExceeded, text),
             CreateError::Internal => Self::new(Reason::Internal, text),
         }
     }

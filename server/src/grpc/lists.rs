@@ -10,12 +10,11 @@ use super::error::{Failure, Reason};
 use crate::{limits::Limit, purchase::CallerName};
 
 /// The lists under way.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Lists(Arc<UnderWay>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct UnderWay {
-    most_per_caller: u32,
     /// The lists by caller; callers without a list are not in it. Each use of the lock is short.
     counts: Mutex<HashMap<CallerName, u32>>,
 }
@@ -34,18 +33,11 @@ pub(super) struct Turn {
 }
 
 impl Lists {
-    pub(super) fn new(most_per_caller: u32) -> Self {
-        Self(Arc::new(UnderWay {
-            most_per_caller,
-            counts: Mutex::default(),
-        }))
-    }
-
-    /// The right to one more list of a caller.
-    pub(super) fn begin(&self, caller: &CallerName) -> Result<Turn, Failure> {
+    /// The right to one more list of a caller that may have so many.
+    pub(super) fn begin(&self, caller: &CallerName, most: u32) -> Result<Turn, Failure> {
         let mut counts = self.0.counts();
         let own = counts.entry(caller.clone()).or_default();
-        if *own >= self.0.most_per_caller {
+        if *own >= most {
             Limit::ListsPerCaller.met();
             let text = "too many lists of this caller at once; page through one after the other";
             return Err(Failure::new(Reason::LimitExceeded, text));
@@ -76,15 +68,15 @@ mod tests {
 
     #[test]
     fn a_caller_has_its_share_of_lists_at_once_whatever_others_do() {
-        let lists = Lists::new(2);
+        let lists = Lists::default();
         let (shop, desk) = (CallerName::new("shop"), CallerName::new("desk"));
-        let first = lists.begin(&shop).unwrap();
-        let _second = lists.begin(&shop).unwrap();
-        let refused = lists.begin(&shop).unwrap_err();
+        let first = lists.begin(&shop, 2).unwrap();
+        let _second = lists.begin(&shop, 2).unwrap();
+        let refused = lists.begin(&shop, 2).unwrap_err();
         assert_eq!(refused.reason(), Reason::LimitExceeded);
-        let other = lists.begin(&desk).unwrap();
+        let other = lists.begin(&desk, 2).unwrap();
         drop((first, other));
-        let _again = lists.begin(&shop).unwrap();
+        let _again = lists.begin(&shop, 2).unwrap();
         assert_eq!(
             lists.0.counts().len(),
             1,

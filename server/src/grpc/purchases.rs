@@ -52,7 +52,8 @@ impl Service {
         let invalid = |violation| Failure::invalid(vec![violation]);
         let until = validate::until(request.until).map_err(invalid)?;
         let beat = validate::heartbeat(request.heartbeat_interval.as_ref()).map_err(invalid)?;
-        let permit = self.limits.open(asker.caller.name())?;
+        let streams = asker.caller.limits().streams;
+        let permit = self.limits.open(asker.caller.name(), streams)?;
         let cursor = request.after_revision.map(Revision);
         let rhythm = self.rhythm(beat);
         let opened = self.rooms.feed.watch(id, cursor, until, rhythm).await?;
@@ -161,7 +162,9 @@ impl Service {
                 page.position(),
             )
         };
-        let _turn = self.lists.begin(asker.caller.name())?;
+        let _turn = self
+            .lists
+            .begin(asker.caller.name(), asker.caller.limits().lists)?;
         let listed = match Self::narrowed(&asker.caller, filter.clone()) {
             Some(narrowed) => journal.list(&narrowed, after, size).await?,
             None => Listed::default(),
@@ -196,7 +199,11 @@ impl Service {
         let filter = Self::seen(&asker.caller, validate::filter(request.filter.as_ref())?);
         let after = self.feed_start(&asker.caller, &request).await?;
         let caller = asker.caller.name();
-        let permit = (self.feeds.open(caller)?, self.limits.open(caller)?);
+        let limits = asker.caller.limits();
+        let permit = (
+            self.feeds.open(caller, limits.feeds)?,
+            self.limits.open(caller, limits.streams)?,
+        );
         let filter = Self::narrowed(&asker.caller, filter).unwrap_or_else(|| Filter {
             // The filter admits nothing: no account has an empty name.
             accounts: vec![String::new()],
@@ -308,7 +315,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        identity::Grant,
+        identity::{CallerLimits, Grant},
         purchase::{AccountName, CallerName, PurchaseId, Status, Timestamp},
     };
 
@@ -344,6 +351,7 @@ mod tests {
                 name: CallerName::new("desk"),
                 scopes: [Scope::Operate].into(),
                 accounts: accounts.map(named),
+                limits: CallerLimits::default(),
             })
         };
         let check = |accounts: Option<&[&str]>, asked: &[&str], expected: Option<&[&str]>| {

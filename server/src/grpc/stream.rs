@@ -33,7 +33,6 @@ pub(super) struct StreamLimits(Arc<Open>);
 #[derive(Debug)]
 struct Open {
     most: u32,
-    most_per_caller: u32,
     /// The limit that a caller with too many streams meets.
     per_caller: Limit,
     /// Streams in all, and by caller.
@@ -48,33 +47,36 @@ pub(super) struct Permit {
 }
 
 impl StreamLimits {
-    pub(super) fn new(most: u32, most_per_caller: u32) -> Self {
-        Self::of(most, most_per_caller, Limit::StreamsPerCaller)
+    pub(super) fn new(most: u32) -> Self {
+        Self::of(most, Limit::StreamsPerCaller)
     }
 
     /// The limits of streams over many purchases: each costs something at every commit that concerns
     /// it.
-    pub(super) fn of_feeds(most_per_caller: u32) -> Self {
-        Self::of(u32::MAX, most_per_caller, Limit::FeedsPerCaller)
+    pub(super) fn of_feeds() -> Self {
+        Self::of(u32::MAX, Limit::FeedsPerCaller)
     }
 
-    fn of(most: u32, most_per_caller: u32, per_caller: Limit) -> Self {
+    fn of(most: u32, per_caller: Limit) -> Self {
         Self(Arc::new(Open {
             most,
-            most_per_caller,
             per_caller,
             counts: Mutex::default(),
         }))
     }
 
-    /// The right to one more stream of a caller.
-    pub(super) fn open(&self, caller: &CallerName) -> Result<Permit, Failure> {
+    /// The right to one more stream of a caller that may have so many.
+    pub(super) fn open(
+        &self,
+        caller: &CallerName,
+        most_per_caller: u32,
+    ) -> Result<Permit, Failure> {
         let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, by_caller) = &mut *counts;
         let own = by_caller.entry(caller.clone()).or_default();
         let beyond = [
             (*all >= self.0.most, Limit::Streams),
-            (*own >= self.0.most_per_caller, self.0.per_caller),
+            (*own >= most_per_caller, self.0.per_caller),
         ];
         if let Some((_, limit)) = beyond.into_iter().find(|(is_met, _)| *is_met) {
             limit.met();
@@ -246,9 +248,9 @@ mod tests {
     #[tokio::test]
     async fn a_stream_that_panics_ends_with_internal_and_gives_back_its_place() {
         use futures_util::StreamExt as _;
-        let limits = StreamLimits::new(1, 1);
+        let limits = StreamLimits::new(1);
         let shop = CallerName::new("shop");
-        let permit = limits.open(&shop).unwrap();
+        let permit = limits.open(&shop, 1).unwrap();
         let clock = Clock::system();
         let mut stream = responses(Defective(0), |event| event, None, None, permit, clock);
         assert_eq!(stream.next().await.unwrap().unwrap(), 1);
@@ -257,35 +259,35 @@ mod tests {
         assert!(!format!("{status:?}").contains("canary"));
         assert!(stream.next().await.is_none());
         drop(stream);
-        assert!(limits.open(&shop).is_ok(), "its place is free again");
+        assert!(limits.open(&shop, 1).is_ok(), "its place is free again");
     }
 
     #[test]
     fn feeds_are_counted_by_caller_and_each_limit_that_is_met_is_counted() {
-        let feeds = StreamLimits::of_feeds(2);
+        let feeds = StreamLimits::of_feeds();
         let (shop, other) = (CallerName::new("shop"), CallerName::new("other"));
         let before = Limit::FeedsPerCaller.times();
-        let _open = [feeds.open(&shop).unwrap(), feeds.open(&shop).unwrap()];
-        assert!(feeds.open(&shop).is_err() && feeds.open(&other).is_ok());
+        let _open = [feeds.open(&shop, 2).unwrap(), feeds.open(&shop, 2).unwrap()];
+        assert!(feeds.open(&shop, 2).is_err() && feeds.open(&other, 2).is_ok());
         assert!(Limit::FeedsPerCaller.times() > before);
     }
 
     #[test]
     fn streams_are_counted_in_all_and_by_caller() {
-        let limits = StreamLimits::new(3, 2);
+        let limits = StreamLimits::new(3);
         let (shop, other) = (CallerName::new("shop"), CallerName::new("other"));
-        let first = limits.open(&shop).unwrap();
-        let _second = limits.open(&shop).unwrap();
+        let first = limits.open(&shop, 2).unwrap();
+        let _second = limits.open(&shop, 2).unwrap();
         assert_eq!(
-            limits.open(&shop).unwrap_err().reason(),
+            limits.open(&shop, 2).unwrap_err().reason(),
             Reason::LimitExceeded
         );
-        let _third = limits.open(&other).unwrap();
+        let _third = limits.open(&other, 2).unwrap();
         assert_eq!(
-            limits.open(&other).unwrap_err().reason(),
+            limits.open(&other, 2).unwrap_err().reason(),
             Reason::LimitExceeded
         );
         drop(first);
-        assert!(limits.open(&other).is_ok());
+        assert!(limits.open(&other, 2).is_ok());
     }
 }

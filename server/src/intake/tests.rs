@@ -7,6 +7,7 @@ mod equal;
 mod intent;
 mod key;
 mod not_yet;
+mod open_purchases;
 mod orders;
 mod outcome;
 mod panic;
@@ -291,6 +292,7 @@ impl World {
             labels: BTreeMap::new(),
             order: Arc::new(order),
             deadline: None,
+            open_purchases: 0,
         }
     }
 
@@ -414,6 +416,7 @@ fn failure(result: &Result<Created, CreateError>) -> (&'static str, bool, Option
         Err(CreateError::Journal { purchase }) => ("journal", purchase.is_some(), None),
         Err(CreateError::DeadlineExceeded) => ("deadline", false, None),
         Err(CreateError::Draining { purchase }) => ("draining", purchase.is_some(), None),
+        Err(CreateError::TooManyOpen { .. }) => ("too many open", false, None),
         Err(CreateError::Internal) => ("internal", false, None),
     }
 }

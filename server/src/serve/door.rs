@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        identity::{Caller, Grant},
+        identity::{Caller, CallerLimits, Grant},
         purchase::CallerName,
     };
 
@@ -116,6 +116,7 @@ mod tests {
             name: CallerName::new("shop"),
             scopes: BTreeSet::new(),
             accounts: None,
+            limits: CallerLimits::default(),
         };
         // The SHA-256 of "a".
         let token = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb";

@@ -143,9 +143,6 @@ impl Front {
             callers: callers(&config.callers),
             limits: grpc::Bounds {
                 streams: config.limits.streams,
-                streams_per_caller: config.limits.streams_per_caller,
-                lists_per_caller: config.limits.lists_per_caller,
-                feeds_per_caller: config.limits.feeds_per_caller,
                 stream_age: config.listen.stream_age,
             },
             retention: config.store.retention,

@@ -75,9 +75,6 @@ pub(super) async fn empty(journal: Arc<dyn Journal>) -> House {
         callers: Callers::default(),
         limits: grpc::Bounds {
             streams: 1,
-            streams_per_caller: 1,
-            lists_per_caller: 1,
-            feeds_per_caller: 10,
             stream_age: None,
         },
         retention: DAY,

@@ -139,6 +139,7 @@ async fn served() -> (House, Channel) {
         name: CallerName::new("shop"),
         scopes: [Scope::Read].into(),
         accounts: None,
+        limits: CallerLimits::default(),
     };
     let house = House::open(Parts {
         clock,
@@ -148,9 +149,6 @@ async fn served() -> (House, Channel) {
         callers: Callers::default().with(Caller::new(grant), &[], true),
         limits: grpc::Bounds {
             streams: 3,
-            streams_per_caller: 3,
-            lists_per_caller: 4,
-            feeds_per_caller: 3,
             stream_age: None,
         },
         retention: DAY,
