@@ -46,5 +46,6 @@ mod sweeps;
 mod tidy;
 mod tls;
 mod unclear;
+mod upstream_tls;
 mod watchers;
 mod wire;

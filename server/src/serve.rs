@@ -10,6 +10,7 @@ mod keys;
 mod late;
 mod loops;
 mod metrics;
+mod renewal;
 mod wall;
 
 use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
@@ -44,6 +45,7 @@ use crate::{
 pub use backup::back_up;
 use front::{Front, health_server};
 use loops::Loops;
+use renewal::Renewed;
 use wall::Wall;
 
 /// Open purchases read at once while recovering.
@@ -149,12 +151,14 @@ impl House {
     /// The journal cannot be read.
     pub async fn open(parts: Parts) -> Result<Self, JournalError> {
         let (readiness, health) = health::health().await;
-        Self::open_as(parts, readiness, Arc::new(health)).await
+        Self::open_as(parts, Vec::new(), readiness, Arc::new(health)).await
     }
 
-    /// Like [`House::open`], with a health service that is served already.
+    /// Like [`House::open`], with a health service that is served already, and with ways out whose
+    /// files can change.
     async fn open_as(
         parts: Parts,
+        renewed: Vec<Renewed>,
         readiness: Readiness,
         health: Arc<HealthService>,
     ) -> Result<Self, JournalError> {
@@ -208,6 +212,10 @@ impl House {
         work.begin("clock", (wall, intake.clone()), |(wall, intake)| {
             mind_the_clock(wall, intake)
         });
+        for one in renewed {
+            let account = one.account.clone();
+            work.begin_of("certificates", Some(account), one, Renewed::run);
+        }
         work.tell(readiness.clone());
         let rooms = grpc::Rooms {
             journal,
@@ -342,7 +350,7 @@ pub async fn open_accounts(
     configured: &[config::Account],
     journal: &Arc<dyn Journal>,
     clock: &Clock,
-    upstream: impl Fn(&config::Account) -> Result<Arc<dyn Upstream>, String>,
+    mut upstream: impl FnMut(&config::Account) -> Result<Arc<dyn Upstream>, String>,
 ) -> Result<Accounts, StartError> {
     let mut opened = Vec::new();
     for account in configured {
@@ -371,7 +379,7 @@ pub async fn open_accounts(
     Ok(Accounts::new(opened))
 }
 
-fn http(account: &config::Account) -> Result<Arc<dyn Upstream>, String> {
+fn http(account: &config::Account) -> Result<Arc<HttpUpstream>, String> {
     let settings = Settings {
         allow_insecure: account.allow_insecure,
         allow_private_networks: account.allow_private_networks,

@@ -1,11 +1,8 @@
 //! `[accounts.NAME]`: a provider's credentials, its origin, and its polling.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod tls;
+
+use std::{collections::BTreeMap, net::IpAddr, path::Path, time::Duration};
 
 use url::{Host, Url};
 
@@ -13,10 +10,7 @@ use crate::{
     cadence::{Phase, Policy, Schedule},
     provider::Registered,
     purchase::{AccountName, Secret},
-    upstream::{
-        address,
-        tls::{self, ClientFiles, Files, Tls},
-    },
+    upstream::{address, tls::Tls},
 };
 
 use super::{
@@ -106,7 +100,7 @@ pub(super) fn read(
     }
     let base_url = base_url(&mut section, allow_insecure, allow_private_networks);
     let is_plain = base_url.as_ref().is_some_and(|url| url.scheme() == "http");
-    let tls = tls(reading, name, &mut section, is_plain);
+    let tls = tls::read(reading, name, &mut section, row.secrets, is_plain);
     let documented = (row.policy)();
     let policy = policy(section.section("polling"), &documented);
     if is_faster(&policy.schedule, &documented.schedule)
@@ -174,58 +168,6 @@ fn secret(
             None
         }
     }
-}
-
-/// The contents of the files of the account's TLS; `None` if they are refused. All of them are read
-/// here, so that a check of the settings and a start refuse the same files.
-fn tls(
-    reading: &mut Reading<'_>,
-    account: &str,
-    section: &mut Section<'_>,
-    is_plain: bool,
-) -> Option<Tls> {
-    let keys = [tls::CA_FILE, tls::CLIENT_CERT_FILE, tls::CLIENT_KEY_FILE];
-    let texts = keys.map(|key| section.text(key));
-    let refuse = |key: &str, rule: &str| {
-        let named = keys.iter().zip(&texts).find(|(name, _)| **name == key);
-        let place = named.and_then(|(_, text)| text.as_ref()?.place.as_deref());
-        section.refuse(place, key, rule);
-    };
-    let path = |text: &Option<Text>| text.as_ref().map(|text| PathBuf::from(&text.text));
-    let [ca, certificate, key] = &texts;
-    if is_plain {
-        for (key, _) in keys.iter().zip(&texts).filter(|(_, text)| text.is_some()) {
-            refuse(key, "must be left out, since `base_url` is http");
-        }
-        return None;
-    }
-    let client = match (path(certificate), path(key)) {
-        (Some(certificate), Some(key)) => Some(ClientFiles { certificate, key }),
-        (Some(_), None) => {
-            refuse(tls::CLIENT_CERT_FILE, "must come with `client_key_file`");
-            None
-        }
-        (None, Some(_)) => {
-            refuse(tls::CLIENT_KEY_FILE, "must come with `client_cert_file`");
-            None
-        }
-        (None, None) => None,
-    };
-    if let Some(client) = &client {
-        reading.secret_in(&client.key, account, tls::CLIENT_KEY_FILE);
-    }
-    let read = Tls::read(Files {
-        ca: path(ca),
-        client,
-    });
-    let bad = match read {
-        Ok(tls) => return Some(tls),
-        Err(bad) => bad,
-    };
-    for file in bad.0 {
-        refuse(file.key, &file.rule);
-    }
-    None
 }
 
 fn base_url(section: &mut Section<'_>, insecure: bool, private: bool) -> Option<Url> {

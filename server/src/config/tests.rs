@@ -238,6 +238,29 @@ fn the_files_of_an_accounts_tls_are_read_with_the_settings() {
 }
 
 #[test]
+fn the_key_of_a_clients_certificate_is_no_secret_of_the_provider() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = client_files(folder.path(), &Authority::new());
+    let lines = lines.replace("client_key_file", "client_cert_key_file");
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "canary").unwrap();
+    let account = format!(
+        "[accounts.d]\nprovider = \"devdraft\"\nbase_url = \"https://example.com\"\n\
+         client_key_file = {secret:?}\nclient_secret = \"canary\"\n{lines}"
+    );
+    let settings = folder.path().join("t.toml");
+    std::fs::write(&settings, format!("{CALLER}{account}")).unwrap();
+    let config = Config::load(Some(&settings), std::iter::empty()).unwrap();
+    let account = &config.accounts[0];
+    assert_eq!(account.secrets["client_key"].expose(), "canary");
+    let shown = format!("{:?}", account.tls);
+    assert!(
+        shown.contains("/key\"") && !shown.contains("canary"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn an_account_keeps_its_providers_policy_where_it_says_nothing() {
     let text = format!("{CALLER}{ACCOUNT}[accounts.masumi-main.polling]\ntimeout = \"1s\"");
     let config = load(&text, &[]).unwrap();

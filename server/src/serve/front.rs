@@ -19,7 +19,7 @@ use tower::ServiceBuilder;
 
 use super::{
     House, Parts, StartError, callers, door, http, keys::keyring, late::Late, metrics::Collector,
-    open_accounts,
+    open_accounts, renewal::Renewed,
 };
 use crate::{
     clock::Clock,
@@ -134,7 +134,18 @@ impl Front {
         let keyring = keyring(config, &clock)?;
         let journal: Arc<dyn Journal> =
             Arc::new(SqliteJournal::open(&config.store.database, &clock).await?);
-        let accounts = open_accounts(&config.accounts, &journal, &clock, http).await?;
+        let mut renewed = Vec::new();
+        let accounts = open_accounts(&config.accounts, &journal, &clock, |account| {
+            let upstream = http(account)?;
+            if upstream.has_files() {
+                renewed.push(Renewed {
+                    account: account.name.clone(),
+                    upstream: Arc::clone(&upstream),
+                });
+            }
+            Ok(upstream)
+        })
+        .await?;
         let parts = Parts {
             clock,
             journal,
@@ -148,7 +159,7 @@ impl Front {
             retention: config.store.retention,
         };
         let (readiness, health) = (self.readiness.clone(), Arc::clone(&self.health));
-        let house = House::open_as(parts, readiness, health).await?;
+        let house = House::open_as(parts, renewed, readiness, health).await?;
         self.figures.get_or_init(|| house.figures.clone());
         self.purchases.open(house.service());
         Ok(house)

@@ -2,6 +2,7 @@
 
 mod clock;
 mod defects;
+mod renewal;
 
 use super::*;
 use crate::{

@@ -7,6 +7,7 @@
 //! a URL or a header.
 
 mod certificate;
+mod clients;
 mod reuse;
 
 use std::{
@@ -14,14 +15,14 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Certificate, Client, ClientBuilder, Identity, Proxy, Url,
+    Client, Url,
     dns::{Addrs, Name, Resolve, Resolving},
 };
 use url::Host;
@@ -29,8 +30,10 @@ use url::Host;
 use crate::purchase::Secret;
 
 use super::{
-    BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamError, address, tls::Tls,
+    BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamError, address,
+    tls::{Tls, TlsError},
 };
+use clients::Clients;
 
 /// The longest time for making a connection, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -102,11 +105,24 @@ impl HttpError {
     }
 }
 
+/// The reason why an account's files could not be taken up again.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewalError {
+    /// A file cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The files make no client.
+    #[error(transparent)]
+    Client(#[from] HttpError),
+}
+
 /// One account's way out over HTTP.
 pub struct HttpUpstream {
-    base_url: Url,
-    pooled: Client,
-    fresh: Client,
+    /// The settings as they were at the start; the TLS of the moment is the clients'.
+    settings: Settings,
+    look_up: LookUp,
+    /// The clients of the next request. Each use of the lock is short.
+    clients: Mutex<Clients>,
 }
 
 impl fmt::Debug for HttpUpstream {
@@ -114,7 +130,7 @@ impl fmt::Debug for HttpUpstream {
         write!(
             formatter,
             "HttpUpstream({})",
-            self.base_url.origin().ascii_serialization()
+            self.settings.base_url.origin().ascii_serialization()
         )
     }
 }
@@ -133,24 +149,36 @@ impl HttpUpstream {
     /// Like [`HttpUpstream::new`], with names looked up by `look_up`.
     fn over(settings: Settings, look_up: LookUp) -> Result<Self, HttpError> {
         check_base_url(&settings)?;
-        let proxy = proxy(&settings)?;
-        // An error says that a provider is installed already, which is as good: ring is the only one
-        // in this executable.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let build = |limit: fn(ClientBuilder) -> ClientBuilder| {
-            let builder = secured(builder(&settings, &look_up), &settings)?;
-            let builder = match &proxy {
-                Some(proxy) => builder.proxy(proxy.clone()),
-                None => builder,
-            };
-            limit(builder).build().map_err(HttpError::client)
-        };
+        let clients = Clients::new(&settings, settings.tls.clone(), &look_up)?;
         Ok(Self {
-            pooled: build(|builder| builder)?,
-            // A connection that is never given back meets no second request.
-            fresh: build(|builder| builder.pool_max_idle_per_host(0))?,
-            base_url: settings.base_url,
+            settings,
+            look_up,
+            clients: Mutex::new(clients),
         })
+    }
+
+    /// True if the account's TLS has files, which can change.
+    pub fn has_files(&self) -> bool {
+        self.settings.tls.has_files()
+    }
+
+    /// Reads the files of the account's TLS again, and uses them for later requests if they have
+    /// changed: then it returns true. A request under way ends as it began. It blocks.
+    ///
+    /// # Errors
+    /// A file cannot be used: everything stays as it is.
+    pub fn renew(&self) -> Result<bool, RenewalError> {
+        let tls = self.settings.tls.read_again()?;
+        if tls == *self.clients().tls() {
+            return Ok(false);
+        }
+        let clients = Clients::new(&self.settings, tls, &self.look_up)?;
+        *self.clients() = clients;
+        Ok(true)
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The URL of a request. It lies below the base URL, whatever its segments are.
@@ -159,7 +187,7 @@ impl HttpUpstream {
         if !request.path.iter().all(|segment| is_safe(segment)) {
             return Err(UNSAFE);
         }
-        let mut url = self.base_url.clone();
+        let mut url = self.settings.base_url.clone();
         url.path_segments_mut()
             .map_err(|()| UNSAFE)?
             .pop_if_empty()
@@ -170,11 +198,8 @@ impl HttpUpstream {
         Ok(url)
     }
 
-    fn client(&self, connection: Connection) -> &Client {
-        match connection {
-            Connection::Pooled => &self.pooled,
-            Connection::Fresh => &self.fresh,
-        }
+    fn client(&self, connection: Connection) -> Client {
+        self.clients().of(connection)
     }
 }
 
@@ -306,57 +331,6 @@ fn is_allowed(url: &Url, settings: &Settings) -> Option<bool> {
         Host::Ipv6(literal) => literal.into(),
     };
     Some(address::allowed(literal, settings.allow_private_networks))
-}
-
-fn proxy(settings: &Settings) -> Result<Option<Proxy>, HttpError> {
-    let Some(proxy) = &settings.proxy else {
-        return Ok(None);
-    };
-    let url: Url = proxy.expose().parse().map_err(|_| HttpError::Proxy)?;
-    if url.scheme() != "http" || is_allowed(&url, settings) != Some(true) {
-        return Err(HttpError::Proxy);
-    }
-    // The error would show the URL.
-    Proxy::all(url).map(Some).map_err(|_| HttpError::Proxy)
-}
-
-fn builder(settings: &Settings, look_up: &LookUp) -> ClientBuilder {
-    Client::builder()
-        .user_agent(USER_AGENT)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .connector_layer(reuse::Noting)
-        .referer(false)
-        .tcp_nodelay(true)
-        .connect_timeout(settings.connect_timeout)
-        .pool_idle_timeout(settings.idle_timeout)
-        // With HTTP/2 one connection that closes fails many requests at once.
-        .http1_only()
-        .dns_resolver(Filter {
-            allow_private: settings.allow_private_networks,
-            look_up: Arc::clone(look_up),
-        })
-}
-
-/// The builder of a client that speaks TLS if the origin does.
-fn secured(builder: ClientBuilder, settings: &Settings) -> Result<ClientBuilder, HttpError> {
-    if settings.base_url.scheme() != "https" {
-        // Without TLS there is nothing to verify, and a machine may have no root certificates at all.
-        return Ok(builder.tls_certs_only([]));
-    }
-    let mut builder = builder.https_only(true);
-    if let Some(roots) = settings.tls.roots() {
-        let roots: Result<Vec<_>, _> = (roots.iter())
-            .map(|root| Certificate::from_der(root))
-            .collect();
-        builder = builder.tls_certs_only(roots.map_err(HttpError::client)?);
-    }
-    if let Some(client) = settings.tls.client() {
-        let identity = Identity::from_pem(client.expose().as_bytes());
-        builder = builder.identity(identity.map_err(HttpError::client)?);
-    }
-    Ok(builder)
 }
 
 /// The look-up of a name, made anew for each connection.

@@ -21,13 +21,6 @@ use crate::purchase::Secret;
 /// The largest file that is read, in bytes. Ours: a bundle of all public roots has some 250 KB.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// The setting that names the authorities' file.
-pub const CA_FILE: &str = "ca_file";
-/// The setting that names the file of the client's certificate.
-pub const CLIENT_CERT_FILE: &str = "client_cert_file";
-/// The setting that names the file of the client's key.
-pub const CLIENT_KEY_FILE: &str = "client_key_file";
-
 /// The files of an account's TLS.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files {
@@ -46,20 +39,41 @@ pub struct ClientFiles {
     pub key: PathBuf,
 }
 
+/// The content that a file is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// The authorities that replace the system's.
+    Authorities,
+    /// The client's certificate.
+    Certificate,
+    /// The key of the client's certificate.
+    Key,
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Authorities => "the file of the authorities",
+            Self::Certificate => "the file of the client's certificate",
+            Self::Key => "the file of the client's key",
+        })
+    }
+}
+
 /// A file that cannot be used. The text holds nothing of the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {rule}")]
+#[error("{of} {rule}")]
 pub struct BadFile {
-    /// The setting that names the file.
-    pub key: &'static str,
+    /// The content that the file is read for.
+    pub of: Content,
     /// The rule that the file breaks.
     pub rule: String,
 }
 
 impl BadFile {
-    fn new(key: &'static str, rule: impl Into<String>) -> Self {
+    fn new(of: Content, rule: impl Into<String>) -> Self {
         let rule = rule.into();
-        Self { key, rule }
+        Self { of, rule }
     }
 }
 
@@ -110,6 +124,19 @@ impl Tls {
         })
     }
 
+    /// Reads the same files again, which blocks.
+    ///
+    /// # Errors
+    /// As [`Tls::read`].
+    pub(super) fn read_again(&self) -> Result<Self, TlsError> {
+        Self::read(self.files.clone())
+    }
+
+    /// True if a file is named.
+    pub(super) fn has_files(&self) -> bool {
+        self.files != Files::default()
+    }
+
     /// The authorities that replace the system's, if any are named.
     pub(super) fn roots(&self) -> Option<&[CertificateDer<'static>]> {
         self.roots.as_deref()
@@ -127,17 +154,19 @@ fn good<T>(read: Result<T, BadFile>, bad: &mut Vec<BadFile>) -> Option<T> {
 }
 
 fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadFile> {
-    let roots = certificates(CA_FILE, path)?;
+    let roots = certificates(Content::Authorities, path)?;
     let mut store = RootCertStore::empty();
     for root in &roots {
         let added = store.add(root.clone());
-        added.map_err(|_| BadFile::new(CA_FILE, "must hold only certificates of X.509"))?;
+        added.map_err(|_| {
+            BadFile::new(Content::Authorities, "must hold only certificates of X.509")
+        })?;
     }
     Ok(roots)
 }
 
 fn client_text(files: &ClientFiles, bad: &mut Vec<BadFile>) -> Option<Secret> {
-    let chain = good(certificates(CLIENT_CERT_FILE, &files.certificate), bad);
+    let chain = good(certificates(Content::Certificate, &files.certificate), bad);
     let key = good(private_key(&files.key), bad);
     let (chain, key) = (chain?, key?);
     good(check_pair(&chain, &key), bad)?;
@@ -145,17 +174,17 @@ fn client_text(files: &ClientFiles, bad: &mut Vec<BadFile>) -> Option<Secret> {
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, BadFile> {
-    let content = content(CLIENT_KEY_FILE, path)?;
+    let content = content(Content::Key, path)?;
     let key = PrivateKeyDer::from_pem_slice(&content).map_err(|_| {
         let rule = "must hold a private key in PEM, without a password";
-        BadFile::new(CLIENT_KEY_FILE, rule)
+        BadFile::new(Content::Key, rule)
     })?;
     let loaded = ring::default_provider()
         .key_provider
         .load_private_key(key.clone_key());
     loaded.map_err(|_| {
         let rule = "must hold a key of RSA (2048 bits or more), P-256, P-384 or Ed25519";
-        BadFile::new(CLIENT_KEY_FILE, rule)
+        BadFile::new(Content::Key, rule)
     })?;
     Ok(key)
 }
@@ -168,12 +197,12 @@ fn check_pair(
     match CertifiedKey::from_der(chain.to_vec(), key.clone_key(), &provider) {
         Ok(_) => Ok(()),
         Err(rustls::Error::InconsistentKeys(_)) => {
-            let rule = format!("must hold the key of the certificate in `{CLIENT_CERT_FILE}`");
-            Err(BadFile::new(CLIENT_KEY_FILE, rule))
+            let rule = "must hold the key of the client's certificate";
+            Err(BadFile::new(Content::Key, rule))
         }
         Err(_) => {
             let rule = "must begin with a certificate of X.509";
-            Err(BadFile::new(CLIENT_CERT_FILE, rule))
+            Err(BadFile::new(Content::Certificate, rule))
         }
     }
 }
@@ -196,14 +225,14 @@ fn pem(chain: &[CertificateDer<'_>], key: &PrivateKeyDer<'_>) -> Secret {
     Secret::new(text)
 }
 
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, BadFile> {
-    let content = content(key, path)?;
+fn certificates(of: Content, path: &Path) -> Result<Vec<CertificateDer<'static>>, BadFile> {
+    let content = content(of, path)?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
     let read = read.ok().filter(|read| !read.is_empty());
-    read.ok_or_else(|| BadFile::new(key, "must hold at least one certificate in PEM"))
+    read.ok_or_else(|| BadFile::new(of, "must hold at least one certificate in PEM"))
 }
 
-fn content(key: &'static str, path: &Path) -> Result<Vec<u8>, BadFile> {
+fn content(of: Content, path: &Path) -> Result<Vec<u8>, BadFile> {
     let read = || -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
         File::open(path)?
@@ -213,12 +242,12 @@ fn content(key: &'static str, path: &Path) -> Result<Vec<u8>, BadFile> {
     };
     let content = read().map_err(|error| {
         let rule = format!("must be a file that can be read: {error}");
-        BadFile::new(key, rule)
+        BadFile::new(of, rule)
     })?;
     if u64::try_from(content.len()).is_ok_and(|length| length <= FILE_BYTES_MAX) {
         return Ok(content);
     }
-    Err(BadFile::new(key, "must have at most 4 MiB"))
+    Err(BadFile::new(of, "must have at most 4 MiB"))
 }
 
 #[cfg(test)]

@@ -403,7 +403,7 @@ fn bad_files_of_an_accounts_tls_are_refused_by_key_and_rule() {
         ),
         (
             pair(&certificate, &other),
-            "FILE:11: accounts.m.client_key_file: must hold the key of the certificate in",
+            "FILE:11: accounts.m.client_key_file: must hold the key of the client's",
         ),
         (
             plain.replace("provider", "allow_insecure = true\nprovider"),

@@ -1,6 +1,7 @@
 //! Repeats that are many, late, or made while the process is about to stop.
 
 use super::*;
+use crate::testing::Log;
 
 const UNKNOWN: &str = "OUTCOME_UNKNOWN!OUTCOME_UNKNOWN";
 const WANTED: &str = "OUTCOME_UNKNOWN!REPEAT_WANTED";
@@ -193,13 +194,7 @@ async fn c4_the_reference_of_an_answer_that_cannot_be_committed_is_logged_as_an_
             world.wire.answer_creates([Reply::Lost]);
             world.create().await.unwrap();
         }
-        let log = Log::default();
-        let lines = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || lines.clone())
-            .finish();
-        let _logged = tracing::subscriber::set_default(subscriber);
+        let (log, _logged) = Log::begin();
         let journal = Arc::clone(&world.journal);
         *world.wire.arrived.lock().unwrap() = Some(Arc::new(move |_| journal.fail_writes(true)));
         let answered = world.create().await;
@@ -211,26 +206,6 @@ async fn c4_the_reference_of_an_answer_that_cannot_be_committed_is_logged_as_an_
         let id = world.record().await.purchase.id.to_string();
         assert!(told[0].contains("txn_") && told[0].contains(&id), "{text}");
         assert!(!text.contains(orders::CANARY), "{text}");
-    }
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

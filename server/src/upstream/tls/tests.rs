@@ -54,52 +54,62 @@ fn a_bad_file_is_refused_with_its_key_and_its_rule() {
     let large = "x".repeat(4 * 1024 * 1024 + 1);
     let one_certificate = "must hold at least one certificate in PEM";
     let table = [
-        ("ca", "", "ca_file", one_certificate),
-        ("ca", other_key.as_str(), "ca_file", one_certificate),
+        ("ca", "", Content::Authorities, one_certificate),
+        (
+            "ca",
+            other_key.as_str(),
+            Content::Authorities,
+            one_certificate,
+        ),
         (
             "ca",
             junk,
-            "ca_file",
+            Content::Authorities,
             "must hold only certificates of X.509",
         ),
-        ("ca", &large, "ca_file", "must have at most 4 MiB"),
-        ("cert", "canary", "client_cert_file", one_certificate),
+        (
+            "ca",
+            &large,
+            Content::Authorities,
+            "must have at most 4 MiB",
+        ),
+        ("cert", "canary", Content::Certificate, one_certificate),
         (
             "cert",
             junk,
-            "client_cert_file",
+            Content::Certificate,
             "must begin with a certificate of X.509",
         ),
         (
             "cert",
             &other,
-            "client_key_file",
-            "must hold the key of the certificate in `client_cert_file`",
+            Content::Key,
+            "must hold the key of the client's certificate",
         ),
         (
             "key",
             &other_key,
-            "client_key_file",
-            "must hold the key of the certificate in `client_cert_file`",
+            Content::Key,
+            "must hold the key of the client's certificate",
         ),
         (
             "key",
             locked,
-            "client_key_file",
+            Content::Key,
             "must hold a private key in PEM, without a password",
         ),
         (
             "key",
             unknown,
-            "client_key_file",
+            Content::Key,
             "must hold a key of RSA (2048 bits or more), P-256, P-384 or Ed25519",
         ),
     ];
-    for (file, text, key, rule) in table {
+    for (file, text, of, rule) in table {
         let folder = Folder::new();
         folder.write(file, text);
         let bad = folder.read().unwrap_err();
-        assert_eq!(bad.to_string(), format!("{key}: {rule}"), "{file}");
+        assert_eq!(bad.to_string(), format!("{of} {rule}"), "{file}");
     }
 }
 
@@ -110,10 +120,10 @@ fn all_bad_files_are_told_at_once() {
         fs::remove_file(folder.path(file)).unwrap();
     }
     let bad = folder.read().unwrap_err();
-    let keys = bad.0.iter().map(|file| file.key);
+    let told = bad.0.iter().map(|file| file.of);
     assert_eq!(
-        Vec::from_iter(keys),
-        ["ca_file", "client_cert_file", "client_key_file"]
+        Vec::from_iter(told),
+        [Content::Authorities, Content::Certificate, Content::Key]
     );
     for file in bad.0 {
         let rule = "must be a file that can be read: No such file";

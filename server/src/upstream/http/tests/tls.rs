@@ -11,6 +11,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -26,30 +27,44 @@ const CERTIFICATE_REFUSED: UpstreamError = UpstreamError::NotConnected("certific
 /// A provider that speaks TLS, and answers each request.
 struct Provider {
     address: SocketAddr,
-    requests: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
     _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    /// The settings of the next connection.
+    settings: std::sync::Mutex<Arc<ServerConfig>>,
+    requests: AtomicUsize,
+    /// The answers that may be given now.
+    answers: Semaphore,
 }
 
 impl Provider {
     async fn start(settings: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let shared = Arc::new(Shared {
+            settings: std::sync::Mutex::new(Arc::new(settings)),
+            requests: AtomicUsize::new(0),
+            answers: Semaphore::new(Semaphore::MAX_PERMITS),
+        });
         let mut provider = Self {
             address: listener.local_addr().unwrap(),
-            requests: Arc::default(),
+            shared: Arc::clone(&shared),
             _tasks: JoinSet::new(),
         };
-        let (acceptor, requests) = (TlsAcceptor::from(Arc::new(settings)), provider.requests());
         provider._tasks.spawn(async move {
             let mut open = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (acceptor, requests) = (acceptor.clone(), Arc::clone(&requests));
+                let shared = Arc::clone(&shared);
                 open.spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(stream).await else {
+                    let settings = Arc::clone(&shared.settings.lock().unwrap());
+                    let Ok(mut stream) = TlsAcceptor::from(settings).accept(stream).await else {
                         return;
                     };
                     while read_head(&mut stream).await.is_some() {
-                        requests.fetch_add(1, Ordering::SeqCst);
+                        shared.requests.fetch_add(1, Ordering::SeqCst);
+                        shared.answers.acquire().await.unwrap().forget();
                         stream.write_all(EMPTY).await.unwrap();
                     }
                 });
@@ -58,8 +73,14 @@ impl Provider {
         provider
     }
 
-    fn requests(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.requests)
+    /// The requests that have arrived whole.
+    fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// Uses these settings for later connections.
+    fn renew(&self, settings: ServerConfig) {
+        *self.shared.settings.lock().unwrap() = Arc::new(settings);
     }
 
     fn upstream(&self, files: Files) -> HttpUpstream {
@@ -157,7 +178,7 @@ async fn a_provider_of_a_private_authority_is_reached_with_that_authoritys_file_
                 assert_eq!(sent.unwrap_err(), CONNECTION_FAILED, "{connection:?}");
             }
         }
-        assert_eq!(provider.requests.load(Ordering::SeqCst), 0);
+        assert_eq!(provider.requests(), 0);
         for connection in BOTH {
             let upstream = provider.upstream(folder.knowing(&authority));
             let sent = upstream.send(get().on(connection), TIMEOUT).await;
@@ -175,7 +196,7 @@ async fn a_provider_whose_certificate_has_another_name_is_not_reached() {
         let sent = upstream.send(get().on(connection), TIMEOUT).await;
         assert_eq!(sent.unwrap_err(), CONNECTION_FAILED, "{connection:?}");
     }
-    assert_eq!(provider.requests.load(Ordering::SeqCst), 0);
+    assert_eq!(provider.requests(), 0);
 }
 
 #[tokio::test]
@@ -195,7 +216,7 @@ async fn a_provider_that_demands_a_certificate_answers_its_owner_alone() {
                 assert_eq!(sent.unwrap_err(), refused, "{connection:?}");
             }
         }
-        assert_eq!(provider.requests.load(Ordering::SeqCst), 0);
+        assert_eq!(provider.requests(), 0);
         for connection in BOTH {
             let upstream = provider.upstream(folder.showing(&authority, &clients));
             for _ in 0..2 {
@@ -234,4 +255,94 @@ async fn an_authoritys_file_replaces_the_systems_authorities() {
     let output = output.await.unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(told.contains("1 passed"), "{told}");
+}
+
+#[tokio::test]
+async fn changed_files_are_used_for_the_next_requests_of_both_clients() {
+    let (first, second, clients) = (Authority::new(), Authority::new(), Authority::new());
+    let provider = Provider::start(settings(&first, "127.0.0.1", None, &TLS13)).await;
+    let folder = Folder::new();
+    let upstream = provider.upstream(folder.showing(&first, &Authority::new()));
+    let send = |connection| upstream.send(get().on(connection), TIMEOUT);
+    for connection in BOTH {
+        assert_eq!(send(connection).await.unwrap().status, 200);
+    }
+    assert!(!upstream.renew().unwrap(), "nothing has changed");
+    provider.renew(settings(&second, "127.0.0.1", Some(&clients), &TLS13));
+    let fresh = send(Connection::Fresh).await;
+    assert_eq!(fresh.unwrap_err(), CONNECTION_FAILED);
+    folder.knowing(&second);
+    assert!(upstream.renew().unwrap(), "another authority");
+    for connection in BOTH {
+        let sent = send(connection).await;
+        assert_eq!(sent.unwrap_err(), CERTIFICATE_REFUSED, "{connection:?}");
+    }
+    folder.showing(&second, &clients);
+    assert!(upstream.renew().unwrap(), "another certificate");
+    for connection in BOTH {
+        assert_eq!(send(connection).await.unwrap().status, 200);
+    }
+    assert!(!upstream.renew().unwrap(), "nothing has changed");
+}
+
+#[tokio::test]
+async fn changed_files_that_cannot_be_used_change_nothing() {
+    let authority = Authority::new();
+    let provider = Provider::start(settings(&authority, "127.0.0.1", None, &TLS13)).await;
+    let folder = Folder::new();
+    let upstream = provider.upstream(folder.showing(&authority, &authority));
+    let (certificate, _) = authority.certificate("client.test");
+    let good = fs::read_to_string(folder.0.path().join("cert")).unwrap();
+    let table = [
+        (
+            "ca",
+            "canary",
+            "the file of the authorities must hold at least one certificate in PEM",
+        ),
+        (
+            "cert",
+            &certificate,
+            "the file of the client's key must hold the key of the client's certificate",
+        ),
+    ];
+    for (name, text, expected) in table {
+        folder.write(name, text);
+        let problem = upstream.renew().unwrap_err().to_string();
+        assert_eq!(problem, expected);
+        for connection in BOTH {
+            let answer = upstream.send(get().on(connection), TIMEOUT).await;
+            assert_eq!(answer.unwrap().status, 200, "{name} {connection:?}");
+        }
+        folder.write("ca", &authority.pem());
+    }
+    folder.write("cert", &good);
+    assert!(!upstream.renew().unwrap(), "the files are as they were");
+}
+
+#[tokio::test]
+async fn a_request_under_way_ends_as_it_began_though_the_files_change() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let provider = Provider::start(settings(&authority, "127.0.0.1", None, &TLS13)).await;
+    let folder = Folder::new();
+    let upstream = provider.upstream(folder.knowing(&authority));
+    for connection in BOTH {
+        folder.knowing(&authority);
+        upstream.renew().unwrap();
+        provider.shared.answers.forget_permits(usize::MAX);
+        let arrived = provider.requests() + 1;
+        let sent = upstream.send(get().on(connection), TIMEOUT);
+        let renewed = async {
+            while provider.requests() < arrived {
+                tokio::task::yield_now().await;
+            }
+            folder.knowing(&other);
+            assert!(upstream.renew().unwrap());
+            provider.shared.answers.add_permits(1);
+        };
+        let both = async { tokio::join!(sent, renewed) };
+        let (sent, ()) = tokio::time::timeout(TIMEOUT, both).await.unwrap();
+        assert_eq!(sent.unwrap().status, 200, "{connection:?}");
+        let next = upstream.send(get().on(connection), TIMEOUT).await;
+        assert_eq!(next.unwrap_err(), CONNECTION_FAILED, "{connection:?}");
+    }
 }
