@@ -31,16 +31,16 @@ use crate::{
 /// The name of a workload in a mesh.
 const WORKLOAD: &str = "spiffe://example.test/ns/shop/sa/buyer";
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+pub fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A certificate for these names, and its key, in PEM.
-fn certificate(authority: &Authority, names: &[&str], uri: Option<&str>) -> (String, String) {
+/// A certificate for these names or addresses, and its key, in PEM.
+pub fn certificate(authority: &Authority, names: &[&str], uri: Option<&str>) -> (String, String) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
     let uri = uri.map(|uri| SanType::URI(uri.try_into().unwrap()));

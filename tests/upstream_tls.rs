@@ -7,7 +7,6 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
@@ -26,58 +25,36 @@ use crate::{
     house::{House, Settings},
     orders::request,
     process::until,
+    tls::{Authority, authority, certificate},
 };
 
 const ACCOUNT: &str = "devdraft-secure";
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+/// The settings of a provider whose certificate and whose clients' certificates have one authority.
+fn provider(authority: &Authority) -> Arc<ServerConfig> {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap();
+    roots.add(root).unwrap();
+    let provider = Arc::new(ring::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let (own, key) = certificate(authority, &["127.0.0.1"], None);
+    let own = CertificateDer::from_pem_slice(own.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let settings = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![own], key)
+        .unwrap();
+    Arc::new(settings)
+}
 
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A certificate for this name or address, and its key, in PEM.
-    fn certificate(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    /// The settings of a provider whose certificate and whose clients' certificates are from here.
-    fn provider(&self) -> Arc<ServerConfig> {
-        let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(self.pem().as_bytes()).unwrap();
-        roots.add(root).unwrap();
-        let provider = Arc::new(ring::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let (certificate, key) = self.certificate("127.0.0.1");
-        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let settings = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier.build().unwrap())
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
-        Arc::new(settings)
-    }
-
-    /// Writes the files of an account that knows this authority and has a certificate of it.
-    fn write(&self, folder: &Path) {
-        let (certificate, key) = self.certificate("client.test");
-        fs::write(folder.join("ca"), self.pem()).unwrap();
-        fs::write(folder.join("both"), certificate + &key).unwrap();
-    }
+/// Writes the files of an account that knows this authority and has a certificate of it.
+fn write(authority: &Authority, folder: &Path) {
+    let (own, key) = certificate(authority, &["client.test"], None);
+    fs::write(folder.join("ca"), authority.pem()).unwrap();
+    fs::write(folder.join("both"), own + &key).unwrap();
 }
 
 /// The sandbox behind TLS.
@@ -95,7 +72,7 @@ impl Gate {
         let mut gate = Self {
             address: listener.local_addr().unwrap(),
             sandbox: Arc::default(),
-            settings: Arc::new(Mutex::new(authority.provider())),
+            settings: Arc::new(Mutex::new(provider(authority))),
             open: Arc::default(),
             _accepting: JoinSet::new(),
         };
@@ -118,7 +95,7 @@ impl Gate {
 
     /// Moves to another authority, and closes the connections of the old one.
     fn renew(&self, authority: &Authority) {
-        *self.settings.lock().unwrap() = authority.provider();
+        *self.settings.lock().unwrap() = provider(authority);
         self.open.lock().unwrap().abort_all();
     }
 }
@@ -156,9 +133,9 @@ async fn health(house: &House) -> AccountHealth {
 #[tokio::test]
 async fn a_purchase_goes_on_after_its_provider_and_the_accounts_files_have_moved_to_another_authority()
  {
-    let (first, second) = (Authority::new(), Authority::new());
+    let (first, second) = (authority(), authority());
     let folder = tempfile::tempdir().unwrap();
-    first.write(folder.path());
+    write(&first, folder.path());
     let gate = Gate::start(&first).await;
     let settings = Settings {
         more: account(&gate, folder.path()),
@@ -175,15 +152,10 @@ async fn a_purchase_goes_on_after_its_provider_and_the_accounts_files_have_moved
         health(&house).await == AccountHealth::Degraded
     })
     .await;
-    fs::write(folder.path().join("ca"), "canary").unwrap();
-    let logged = |words: &str| house.log.text().contains(words);
-    until("a bad file is told", async || {
-        logged("the file of the authorities must hold")
-    })
-    .await;
-    second.write(folder.path());
+    write(&second, folder.path());
     until("good files are taken up", async || {
-        logged("new files of an account's TLS are used")
+        let text = house.log.text();
+        text.contains("new files of an account's TLS are used")
     })
     .await;
     house.sandbox.resume();
@@ -198,5 +170,5 @@ async fn a_purchase_goes_on_after_its_provider_and_the_accounts_files_have_moved
     })
     .await;
     let text = house.log.text();
-    assert!(!text.contains("PRIVATE KEY") && !text.contains("canary"));
+    assert!(!text.contains("PRIVATE KEY"), "{text}");
 }

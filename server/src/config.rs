@@ -1,4 +1,5 @@
-//! The settings: read once from a TOML file and the environment, checked whole, then never again.
+//! The settings: read once from a TOML file and the environment, checked whole, then never again. Only
+//! the files of TLS are read again if they change, each by the module that uses them.
 //!
 //! Nothing else reads settings' files or the environment. Every problem is collected and named with
 //! its place, so that one run of `check-config` shows them all. No problem ever shows a value, since
