@@ -193,21 +193,24 @@ fn was_said(status: &Status, committed: Timestamp, ledger: &Ledger) -> bool {
         .any(|given| given.reference == name && given.meaning == said && given.at <= committed)
 }
 
-/// True if the provider had shown stamps older than the newest one for long enough. The newest need not
-/// have been committed: an answer that differs in its stamp alone is no revision.
+/// True if single reads had shown stamps older than the newest one for long enough. The newest need not
+/// have been committed: an answer that differs in its stamp alone is no revision. Rows that repeat the
+/// newest stamp in between say nothing about the single reads.
 fn was_held_back(known: Timestamp, status: &Status, committed: Timestamp, ledger: &Ledger) -> bool {
     let Some(name) = name_of(status) else {
         return false;
     };
-    let stamps: Vec<(Timestamp, Timestamp)> = (ledger.given.iter())
+    let stamps: Vec<(Timestamp, Timestamp, bool)> = (ledger.given.iter())
         .filter(|given| given.reference == name && given.at <= committed)
-        .filter_map(|given| Some((given.at, given.stamp?)))
+        .filter_map(|given| Some((given.at, given.stamp?, given.is_row)))
         .collect();
     let mut newest = known;
-    (stamps.iter().enumerate()).any(|(place, (at, stamp))| {
-        let holds_back = stamps[place..].iter().all(|(_, later)| *later < newest);
+    (stamps.iter().enumerate()).any(|(place, (at, stamp, is_row))| {
+        let is_older = |later: Timestamp, is_row: bool| later < newest || is_row && later == newest;
+        let holds_back =
+            (stamps[place..].iter()).all(|(_, later, is_row)| is_older(*later, *is_row));
         newest = newest.max(*stamp);
-        holds_back && committed.since(*at) >= HELD_BACK_FOR
+        holds_back && !is_row && committed.since(*at) >= HELD_BACK_FOR
     })
 }
 

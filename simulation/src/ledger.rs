@@ -69,6 +69,8 @@ pub struct Given {
     pub meaning: Meaning,
     /// Its stamp, which some providers show.
     pub stamp: Option<Timestamp>,
+    /// True if it is a row of a page, and not an answer to a read of this purchase alone.
+    pub is_row: bool,
 }
 
 /// The pages of one provider's lists that were answered.

@@ -249,7 +249,7 @@ impl Providers {
             forget(&mut answer.body, reference.as_deref().unwrap_or(FOREIGN));
             return Ok(response(answer));
         }
-        self.note(provider.name, &answer);
+        self.note(provider.name, &answer, false);
         match fault {
             Fault::LostAfter => Err(UpstreamError::Lost("cut")),
             Fault::Silence => std::future::pending().await,
@@ -336,23 +336,24 @@ impl Providers {
     }
 
     /// Notes everything that an answer says about purchases.
-    fn note(&self, provider: &str, answer: &Answer) {
+    fn note(&self, provider: &str, answer: &Answer, is_page: bool) {
         for told in &answer.told {
             let meaning = words::meaning(provider, &told.word);
             let meaning = meaning.map_or(Meaning::Unmapped, |(state, finality)| {
                 Meaning::Definite(state, finality)
             });
             let stamp = Timestamp::from_millis(told.changed.as_millisecond()).ok();
-            self.give(&told.reference, meaning, stamp);
+            self.give(&told.reference, meaning, stamp, is_page);
         }
     }
 
-    fn give(&self, reference: &str, meaning: Meaning, stamp: Option<Timestamp>) {
+    fn give(&self, reference: &str, meaning: Meaning, stamp: Option<Timestamp>, is_row: bool) {
         let given = Given {
             reference: reference.to_owned(),
             at: self.clock.now(),
             meaning,
             stamp,
+            is_row,
         };
         self.ledger().given.push(given);
     }
@@ -386,10 +387,10 @@ impl Providers {
         let answer = provider.answer(engine, &call).await;
         if let Some(Lie::Other(_)) = call.lie {
             for told in &answer.told {
-                self.give(&told.reference, Meaning::Nothing, None);
+                self.give(&told.reference, Meaning::Nothing, None, false);
             }
         } else {
-            self.note(provider.name, &answer);
+            self.note(provider.name, &answer, list.is_some());
         }
         if let Some((list, most)) = list {
             self.note_page(provider.name, list, most, answer.told.len() as u64);
