@@ -212,8 +212,8 @@ impl House {
         work.begin("clock", (wall, intake.clone()), |(wall, intake)| {
             mind_the_clock(wall, intake)
         });
-        for one in renewed {
-            let account = one.account.clone();
+        for one in renewed.clone() {
+            let account = one.account().clone();
             work.begin_of("certificates", Some(account), one, Renewed::run);
         }
         work.tell(readiness.clone());
@@ -227,7 +227,7 @@ impl House {
             clock,
         };
         Ok(Self {
-            figures: metrics::Collector::new(rooms.clone(), work.restarts()),
+            figures: metrics::Collector::new(rooms.clone(), work.restarts(), renewed),
             rooms,
             limits,
             readiness,

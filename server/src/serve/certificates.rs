@@ -39,7 +39,8 @@ pub(super) async fn keep(tls: Option<Tls>, clock: Clock, reload: Arc<Notify>) {
         };
         let Some(tls) = &tls else {
             tracing::warn!(
-                "SIGHUP: there are no files to read again; other settings need a restart"
+                "SIGHUP: this server has no TLS of its own; the files of accounts' TLS are looked at \
+                 without it; other settings need a restart"
             );
             continue;
         };

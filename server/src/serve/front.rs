@@ -138,10 +138,7 @@ impl Front {
         let accounts = open_accounts(&config.accounts, &journal, &clock, |account| {
             let upstream = http(account)?;
             if upstream.has_files() {
-                renewed.push(Renewed {
-                    account: account.name.clone(),
-                    upstream: Arc::clone(&upstream),
-                });
+                renewed.push(Renewed::new(account.name.clone(), Arc::clone(&upstream)));
             }
             Ok(upstream)
         })

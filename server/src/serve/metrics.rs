@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::loops::Restarts;
+use super::{loops::Restarts, renewal::Renewed};
 use crate::{
     account::{Account, Health},
     grpc::Rooms,
@@ -20,11 +20,12 @@ pub(super) struct Collector {
     rooms: Rooms,
     transitions: Transitions,
     restarts: Restarts,
+    renewed: Vec<Renewed>,
 }
 
 impl Collector {
     /// Counts commits from now on.
-    pub(super) fn new(rooms: Rooms, restarts: Restarts) -> Self {
+    pub(super) fn new(rooms: Rooms, restarts: Restarts, renewed: Vec<Renewed>) -> Self {
         let transitions = Transitions::default();
         let counted = transitions.clone();
         rooms.journal.observe(Arc::new(move |committed| {
@@ -40,6 +41,7 @@ impl Collector {
             rooms,
             transitions,
             restarts,
+            renewed,
         }
     }
 
@@ -106,6 +108,9 @@ impl Collector {
                 Health::Degraded => "degraded",
                 Health::Unauthorized => "unauthorized",
             },
+            tls_is_stale: (self.renewed.iter())
+                .find(|renewed| *renewed.account() == account.name)
+                .map(Renewed::is_stale),
             lag: account.lag(),
         }
     }

@@ -1,26 +1,51 @@
 //! The files of accounts' TLS are looked at now and then, and taken up if they have changed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::{purchase::AccountName, upstream::http::HttpUpstream};
 
 /// The interval of looks at an account's files.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
 
-/// The way out of an account whose files can change.
+/// The way out of an account whose files can change. Clones are the same.
 #[derive(Debug, Clone)]
 pub(super) struct Renewed {
-    pub(super) account: AccountName,
-    pub(super) upstream: Arc<HttpUpstream>,
+    account: AccountName,
+    upstream: Arc<HttpUpstream>,
+    is_stale: Arc<AtomicBool>,
 }
 
 impl Renewed {
+    pub(super) fn new(account: AccountName, upstream: Arc<HttpUpstream>) -> Self {
+        Self {
+            account,
+            upstream,
+            is_stale: Arc::default(),
+        }
+    }
+
+    pub(super) fn account(&self) -> &AccountName {
+        &self.account
+    }
+
+    /// True if the files could not be used at the last look, so that older ones hold on.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale.load(Ordering::Relaxed)
+    }
+
     /// Looks at the files without end. A file that cannot be used is told once.
     pub(super) async fn run(self) {
         let mut told = None;
         loop {
             tokio::time::sleep(LOOKED_AT_EVERY).await;
             let problem = self.look().await.err();
+            self.is_stale.store(problem.is_some(), Ordering::Relaxed);
             if problem != told
                 && let Some(problem) = &problem
             {

@@ -68,7 +68,12 @@ async fn c2_a_key_is_kept_for_400_days_and_its_purchase_for_as_long_as_configure
 
 /// A house with nothing in it, over a journal.
 pub(super) async fn empty(journal: Arc<dyn Journal>) -> House {
-    let parts = Parts {
+    House::open(parts(journal)).await.unwrap()
+}
+
+/// The parts of a house with nothing in it.
+fn parts(journal: Arc<dyn Journal>) -> Parts {
+    Parts {
         clock: testing::clock(),
         journal,
         keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),
@@ -79,8 +84,7 @@ pub(super) async fn empty(journal: Arc<dyn Journal>) -> House {
             stream_age: None,
         },
         retention: DAY,
-    };
-    House::open(parts).await.unwrap()
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,6 +86,8 @@ pub struct AccountPicture {
     pub in_flight: u32,
     /// Its health, one of [`HEALTHS`].
     pub health: &'static str,
+    /// True if changed files of its TLS cannot be used; `None` if it has no such files.
+    pub tls_is_stale: Option<bool>,
     /// The polls' delays.
     pub lag: Histogram,
 }
@@ -254,7 +256,7 @@ fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
     let unreadable = Family::<AccountLabels, Counter>::default();
     let nowhere = Family::<AccountLabels, Counter>::default();
     let health = Family::<HealthLabels, Gauge>::default();
-    let [open, due, held_back, breaker, in_flight] = [(); 5].map(|()| Gauges::default());
+    let [open, due, held_back, breaker, in_flight, stale] = [(); 6].map(|()| Gauges::default());
     let (late, budget) = (Parts::default(), Parts::default());
     for account in accounts {
         let labels = &account.labels;
@@ -287,12 +289,18 @@ fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
         if let Some(used) = account.budget_used {
             budget.get_or_create(labels).set(used);
         }
+        if let Some(is_stale) = account.tls_is_stale {
+            stale.get_or_create(labels).set(i64::from(is_stale));
+        }
         let is_open = i64::from(account.breaker_open);
         breaker.get_or_create(labels).set(is_open);
         in_flight
             .get_or_create(labels)
             .set(i64::from(account.in_flight));
     }
+    let words =
+        "1 if changed files of the account's TLS cannot be used, so that older ones hold on";
+    registry.register("account_tls_files_stale", words, stale);
     let words = "Requests to the provider, by class and outcome";
     registry.register("upstream_requests", words, requests);
     let words = "Answers that could not be read";
@@ -371,6 +379,7 @@ mod tests {
                 breaker_open: true,
                 in_flight: 4,
                 health: "degraded",
+                tls_is_stale: Some(true),
                 lag,
             }],
             streams: 9,
@@ -408,6 +417,7 @@ mod tests {
             format!("tillwatch_requests_in_flight{{{of}}} 4"),
             format!("tillwatch_account_health{{{of},health=\"degraded\"}} 1"),
             format!("tillwatch_account_health{{{of},health=\"ok\"}} 0"),
+            format!("tillwatch_account_tls_files_stale{{{of}}} 1"),
             format!("tillwatch_poll_lag_seconds_count{{{of}}} 1"),
             format!("tillwatch_poll_lag_seconds_bucket{{le=\"0.25\",{of}}} 1"),
             "tillwatch_transitions_total{account=\"shop\",state=\"PAID\"} 1".to_owned(),
