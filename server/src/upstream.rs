@@ -160,7 +160,8 @@ impl Response {
 /// The reason why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
-    /// No connection was made, or its use was refused here: nothing was sent.
+    /// No connection was made, its use was refused here, or the provider refused this client's
+    /// certificate: the provider has read nothing of the request.
     #[error("no connection: {0}")]
     NotConnected(&'static str),
     /// The request may have reached the provider.

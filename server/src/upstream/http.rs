@@ -33,6 +33,7 @@ use super::{
     BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamError, address,
     tls::{Tls, TlsError},
 };
+use certificate::Refused;
 use clients::Clients;
 
 /// The longest time for making a connection, TLS included.
@@ -40,6 +41,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The time for which an idle connection is kept. Ours: below the 60 s after which common load
 /// balancers close a connection, so that a poll seldom meets a half-closed one.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The words for a provider that refused this client's certificate.
+const CERTIFICATE_REFUSED: &str = "the client's certificate is refused";
 
 /// The name of this client in its requests.
 const USER_AGENT: &str = concat!("tillwatch/", env!("CARGO_PKG_VERSION"));
@@ -221,9 +225,9 @@ impl Upstream for HttpUpstream {
         let (answer, dialled) = reuse::noting(sending.send()).await;
         let answer = answer.map_err(|error| match not_answered(&error) {
             UpstreamError::Lost(_) if !dialled && reuse::is_closed(&error) => UpstreamError::Closed,
-            // A kept connection has been let in already, so this alert would be a new one.
-            UpstreamError::Lost(_) if dialled && certificate::is_refused(&error) => {
-                UpstreamError::NotConnected("certificate refused")
+            // A kept connection has been let in already, so its alert would mean something else.
+            UpstreamError::Lost(_) if dialled && is_certificate_refused(&error) => {
+                UpstreamError::NotConnected(CERTIFICATE_REFUSED)
             }
             other => other,
         })?;
@@ -274,7 +278,11 @@ fn not_answered(error: &reqwest::Error) -> UpstreamError {
         } else if error.is_dns() {
             "name not found"
         } else {
-            "connection failed"
+            match certificate::refused(error) {
+                Some(Refused::Providers) => "the provider's certificate is not trusted",
+                Some(Refused::Clients) => CERTIFICATE_REFUSED,
+                None => "connection failed",
+            }
         });
     }
     if error.is_builder() {
@@ -284,6 +292,10 @@ fn not_answered(error: &reqwest::Error) -> UpstreamError {
         return UpstreamError::Lost("timed out");
     }
     UpstreamError::Lost("connection lost")
+}
+
+fn is_certificate_refused(error: &reqwest::Error) -> bool {
+    certificate::refused(error) == Some(Refused::Clients)
 }
 
 /// True if the resolver below refused all addresses, anywhere in the chain of causes.

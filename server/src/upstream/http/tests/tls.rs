@@ -21,8 +21,9 @@ use crate::{
 };
 
 const BOTH: [Connection; 2] = [Connection::Pooled, Connection::Fresh];
-const CONNECTION_FAILED: UpstreamError = UpstreamError::NotConnected("connection failed");
-const CERTIFICATE_REFUSED: UpstreamError = UpstreamError::NotConnected("certificate refused");
+const NOT_TRUSTED: UpstreamError =
+    UpstreamError::NotConnected("the provider's certificate is not trusted");
+const REFUSED: UpstreamError = UpstreamError::NotConnected("the client's certificate is refused");
 
 /// A provider that speaks TLS, and answers each request.
 struct Provider {
@@ -175,7 +176,7 @@ async fn a_provider_of_a_private_authority_is_reached_with_that_authoritys_file_
             for files in [Files::default(), folder.knowing(&other)] {
                 let upstream = provider.upstream(files);
                 let sent = upstream.send(get().on(connection), TIMEOUT).await;
-                assert_eq!(sent.unwrap_err(), CONNECTION_FAILED, "{connection:?}");
+                assert_eq!(sent.unwrap_err(), NOT_TRUSTED, "{connection:?}");
             }
         }
         assert_eq!(provider.requests(), 0);
@@ -194,7 +195,7 @@ async fn a_provider_whose_certificate_has_another_name_is_not_reached() {
     for connection in BOTH {
         let upstream = provider.upstream(folder.knowing(&authority));
         let sent = upstream.send(get().on(connection), TIMEOUT).await;
-        assert_eq!(sent.unwrap_err(), CONNECTION_FAILED, "{connection:?}");
+        assert_eq!(sent.unwrap_err(), NOT_TRUSTED, "{connection:?}");
     }
     assert_eq!(provider.requests(), 0);
 }
@@ -203,7 +204,7 @@ async fn a_provider_whose_certificate_has_another_name_is_not_reached() {
 async fn a_provider_that_demands_a_certificate_answers_its_owner_alone() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let others = [Authority::new(), Authority::named("other.test")];
-    for (version, refused) in [(&TLS12, CONNECTION_FAILED), (&TLS13, CERTIFICATE_REFUSED)] {
+    for version in [&TLS12, &TLS13] {
         let settings = settings(&authority, "127.0.0.1", Some(&clients), version);
         let provider = Provider::start(settings).await;
         let folder = Folder::new();
@@ -213,7 +214,7 @@ async fn a_provider_that_demands_a_certificate_answers_its_owner_alone() {
             for files in without.chain(shown) {
                 let upstream = provider.upstream(files);
                 let sent = upstream.send(get().on(connection), TIMEOUT).await;
-                assert_eq!(sent.unwrap_err(), refused, "{connection:?}");
+                assert_eq!(sent.unwrap_err(), REFUSED, "{connection:?}");
             }
         }
         assert_eq!(provider.requests(), 0);
@@ -240,7 +241,7 @@ async fn an_authoritys_file_replaces_the_systems_authorities() {
         assert_eq!(answer.status, 200);
         let other = upstream_at(address, folder.knowing(&Authority::new()));
         let sent = other.send(get(), TIMEOUT).await;
-        assert_eq!(sent.unwrap_err(), CONNECTION_FAILED);
+        assert_eq!(sent.unwrap_err(), NOT_TRUSTED);
         return;
     }
     let authority = Authority::new();
@@ -270,12 +271,12 @@ async fn changed_files_are_used_for_the_next_requests_of_both_clients() {
     assert!(!upstream.renew().unwrap(), "nothing has changed");
     provider.renew(settings(&second, "127.0.0.1", Some(&clients), &TLS13));
     let fresh = send(Connection::Fresh).await;
-    assert_eq!(fresh.unwrap_err(), CONNECTION_FAILED);
+    assert_eq!(fresh.unwrap_err(), NOT_TRUSTED);
     folder.knowing(&second);
     assert!(upstream.renew().unwrap(), "another authority");
     for connection in BOTH {
         let sent = send(connection).await;
-        assert_eq!(sent.unwrap_err(), CERTIFICATE_REFUSED, "{connection:?}");
+        assert_eq!(sent.unwrap_err(), REFUSED, "{connection:?}");
     }
     folder.showing(&second, &clients);
     assert!(upstream.renew().unwrap(), "another certificate");
@@ -343,6 +344,6 @@ async fn a_request_under_way_ends_as_it_began_though_the_files_change() {
         let (sent, ()) = tokio::time::timeout(TIMEOUT, both).await.unwrap();
         assert_eq!(sent.unwrap().status, 200, "{connection:?}");
         let next = upstream.send(get().on(connection), TIMEOUT).await;
-        assert_eq!(next.unwrap_err(), CONNECTION_FAILED, "{connection:?}");
+        assert_eq!(next.unwrap_err(), NOT_TRUSTED, "{connection:?}");
     }
 }
