@@ -27,5 +27,8 @@ ENV TILLWATCH_STORE__URL=sqlite:/var/lib/tillwatch/tillwatch.db
 VOLUME /var/lib/tillwatch
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
+# There is no shell and no other program in the image: the server asks itself.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["/usr/bin/tillwatch-server", "health"]
 ENTRYPOINT ["/usr/bin/tillwatch-server"]
 CMD ["serve", "--config", "/etc/tillwatch/tillwatch.toml"]

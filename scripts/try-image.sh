@@ -80,6 +80,9 @@ printf 'GET /readyz HTTP/1.1\r\nhost: probe\r\nconnection: close\r\n\r\n' >&3
 head -1 <&3 | grep -q '200' || fail '/readyz is not 200'
 exec 3>&-
 pass '/readyz answers 200'
+"${inside[@]}" "${enter[@]}" /usr/bin/tillwatch-server health --address "$(address operations)" || fail 'its own probe fails'
+"${inside[@]}" "${enter[@]}" /usr/bin/tillwatch-server health --address 127.0.0.1:1 2>/dev/null && fail 'a probe of nobody succeeds'
+pass 'the probe inside the image tells the truth'
 
 [ "$(ps -o uid= -p "$server" | tr -d ' ')" = "$user" ] || fail 'it runs as another user'
 for file in tillwatch.db tillwatch.db.fingerprint-keys; do

@@ -11,14 +11,17 @@ use tillwatch_proto::{
     },
     v1::{ListAccountsRequest, purchase_service_client::PurchaseServiceClient},
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
+};
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
 };
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::{house::House, process::within};
+use crate::{executables::executable, house::House, process::within};
 
 fn about(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
@@ -152,4 +155,42 @@ async fn reflection_names_the_services_in_both_versions() {
         .windows(file.len())
         .any(|part| part == file);
     assert!(held, "{} bytes", file.len());
+}
+
+/// The exit code of `tillwatch-server health`, and its words.
+async fn probe(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(executable("tillwatch-server"));
+    let asked = command.arg("health").args(arguments).output();
+    let output = within("a probe ends", asked).await.unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), told)
+}
+
+#[tokio::test]
+async fn the_probe_of_an_image_without_a_shell_exits_with_the_truth() {
+    let mut house = House::still().await;
+    let (grpc, ops) = (house.server.grpc.clone(), house.server.ops.clone());
+    for address in [&grpc, &ops] {
+        for service in ["", "liveness", PURCHASE_SERVICE] {
+            let (code, told) = probe(&["--address", address, service]).await;
+            assert_eq!((code, told.as_str()), (Some(0), ""), "{address} {service}");
+        }
+    }
+    let (code, told) = probe(&["--address", &ops, "nobody"]).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        told.contains("does not know the service \"nobody\""),
+        "{told}"
+    );
+    let (code, told) = probe(&["--address", "unix:x"]).await;
+    assert_eq!(code, Some(1));
+    assert!(told.contains("must be host:port or unix:/path"), "{told}");
+    // A server that has stopped in its tracks does not answer, and the probe does not wait for it.
+    house.server.signal("STOP").await;
+    let (code, told) = probe(&["--address", &ops]).await;
+    assert_eq!(code, Some(1));
+    assert!(told.contains("no answer"), "{told}");
+    house.server.signal("CONT").await;
+    house.server.kill().await;
+    assert_eq!(probe(&["--address", &ops]).await.0, Some(1));
 }

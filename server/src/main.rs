@@ -19,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(debug_assertions)]
 use tillwatch_server::failpoint::Failpoint;
 use tillwatch_server::{
+    ProbeError,
     clock::Clock,
     config::{Config, ConfigError, LogFormat},
     identity, telemetry,
@@ -58,6 +59,15 @@ enum Action {
         /// The directory to copy to; made if it does not exist. No file in it is overwritten.
         directory: PathBuf,
     },
+    /// Asks a running server for its health, in plain text, and exits with 0 if it serves.
+    Health {
+        /// The server's `listen.ops`, or another listener without TLS: host:port or unix:/path.
+        #[arg(long, default_value = "127.0.0.1:9464")]
+        address: String,
+        /// The service to ask for; without one it is readiness.
+        #[arg(default_value = "")]
+        service: String,
+    },
     /// Makes a token for a caller, and the SHA-256 that goes into the settings.
     Token,
 }
@@ -87,6 +97,8 @@ enum Failure {
     Backup(#[source] Box<dyn Error + Send + Sync>),
     #[error("could not start")]
     Start(#[source] Box<dyn Error + Send + Sync>),
+    #[error("not healthy")]
+    Health(#[source] ProbeError),
 }
 
 fn main() -> ExitCode {
@@ -109,6 +121,7 @@ fn main() -> ExitCode {
             settings,
             directory,
         } => backup(settings.config.as_deref(), &directory),
+        Action::Health { address, service } => health(&address, &service),
         Action::Token => token(),
     };
     let Err(failure) = done else {
@@ -121,7 +134,7 @@ fn main() -> ExitCode {
     }
     match failure {
         Failure::Config(_) => ExitCode::from(EXIT_USAGE),
-        Failure::Backup(_) | Failure::Start(_) => ExitCode::FAILURE,
+        Failure::Backup(_) | Failure::Start(_) | Failure::Health(_) => ExitCode::FAILURE,
     }
 }
 
@@ -150,6 +163,12 @@ fn backup(file: Option<&Path>, directory: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::Backup(error.into()))?;
     let lines = written.map(|path| format!("{}\n", path.display()));
     print(&lines.concat())
+}
+
+fn health(address: &str, service: &str) -> Result<(), Failure> {
+    let runtime = runtime(1).map_err(|error| Failure::Start(error.into()))?;
+    let asked = runtime.block_on(tillwatch_server::probe(address, service));
+    asked.map_err(Failure::Health)
 }
 
 fn token() -> Result<(), Failure> {

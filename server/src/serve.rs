@@ -10,6 +10,7 @@ mod keys;
 mod late;
 mod loops;
 mod metrics;
+mod probe;
 mod renewal;
 mod wall;
 
@@ -45,6 +46,7 @@ use crate::{
 pub use backup::back_up;
 use front::{Front, health_server};
 use loops::Loops;
+pub use probe::{ProbeError, probe};
 use renewal::Renewed;
 use wall::Wall;
 
