@@ -99,6 +99,27 @@ fn upstream_at(address: SocketAddr, files: Files) -> HttpUpstream {
     HttpUpstream::new(settings).unwrap()
 }
 
+/// A proxy whose tunnels all lead to this provider.
+async fn tunnel(provider: SocketAddr) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut open = JoinSet::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            open.spawn(async move {
+                let head = read_head(&mut stream).await.unwrap();
+                assert!(head.starts_with("CONNECT "), "{head}");
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let mut behind = TcpStream::connect(provider).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut behind).await;
+            });
+        }
+    });
+    (address, tasks)
+}
+
 /// A provider's settings: its certificate for this name, and the authority of its clients.
 fn settings(
     authority: &Authority,
@@ -256,6 +277,36 @@ async fn an_authoritys_file_replaces_the_systems_authorities() {
     let output = output.await.unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(told.contains("1 passed"), "{told}");
+}
+
+#[tokio::test]
+async fn a_provider_behind_a_proxys_tunnel_is_checked_as_it_is_without_one() {
+    let (authority, clients, other) = (Authority::new(), Authority::new(), Authority::new());
+    let settings = settings(&authority, "127.0.0.1", Some(&clients), &TLS13);
+    let provider = Provider::start(settings).await;
+    let (proxy, _tunnels) = tunnel(provider.address).await;
+    let folder = Folder::new();
+    let upstream = |files: Files| {
+        let settings = Settings {
+            allow_private_networks: true,
+            proxy: Some(Secret::new(format!("http://{proxy}"))),
+            tls: Tls::read(files).unwrap(),
+            ..Settings::new(format!("https://{}", provider.address).parse().unwrap())
+        };
+        HttpUpstream::new(settings).unwrap()
+    };
+    for connection in BOTH {
+        let table = [
+            (&other, &clients, Err(NOT_TRUSTED)),
+            (&authority, &other, Err(REFUSED)),
+            (&authority, &clients, Ok(200)),
+        ];
+        for (known, own, expected) in table {
+            let upstream = upstream(folder.showing(known, own));
+            let sent = upstream.send(get().on(connection), TIMEOUT).await;
+            assert_eq!(sent.map(|answer| answer.status), expected, "{connection:?}");
+        }
+    }
 }
 
 #[tokio::test]
