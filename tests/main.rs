@@ -41,6 +41,7 @@ mod readme;
 mod reads;
 mod refusals;
 mod registry;
+mod reload;
 mod restart;
 mod sweeps;
 mod tidy;

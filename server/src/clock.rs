@@ -88,7 +88,7 @@ impl Now {
 
 /// The source of the time.
 #[derive(Debug, Clone)]
-enum Source {
+enum Ticker {
     /// The machine's clocks.
     System,
     /// Tokio's clock, which simulations pause and advance.
@@ -111,7 +111,7 @@ struct Simulated {
 /// Time of day, random numbers and ids. Cheap to clone; clones share one stream of numbers.
 #[derive(Clone)]
 pub struct Clock {
-    source: Source,
+    source: Ticker,
     steps: Arc<Steps>,
     /// The machine's present run, if the source is the machine.
     boot: Option<Arc<str>>,
@@ -165,7 +165,7 @@ impl Clock {
             .map(|id| id.trim().to_owned())
             .filter(|id| !id.is_empty());
         Self {
-            source: Source::System,
+            source: Ticker::System,
             steps: Arc::default(),
             boot: boot.map(Arc::from),
             aged_ahead_ms: Arc::new(AtomicI64::new(i64::MIN)),
@@ -176,7 +176,7 @@ impl Clock {
     /// A clock whose wall begins at `start` and follows tokio's, with numbers from `seed`.
     pub fn simulated(start: Timestamp, seed: u64) -> Self {
         Self {
-            source: Source::Virtual(Arc::new(Simulated {
+            source: Ticker::Virtual(Arc::new(Simulated {
                 start,
                 since: tokio::time::Instant::now(),
                 stepped_ms: AtomicI64::new(0),
@@ -198,8 +198,8 @@ impl Clock {
     /// The monotonic clock.
     pub fn moment(&self) -> Moment {
         match &self.source {
-            Source::System => uptime(),
-            Source::Virtual(simulated) => simulated.both().moment,
+            Ticker::System => uptime(),
+            Ticker::Virtual(simulated) => simulated.both().moment,
         }
     }
 
@@ -212,7 +212,7 @@ impl Clock {
 
     fn read(&self) -> Now {
         match &self.source {
-            Source::System => {
+            Ticker::System => {
                 let since_epoch = SystemTime::now()
                     .duration_since(UNIX_EPOCH)
                     .unwrap_or_default();
@@ -221,7 +221,7 @@ impl Clock {
                     moment: self.moment(),
                 }
             }
-            Source::Virtual(simulated) => simulated.both(),
+            Ticker::Virtual(simulated) => simulated.both(),
         }
     }
 
@@ -267,8 +267,8 @@ impl Clock {
     /// if the machine does not tell.
     pub fn boot(&self) -> Option<Arc<str>> {
         match &self.source {
-            Source::System => self.boot.clone(),
-            Source::Virtual(simulated) => {
+            Ticker::System => self.boot.clone(),
+            Ticker::Virtual(simulated) => {
                 let boots = simulated.boots.load(Ordering::SeqCst);
                 Some(Arc::from(format!("simulated-{boots}")))
             }
@@ -308,14 +308,14 @@ impl Clock {
 
     /// Sets a simulated wall's face forward or back; the machine's own stays as it is.
     pub fn step_wall(&self, millis: i64) {
-        if let Source::Virtual(simulated) = &self.source {
+        if let Ticker::Virtual(simulated) = &self.source {
             simulated.stepped_ms.fetch_add(millis, Ordering::SeqCst);
         }
     }
 
     /// Starts a simulated machine again: its monotonic clock begins anew, so no process may be left.
     pub fn reboot(&self) {
-        if let Source::Virtual(simulated) = &self.source {
+        if let Ticker::Virtual(simulated) = &self.source {
             let elapsed = simulated.since.elapsed().as_millis();
             let booted_ms = i64::try_from(elapsed).unwrap_or(i64::MAX);
             simulated.booted_ms.store(booted_ms, Ordering::SeqCst);

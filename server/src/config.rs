@@ -10,11 +10,12 @@ mod caller;
 mod duration;
 mod file;
 mod log_filter;
+mod restart;
 mod server;
 mod tree;
 
 pub use account::Account;
-pub use caller::{Accounts, Caller, SCOPES};
+pub use caller::{Allowed, Caller, SCOPES};
 pub use server::{Address, Limits, Listen, LogFormat, Store, Telemetry};
 
 use std::{

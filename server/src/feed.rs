@@ -159,6 +159,11 @@ impl Feed {
         self.0.wake_all();
     }
 
+    /// Lets every stream look around: a reason outside the feed may have ended it.
+    pub fn wake_all(&self) {
+        self.0.wake_all();
+    }
+
     /// The reason why streams are being ended, if they are.
     pub fn ending(&self) -> Option<End> {
         self.0.ending()

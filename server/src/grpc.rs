@@ -25,7 +25,7 @@ use crate::{
     account::{Account, Accounts, Snapshot},
     clock::Clock,
     feed::Feed,
-    identity::{Caller, Callers, Scope},
+    identity::{Caller, Directory, Scope},
     intake::{CreateError, Intake, NewPurchase, Purpose, Resolution},
     journal::{Journal, Record},
     limits::Limit,
@@ -60,14 +60,14 @@ pub struct Rooms {
     /// Configured accounts.
     pub accounts: Accounts,
     /// The callers that are known.
-    pub callers: Callers,
+    pub callers: Directory,
     /// Time.
     pub clock: Clock,
 }
 
 /// The bounds of streams.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct StreamBounds {
     /// Open streams of all callers.
     pub streams: u32,
     /// The age at which a stream is ended, jittered; `None` for never.
@@ -99,7 +99,7 @@ struct Asker {
 
 impl Service {
     /// A service over these rooms.
-    pub fn new(rooms: Rooms, bounds: Bounds) -> Self {
+    pub fn new(rooms: Rooms, bounds: StreamBounds) -> Self {
         let stream_age = bounds.stream_age;
         Self {
             rooms,

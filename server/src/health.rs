@@ -47,7 +47,7 @@ const WATCHES_MAX: usize = 20_000;
 
 /// The stage that the process has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum Stage {
     NotReady,
     Ready,
     Draining,
@@ -58,7 +58,7 @@ enum Phase {
 pub struct Readiness {
     reporter: HealthReporter,
     /// Held while states change, so that a late `set_ready` cannot undo a drain.
-    phase: Arc<Mutex<Phase>>,
+    phase: Arc<Mutex<Stage>>,
     /// True if the process's own loops go on.
     alive: Arc<AtomicBool>,
     closed: CancellationToken,
@@ -67,13 +67,13 @@ pub struct Readiness {
 impl Readiness {
     /// Says whether requests are welcome. Nothing changes once a drain has begun.
     pub async fn set_ready(&self, ready: bool) {
-        let next = if ready { Phase::Ready } else { Phase::NotReady };
+        let next = if ready { Stage::Ready } else { Stage::NotReady };
         self.enter(next).await;
     }
 
     /// Says that requests should go elsewhere, from now on and for good.
     pub async fn drain(&self) {
-        self.enter(Phase::Draining).await;
+        self.enter(Stage::Draining).await;
     }
 
     /// Ends all watches, and every later one after its first answer.
@@ -99,7 +99,7 @@ impl Readiness {
 
     /// True if requests are welcome.
     pub async fn is_ready(&self) -> bool {
-        *self.phase.lock().await == Phase::Ready
+        *self.phase.lock().await == Stage::Ready
     }
 
     /// The service behind a port that bounds watches itself.
@@ -115,14 +115,14 @@ impl Readiness {
         }
     }
 
-    async fn enter(&self, next: Phase) {
+    async fn enter(&self, next: Stage) {
         let mut phase = self.phase.lock().await;
         // Watchers are told of changes, and of nothing else.
-        if *phase == next || *phase == Phase::Draining {
+        if *phase == next || *phase == Stage::Draining {
             return;
         }
         *phase = next;
-        self.report(next == Phase::Ready).await;
+        self.report(next == Stage::Ready).await;
     }
 
     async fn report(&self, ready: bool) {
@@ -157,7 +157,7 @@ impl fmt::Debug for HealthService {
 pub async fn health() -> (Readiness, HealthService) {
     let readiness = Readiness {
         reporter: HealthReporter::new(),
-        phase: Arc::new(Mutex::new(Phase::NotReady)),
+        phase: Arc::new(Mutex::new(Stage::NotReady)),
         alive: Arc::new(AtomicBool::new(true)),
         closed: CancellationToken::new(),
     };
@@ -169,14 +169,14 @@ pub async fn health() -> (Readiness, HealthService) {
 }
 
 /// A text of some media type, made for each request.
-pub type Page = Arc<dyn Fn() -> (&'static str, String) + Send + Sync>;
+pub type MetricsPage = Arc<dyn Fn() -> (&'static str, String) + Send + Sync>;
 
 /// The answers to a probe without gRPC: `/healthz` and `/readyz`, beside the health protocol itself,
 /// and what a scrape asks: `/metrics`.
 pub fn operations(
     readiness: &Readiness,
     health: HealthServer<HealthService>,
-    metrics: Page,
+    metrics: MetricsPage,
 ) -> Routes {
     let metrics = move || {
         let (media_type, text) = metrics();

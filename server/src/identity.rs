@@ -6,7 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::Arc,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -58,7 +61,12 @@ impl Scope {
 
 /// An authenticated client. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Caller(Arc<Grant>);
+pub struct Caller {
+    grant: Arc<Grant>,
+    /// True once a right of the grant is gone. All grants of one name have one flag, as long as each
+    /// gives what the last one gave.
+    is_revoked: Arc<AtomicBool>,
+}
 
 /// The limits of one caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,32 +112,111 @@ pub struct Grant {
 impl Caller {
     /// A caller with this grant.
     pub fn new(grant: Grant) -> Self {
-        Self(Arc::new(grant))
+        Self {
+            grant: Arc::new(grant),
+            is_revoked: Arc::default(),
+        }
+    }
+
+    /// True if a right that this caller had is gone by now: its streams have to end.
+    pub fn is_revoked(&self) -> bool {
+        self.is_revoked.load(Ordering::Relaxed)
     }
 
     /// Its name.
     pub fn name(&self) -> &CallerName {
-        &self.0.name
+        &self.grant.name
     }
 
     /// True if it may do this.
     pub fn may(&self, scope: Scope) -> bool {
-        self.0.scopes.contains(&scope)
+        self.grant.scopes.contains(&scope)
     }
 
     /// The accounts that it may use; `None` for all.
     pub fn accounts(&self) -> Option<&BTreeSet<AccountName>> {
-        self.0.accounts.as_ref()
+        self.grant.accounts.as_ref()
     }
 
     /// Its limits.
     pub fn limits(&self) -> CallerLimits {
-        self.0.limits
+        self.grant.limits
     }
 
     /// True if it may use this account.
     pub fn may_use(&self, account: &AccountName) -> bool {
-        (self.0.accounts.as_ref()).is_none_or(|accounts| accounts.contains(account))
+        (self.grant.accounts.as_ref()).is_none_or(|accounts| accounts.contains(account))
+    }
+}
+
+impl Grant {
+    /// True if a newer grant gives all that this one gives. Limits are no rights.
+    fn is_kept_by(&self, newer: &Self) -> bool {
+        let keeps_accounts = match (&self.accounts, &newer.accounts) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(own), Some(newer)) => own.is_subset(newer),
+        };
+        keeps_accounts && self.scopes.is_subset(&newer.scopes)
+    }
+}
+
+/// The callers that are known now. Clones are the same directory.
+#[derive(Debug, Clone, Default)]
+pub struct Directory(Arc<RwLock<Callers>>);
+
+impl Directory {
+    /// A directory of these callers.
+    pub fn new(callers: Callers) -> Self {
+        Self(Arc::new(RwLock::new(callers)))
+    }
+
+    /// As [`Callers::authenticate`].
+    ///
+    /// # Errors
+    /// Nobody shows this.
+    pub fn authenticate(
+        &self,
+        authorization: Option<&str>,
+        names: &[String],
+    ) -> Result<Caller, Unauthenticated> {
+        let callers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        callers.authenticate(authorization, names)
+    }
+
+    /// True if a caller is known by the lack of a header.
+    pub fn has_anonymous(&self) -> bool {
+        let callers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        callers.has_anonymous()
+    }
+
+    /// True if some caller may not have as many open purchases as it likes.
+    pub fn limit_open_purchases(&self) -> bool {
+        let callers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        callers.limit_open_purchases()
+    }
+
+    /// Knows these callers from now on. A caller that is gone, or that has lost a right, is revoked.
+    /// It returns the number of those.
+    pub fn replace(&self, newer: Callers) -> usize {
+        let mut callers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let older = callers.by_name();
+        let newest = newer.by_name();
+        let mut revoked = 0;
+        let mut kept = BTreeMap::new();
+        for (name, old) in older {
+            let is_kept = newest
+                .get(&name)
+                .is_some_and(|new| old.grant.is_kept_by(&new.grant));
+            if is_kept {
+                kept.insert(name, old.is_revoked);
+            } else {
+                old.is_revoked.store(true, Ordering::Relaxed);
+                revoked += 1;
+            }
+        }
+        *callers = newer.with_flags(&kept);
+        revoked
     }
 }
 
@@ -186,10 +273,32 @@ impl Callers {
     }
 
     /// True if some caller may not have as many open purchases as it likes.
-    pub fn limit_open_purchases(&self) -> bool {
+    fn limit_open_purchases(&self) -> bool {
+        self.all().any(|caller| caller.limits().open_purchases > 0)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Caller> {
         let by_token = self.tokens.iter().map(|(_, caller)| caller);
-        let mut all = by_token.chain(self.names.values()).chain(&self.anonymous);
-        all.any(|caller| caller.limits().open_purchases > 0)
+        by_token.chain(self.names.values()).chain(&self.anonymous)
+    }
+
+    fn by_name(&self) -> BTreeMap<CallerName, Caller> {
+        let named = |caller: &Caller| (caller.name().clone(), caller.clone());
+        self.all().map(named).collect()
+    }
+
+    /// The same callers with these flags, by name.
+    fn with_flags(mut self, flags: &BTreeMap<CallerName, Arc<AtomicBool>>) -> Self {
+        let by_token = self.tokens.iter_mut().map(|(_, caller)| caller);
+        for caller in by_token
+            .chain(self.names.values_mut())
+            .chain(&mut self.anonymous)
+        {
+            if let Some(flag) = flags.get(caller.name()) {
+                caller.is_revoked = Arc::clone(flag);
+            }
+        }
+        self
     }
 
     /// True if a caller is known by the lack of a header.
@@ -328,6 +437,49 @@ mod tests {
         assert_eq!(found(Some("Bearer c"), &["shop.test"]), desk);
         let unknown = Err(Unauthenticated::Unknown);
         assert_eq!(found(Some("Bearer d"), &["shop.test"]), unknown);
+    }
+
+    #[test]
+    fn a_caller_that_is_gone_or_has_lost_a_right_is_revoked_and_no_other() {
+        let granted = |name: &str, scopes: &[Scope], accounts: Option<&[&str]>| {
+            let named = |names: &[&str]| names.iter().map(|name| AccountName::new(name)).collect();
+            Caller::new(Grant {
+                name: CallerName::new(name),
+                scopes: scopes.iter().copied().collect(),
+                accounts: accounts.map(named),
+                limits: CallerLimits::default(),
+            })
+        };
+        let (read, both) = ([Scope::Read], [Scope::Read, Scope::Create]);
+        let known =
+            |token: &str, caller: Caller| Callers::default().with(caller, &[sha256(token)], false);
+        let some: Option<&[&str]> = Some(&["a", "b"]);
+        let table = [
+            ("as it was", granted("shop", &both, some), true),
+            ("with another right", granted("shop", &both, None), true),
+            ("without a scope", granted("shop", &read, some), false),
+            (
+                "without an account",
+                granted("shop", &both, Some(&["a"])),
+                false,
+            ),
+            ("another caller", granted("other", &both, some), false),
+        ];
+        for (case, newer, is_kept) in table {
+            let directory = Directory::new(known("old", granted("shop", &both, some)));
+            let shop = directory.authenticate(Some("Bearer old"), &[]).unwrap();
+            // A token is replaced by the way, which takes no right.
+            let revoked = directory.replace(known("new", newer));
+            assert_eq!(shop.is_revoked(), !is_kept, "{case}");
+            assert_eq!(revoked, usize::from(!is_kept), "{case}");
+            let old = directory.authenticate(Some("Bearer old"), &[]).err();
+            assert_eq!(old, Some(Unauthenticated::Unknown), "{case}");
+            let new = directory.authenticate(Some("Bearer new"), &[]).unwrap();
+            assert!(!new.is_revoked(), "{case}");
+            // A later loss reaches the streams of all times.
+            directory.replace(Callers::default());
+            assert!(shop.is_revoked() && new.is_revoked(), "{case}");
+        }
     }
 
     #[test]

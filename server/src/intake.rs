@@ -335,9 +335,9 @@ impl Inner {
             key_lock.release(Ok(()));
             return self.answer_known(record, &new).await;
         }
-        let place = (self.open_purchases).begin(&new.caller, &new.key, new.open_purchases);
-        let _place = match place {
-            Ok(place) => place,
+        let reserved = (self.open_purchases).begin(&new.caller, &new.key, new.open_purchases);
+        let _reservation = match reserved {
+            Ok(reservation) => reservation,
             Err(error) => {
                 key_lock.release(Err(error.clone()));
                 return Err(error);

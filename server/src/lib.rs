@@ -36,4 +36,4 @@ pub mod tls;
 pub mod tracker;
 pub mod upstream;
 
-pub use serve::{House, Parts, ProbeError, StartError, back_up, probe, run, run_with};
+pub use serve::{House, Parts, ProbeError, Reload, StartError, back_up, probe, run, run_with};

@@ -19,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(debug_assertions)]
 use tillwatch_server::failpoint::Failpoint;
 use tillwatch_server::{
-    ProbeError,
+    ProbeError, Reload,
     clock::Clock,
     config::{Config, ConfigError, LogFormat},
     identity, telemetry,
@@ -139,12 +139,16 @@ fn main() -> ExitCode {
 }
 
 fn load(file: Option<&Path>) -> Result<Config, Failure> {
+    read(file).map_err(Failure::Config)
+}
+
+fn read(file: Option<&Path>) -> Result<Config, ConfigError> {
     // If a variable is not Unicode, it is not ours, or its replacement characters are refused.
     let variables = env::vars_os().map(|(name, value)| {
         let text = |raw: std::ffi::OsString| raw.to_string_lossy().into_owned();
         (text(name), text(value))
     });
-    Config::load(file, variables).map_err(Failure::Config)
+    Config::load(file, variables)
 }
 
 fn check_config(file: Option<&Path>) -> Result<(), Failure> {
@@ -199,6 +203,11 @@ fn serve(file: Option<&Path>) -> Result<(), Failure> {
             let reload = Arc::<Notify>::default();
             let hangup = signal(SignalKind::hangup())?;
             tokio::spawn(pass_on(hangup, Arc::clone(&reload)));
+            let file = file.map(Path::to_owned);
+            let reload = Reload {
+                asked: reload,
+                read: Arc::new(move || read(file.as_deref())),
+            };
             tillwatch_server::run(config, shutdown, reload)
                 .await
                 .map_err(Box::<dyn Error + Send + Sync>::from)

@@ -11,10 +11,18 @@ mod late;
 mod loops;
 mod metrics;
 mod probe;
+mod reload;
 mod renewal;
 mod wall;
 
-use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tillwatch_proto::{
     health::health_server::HealthServer, v1::purchase_service_server::PurchaseServiceServer,
@@ -30,13 +38,13 @@ use crate::{
     fingerprint::{Keyring, KeyringError},
     grpc,
     health::{self, HealthService, Readiness},
-    identity::{Caller, CallerLimits, Callers, Grant, Scope},
+    identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope},
     intake::Intake,
     journal::{Journal, JournalError},
     listener::{self, Listener},
     provider,
     purchase::AccountName,
-    tls::{Tls, TlsError},
+    tls::{ServerTls, ServerTlsError},
     tracker::Tracker,
     upstream::{
         Upstream,
@@ -47,6 +55,8 @@ pub use backup::back_up;
 use front::{Front, health_server};
 use loops::Loops;
 pub use probe::{ProbeError, probe};
+use reload::Changeable;
+pub use reload::Reload;
 use renewal::Renewed;
 use wall::Wall;
 
@@ -107,7 +117,7 @@ pub enum StartError {
     },
     /// The files of the server's own TLS cannot be used.
     #[error("cannot use the files of listen.tls_cert, tls_key and tls_client_ca")]
-    Tls(#[from] TlsError),
+    Tls(#[from] ServerTlsError),
     /// The contract's descriptors are damaged, which a build cannot be.
     #[error("the contract's descriptors are damaged")]
     Descriptors,
@@ -125,9 +135,9 @@ pub struct Parts {
     /// Accounts, opened.
     pub accounts: Accounts,
     /// The callers that are known.
-    pub callers: Callers,
+    pub callers: Directory,
     /// The limits on streams.
-    pub limits: grpc::Bounds,
+    pub limits: grpc::StreamBounds,
     /// The time that purchases are kept after FINAL.
     pub retention: Duration,
 }
@@ -137,7 +147,7 @@ pub struct Parts {
 pub struct House {
     /// The rooms behind the service.
     pub rooms: grpc::Rooms,
-    limits: grpc::Bounds,
+    limits: grpc::StreamBounds,
     /// Readiness, as health reports it.
     pub readiness: Readiness,
     health: Arc<HealthService>,
@@ -404,8 +414,8 @@ pub fn callers(configured: &[config::Caller]) -> Callers {
                 .filter_map(|word| Scope::named(word))
                 .collect();
             let accounts = match &caller.accounts {
-                config::Accounts::All => None,
-                config::Accounts::These(names) => Some(names.clone()),
+                config::Allowed::All => None,
+                config::Allowed::These(names) => Some(names.clone()),
             };
             let grant = Grant {
                 name: caller.name.clone(),
@@ -437,30 +447,32 @@ async fn listen(address: &config::Address) -> Result<Listener, StartError> {
     })
 }
 
-/// Serves a configuration until `shutdown`, then drains. Each word of `reload` lets it read again what
-/// it can read again while it runs.
+/// Serves a configuration until `shutdown`, then drains. Each word of `reload` lets it take up new
+/// settings, as far as it can while it runs.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is served then.
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
-    reload: Arc<Notify>,
+    reload: Reload,
 ) -> Result<(), StartError> {
-    run_with(config, shutdown, reload, |_| {}).await
+    run_with(config, shutdown, Some(reload), |_| {}).await
 }
 
-/// Like [`run`]; also tells `bound` the address of the gRPC listener once it serves.
+/// Like [`run`]; also tells `bound` the address of the gRPC listener once it serves. Without `reload`
+/// only files of TLS are read again.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is served then.
 pub async fn run_with(
     mut config: Config,
     shutdown: impl Future<Output = ()>,
-    reload: Arc<Notify>,
+    reload: Option<Reload>,
     bound: impl FnOnce(&str),
 ) -> Result<(), StartError> {
-    let tls = config.listen.tls.clone().map(Tls::load).transpose()?;
+    let settings = config.clone();
+    let tls = config.listen.tls.clone().map(ServerTls::load).transpose()?;
     let file_limit = listener::raise_file_limit();
     let connections = files::share(&mut config.accounts, config.limits.connections, file_limit);
     // The listeners are bound first: a second process with the same settings ends before it touches
@@ -472,12 +484,22 @@ pub async fn run_with(
     };
     let (grpc_at, ops_at) = (grpc.address(), ops.as_ref().map(Listener::address));
     let (readiness, health) = health::health().await;
-    let front = Front::new(readiness, health, tls.clone());
-    let _certificates = AbortOnDropHandle::new(tokio::spawn(certificates::keep(
-        tls,
-        Clock::system(),
-        reload,
-    )));
+    let directory = Directory::new(callers(&config.callers));
+    let front = Front::new(readiness, health, directory.clone(), tls.clone());
+    let look = Arc::<Notify>::default();
+    let keeping = certificates::keep(tls, Clock::system(), Arc::clone(&look));
+    let _certificates = AbortOnDropHandle::new(tokio::spawn(keeping));
+    let feed = Arc::<OnceLock<Feed>>::default();
+    let _reloads = reload.map(|reload| {
+        let changeable = Changeable {
+            config: settings,
+            callers: directory,
+            feed: Arc::clone(&feed),
+            certificates: look,
+        };
+        let following = reload::follow(reload, changeable, front.reloads.clone());
+        AbortOnDropHandle::new(tokio::spawn(following))
+    });
     let mut serving = std::pin::pin!(front.serve(&config, grpc, connections)?);
     let _operators = front.operate(ops, connections);
     let mut shutdown = std::pin::pin!(shutdown);
@@ -487,6 +509,7 @@ pub async fn run_with(
         opened = front.open(&config) => opened,
     };
     let house = opened?;
+    feed.get_or_init(|| house.rooms.feed.clone());
     tracing::info!(address = grpc_at, "gRPC");
     if let Some(address) = ops_at {
         tracing::info!(address, "operations");

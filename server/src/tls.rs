@@ -37,7 +37,7 @@ const ALPN: &[u8] = b"h2";
 
 /// The files of the server's own TLS, all in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
+pub struct ServerFiles {
     /// The server's certificate, followed by those of its issuers.
     pub certificate: PathBuf,
     /// The certificate's private key.
@@ -46,7 +46,7 @@ pub struct Files {
     pub client_ca: Option<PathBuf>,
 }
 
-impl Files {
+impl ServerFiles {
     fn all(&self) -> impl Iterator<Item = &Path> {
         let own = [self.certificate.as_path(), self.key.as_path()].into_iter();
         own.chain(self.client_ca.as_deref())
@@ -55,7 +55,7 @@ impl Files {
 
 /// The reason why files make no TLS. No text holds a part of a key.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum ServerTlsError {
     /// A file could not be read.
     #[error("cannot read {path}")]
     File {
@@ -93,18 +93,18 @@ pub enum TlsError {
 
 /// The TLS of a listener. Clones are the same.
 #[derive(Clone)]
-pub struct Tls(Arc<Shared>);
+pub struct ServerTls(Arc<Shared>);
 
 struct Shared {
-    files: Files,
-    current: Mutex<Current>,
+    files: ServerFiles,
+    current: Mutex<InUse>,
     reloads_failed: AtomicU64,
     handshakes_failed: AtomicU64,
 }
 
 /// The settings for the next connection.
 #[derive(Clone)]
-struct Current {
+struct InUse {
     config: Arc<ServerConfig>,
     /// The end of the certificate's time.
     expires: Timestamp,
@@ -114,15 +114,18 @@ struct Current {
     is_stale: bool,
 }
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for ServerTls {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Tls").field(&self.0.files).finish()
+        formatter
+            .debug_tuple("ServerTls")
+            .field(&self.0.files)
+            .finish()
     }
 }
 
 /// The figures of a listener's TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figures {
+pub struct TlsFigures {
     /// The end of the certificate's time.
     pub expires: Timestamp,
     /// True if the files have changed and cannot be used, so that older settings hold on.
@@ -133,15 +136,15 @@ pub struct Figures {
     pub handshakes_failed: u64,
 }
 
-impl Tls {
+impl ServerTls {
     /// Reads the files. It blocks.
     ///
     /// # Errors
-    /// See [`TlsError`].
-    pub fn load(files: Files) -> Result<Self, TlsError> {
+    /// See [`ServerTlsError`].
+    pub fn load(files: ServerFiles) -> Result<Self, ServerTlsError> {
         let read = Contents::read(&files)?;
         let (config, expires) = read.config(&files)?;
-        let current = Current {
+        let current = InUse {
             config,
             expires,
             seen: read.digest(),
@@ -161,7 +164,7 @@ impl Tls {
     /// # Errors
     /// The files have changed and cannot be used: the settings stay as they are. Each change is told
     /// once.
-    pub fn reload(&self) -> Result<bool, TlsError> {
+    pub fn reload(&self) -> Result<bool, ServerTlsError> {
         let read = match Contents::read(&self.0.files) {
             Ok(read) => read,
             Err(error) => {
@@ -175,7 +178,7 @@ impl Tls {
         }
         match read.config(&self.0.files) {
             Ok((config, expires)) => {
-                *self.current() = Current {
+                *self.current() = InUse {
                     config,
                     expires,
                     seen: digest,
@@ -187,7 +190,7 @@ impl Tls {
         }
     }
 
-    fn failed(&self, digest: [u8; 32], error: TlsError) -> Result<bool, TlsError> {
+    fn failed(&self, digest: [u8; 32], error: ServerTlsError) -> Result<bool, ServerTlsError> {
         let mut current = self.current();
         if current.is_stale && current.seen == digest {
             return Ok(false);
@@ -209,9 +212,9 @@ impl Tls {
     }
 
     /// The figures as they are now.
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> TlsFigures {
         let current = self.current();
-        Figures {
+        TlsFigures {
             expires: current.expires,
             is_stale: current.is_stale,
             reloads_failed: self.0.reloads_failed.load(Ordering::Relaxed),
@@ -219,7 +222,7 @@ impl Tls {
         }
     }
 
-    fn current(&self) -> MutexGuard<'_, Current> {
+    fn current(&self) -> MutexGuard<'_, InUse> {
         self.0
             .current
             .lock()
@@ -235,7 +238,7 @@ struct Contents {
 }
 
 impl Contents {
-    fn read(files: &Files) -> Result<Self, TlsError> {
+    fn read(files: &ServerFiles) -> Result<Self, ServerTlsError> {
         let mut read = files.all().map(read);
         let mut next = || read.next().transpose();
         Ok(Self {
@@ -260,28 +263,32 @@ impl Contents {
     }
 
     /// The settings that the contents make, and the end of the certificate's time.
-    fn config(&self, files: &Files) -> Result<(Arc<ServerConfig>, Timestamp), TlsError> {
+    fn config(
+        &self,
+        files: &ServerFiles,
+    ) -> Result<(Arc<ServerConfig>, Timestamp), ServerTlsError> {
         let chain = certificates(&self.certificate, &files.certificate)?;
         let expires = chain.first().and_then(|own| expires(own));
-        let expires = expires.ok_or_else(|| TlsError::Content {
+        let expires = expires.ok_or_else(|| ServerTlsError::Content {
             path: files.certificate.clone(),
             content: "a certificate of X.509",
         })?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| TlsError::Content {
-            path: files.key.clone(),
-            content: "a private key in PEM, without a password",
-        })?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| ServerTlsError::Content {
+                path: files.key.clone(),
+                content: "a private key in PEM, without a password",
+            })?;
         let provider = Arc::new(ring::default_provider());
         let verifier = match (&self.client_ca, &files.client_ca) {
             (Some(content), Some(path)) => verifier(content, path, Arc::clone(&provider))?,
             _none => WebPkiClientVerifier::no_client_auth(),
         };
         let unusable = |problem: rustls::Error| match problem {
-            rustls::Error::InconsistentKeys(_) => TlsError::Mismatch {
+            rustls::Error::InconsistentKeys(_) => ServerTlsError::Mismatch {
                 certificate: files.certificate.clone(),
                 key: files.key.clone(),
             },
-            other => TlsError::Unusable {
+            other => ServerTlsError::Unusable {
                 path: files.certificate.clone(),
                 problem: other.to_string(),
             },
@@ -301,14 +308,14 @@ impl Contents {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let problem = |source| TlsError::File {
+fn read(path: &Path) -> Result<Vec<u8>, ServerTlsError> {
+    let problem = |source| ServerTlsError::File {
         path: path.to_owned(),
         source,
     };
     let size = fs::metadata(path).map_err(problem)?.len();
     if size > FILE_BYTES_MAX {
-        return Err(TlsError::Content {
+        return Err(ServerTlsError::Content {
             path: path.to_owned(),
             content: "no more than 4 MiB",
         });
@@ -316,10 +323,13 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(problem)
 }
 
-fn certificates(content: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(
+    content: &[u8],
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, ServerTlsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
     let read = read.ok().filter(|read| !read.is_empty());
-    read.ok_or_else(|| TlsError::Content {
+    read.ok_or_else(|| ServerTlsError::Content {
         path: path.to_owned(),
         content: "at least one certificate in PEM",
     })
@@ -331,8 +341,8 @@ fn verifier(
     content: &[u8],
     path: &Path,
     provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let unusable = |problem: String| TlsError::Unusable {
+) -> Result<Arc<dyn ClientCertVerifier>, ServerTlsError> {
+    let unusable = |problem: String| ServerTlsError::Unusable {
         path: path.to_owned(),
         problem,
     };

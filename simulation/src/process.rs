@@ -9,7 +9,7 @@ use tillwatch_server::{
     clock::Clock,
     fingerprint::Keyring,
     grpc,
-    identity::{Caller, CallerLimits, Callers, Grant, Scope},
+    identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope},
     journal::Journal,
     listener::{self, PanicLayer},
     provider,
@@ -53,8 +53,8 @@ impl Process {
             journal,
             keyring: Keyring::parse(&Keyring::new_file("k1", [7; 32])).unwrap(),
             accounts,
-            callers: callers(),
-            limits: grpc::Bounds {
+            callers: Directory::new(callers()),
+            limits: grpc::StreamBounds {
                 streams: 10_000,
                 stream_age: (number % 2 == 1).then_some(Duration::from_secs(600)),
             },

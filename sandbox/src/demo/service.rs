@@ -6,7 +6,6 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    sync::Arc,
     time::Duration,
 };
 
@@ -89,7 +88,7 @@ impl Service {
         let task = tokio::spawn({
             let stop = shutdown.clone();
             async move {
-                run_with(config, stop.cancelled_owned(), Arc::default(), |address| {
+                run_with(config, stop.cancelled_owned(), None, |address| {
                     // Nobody listens if the demo was interrupted while it started.
                     let _ = bound.send(address.to_owned());
                 })

@@ -23,7 +23,7 @@ use super::{
 const PER_MINUTE_MAX: u32 = 10_000_000;
 
 /// One configured account.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Account {
     /// Its name.
     pub name: AccountName,

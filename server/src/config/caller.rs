@@ -14,7 +14,7 @@ pub const SCOPES: [&str; 4] = ["create", "adopt", "read", "operate"];
 
 /// The accounts that a caller may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Accounts {
+pub enum Allowed {
     /// All of them.
     All,
     /// These.
@@ -33,7 +33,7 @@ pub struct Caller {
     /// True if calls without a token are its.
     pub anonymous: bool,
     /// The accounts that it may use.
-    pub accounts: Accounts,
+    pub accounts: Allowed,
     /// Its rights: words of [`SCOPES`].
     pub scopes: BTreeSet<&'static str>,
     /// Its limits.
@@ -165,14 +165,14 @@ fn names(section: &mut Section<'_>, taken: &mut Taken) -> Vec<String> {
     names
 }
 
-fn accounts(section: &mut Section<'_>, known: &[String]) -> Accounts {
+fn accounts(section: &mut Section<'_>, known: &[String]) -> Allowed {
     const KEY: &str = "accounts";
     let listed = required(section, KEY);
     if listed.iter().any(|account| account.text == "*") {
         if listed.len() > 1 {
             section.refuse(None, KEY, "\"*\" must stand alone");
         }
-        return Accounts::All;
+        return Allowed::All;
     }
     let mut accounts = BTreeSet::new();
     for Text { text, place, .. } in listed {
@@ -182,7 +182,7 @@ fn accounts(section: &mut Section<'_>, known: &[String]) -> Accounts {
         }
         accounts.insert(AccountName::new(&text));
     }
-    Accounts::These(accounts)
+    Allowed::These(accounts)
 }
 
 fn scopes(section: &mut Section<'_>) -> BTreeSet<&'static str> {

@@ -11,7 +11,7 @@ use super::{
     file, log_filter,
     tree::{Section, Text},
 };
-use crate::tls::{self, Tls};
+use crate::tls::{ServerFiles, ServerTls};
 
 /// The longest duration that any key takes.
 pub(super) const TEN_YEARS: Duration = Duration::from_secs(3_650 * 86_400);
@@ -72,7 +72,7 @@ pub struct Listen {
     /// The longest life of a stream; `None` is no maximum.
     pub stream_age: Option<Duration>,
     /// The files of the gRPC listener's TLS; `None` is plain text.
-    pub tls: Option<tls::Files>,
+    pub tls: Option<ServerFiles>,
 }
 
 pub(super) fn listen(mut section: Section<'_>, warnings: &mut Vec<String>) -> Listen {
@@ -104,7 +104,7 @@ pub(super) fn listen(mut section: Section<'_>, warnings: &mut Vec<String>) -> Li
 
 /// The files of the server's own TLS. All of them are read here, so that a check of the settings and a
 /// start refuse the same files.
-fn tls_files(section: &mut Section<'_>, warnings: &mut Vec<String>) -> Option<tls::Files> {
+fn tls_files(section: &mut Section<'_>, warnings: &mut Vec<String>) -> Option<ServerFiles> {
     let [certificate, key, client_ca] =
         ["tls_cert", "tls_key", "tls_client_ca"].map(|key| section.text(key));
     let (certificate, key) = match (certificate, key) {
@@ -127,12 +127,12 @@ fn tls_files(section: &mut Section<'_>, warnings: &mut Vec<String>) -> Option<tl
         Path::new(&key.text),
         "listen.tls_key: the key",
     ));
-    let files = tls::Files {
+    let files = ServerFiles {
         certificate: certificate.text.into(),
         key: key.text.into(),
         client_ca: client_ca.map(|text| text.text.into()),
     };
-    if let Err(error) = Tls::load(files.clone()) {
+    if let Err(error) = ServerTls::load(files.clone()) {
         let rule = format!("must be usable: {}", whole(&error));
         section.refuse(certificate.place.as_deref(), "tls_cert", rule);
     }

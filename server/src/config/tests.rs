@@ -122,7 +122,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.warnings(), [warning]);
     let caller = &config.callers[0];
     assert_eq!(hex::encode(caller.token_sha256[0]), TOKEN);
-    assert_eq!(caller.accounts, Accounts::All);
+    assert_eq!(caller.accounts, Allowed::All);
     assert_eq!(Vec::from_iter(&caller.scopes), [&"create", &"read"]);
 }
 

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    identity::{Caller, Callers},
+    identity::{Caller, Directory},
     limits::Limit,
 };
 
 pub(super) fn caller(
-    callers: &Callers,
+    callers: &Directory,
     headers: &HeaderMap,
     names: &[String],
 ) -> Result<Caller, Failure> {
@@ -37,7 +37,7 @@ pub(super) fn caller(
 /// # Errors
 /// UNAUTHENTICATED: the caller is not known.
 pub fn identify(
-    callers: &Callers,
+    callers: &Directory,
     headers: &HeaderMap,
     names: &[String],
 ) -> Result<Caller, Status> {

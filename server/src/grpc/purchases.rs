@@ -11,7 +11,7 @@ use super::{
     convert::View,
     error::{Failure, Reason},
     stream::{self, Responses},
-    token::{self, Binding, Page},
+    token::{self, Binding, PageCursor},
     validate,
 };
 use crate::{
@@ -98,6 +98,7 @@ impl Service {
         Ok(stream::responses(
             watch,
             converted,
+            asker.caller.clone(),
             asker.deadline,
             rhythm.ends_at,
             permit,
@@ -180,7 +181,7 @@ impl Service {
             _ => listed.next,
         };
         let next_page_token = next.map_or_else(String::new, |next| {
-            token::page(binding, &Page::after(next, position, &filter))
+            token::page(binding, &PageCursor::after(next, position, &filter))
         });
         Ok(message::ListPurchasesResponse {
             purchases: messages,
@@ -243,6 +244,7 @@ impl Service {
         Ok(stream::responses(
             watch,
             converted,
+            asker.caller.clone(),
             asker.deadline,
             rhythm.ends_at,
             permit,

@@ -16,7 +16,10 @@ use tokio::time::{Instant, Sleep};
 use tonic::{Response, Status};
 
 use super::error::{Failure, Reason};
-use crate::{clock::Clock, feed::End, limits::Limit, listener::EndsAt, purchase::CallerName};
+use crate::{
+    clock::Clock, feed::End, identity::Caller, limits::Limit, listener::EndsAt,
+    purchase::CallerName,
+};
 
 /// The time over which callers whose streams were ended are asked to come back.
 const RETURN_SPREAD: Duration = Duration::from_secs(5);
@@ -147,6 +150,7 @@ impl<T> Stream for Responses<T> {
 pub(super) fn responses<S, E, T, P>(
     events: S,
     convert: impl Fn(E) -> T + Send + Unpin + 'static,
+    caller: Caller,
     deadline: Option<Instant>,
     age_ends_at: Option<Instant>,
     permit: P,
@@ -163,6 +167,7 @@ where
         messages: Box::pin(Converted {
             events,
             convert,
+            caller,
             deadline,
             clock,
             _permit: permit,
@@ -175,6 +180,7 @@ where
 struct Converted<S, C, P> {
     events: S,
     convert: C,
+    caller: Caller,
     deadline: Option<Pin<Box<Sleep>>>,
     clock: Clock,
     /// The permit, given back when the stream ends.
@@ -194,6 +200,14 @@ where
         let this = &mut *self;
         if this.ended {
             return Poll::Ready(None);
+        }
+        // Asked first, so that nothing is told to a caller whose right to hear it is gone.
+        if this.caller.is_revoked() {
+            this.ended = true;
+            let text = "the caller is not known any more, or a right of it is gone";
+            return Poll::Ready(Some(
+                Err(Failure::new(Reason::Unauthenticated, text).into()),
+            ));
         }
         if let Some(deadline) = &mut this.deadline
             && deadline.as_mut().poll(context).is_ready()
@@ -230,7 +244,10 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::identity::{CallerLimits, Grant, Scope};
 
     /// Events whose second panics.
     struct Defective(u32);
@@ -245,6 +262,15 @@ mod tests {
         }
     }
 
+    fn caller() -> Caller {
+        Caller::new(Grant {
+            name: CallerName::new("shop"),
+            scopes: BTreeSet::from([Scope::Read]),
+            accounts: None,
+            limits: CallerLimits::default(),
+        })
+    }
+
     #[tokio::test]
     async fn a_stream_that_panics_ends_with_internal_and_gives_back_its_place() {
         use futures_util::StreamExt as _;
@@ -252,7 +278,16 @@ mod tests {
         let shop = CallerName::new("shop");
         let permit = limits.open(&shop, 1).unwrap();
         let clock = Clock::system();
-        let mut stream = responses(Defective(0), |event| event, None, None, permit, clock);
+        let caller = caller();
+        let mut stream = responses(
+            Defective(0),
+            |event| event,
+            caller,
+            None,
+            None,
+            permit,
+            clock,
+        );
         assert_eq!(stream.next().await.unwrap().unwrap(), 1);
         let status = stream.next().await.unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::Internal);

@@ -29,7 +29,7 @@ pub struct Binding<'a> {
 
 /// The place from which a list goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Page {
+pub struct PageCursor {
     /// The last purchase of the page before.
     created_ms: i64,
     id: u128,
@@ -39,7 +39,7 @@ pub struct Page {
     filter: u64,
 }
 
-impl Page {
+impl PageCursor {
     /// The page after this purchase.
     pub fn after(last: (Timestamp, PurchaseId), position: Position, filter: &Filter) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Hasher for Digest {
 }
 
 /// A page token.
-pub fn page(binding: Binding<'_>, page: &Page) -> String {
+pub fn page(binding: Binding<'_>, page: &PageCursor) -> String {
     encode("page", binding, page)
 }
 
@@ -106,7 +106,7 @@ pub enum Unusable {
 }
 
 /// The page of a token; `None` for any text that is no such token of this store and caller.
-pub fn read_page(binding: Binding<'_>, token: &str) -> Option<Page> {
+pub fn read_page(binding: Binding<'_>, token: &str) -> Option<PageCursor> {
     decode("page", binding, token).ok()
 }
 
@@ -274,7 +274,7 @@ mod tests {
             Timestamp::from_millis(5).unwrap(),
             PurchaseId::from_u128(u128::MAX),
         );
-        let first = Page::after(last, Position(9), &filter);
+        let first = PageCursor::after(last, Position(9), &filter);
         let read = read_page(OURS, &page(OURS, &first)).unwrap();
         assert_eq!(read, first);
         assert_eq!((read.last(), read.position()), (Some(last), Position(9)));

@@ -14,11 +14,11 @@ use crate::{
 /// The open purchases by caller. They are counted only if a caller has a limit, since each costs some
 /// 40 bytes.
 #[derive(Debug, Default)]
-pub(super) struct OpenPurchases(Mutex<Option<HashMap<CallerName, Own>>>);
+pub(super) struct OpenPurchases(Mutex<Option<HashMap<CallerName, CallersPurchases>>>);
 
 /// The purchases of one caller.
 #[derive(Debug, Default)]
-struct Own {
+struct CallersPurchases {
     open: HashSet<PurchaseId>,
     /// The keys of creates whose intents are not durable yet.
     beginning: HashSet<Arc<str>>,
@@ -27,14 +27,14 @@ struct Own {
 /// The place of one new purchase among its caller's. The commit of its intent takes the place over; it
 /// is given back if there is no such commit.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Reservation {
     purchases: Arc<OpenPurchases>,
     caller: CallerName,
     key: Arc<str>,
 }
 
 impl OpenPurchases {
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<CallerName, Own>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<CallerName, CallersPurchases>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,7 +71,7 @@ impl OpenPurchases {
         caller: &CallerName,
         key: &str,
         most: u32,
-    ) -> Result<Option<Place>, CreateError> {
+    ) -> Result<Option<Reservation>, CreateError> {
         let mut callers = self.lock();
         let Some(callers) = callers.as_mut().filter(|_| most > 0) else {
             return Ok(None);
@@ -83,7 +83,7 @@ impl OpenPurchases {
         }
         let key: Arc<str> = key.into();
         own.beginning.insert(Arc::clone(&key));
-        Ok(Some(Place {
+        Ok(Some(Reservation {
             purchases: Arc::clone(self),
             caller: caller.clone(),
             key,
@@ -91,7 +91,7 @@ impl OpenPurchases {
     }
 }
 
-impl Drop for Place {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut callers = self.purchases.lock();
         let own = callers
@@ -104,7 +104,7 @@ impl Drop for Place {
 }
 
 /// Counts a purchase if it is open, and does not if it is not.
-fn set(callers: &mut HashMap<CallerName, Own>, purchase: &Purchase) {
+fn set(callers: &mut HashMap<CallerName, CallersPurchases>, purchase: &Purchase) {
     let own = callers.entry(purchase.caller.clone()).or_default();
     match purchase.status.finality {
         Finality::Open => own.open.insert(purchase.id),

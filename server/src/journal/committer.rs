@@ -55,7 +55,7 @@ pub(super) enum Change {
 
 /// The outcome of one part.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum CommitAnswer {
     Written(Written),
     Retired(usize),
 }
@@ -64,7 +64,7 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Group {
     /// An answer for each part, in the group's order.
-    pub(super) answers: Vec<Result<Answer, JournalError>>,
+    pub(super) answers: Vec<Result<CommitAnswer, JournalError>>,
     /// The transitions, in commit order.
     pub(super) committed: Vec<Arc<Committed>>,
     /// The newest position.
@@ -256,7 +256,7 @@ impl Published {
 #[derive(Debug)]
 struct Job {
     change: Change,
-    answer: oneshot::Sender<Result<Answer, JournalError>>,
+    answer: oneshot::Sender<Result<CommitAnswer, JournalError>>,
 }
 
 /// The way to the task that commits. Dropping it ends the task once the queue is empty.
@@ -303,20 +303,20 @@ impl Committer {
     /// Commits one write with others.
     pub(super) async fn write(&self, write: Write) -> Result<Written, JournalError> {
         match self.change(Change::Write(write)).await? {
-            Answer::Written(written) => Ok(written),
-            Answer::Retired(_) => Err(JournalError::unavailable("an answer of another kind")),
+            CommitAnswer::Written(written) => Ok(written),
+            CommitAnswer::Retired(_) => Err(JournalError::unavailable("an answer of another kind")),
         }
     }
 
     /// Retires between two writes.
     pub(super) async fn retire(&self, retirement: Retirement) -> Result<usize, JournalError> {
         match self.change(Change::Retire(retirement)).await? {
-            Answer::Retired(count) => Ok(count),
-            Answer::Written(_) => Err(JournalError::unavailable("an answer of another kind")),
+            CommitAnswer::Retired(count) => Ok(count),
+            CommitAnswer::Written(_) => Err(JournalError::unavailable("an answer of another kind")),
         }
     }
 
-    async fn change(&self, change: Change) -> Result<Answer, JournalError> {
+    async fn change(&self, change: Change) -> Result<CommitAnswer, JournalError> {
         let (answer, answered) = oneshot::channel();
         let sent = self.queue.send(Job { change, answer }).await;
         sent.map_err(|_| JournalError::unavailable("it is closed"))?;

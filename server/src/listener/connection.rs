@@ -86,18 +86,18 @@ struct Door<S> {
     inner: S,
 }
 
-type Answer = Response<Body>;
+type HttpAnswer = Response<Body>;
 
 impl<S> hyper::service::Service<Request<Received>> for Door<S>
 where
-    S: Service<Request<Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = HttpAnswer, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    type Response = Answer;
+    type Response = HttpAnswer;
     type Error = Infallible;
     type Future = Either<
-        std::future::Ready<Result<Answer, Infallible>>,
-        Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>,
+        std::future::Ready<Result<HttpAnswer, Infallible>>,
+        Pin<Box<dyn Future<Output = Result<HttpAnswer, Infallible>> + Send>>,
     >;
 
     fn call(&self, request: Request<Received>) -> Self::Future {
@@ -143,7 +143,7 @@ where
 }
 
 /// An answer that holds its call's place for as long as it is sent.
-fn leaving(answer: Answer, mut open: Open) -> Answer {
+fn leaving(answer: HttpAnswer, mut open: Open) -> HttpAnswer {
     let (mut head, body) = answer.into_parts();
     open.code = code(&head.headers);
     if let Some(EndsAt(at)) = head.extensions.remove() {
@@ -155,7 +155,7 @@ fn leaving(answer: Answer, mut open: Open) -> Answer {
 }
 
 /// The answer to a request that is no gRPC call.
-fn plain(refused: &protocol::NotServed) -> Answer {
+fn plain(refused: &protocol::NotServed) -> HttpAnswer {
     let mut answer = Response::new(Body::new(http_body_util::Full::from(refused.text)));
     *answer.status_mut() = refused.status;
     let headers = answer.headers_mut();
@@ -199,13 +199,13 @@ pub struct WithRoom<S>(S);
 
 impl<S> Service<Request<Body>> for WithRoom<S>
 where
-    S: Service<Request<Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = HttpAnswer, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    type Response = Answer;
+    type Response = HttpAnswer;
     type Error = Infallible;
     type Future =
-        Either<S::Future, Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>>;
+        Either<S::Future, Pin<Box<dyn Future<Output = Result<HttpAnswer, Infallible>> + Send>>>;
 
     fn poll_ready(
         &mut self,
@@ -244,7 +244,10 @@ impl Port {
     /// Serves the connections of a listener until `stop`; then lets open calls end by themselves.
     pub async fn serve<S>(self, mut incoming: Incoming, service: S, stop: CancellationToken)
     where
-        S: Service<Request<Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Body>, Response = HttpAnswer, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
         S::Future: Send,
     {
         let mut connections = JoinSet::new();
@@ -274,7 +277,10 @@ impl Port {
 
     async fn connection<S>(self, mut accepted: Guarded, inner: S, stop: CancellationToken)
     where
-        S: Service<Request<Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Body>, Response = HttpAnswer, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
         S::Future: Send,
     {
         let peer = Peer::new(accepted.is_tcp(), self.at(Instant::now()));

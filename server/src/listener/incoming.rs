@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     limits::Limit,
-    tls::{self, Tls},
+    tls::{self, ServerTls},
 };
 
 /// The time that a peer has for its TLS handshake, before the time for its preface begins.
@@ -57,7 +57,7 @@ pub struct Incoming {
     is_full: bool,
     close: CancellationToken,
     /// The TLS of its connections, if they have any.
-    tls: Option<Tls>,
+    tls: Option<ServerTls>,
     rest: Option<Pin<Box<Sleep>>>,
     warned: Option<Instant>,
 }
@@ -84,7 +84,7 @@ impl Incoming {
 
     /// With TLS on each connection, if there is any.
     #[must_use]
-    pub fn secured(mut self, tls: Option<Tls>) -> Self {
+    pub fn secured(mut self, tls: Option<ServerTls>) -> Self {
         self.tls = tls;
         self
     }
@@ -169,7 +169,7 @@ fn is_the_peers(error: &io::Error) -> bool {
 pub struct Guarded {
     stream: Stream,
     /// The TLS that has to be agreed on before anything else, if there is any.
-    tls: Option<Tls>,
+    tls: Option<ServerTls>,
     /// The wait for the preface; `None` once enough has been read.
     preface: Option<Preface>,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -204,7 +204,7 @@ impl fmt::Debug for Guarded {
 impl Guarded {
     fn new(
         connection: Connection,
-        tls: Option<Tls>,
+        tls: Option<ServerTls>,
         permit: Option<OwnedSemaphorePermit>,
         close: CancellationToken,
     ) -> Self {

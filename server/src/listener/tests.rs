@@ -16,7 +16,7 @@ use tokio::{
 use tonic::{body::Body, transport::server::Connected as _};
 
 use super::*;
-use crate::tls::{Files, Tls};
+use crate::tls::{ServerFiles, ServerTls};
 
 mod port;
 
@@ -85,16 +85,16 @@ async fn a_peer_that_says_too_little_is_closed_at_the_deadline() {
 }
 
 /// TLS with a certificate that nobody trusts.
-fn tls(folder: &Path) -> Tls {
+fn tls(folder: &Path) -> ServerTls {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let files = Files {
+    let files = ServerFiles {
         certificate: folder.join("cert.pem"),
         key: folder.join("key.pem"),
         client_ca: None,
     };
     fs::write(&files.certificate, made.cert.pem()).unwrap();
     fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    Tls::load(files).unwrap()
+    ServerTls::load(files).unwrap()
 }
 
 /// A slow handshake has its own deadline, and then the preface has one: bytes of the handshake do not

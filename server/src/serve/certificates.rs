@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use crate::{
     clock::Clock,
     purchase::Timestamp,
-    tls::{Tls, TlsError},
+    tls::{ServerTls, ServerTlsError},
 };
 
 /// The interval of looks at the files.
@@ -18,9 +18,8 @@ const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
 /// The interval of these warnings.
 const WARNED_EVERY: Duration = Duration::from_secs(86_400);
 
-/// Looks after the certificates without end. Without TLS it answers each wish for a reload with a line
-/// in the log.
-pub(super) async fn keep(tls: Option<Tls>, clock: Clock, reload: Arc<Notify>) {
+/// Looks after the certificates without end, each ten seconds and when it is asked.
+pub(super) async fn keep(tls: Option<ServerTls>, clock: Clock, asked: Arc<Notify>) {
     let mut warned: Option<Timestamp> = None;
     loop {
         if let Some(tls) = &tls {
@@ -32,23 +31,18 @@ pub(super) async fn keep(tls: Option<Tls>, clock: Clock, reload: Arc<Notify>) {
                 tracing::warn!(%expires, "the server's certificate ends soon, or has ended");
             }
         }
-        let is_asked = tokio::select! {
+        tokio::select! {
             biased;
-            () = reload.notified() => true,
-            () = tokio::time::sleep(LOOKED_AT_EVERY), if tls.is_some() => false,
-        };
-        let Some(tls) = &tls else {
-            tracing::warn!(
-                "SIGHUP: this server has no TLS of its own; the files of accounts' TLS are looked at \
-                 without it; other settings need a restart"
-            );
-            continue;
-        };
-        look(tls, is_asked, &mut warned).await;
+            () = asked.notified() => {}
+            () = tokio::time::sleep(LOOKED_AT_EVERY) => {}
+        }
+        if let Some(tls) = &tls {
+            look(tls, &mut warned).await;
+        }
     }
 }
 
-async fn look(tls: &Tls, is_asked: bool, warned: &mut Option<Timestamp>) {
+async fn look(tls: &ServerTls, warned: &mut Option<Timestamp>) {
     let files = tls.clone();
     let read = tokio::task::spawn_blocking(move || files.reload()).await;
     match read {
@@ -57,18 +51,13 @@ async fn look(tls: &Tls, is_asked: bool, warned: &mut Option<Timestamp>) {
             let expires = tls.figures().expires;
             tracing::info!(%expires, "new files of TLS are used for new connections");
         }
-        Ok(Ok(false)) if is_asked => {
-            tracing::warn!(
-                "SIGHUP: the files of TLS have not changed; other settings need a restart"
-            );
-        }
         Ok(Ok(false)) => {}
         Ok(Err(error)) => tell(&error),
         Err(error) => tracing::error!(%error, "the files of TLS were not looked at"),
     }
 }
 
-fn tell(error: &TlsError) {
+fn tell(error: &ServerTlsError) {
     let error: &dyn std::error::Error = error;
     tracing::error!(
         error,

@@ -9,7 +9,7 @@ use tillwatch_proto::PURCHASE_SERVICE;
 use crate::{
     clock::Clock,
     grpc,
-    identity::Callers,
+    identity::Directory,
     listener::{Admitted, Cause, CertificateNames, Guest, Refused, Rules, Trust},
 };
 
@@ -38,7 +38,7 @@ const METHODS: [&str; 8] = [
 const OTHER: &str = "other";
 
 /// The rules of the service's own port.
-pub(super) fn rules(callers: Callers, clock: Clock, connections: u32) -> Rules {
+pub(super) fn rules(callers: Directory, clock: Clock, connections: u32) -> Rules {
     let trust = match callers.has_anonymous() {
         true => Trust::Anyone,
         false => Trust::Tokens,
@@ -54,7 +54,7 @@ pub(super) fn rules(callers: Callers, clock: Clock, connections: u32) -> Rules {
     }
 }
 
-fn admit(callers: &Callers, head: &mut Parts) -> Result<Admitted, Box<Refused>> {
+fn admit(callers: &Directory, head: &mut Parts) -> Result<Admitted, Box<Refused>> {
     let path = head.uri.path().strip_prefix('/').unwrap_or_default();
     let (service, method) = path.split_once('/').unwrap_or_default();
     let open = |guest, method, request_bytes| Admitted {
@@ -107,11 +107,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        identity::{Caller, CallerLimits, Grant},
+        identity::{Caller, CallerLimits, Callers, Grant},
         purchase::CallerName,
     };
 
-    fn callers() -> Callers {
+    fn callers() -> Directory {
         let grant = Grant {
             name: CallerName::new("shop"),
             scopes: BTreeSet::new(),
@@ -121,7 +121,7 @@ mod tests {
         // The SHA-256 of "a".
         let token = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb";
         let token = <[u8; 32]>::try_from(hex::decode(token).unwrap()).unwrap();
-        Callers::default().with(Caller::new(grant), &[token], false)
+        Directory::new(Callers::default().with(Caller::new(grant), &[token], false))
     }
 
     fn admitted(path: &str, token: Option<&str>) -> Result<Admitted, Box<Refused>> {

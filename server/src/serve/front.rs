@@ -18,17 +18,18 @@ use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use super::{
-    House, Parts, StartError, callers, door, http, keys::keyring, late::Late, metrics::Collector,
-    open_accounts, renewal::Renewed,
+    House, Parts, StartError, door, http, keys::keyring, late::Late, metrics::Collector,
+    open_accounts, reload::Reloads, renewal::Renewed,
 };
 use crate::{
     clock::Clock,
     config::Config,
     grpc,
     health::{self, HealthService, Readiness},
+    identity::Directory,
     journal::{Journal, sqlite::SqliteJournal},
     listener::{self, Listener, PanicLayer, Port, RoomLayer},
-    tls::Tls,
+    tls::ServerTls,
 };
 
 /// The most of a drain's time that is kept for closing sockets and the journal.
@@ -42,8 +43,12 @@ pub(super) struct Front {
     figures: Arc<OnceLock<Collector>>,
     /// The callers' port, once it is open.
     port: Arc<OnceLock<Port>>,
+    /// The state of reloads.
+    pub(super) reloads: Reloads,
+    /// The callers that are known now.
+    callers: Directory,
     /// The TLS of the callers' port, if it has any.
-    tls: Option<Tls>,
+    tls: Option<ServerTls>,
     /// Ends the servers.
     stop: CancellationToken,
     /// Closes the connections that are left.
@@ -51,13 +56,20 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn new(readiness: Readiness, health: HealthService, tls: Option<Tls>) -> Self {
+    pub(super) fn new(
+        readiness: Readiness,
+        health: HealthService,
+        callers: Directory,
+        tls: Option<ServerTls>,
+    ) -> Self {
         Self {
             readiness,
             health: Arc::new(health),
             purchases: Late::new(),
             figures: Arc::default(),
             port: Arc::default(),
+            reloads: Reloads::default(),
+            callers,
             tls,
             stop: CancellationToken::new(),
             close: CancellationToken::new(),
@@ -92,7 +104,7 @@ impl Front {
             .layer(grpc::DeadlineLayer)
             .layer(RoomLayer)
             .service(routes.prepare());
-        let callers = callers(&config.callers);
+        let callers = self.callers.clone();
         let port = Port::new(door::rules(callers, Clock::system(), connections));
         let port = self.port.get_or_init(|| port).clone();
         let incoming = grpc.incoming(connections, self.close.clone());
@@ -106,11 +118,10 @@ impl Front {
         let Some(ops) = ops else { return operators };
         let incoming = ops.incoming(connections, self.close.clone());
         let (figures, port) = (Arc::clone(&self.figures), Arc::clone(&self.port));
-        let tls = self.tls.clone();
+        let (tls, reloads) = (self.tls.clone(), self.reloads.clone());
         let page = Arc::new(move || {
-            let text = figures
-                .get()
-                .map(|figures| figures.text(port.get(), tls.as_ref()));
+            let text = figures.get();
+            let text = text.map(|figures| figures.text(port.get(), tls.as_ref(), &reloads));
             // A house that is not open has no figures, but the format requires the end mark.
             let text = text.unwrap_or_else(|| "# EOF\n".to_owned());
             (crate::telemetry::metrics::CONTENT_TYPE, text)
@@ -148,8 +159,8 @@ impl Front {
             journal,
             keyring,
             accounts,
-            callers: callers(&config.callers),
-            limits: grpc::Bounds {
+            callers: self.callers.clone(),
+            limits: grpc::StreamBounds {
                 streams: config.limits.streams,
                 stream_age: config.listen.stream_age,
             },
@@ -228,7 +239,8 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let config = Config::load(Some(&file), std::iter::empty()).unwrap();
         let (readiness, health) = health::health().await;
-        let front = Front::new(readiness, health, None);
+        let callers = Directory::new(super::super::callers(&config.callers));
+        let front = Front::new(readiness, health, callers, None);
         let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.address());
         let serving = tokio::spawn(front.serve(&config, listener, 10).unwrap());

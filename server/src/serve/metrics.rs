@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{loops::Restarts, renewal::Renewed};
+use super::{loops::Restarts, reload::Reloads, renewal::Renewed};
 use crate::{
     account::{Account, Health},
     grpc::Rooms,
@@ -11,7 +11,7 @@ use crate::{
     telemetry::metrics::{
         self, AccountLabels, AccountPicture, Picture, TlsPicture, TransitionLabels, Transitions,
     },
-    tls::Tls,
+    tls::ServerTls,
 };
 
 /// The sources of the figures.
@@ -46,7 +46,12 @@ impl Collector {
     }
 
     /// All figures as text.
-    pub(super) fn text(&self, port: Option<&Port>, tls: Option<&Tls>) -> String {
+    pub(super) fn text(
+        &self,
+        port: Option<&Port>,
+        tls: Option<&ServerTls>,
+        reloads: &Reloads,
+    ) -> String {
         let rooms = &self.rooms;
         let figures = rooms.journal.figures();
         let picture = Picture {
@@ -65,6 +70,8 @@ impl Collector {
             log_bytes: figures.log_bytes,
             log_is_pinned: figures.log_is_pinned,
             unreadable_rows: figures.unreadable_rows,
+            settings_are_stale: reloads.is_stale(),
+            reloads_failed: reloads.failed(),
             tls: tls.map(|tls| {
                 let figures = tls.figures();
                 TlsPicture {
@@ -143,7 +150,12 @@ mod tests {
     async fn the_operations_listener_shows_metrics_in_the_open_format() {
         let house = empty(testing::journal()).await;
         let figures = house.figures.clone();
-        let page = Arc::new(move || (metrics::CONTENT_TYPE, figures.text(None, None)));
+        let page = Arc::new(move || {
+            (
+                metrics::CONTENT_TYPE,
+                figures.text(None, None, &Reloads::default()),
+            )
+        });
         let router = health::operations(&house.readiness, house.health(), page).into_axum_router();
         let request = http::Request::get("/metrics").body(axum::body::Body::empty());
         let answer = router.oneshot(request.unwrap()).await.unwrap();

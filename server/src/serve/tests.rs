@@ -78,8 +78,8 @@ fn parts(journal: Arc<dyn Journal>) -> Parts {
         journal,
         keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),
         accounts: Accounts::default(),
-        callers: Callers::default(),
-        limits: grpc::Bounds {
+        callers: Directory::default(),
+        limits: grpc::StreamBounds {
             streams: 1,
             stream_age: None,
         },
@@ -125,7 +125,7 @@ async fn a_silent_disk_turns_readiness_until_it_answers() {
     assert!(
         house
             .figures
-            .text(None, None)
+            .text(None, None, &reload::Reloads::default())
             .contains("journal_available 0")
     );
     journal.stall_writes(false);
@@ -135,7 +135,7 @@ async fn a_silent_disk_turns_readiness_until_it_answers() {
     assert!(
         house
             .figures
-            .text(None, None)
+            .text(None, None, &reload::Reloads::default())
             .contains("journal_available 1")
     );
 }

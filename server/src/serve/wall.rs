@@ -28,7 +28,7 @@ const STEP: Duration = Duration::from_secs(60);
 
 /// The clock's state in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Kept {
+struct KeptClock {
     /// Retention's clock.
     aged: Timestamp,
     /// The time for which processes have run since it was moved at a start.
@@ -39,7 +39,7 @@ struct Kept {
     boot: Option<Arc<str>>,
 }
 
-impl Kept {
+impl KeptClock {
     fn parse(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
         Some(Self {
@@ -79,11 +79,11 @@ pub(super) struct Wall {
 
 #[derive(Debug)]
 struct State {
-    now: Kept,
+    now: KeptClock,
     /// The time at which it was last moved.
     moved_at: Moment,
     /// The state in the store, and the time since which the store has it.
-    stored: Option<Kept>,
+    stored: Option<KeptClock>,
     stored_at: Moment,
 }
 
@@ -102,9 +102,9 @@ impl Wall {
         }
         let Now { wall, moment } = clock.both();
         let stored = journal.get(KEY).await?;
-        let stored = stored.as_deref().and_then(Kept::parse);
+        let stored = stored.as_deref().and_then(KeptClock::parse);
         let boot = clock.boot();
-        let mut now = stored.clone().unwrap_or(Kept {
+        let mut now = stored.clone().unwrap_or(KeptClock {
             // An earlier version kept no clock: begin no more than a day after its newest commit.
             aged: newest.map_or(wall, |newest| wall.min(newest.plus(MOVED_AT_START))),
             run: Duration::ZERO,

@@ -120,6 +120,10 @@ pub struct Picture {
     pub log_is_pinned: bool,
     /// Rows met that cannot be read.
     pub unreadable_rows: u64,
+    /// True if the settings could not be used when they were read last.
+    pub settings_are_stale: bool,
+    /// Reloads of the settings that failed.
+    pub reloads_failed: u64,
     /// The TLS of the service's own port; `None` if it is plain.
     pub tls: Option<TlsPicture>,
     /// The loops of the process, with the number of restarts of each after a defect.
@@ -169,6 +173,7 @@ pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
     if let Some(picture) = &picture.tls {
         tls(&mut registry, picture);
     }
+    settings(&mut registry, picture);
     let journal = Gauge::<i64>::default();
     journal.set(i64::from(picture.journal_available));
     registry.register("journal_available", "1 if the last commit worked", journal);
@@ -207,6 +212,21 @@ impl Collector for Lags {
         }
         Ok(())
     }
+}
+
+/// The state of the settings.
+fn settings(registry: &mut Registry, picture: &Picture) {
+    let stale = Gauge::<i64>::default();
+    stale.set(i64::from(picture.settings_are_stale));
+    let words = "1 if the settings could not be used when they were read last";
+    registry.register("settings_stale", words, stale);
+    let failed = Counter::<u64>::default();
+    failed.inc_by(picture.reloads_failed);
+    registry.register(
+        "reload_failures",
+        "Reloads of the settings that failed",
+        failed,
+    );
 }
 
 /// The state of the TLS of the service's own port.
@@ -389,6 +409,8 @@ mod tests {
             connections: 5,
             calls: vec![("GetStatus", "UNAUTHENTICATED", 6)],
             limits: vec![("connections", 8)],
+            settings_are_stale: true,
+            reloads_failed: 4,
             tls: Some(TlsPicture {
                 expires_s: 4_102_444_800,
                 is_stale: true,

@@ -39,9 +39,9 @@ impl Folder {
         fs::write(self.0.path().join(name), text).unwrap();
     }
 
-    fn files(&self) -> Files {
+    fn files(&self) -> ServerFiles {
         let path = |name: &str| self.0.path().join(name);
-        Files {
+        ServerFiles {
             certificate: path("cert.pem"),
             key: path("key.pem"),
             client_ca: Some(path("ca.pem")),
@@ -49,14 +49,14 @@ impl Folder {
     }
 }
 
-fn year(tls: &Tls) -> String {
+fn year(tls: &ServerTls) -> String {
     tls.figures().expires.to_string()[..4].to_owned()
 }
 
 #[test]
 fn changed_files_are_used_and_unchanged_ones_are_left_alone() {
     let folder = Folder::new();
-    let tls = Tls::load(folder.files()).unwrap();
+    let tls = ServerTls::load(folder.files()).unwrap();
     assert_eq!(year(&tls), "2100");
     let before = tls.config();
     assert!(!tls.reload().unwrap());
@@ -70,7 +70,7 @@ fn changed_files_are_used_and_unchanged_ones_are_left_alone() {
 #[test]
 fn files_that_cannot_be_used_change_nothing_and_are_told_once() {
     let folder = Folder::new();
-    let tls = Tls::load(folder.files()).unwrap();
+    let tls = ServerTls::load(folder.files()).unwrap();
     let before = tls.config();
     let certificate = fs::read_to_string(folder.files().certificate).unwrap();
     folder.renew(2_101);

@@ -54,7 +54,7 @@ impl Store for Slow {
         };
         Ok(Group {
             answers: (changes.iter())
-                .map(|_| Ok(Answer::Written(Written::Done)))
+                .map(|_| Ok(CommitAnswer::Written(Written::Done)))
                 .collect(),
             committed,
             head: Position(0),

@@ -19,10 +19,10 @@ pub(super) type Asked<K, T> = HashMap<K, Vec<oneshot::Sender<Result<T, JournalEr
 
 /// The open questions of one kind.
 #[derive(Debug)]
-pub(super) struct Batch<K, T>(Mutex<Waiting<K, T>>);
+pub(super) struct Batch<K, T>(Mutex<Requests<K, T>>);
 
 #[derive(Debug)]
-struct Waiting<K, T> {
+struct Requests<K, T> {
     asked: Asked<K, T>,
     /// True if somebody is reading, and will read these as well.
     reading: bool,
@@ -30,7 +30,7 @@ struct Waiting<K, T> {
 
 impl<K, T> Default for Batch<K, T> {
     fn default() -> Self {
-        Self(Mutex::new(Waiting {
+        Self(Mutex::new(Requests {
             asked: HashMap::new(),
             reading: false,
         }))
@@ -38,7 +38,7 @@ impl<K, T> Default for Batch<K, T> {
 }
 
 impl<K: Clone + Eq + Hash, T> Batch<K, T> {
-    fn lock(&self) -> MutexGuard<'_, Waiting<K, T>> {
+    fn lock(&self) -> MutexGuard<'_, Requests<K, T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

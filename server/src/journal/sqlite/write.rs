@@ -9,7 +9,7 @@ use super::damage::{self, Damage};
 use crate::journal::{
     Committed, JournalError, Position, Write, Written,
     age::Age,
-    committer::{Answer, Change, Group, Store},
+    committer::{Change, CommitAnswer, Group, Store},
 };
 
 /// The written rows after which a checkpoint is due: about a thousand pages, SQLite's own default.
@@ -194,7 +194,7 @@ impl Transaction<'_> {
     fn apply_all(
         &mut self,
         changes: Vec<Change>,
-    ) -> Result<Vec<std::result::Result<Answer, JournalError>>> {
+    ) -> Result<Vec<std::result::Result<CommitAnswer, JournalError>>> {
         begin(self.connection)?;
         let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
@@ -205,7 +205,10 @@ impl Transaction<'_> {
     }
 
     /// One change in its savepoint. An error of this function ends the group.
-    fn apply_apart(&mut self, change: Change) -> Result<std::result::Result<Answer, JournalError>> {
+    fn apply_apart(
+        &mut self,
+        change: Change,
+    ) -> Result<std::result::Result<CommitAnswer, JournalError>> {
         let (head, told) = (self.head, self.committed.len());
         self.execute("SAVEPOINT change")?;
         let refusal = match self.apply(change) {
@@ -216,7 +219,7 @@ impl Transaction<'_> {
             Err(refusal) => refusal,
         };
         let answer = match refusal {
-            Unmade::Guarded(written) => Ok(Answer::Written(written)),
+            Unmade::Guarded(written) => Ok(CommitAnswer::Written(written)),
             Unmade::Malformed(error) => Err(error),
             Unmade::Failed(error)
                 if is_of_one_change(&error) && !self.connection.is_autocommit() =>
@@ -237,12 +240,12 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn apply(&mut self, change: Change) -> Applied<Answer> {
+    fn apply(&mut self, change: Change) -> Applied<CommitAnswer> {
         match change {
-            Change::Retire(retirement) => Ok(Answer::Retired(self.retire(retirement)?)),
+            Change::Retire(retirement) => Ok(CommitAnswer::Retired(self.retire(retirement)?)),
             Change::Write(write) => {
                 self.write(write)?;
-                Ok(Answer::Written(Written::Done))
+                Ok(CommitAnswer::Written(Written::Done))
             }
         }
     }
@@ -334,8 +337,8 @@ mod tests {
             put("c", "3".to_owned()),
         ];
         let group = writer.commit(changes).unwrap();
-        let done = |answer: &std::result::Result<Answer, JournalError>| {
-            matches!(answer, Ok(Answer::Written(Written::Done)))
+        let done = |answer: &std::result::Result<CommitAnswer, JournalError>| {
+            matches!(answer, Ok(CommitAnswer::Written(Written::Done)))
         };
         let answers: Vec<bool> = group.answers.iter().map(done).collect();
         assert_eq!(answers, [true, false, true]);

@@ -146,8 +146,8 @@ async fn served() -> (House, Channel) {
         journal: Arc::new(Defective(journal)),
         keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),
         accounts: Accounts::default(),
-        callers: Callers::default().with(Caller::new(grant), &[], true),
-        limits: grpc::Bounds {
+        callers: Directory::new(Callers::default().with(Caller::new(grant), &[], true)),
+        limits: grpc::StreamBounds {
             streams: 3,
             stream_age: None,
         },

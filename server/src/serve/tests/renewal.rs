@@ -63,7 +63,7 @@ async fn a_changed_file_is_taken_up_and_a_bad_one_is_told_once() {
         let stale = i32::from(text == "canary");
         let of = "account=\"main\",provider=\"carbon\"";
         let figure = format!("tillwatch_account_tls_files_stale{{{of}}} {stale}\n");
-        let figures = house.figures.text(None, None);
+        let figures = house.figures.text(None, None, &reload::Reloads::default());
         assert!(figures.contains(&figure), "{figure}{figures}");
     }
     let told = log.text();

@@ -1,0 +1,122 @@
+//! The settings are read again at each SIGHUP, with all files that they name, as one: bad settings
+//! change nothing.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::callers;
+use crate::{
+    config::{Config, ConfigError},
+    feed::Feed,
+    identity::Directory,
+};
+
+/// The way in which a running server hears of new settings.
+pub struct Reload {
+    /// Each word of it is a wish for a reload.
+    pub asked: Arc<Notify>,
+    /// Reads the settings as a start does. It blocks.
+    pub read: Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Reload")
+    }
+}
+
+/// The state of reloads. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reloads(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    is_stale: AtomicBool,
+    failed: AtomicU64,
+}
+
+impl Reloads {
+    /// True if the settings could not be used when they were read last.
+    pub(super) fn is_stale(&self) -> bool {
+        self.0.is_stale.load(Ordering::Relaxed)
+    }
+
+    /// The number of reloads that failed.
+    pub(super) fn failed(&self) -> u64 {
+        self.0.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// The parts of a running server that new settings can change.
+pub(super) struct Changeable {
+    /// The settings that hold.
+    pub(super) config: Config,
+    pub(super) callers: Directory,
+    /// The feed, once the house is open: its streams may have to end.
+    pub(super) feed: Arc<OnceLock<Feed>>,
+    /// Lets the certificates be looked at.
+    pub(super) certificates: Arc<Notify>,
+}
+
+/// Follows the wishes for a reload without end.
+pub(super) async fn follow(reload: Reload, mut changeable: Changeable, reloads: Reloads) {
+    loop {
+        reload.asked.notified().await;
+        let read = Arc::clone(&reload.read);
+        let read = tokio::task::spawn_blocking(move || read()).await;
+        match read {
+            Ok(Ok(config)) => {
+                reloads.0.is_stale.store(false, Ordering::Relaxed);
+                changeable.take_up(config);
+            }
+            Ok(Err(error)) => {
+                reloads.0.is_stale.store(true, Ordering::Relaxed);
+                reloads.0.failed.fetch_add(1, Ordering::Relaxed);
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(
+                    error,
+                    "new settings cannot be used, and nothing was changed"
+                );
+            }
+            Err(error) => tracing::error!(%error, "the settings were not read"),
+        }
+    }
+}
+
+impl Changeable {
+    fn take_up(&mut self, config: Config) {
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let keys = self.config.restart_keys(&config);
+        for key in &keys {
+            tracing::warn!(key, "this setting has changed and needs a restart");
+        }
+        // An anonymous caller decides which requests the port lets in at all.
+        let is_anonymous = |config: &Config| config.callers.iter().any(|caller| caller.anonymous);
+        let mut revoked = 0;
+        if is_anonymous(&self.config) == is_anonymous(&config) {
+            revoked = self.callers.replace(callers(&config.callers));
+            self.config.callers = config.callers;
+        }
+        if revoked > 0
+            && let Some(feed) = self.feed.get()
+        {
+            feed.wake_all();
+        }
+        self.certificates.notify_one();
+        tracing::info!(
+            callers = self.config.callers.len(),
+            revoked,
+            restart = keys.len(),
+            "the settings were read again"
+        );
+    }
+}

@@ -1,0 +1,153 @@
+//! New settings while the server runs: all or nothing, and no other caller feels it.
+
+use std::fs;
+
+use sha2::{Digest as _, Sha256};
+use tillwatch::Error;
+use tillwatch_proto::v1::{WatchPurchasesRequest, watch_purchases_response::Event};
+use tillwatch_sandbox::Scenario;
+use tonic::Code;
+
+use crate::{
+    house::{House, token},
+    orders::request,
+    process::{DEADLINE, until, within},
+};
+
+/// Changes the configuration's text, lets the server read it, and waits for this line of its log.
+async fn reload(house: &House, line: &str, change: impl Fn(&str) -> String) {
+    let told = || house.log.text().matches(line).count();
+    let before = told();
+    let text = fs::read_to_string(house.config()).unwrap();
+    let changed = change(&text);
+    assert_ne!(changed, text, "a change");
+    fs::write(house.config(), changed).unwrap();
+    house.server.signal("HUP").await;
+    until(line, async || told() > before).await;
+}
+
+const DONE: &str = "the settings were read again";
+
+fn sha256(token: &str) -> String {
+    hex::encode(Sha256::digest(token))
+}
+
+/// The code of a call with this token.
+async fn code(house: &House, bearer: &str) -> Code {
+    let mut stub = house.stranger(Some(&format!("Bearer {bearer}"))).await;
+    let listed = within(
+        "a list",
+        stub.list_purchases(tillwatch_proto::v1::ListPurchasesRequest::default()),
+    );
+    match listed.await {
+        Ok(_) => Code::Ok,
+        Err(status) => status.code(),
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_rotated_and_a_caller_removed_and_no_other_stream_ends() {
+    let house = House::still().await;
+    let mut streams = Vec::new();
+    for caller in ["shop", "rival", "reader"] {
+        let mut stub = house.stub(caller).await;
+        let feed = within(
+            "a feed",
+            stub.watch_purchases(WatchPurchasesRequest::default()),
+        )
+        .await;
+        streams.push(feed.unwrap().into_inner());
+    }
+    let [mut shop, mut rival, mut reader] = <[_; 3]>::try_from(streams).ok().unwrap();
+
+    // Shop's token is replaced, and rival is gone.
+    reload(&house, DONE, |text| {
+        let text = text.replace(&sha256(&token("shop")), &sha256("new"));
+        let (before, rest) = text.split_once("[callers.rival]").unwrap();
+        let (_, after) = rest.split_once("[callers.reader]").unwrap();
+        format!("{before}[callers.reader]{after}")
+    })
+    .await;
+    assert_eq!(code(&house, "new").await, Code::Ok);
+    assert_eq!(code(&house, &token("shop")).await, Code::Unauthenticated);
+    assert_eq!(code(&house, &token("rival")).await, Code::Unauthenticated);
+    let ended = loop {
+        match within("the end of a removed caller's stream", rival.message()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("ended as if it were over"),
+            Err(status) => break Error::from(status),
+        }
+    };
+    assert_eq!(ended.reason(), "UNAUTHENTICATED");
+
+    // The other streams go on, and so does the caller whose token was replaced.
+    let mut stub = house.stranger(Some("Bearer new")).await;
+    let created = within(
+        "a create",
+        stub.create_purchase(request("key", "carbon", Scenario::Stuck)),
+    );
+    let id = created.await.unwrap().into_inner().purchase.unwrap().id;
+    let told = within("shop's news", async {
+        loop {
+            let message = shop.message().await.unwrap().expect("an open stream");
+            if let Some(Event::Transition(told)) = message.event {
+                return told.purchase.unwrap().id;
+            }
+        }
+    });
+    assert_eq!(told.await, id);
+    let beats = tokio::time::timeout(DEADLINE, reader.message()).await;
+    assert!(matches!(beats, Ok(Ok(Some(_)))), "{beats:?}");
+}
+
+#[tokio::test]
+async fn bad_settings_change_nothing_and_keys_that_need_a_restart_are_named() {
+    let house = House::still().await;
+    let bad = "new settings cannot be used, and nothing was changed";
+    reload(&house, bad, |text| {
+        let text = text.replace(&sha256(&token("shop")), &sha256("new"));
+        format!("{text}\n[limits]\nstreams = 0\n")
+    })
+    .await;
+    assert!(
+        house.log.text().contains("limits.streams"),
+        "{}",
+        house.log.text()
+    );
+    assert_eq!(code(&house, &token("shop")).await, Code::Ok);
+    assert_eq!(code(&house, "new").await, Code::Unauthenticated);
+    assert!(
+        house
+            .metrics()
+            .await
+            .contains("\ntillwatch_settings_stale 1\n")
+    );
+
+    // A limit of one caller needs no restart, an address and an account do.
+    reload(&house, DONE, |text| {
+        text.replace("streams = 0", "creates_per_second_per_caller = 1")
+            .replace("drain = \"10s\"", "drain = \"9s\"")
+            .replace("/carbon\"", "/elsewhere\"")
+    })
+    .await;
+    let log = house.log.text();
+    for key in ["listen.drain", "accounts.carbon-main"] {
+        let mut lines = log.lines();
+        let is_named = lines.any(|line| line.contains(key) && line.contains("needs a restart"));
+        assert!(is_named, "{key}: {log}");
+    }
+    assert!(
+        house
+            .metrics()
+            .await
+            .contains("\ntillwatch_settings_stale 0\n")
+    );
+    assert_eq!(code(&house, "new").await, Code::Ok);
+    let mut stub = house.stranger(Some("Bearer new")).await;
+    let order = |key: &str| request(key, "carbon", Scenario::Stuck);
+    within("a create", stub.create_purchase(order("one")))
+        .await
+        .unwrap();
+    let refused = within("a create", stub.create_purchase(order("two"))).await;
+    assert_eq!(Error::from(refused.unwrap_err()).reason(), "LIMIT_EXCEEDED");
+}
