@@ -198,6 +198,11 @@ impl Providers {
         if fault == Fault::NotConnected {
             return Err(UpstreamError::NotConnected("refused"));
         }
+        if is_create {
+            // When it goes: while it travels its sender may die, and the next process may give the
+            // attempt up.
+            self.check_intent(&mark(provider, &call)).await;
+        }
         self.travel().await;
         // A request that is under way when its sender dies arrives all the same.
         let answer = if is_create {
@@ -216,9 +221,7 @@ impl Providers {
         fault: Fault,
     ) -> Result<Response, UpstreamError> {
         let sample = (provider.sample)(&Recipe::at(jiff::Timestamp::UNIX_EPOCH));
-        let order: Value = serde_json::from_slice(&call.body).unwrap_or_default();
-        let mark = order[sample.mark_field].as_str().unwrap_or_default();
-        self.check_intent(mark).await;
+        let mark = &mark(provider, &call);
         let key = call.headers.get("idempotency-key");
         let mut sent = Sent {
             provider: provider.name,
@@ -469,6 +472,14 @@ impl Providers {
 struct Before {
     result: Option<Result<Response, UpstreamError>>,
     is_refusal: bool,
+}
+
+/// The mark of the order that a create sends.
+fn mark(provider: &Simulated, call: &Call) -> String {
+    let sample = (provider.sample)(&Recipe::at(jiff::Timestamp::UNIX_EPOCH));
+    let order: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+    let mark = order[sample.mark_field].as_str();
+    mark.unwrap_or_default().to_owned()
 }
 
 /// A request as the sandbox takes it.
