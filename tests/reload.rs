@@ -32,6 +32,20 @@ fn sha256(token: &str) -> String {
     hex::encode(Sha256::digest(token))
 }
 
+#[tokio::test]
+async fn a_key_that_needs_a_restart_is_named_at_each_reload_until_then() {
+    let house = House::still().await;
+    let key = "limits: the first open_purchases_per_caller";
+    let named = || house.log.text().matches(key).count();
+    reload(&house, DONE, |text| {
+        format!("{text}\n[limits]\nopen_purchases_per_caller = 1\n")
+    })
+    .await;
+    assert_eq!(named(), 1);
+    reload(&house, DONE, |text| format!("{text}# the same settings\n")).await;
+    assert_eq!(named(), 2);
+}
+
 /// The code of a call with this token.
 async fn code(house: &House, bearer: &str) -> Code {
     let mut stub = house.stranger(Some(&format!("Bearer {bearer}"))).await;

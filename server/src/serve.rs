@@ -492,7 +492,7 @@ pub async fn run_with(
     let feed = Arc::<OnceLock<Feed>>::default();
     let _reloads = reload.map(|reload| {
         let changeable = Changeable {
-            config: settings,
+            started: settings,
             callers: directory,
             feed: Arc::clone(&feed),
             certificates: look,

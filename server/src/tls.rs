@@ -5,7 +5,9 @@
 //! early data, so each connection is checked against the settings of its own time.
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::File,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -313,14 +315,18 @@ fn read(path: &Path) -> Result<Vec<u8>, ServerTlsError> {
         path: path.to_owned(),
         source,
     };
-    let size = fs::metadata(path).map_err(problem)?.len();
-    if size > FILE_BYTES_MAX {
+    // A device or a pipe has no size, so the bytes are bounded as they are read.
+    let file = File::open(path).map_err(problem)?;
+    let mut content = Vec::new();
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content);
+    read.map_err(problem)?;
+    if content.len() as u64 > FILE_BYTES_MAX {
         return Err(ServerTlsError::Content {
             path: path.to_owned(),
             content: "no more than 4 MiB",
         });
     }
-    fs::read(path).map_err(problem)
+    Ok(content)
 }
 
 fn certificates(

@@ -36,7 +36,7 @@ impl Config {
                 store.fingerprint_key_file != newer.store.fingerprint_key_file,
             ),
             (
-                "callers: the anonymous caller",
+                "callers, all of them: the anonymous caller is new or gone",
                 is_anonymous(self) != is_anonymous(newer),
             ),
             (

@@ -56,8 +56,8 @@ impl Reloads {
 
 /// The parts of a running server that new settings can change.
 pub(super) struct Changeable {
-    /// The settings that hold.
-    pub(super) config: Config,
+    /// The settings of the start: whatever needs a restart still holds as they say.
+    pub(super) started: Config,
     pub(super) callers: Directory,
     /// The feed, once the house is open: its streams may have to end.
     pub(super) feed: Arc<OnceLock<Feed>>,
@@ -66,7 +66,7 @@ pub(super) struct Changeable {
 }
 
 /// Follows the wishes for a reload without end.
-pub(super) async fn follow(reload: Reload, mut changeable: Changeable, reloads: Reloads) {
+pub(super) async fn follow(reload: Reload, changeable: Changeable, reloads: Reloads) {
     loop {
         reload.asked.notified().await;
         let read = Arc::clone(&reload.read);
@@ -74,7 +74,7 @@ pub(super) async fn follow(reload: Reload, mut changeable: Changeable, reloads: 
         match read {
             Ok(Ok(config)) => {
                 reloads.0.is_stale.store(false, Ordering::Relaxed);
-                changeable.take_up(config);
+                changeable.take_up(&config);
             }
             Ok(Err(error)) => {
                 reloads.0.is_stale.store(true, Ordering::Relaxed);
@@ -91,20 +91,19 @@ pub(super) async fn follow(reload: Reload, mut changeable: Changeable, reloads: 
 }
 
 impl Changeable {
-    fn take_up(&mut self, config: Config) {
+    fn take_up(&self, config: &Config) {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        let keys = self.config.restart_keys(&config);
+        let keys = self.started.restart_keys(config);
         for key in &keys {
             tracing::warn!(key, "this setting has changed and needs a restart");
         }
         // An anonymous caller decides which requests the port lets in at all.
         let is_anonymous = |config: &Config| config.callers.iter().any(|caller| caller.anonymous);
         let mut revoked = 0;
-        if is_anonymous(&self.config) == is_anonymous(&config) {
+        if is_anonymous(&self.started) == is_anonymous(config) {
             revoked = self.callers.replace(callers(&config.callers));
-            self.config.callers = config.callers;
         }
         if revoked > 0
             && let Some(feed) = self.feed.get()
@@ -113,7 +112,7 @@ impl Changeable {
         }
         self.certificates.notify_one();
         tracing::info!(
-            callers = self.config.callers.len(),
+            callers = config.callers.len(),
             revoked,
             restart = keys.len(),
             "the settings were read again"

@@ -1,5 +1,7 @@
 //! The files of TLS: what is read, refused, and read again.
 
+use std::fs;
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
 };
@@ -108,6 +110,20 @@ fn files_that_cannot_be_used_change_nothing_and_are_told_once() {
     assert!(tls.reload().unwrap(), "a file that is whole again is used");
     assert!(!tls.figures().is_stale);
     assert_eq!(year(&tls), "2101");
+}
+
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let folder = Folder::new();
+    let files = ServerFiles {
+        client_ca: Some("/dev/zero".into()),
+        ..folder.files()
+    };
+    let told = ServerTls::load(files).unwrap_err().to_string();
+    assert!(
+        told.contains("/dev/zero must hold no more than 4 MiB"),
+        "{told}"
+    );
 }
 
 #[test]
