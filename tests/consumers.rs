@@ -16,16 +16,17 @@ use crate::{
     tidy::sources::root,
 };
 
-/// A tool that the script installs. If it is missing, the test says so and skips, or fails in CI.
 pub fn installed(path: &str) -> Option<PathBuf> {
+    installed_by("scripts/install-consumers", path)
+}
+
+/// A tool that a script installs. If it is missing, the test says so and skips, or fails in CI.
+pub fn installed_by(script: &str, path: &str) -> Option<PathBuf> {
     let path = root().join(".cache").join(path);
     if path.exists() {
         return Some(path);
     }
-    let missing = format!(
-        "{} is missing: run scripts/install-consumers",
-        path.display()
-    );
+    let missing = format!("{} is missing: run {script}", path.display());
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
     eprintln!("SKIPPED: {missing}");
     None

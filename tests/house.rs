@@ -197,6 +197,18 @@ impl Interceptor for Bearer {
     }
 }
 
+async fn channel(address: &str) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    within("a connection", endpoint.connect()).await.unwrap()
+}
+
+/// The generated stub for a caller, at an address.
+pub async fn stub_of(address: &str, caller: &str) -> Stub {
+    let token = format!("Bearer {}", token(caller)).parse().unwrap();
+    let channel = InterceptedService::new(channel(address).await, Bearer(Some(token)));
+    PurchaseServiceClient::new(channel).max_decoding_message_size(64 << 20)
+}
+
 /// A server and its sandbox.
 #[derive(Debug)]
 pub struct House {
@@ -300,15 +312,12 @@ impl House {
 
     /// A channel to the server.
     pub async fn channel(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.server.grpc)).unwrap();
-        within("a connection", endpoint.connect()).await.unwrap()
+        channel(&self.server.grpc).await
     }
 
     /// The generated stub for a caller.
     pub async fn stub(&self, caller: &str) -> Stub {
-        let token = format!("Bearer {}", token(caller)).parse().unwrap();
-        let channel = InterceptedService::new(self.channel().await, Bearer(Some(token)));
-        PurchaseServiceClient::new(channel).max_decoding_message_size(64 << 20)
+        stub_of(&self.server.grpc, caller).await
     }
 
     /// The generated stub with this `authorization`, or without any.

@@ -37,6 +37,7 @@ mod nowhere;
 mod port;
 mod probes;
 mod providers;
+mod proxies;
 mod readme;
 mod reads;
 mod refusals;
