@@ -12,7 +12,7 @@ use crate::{
     orders::request,
 };
 
-fn existing(key: &str, transaction_id: &str) -> CreatePurchaseRequest {
+pub fn existing(key: &str, transaction_id: &str) -> CreatePurchaseRequest {
     let reference = Reference::Devdraft(DevdraftReference {
         transaction_id: transaction_id.to_owned(),
     });

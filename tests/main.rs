@@ -21,6 +21,7 @@ mod process;
 mod raw;
 
 mod adoption;
+mod audit;
 mod backup;
 mod canary;
 mod clock;

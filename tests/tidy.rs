@@ -82,6 +82,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "clock",
             "listener",
             "limits",
+            "audit",
         ],
     ),
     ("tls", &["purchase"]),
@@ -89,10 +90,14 @@ const MODULES: &[(&str, &[&str])] = &[
     ("identity", &["purchase"]),
     ("health", &["limits"]),
     ("limits", &[]),
+    ("outlet", &[]),
+    ("audit", &["purchase", "clock", "outlet"]),
     ("telemetry", &[]),
     (
         "config",
-        &["purchase", "cadence", "provider", "upstream", "tls"],
+        &[
+            "purchase", "cadence", "provider", "upstream", "tls", "outlet",
+        ],
     ),
 ];
 

@@ -9,6 +9,7 @@ pub mod fuzz;
 mod identify;
 mod lists;
 mod purchases;
+mod resolve;
 mod stream;
 pub mod token;
 mod validate;
@@ -23,10 +24,11 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     account::{Account, Accounts, Snapshot},
+    audit::Audit,
     clock::Clock,
     feed::Feed,
     identity::{Caller, Directory, Scope},
-    intake::{CreateError, Intake, NewPurchase, Purpose, Resolution},
+    intake::{CreateError, Intake, NewPurchase, Purpose},
     journal::{Journal, Record},
     limits::Limit,
     provider::{self, Violation},
@@ -38,13 +40,25 @@ use create_rates::CreateRates;
 use deadline::Deadline;
 pub use deadline::{DeadlineLayer, WithDeadline};
 use error::{Failure, Reason};
-pub use identify::{beyond, ending, identify};
+pub use identify::{beyond, ending, identify, stranger};
 use lists::Lists;
 pub use purchases::ANSWER_BYTES_MAX;
 use stream::StreamLimits;
 
 /// The longest request, in bytes; a longer one is answered by the transport.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
+
+/// The failures that the audit log calls refusals: the caller may not do this, or not so much, or not
+/// with this purchase as it is.
+const REFUSALS: [Reason; 7] = [
+    Reason::ScopeMissing,
+    Reason::LimitExceeded,
+    Reason::AccountUnknown,
+    Reason::ReferenceTaken,
+    Reason::IdempotencyKeyReused,
+    Reason::NotResolvable,
+    Reason::RevisionChanged,
+];
 
 /// The rooms that the service speaks for.
 #[derive(Debug, Clone)]
@@ -63,6 +77,8 @@ pub struct Rooms {
     pub callers: Directory,
     /// Time.
     pub clock: Clock,
+    /// The audit log.
+    pub audit: Audit,
 }
 
 /// The bounds of streams.
@@ -116,18 +132,46 @@ impl Service {
         // A door has identified the caller by its headers already; a server without a door does it here.
         let caller = match request.extensions().get::<Caller>() {
             Some(caller) => caller.clone(),
-            None => identify::caller(&self.rooms.callers, request.metadata().as_ref(), &[])?,
+            None => identify(&self.rooms.callers, request.metadata().as_ref(), &[])?,
         };
         if !scopes.iter().any(|scope| caller.may(*scope)) {
             let words: Vec<&str> = scopes.iter().map(|scope| scope.word()).collect();
             let text = format!("the caller lacks the scope `{}`", words.join("` or `"));
-            return Err(Failure::new(Reason::ScopeMissing, text));
+            let failure = Failure::new(Reason::ScopeMissing, text);
+            self.audited(&caller, &failure);
+            return Err(failure);
         }
         let deadline = request.extensions().get::<Deadline>();
         Ok(Asker {
             caller,
             deadline: deadline.map(|deadline| deadline.0),
         })
+    }
+
+    /// Tells the audit log of a refusal, if this failure is one.
+    fn audited(&self, caller: &Caller, failure: &Failure) {
+        if REFUSALS.contains(&failure.reason()) {
+            let (word, _) = failure.reason().row();
+            self.rooms.audit.refused(Some(caller.name()), word);
+        }
+    }
+
+    /// A call's result within its deadline.
+    async fn within<T>(
+        &self,
+        asker: &Asker,
+        deadline: Option<Instant>,
+        result: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<Response<T>, Status> {
+        let result = match deadline {
+            None => result.await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, result).await {
+                Ok(result) => result,
+                Err(_) => Err(Failure::deadline()),
+            },
+        };
+        let result = result.inspect_err(|failure| self.audited(&asker.caller, failure));
+        result.map(Response::new).map_err(Status::from)
     }
 
     /// Spreads the waits of the callers that a drain sends away, so that they come back one by one.
@@ -295,17 +339,11 @@ impl Service {
 
     async fn create(
         &self,
-        request: Request<message::CreatePurchaseRequest>,
+        asker: &Asker,
+        request: message::CreatePurchaseRequest,
     ) -> Result<message::CreatePurchaseResponse, Failure> {
-        let is_adoption = matches!(request.get_ref().order, Some(Order::Existing(_)));
-        let scope = if is_adoption {
-            Scope::Adopt
-        } else {
-            Scope::Create
-        };
-        let asker = self.asker(&request, &[scope])?;
         self.create_rates.take(&asker.caller)?;
-        let (new, mut violations) = self.new_purchase(&asker, request.into_inner()).await?;
+        let (new, mut violations) = self.new_purchase(asker, request).await?;
         violations.extend(validate::new_key(&new.key).err());
         if !violations.is_empty() {
             // The rules of a provider or of this service change with time; the purchase of a known key
@@ -410,53 +448,6 @@ impl Service {
         })
     }
 
-    async fn resolve(
-        &self,
-        asker: &Asker,
-        request: message::ResolvePurchaseRequest,
-    ) -> Result<message::ResolvePurchaseResponse, Failure> {
-        use message::resolve_purchase_request::Resolution as Wanted;
-        let mut violations = Vec::new();
-        if request.expected_revision == 0 {
-            violations.push(Violation::new(
-                "expected_revision",
-                "must be the newest revision",
-            ));
-        }
-        let noted = |field: &str, note: &str, violations: &mut Vec<Violation>| {
-            validate::note(field, note).unwrap_or_else(|violation| {
-                violations.push(violation);
-                String::new()
-            })
-        };
-        let resolution = match request.resolution {
-            None => {
-                violations.push(Violation::new("resolution", "must have one of its fields"));
-                None
-            }
-            Some(Wanted::Reference(reference)) => Some(Resolution::Reference(reference)),
-            Some(Wanted::NotCreated(wanted)) => {
-                let note = noted("not_created.note", &wanted.note, &mut violations);
-                Some(Resolution::NotCreated(note))
-            }
-            Some(Wanted::StopTracking(wanted)) => {
-                let note = noted("stop_tracking.note", &wanted.note, &mut violations);
-                Some(Resolution::StopTracking(note))
-            }
-        };
-        let resolution = match resolution {
-            Some(resolution) if violations.is_empty() => resolution,
-            _ => return Err(Failure::invalid(violations)),
-        };
-        let id = validate::purchase_id(&request.purchase_id)?;
-        self.record(&asker.caller, id).await?;
-        let expected = Revision(request.expected_revision);
-        let purchase = self.rooms.intake.resolve(id, expected, resolution).await?;
-        Ok(message::ResolvePurchaseResponse {
-            purchase: Some(convert::purchase(&purchase, self.view(&asker.caller))),
-        })
-    }
-
     fn account_message(&self, account: &Account) -> message::Account {
         use crate::account::Health;
         let snapshot = account.snapshot();
@@ -498,21 +489,6 @@ fn account_note(snapshot: &Snapshot, backlog: Backlog) -> String {
     parts.join("; ")
 }
 
-/// A call's result within its deadline.
-async fn within<T>(
-    deadline: Option<Instant>,
-    result: impl Future<Output = Result<T, Failure>>,
-) -> Result<Response<T>, Status> {
-    let result = match deadline {
-        None => result.await,
-        Some(deadline) => match tokio::time::timeout_at(deadline, result).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::deadline()),
-        },
-    };
-    result.map(Response::new).map_err(Status::from)
-}
-
 #[tonic::async_trait]
 impl PurchaseService for Service {
     type WatchStatusStream = stream::Responses<message::WatchStatusResponse>;
@@ -522,8 +498,16 @@ impl PurchaseService for Service {
         &self,
         request: Request<message::CreatePurchaseRequest>,
     ) -> Result<Response<message::CreatePurchaseResponse>, Status> {
+        let is_adoption = matches!(request.get_ref().order, Some(Order::Existing(_)));
+        let scope = if is_adoption {
+            Scope::Adopt
+        } else {
+            Scope::Create
+        };
+        let asker = self.asker(&request, &[scope])?;
         // The intake keeps the deadline itself, so that an attempt under way goes on.
-        within(None, self.create(request)).await
+        let created = self.create(&asker, request.into_inner());
+        self.within(&asker, None, created).await
     }
 
     async fn get_status(
@@ -531,7 +515,8 @@ impl PurchaseService for Service {
         request: Request<message::GetStatusRequest>,
     ) -> Result<Response<message::GetStatusResponse>, Status> {
         let asker = self.asker(&request, &[Scope::Read, Scope::Operate])?;
-        within(asker.deadline, self.status(&asker, request.into_inner())).await
+        let result = self.status(&asker, request.into_inner());
+        self.within(&asker, asker.deadline, result).await
     }
 
     async fn watch_status(
@@ -539,7 +524,8 @@ impl PurchaseService for Service {
         request: Request<message::WatchStatusRequest>,
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
         let asker = self.asker(&request, &[Scope::Read, Scope::Operate])?;
-        let opened = within(asker.deadline, self.watch(&asker, request.into_inner())).await?;
+        let opened = self.watch(&asker, request.into_inner());
+        let opened = self.within(&asker, asker.deadline, opened).await?;
         Ok(opened.into_inner().response())
     }
 
@@ -548,7 +534,8 @@ impl PurchaseService for Service {
         request: Request<message::WatchPurchasesRequest>,
     ) -> Result<Response<Self::WatchPurchasesStream>, Status> {
         let asker = self.asker(&request, &[Scope::Read, Scope::Operate])?;
-        let opened = within(asker.deadline, self.watch_all(&asker, request.into_inner())).await?;
+        let opened = self.watch_all(&asker, request.into_inner());
+        let opened = self.within(&asker, asker.deadline, opened).await?;
         Ok(opened.into_inner().response())
     }
 
@@ -557,7 +544,8 @@ impl PurchaseService for Service {
         request: Request<message::ListPurchasesRequest>,
     ) -> Result<Response<message::ListPurchasesResponse>, Status> {
         let asker = self.asker(&request, &[Scope::Read, Scope::Operate])?;
-        within(asker.deadline, self.list(&asker, request.into_inner())).await
+        let result = self.list(&asker, request.into_inner());
+        self.within(&asker, asker.deadline, result).await
     }
 
     async fn refresh_status(
@@ -565,7 +553,8 @@ impl PurchaseService for Service {
         request: Request<message::RefreshStatusRequest>,
     ) -> Result<Response<message::RefreshStatusResponse>, Status> {
         let asker = self.asker(&request, &[Scope::Read])?;
-        within(asker.deadline, self.refresh(&asker, request.into_inner())).await
+        let result = self.refresh(&asker, request.into_inner());
+        self.within(&asker, asker.deadline, result).await
     }
 
     async fn resolve_purchase(
@@ -573,7 +562,8 @@ impl PurchaseService for Service {
         request: Request<message::ResolvePurchaseRequest>,
     ) -> Result<Response<message::ResolvePurchaseResponse>, Status> {
         let asker = self.asker(&request, &[Scope::Operate])?;
-        within(asker.deadline, self.resolve(&asker, request.into_inner())).await
+        let result = self.resolve(&asker, request.into_inner());
+        self.within(&asker, asker.deadline, result).await
     }
 
     async fn list_accounts(

@@ -234,6 +234,17 @@ pub enum Unauthenticated {
     Unknown,
 }
 
+impl Unauthenticated {
+    /// Its word in the audit log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "NO_TOKEN",
+            Self::UnknownCertificate => "UNKNOWN_CERTIFICATE",
+            Self::Unknown => "UNKNOWN_TOKEN",
+        }
+    }
+}
+
 /// All callers, by what proves them.
 #[derive(Clone, Default)]
 pub struct Callers {

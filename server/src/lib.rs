@@ -8,9 +8,11 @@
 //! - [`journal`]: the durable log; [`feed`]: committed transitions on their way to watchers.
 //! - [`intake`]: create, join, recover, resolve; [`tracker`]: polls until FINAL.
 //! - [`grpc`], [`identity`], [`listener`], [`health`]: the way in.
-//! - [`config`], [`telemetry`]: settings and logs; [`failpoint`]: deaths on demand, for tests.
+//! - [`config`], [`telemetry`]: settings and logs; [`audit`], [`outlet`]: the audit log and its way out;
+//!   [`failpoint`]: deaths on demand, for tests.
 
 pub mod account;
+pub mod audit;
 pub mod cadence;
 pub mod clock;
 pub mod config;
@@ -26,6 +28,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod listener;
 pub mod observation;
+pub mod outlet;
 pub mod provider;
 pub mod purchase;
 mod serve;

@@ -3,6 +3,7 @@
 
 mod backup;
 mod certificates;
+mod commits;
 mod door;
 mod files;
 mod front;
@@ -32,6 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     account::{Account, Accounts},
+    audit::Audit,
     clock::Clock,
     config::{self, Config},
     feed::Feed,
@@ -42,6 +44,7 @@ use crate::{
     intake::Intake,
     journal::{Journal, JournalError},
     listener::{self, Listener},
+    outlet::Target,
     provider,
     purchase::AccountName,
     tls::{ServerTls, ServerTlsError},
@@ -140,6 +143,8 @@ pub struct Parts {
     pub limits: grpc::StreamBounds,
     /// The time that purchases are kept after FINAL.
     pub retention: Duration,
+    /// The audit log.
+    pub audit: Audit,
 }
 
 /// The rooms, recovered and at work; its owner serves and drains it.
@@ -182,7 +187,9 @@ impl House {
             callers,
             limits,
             retention,
+            audit,
         } = parts;
+        commits::tell(journal.as_ref(), audit.clone());
         let feed = Feed::new(Arc::clone(&journal), clock.clone());
         let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts);
         tracker.count_watchers({
@@ -237,6 +244,7 @@ impl House {
             accounts,
             callers,
             clock,
+            audit,
         };
         Ok(Self {
             figures: metrics::Collector::new(rooms.clone(), work.restarts(), renewed),
@@ -436,6 +444,16 @@ pub fn callers(configured: &[config::Caller]) -> Callers {
         })
 }
 
+fn open_audit(target: Option<&Target>) -> Result<Audit, StartError> {
+    Audit::open(target, Clock::system()).map_err(|source| StartError::File {
+        path: match target {
+            Some(Target::File(path)) => path.clone(),
+            Some(Target::Stderr) | None => PathBuf::from("stderr"),
+        },
+        source,
+    })
+}
+
 async fn listen(address: &config::Address) -> Result<Listener, StartError> {
     let (bound, text) = match address {
         config::Address::Tcp(address) => (Listener::tcp(address).await, address.clone()),
@@ -473,6 +491,8 @@ pub async fn run_with(
 ) -> Result<(), StartError> {
     let settings = config.clone();
     let tls = config.listen.tls.clone().map(ServerTls::load).transpose()?;
+    let audit = open_audit(config.telemetry.audit_log.as_ref())?;
+    let _summing = AbortOnDropHandle::new(tokio::spawn(audit.clone().run()));
     let file_limit = listener::raise_file_limit();
     let connections = files::share(&mut config.accounts, config.limits.connections, file_limit);
     // The listeners are bound first: a second process with the same settings ends before it touches
@@ -485,9 +505,15 @@ pub async fn run_with(
     let (grpc_at, ops_at) = (grpc.address(), ops.as_ref().map(Listener::address));
     let (readiness, health) = health::health().await;
     let directory = Directory::new(callers(&config.callers));
-    let front = Front::new(readiness, health, directory.clone(), tls.clone());
+    let front = Front::new(
+        readiness,
+        health,
+        directory.clone(),
+        tls.clone(),
+        audit.clone(),
+    );
     let look = Arc::<Notify>::default();
-    let keeping = certificates::keep(tls, Clock::system(), Arc::clone(&look));
+    let keeping = certificates::keep(tls, Clock::system(), Arc::clone(&look), audit.clone());
     let _certificates = AbortOnDropHandle::new(tokio::spawn(keeping));
     let feed = Arc::<OnceLock<Feed>>::default();
     let _reloads = reload.map(|reload| {
@@ -496,6 +522,7 @@ pub async fn run_with(
             callers: directory,
             feed: Arc::clone(&feed),
             certificates: look,
+            audit,
         };
         let following = reload::follow(reload, changeable, front.reloads.clone());
         AbortOnDropHandle::new(tokio::spawn(following))

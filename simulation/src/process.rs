@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tillwatch_server::{
     House, Parts,
     account::{Account, Accounts},
+    audit::Audit,
     cadence::Schedule,
     clock::Clock,
     fingerprint::Keyring,
@@ -59,6 +60,7 @@ impl Process {
                 stream_age: (number % 2 == 1).then_some(Duration::from_secs(600)),
             },
             retention: Duration::from_secs(90 * 86_400),
+            audit: Audit::default(),
         };
         let house = House::open(parts).await.unwrap();
         let router = listener::server()

@@ -15,8 +15,9 @@ const CRATES: [&str; 8] = [
 ];
 const OWN: &str = "tillwatch_server";
 /// The modules of this crate.
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 25] = [
     "account",
+    "audit",
     "cadence",
     "clock",
     "config",
@@ -32,6 +33,7 @@ const MODULES: [&str; 23] = [
     "limits",
     "listener",
     "observation",
+    "outlet",
     "provider",
     "purchase",
     "serve",

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     net::SocketAddr,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +12,10 @@ use super::{
     file, log_filter,
     tree::{Section, Text},
 };
-use crate::tls::{ServerFiles, ServerTls};
+use crate::{
+    outlet::Target,
+    tls::{ServerFiles, ServerTls},
+};
 
 /// The longest duration that any key takes.
 pub(super) const TEN_YEARS: Duration = Duration::from_secs(3_650 * 86_400);
@@ -308,13 +312,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// The log: its level and its form.
+/// The log: its level and its form; and the audit log.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     /// A level, or directives such as `info,tillwatch_server::tracker=debug`.
     pub log: String,
     /// The form of a line.
     pub log_format: LogFormat,
+    /// The place of the audit log; `None` turns it off.
+    pub audit_log: Option<Target>,
 }
 
 pub(super) fn telemetry(mut section: Section<'_>, warnings: &mut Vec<String>) -> Telemetry {
@@ -344,6 +350,35 @@ pub(super) fn telemetry(mut section: Section<'_>, warnings: &mut Vec<String>) ->
             _ => section.refuse(text.place.as_deref(), "log_format", "must be text or json"),
         }
     }
+    let audit_log = audit_log(&mut section, warnings);
     section.finish();
-    Telemetry { log, log_format }
+    Telemetry {
+        log,
+        log_format,
+        audit_log,
+    }
+}
+
+fn audit_log(section: &mut Section<'_>, warnings: &mut Vec<String>) -> Option<Target> {
+    const KEY: &str = "audit_log";
+    let Some(text) = section.text(KEY) else {
+        return Some(Target::Stderr);
+    };
+    let path = match text.text.as_str() {
+        "" => return None,
+        "stderr" => return Some(Target::Stderr),
+        path => PathBuf::from(path),
+    };
+    let place = text.place.as_deref();
+    file::check_folder(section, place, KEY, &path);
+    // Opening a named pipe would wait for its reader.
+    let kind = path.metadata().map(|file| file.file_type()).ok();
+    let takes_lines = kind.is_none_or(|kind| kind.is_file() || kind.is_char_device());
+    if !takes_lines {
+        section.refuse(place, KEY, "must be stderr, a file, or empty");
+    } else if kind.is_some() && Target::File(path.clone()).open().is_err() {
+        section.refuse(place, KEY, "must be a file that can be written");
+    }
+    warnings.extend(file::exposed(&path, "telemetry.audit_log: the file"));
+    Some(Target::File(path))
 }

@@ -9,39 +9,35 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    identity::{Caller, Directory},
+    identity::{Caller, Directory, Unauthenticated},
     limits::Limit,
 };
-
-pub(super) fn caller(
-    callers: &Directory,
-    headers: &HeaderMap,
-    names: &[String],
-) -> Result<Caller, Failure> {
-    let header = headers.get("authorization");
-    let header = match header.map(|value| value.to_str()) {
-        None => None,
-        Some(Ok(text)) => Some(text),
-        Some(Err(_)) => {
-            let text = "the bearer token is not known";
-            return Err(Failure::new(Reason::Unauthenticated, text));
-        }
-    };
-    (callers.authenticate(header, names))
-        .map_err(|error| Failure::new(Reason::Unauthenticated, error.to_string()))
-}
 
 /// The caller that makes a call with these headers, by a client certificate with these names if it has
 /// shown one.
 ///
 /// # Errors
-/// UNAUTHENTICATED: the caller is not known.
+/// The caller is not known.
 pub fn identify(
     callers: &Directory,
     headers: &HeaderMap,
     names: &[String],
-) -> Result<Caller, Status> {
-    caller(callers, headers, names).map_err(Status::from)
+) -> Result<Caller, Unauthenticated> {
+    let header = headers.get("authorization");
+    let header = header.map(|value| value.to_str()).transpose();
+    let header = header.map_err(|_| Unauthenticated::Unknown)?;
+    callers.authenticate(header, names)
+}
+
+impl From<Unauthenticated> for Failure {
+    fn from(error: Unauthenticated) -> Self {
+        Self::new(Reason::Unauthenticated, error.to_string())
+    }
+}
+
+/// The status of a call whose caller is not known.
+pub fn stranger(error: Unauthenticated) -> Status {
+    Failure::from(error).into()
 }
 
 /// The status of a call that meets a limit of its port.

@@ -75,7 +75,7 @@ impl<B> Arriving<B> {
     }
 
     fn meet(&mut self, limit: Limit) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let status = (self.port.rules().refuse)(Cause::Limit(limit));
+        let status = (self.port.rules().refuse)(Cause::Limit(limit), &self.admitted);
         self.refuse(status)
     }
 }
@@ -109,7 +109,7 @@ where
                         Poll::Ready(None)
                     }
                     Waiting::Stopped => {
-                        let status = (this.port.rules().refuse)(Cause::Ending);
+                        let status = (this.port.rules().refuse)(Cause::Ending, &this.admitted);
                         this.refuse(status)
                     }
                 };

@@ -123,7 +123,7 @@ where
             Ok(open) => open,
             Err(limit) => {
                 limit.met();
-                let status = (rules.refuse)(Cause::Limit(limit));
+                let status = (rules.refuse)(Cause::Limit(limit), &admitted);
                 self.port.ended(admitted.method, word(status.code()));
                 return Either::Left(ready(Ok(status.into_http())));
             }

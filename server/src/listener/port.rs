@@ -146,8 +146,8 @@ pub enum Cause {
     Ending,
 }
 
-/// Makes the status of a call that this side ends.
-pub type Refuse = Arc<dyn Fn(Cause) -> Status + Send + Sync>;
+/// Makes the status of a call that was let in and that this side ends.
+pub type Refuse = Arc<dyn Fn(Cause, &Admitted) -> Status + Send + Sync>;
 
 /// The terms of a port for its peers.
 #[derive(Clone)]

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
 use crate::{
+    audit::Audit,
     clock::Clock,
     purchase::Timestamp,
     tls::{ServerTls, ServerTlsError},
@@ -19,7 +20,7 @@ const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
 const WARNED_EVERY: Duration = Duration::from_secs(86_400);
 
 /// Looks after the certificates without end, each ten seconds and when it is asked.
-pub(super) async fn keep(tls: Option<ServerTls>, clock: Clock, asked: Arc<Notify>) {
+pub(super) async fn keep(tls: Option<ServerTls>, clock: Clock, asked: Arc<Notify>, audit: Audit) {
     let mut warned: Option<Timestamp> = None;
     loop {
         if let Some(tls) = &tls {
@@ -37,22 +38,26 @@ pub(super) async fn keep(tls: Option<ServerTls>, clock: Clock, asked: Arc<Notify
             () = tokio::time::sleep(LOOKED_AT_EVERY) => {}
         }
         if let Some(tls) = &tls {
-            look(tls, &mut warned).await;
+            look(tls, &mut warned, &audit).await;
         }
     }
 }
 
-async fn look(tls: &ServerTls, warned: &mut Option<Timestamp>) {
+async fn look(tls: &ServerTls, warned: &mut Option<Timestamp>, audit: &Audit) {
     let files = tls.clone();
     let read = tokio::task::spawn_blocking(move || files.reload()).await;
     match read {
         Ok(Ok(true)) => {
             *warned = None;
+            audit.reloaded("TLS_APPLIED");
             let expires = tls.figures().expires;
             tracing::info!(%expires, "new files of TLS are used for new connections");
         }
         Ok(Ok(false)) => {}
-        Ok(Err(error)) => tell(&error),
+        Ok(Err(error)) => {
+            audit.reloaded("TLS_REFUSED");
+            tell(&error);
+        }
         Err(error) => tracing::error!(%error, "the files of TLS were not looked at"),
     }
 }

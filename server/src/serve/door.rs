@@ -7,10 +7,13 @@ use http::request::Parts;
 use tillwatch_proto::PURCHASE_SERVICE;
 
 use crate::{
+    audit::Audit,
     clock::Clock,
-    grpc,
+    grpc::{self, error::Reason},
     identity::Directory,
+    limits::Limit,
     listener::{Admitted, Cause, CertificateNames, Guest, Refused, Rules, Trust},
+    purchase::CallerName,
 };
 
 /// The longest message of a call that needs no token, in bytes.
@@ -38,23 +41,34 @@ const METHODS: [&str; 8] = [
 const OTHER: &str = "other";
 
 /// The rules of the service's own port.
-pub(super) fn rules(callers: Directory, clock: Clock, connections: u32) -> Rules {
+pub(super) fn rules(callers: Directory, clock: Clock, audit: Audit, connections: u32) -> Rules {
     let trust = match callers.has_anonymous() {
         true => Trust::Anyone,
         false => Trust::Tokens,
     };
     Rules {
         trust,
-        admit: Arc::new(move |head| admit(&callers, head)),
-        refuse: Arc::new(move |cause| match cause {
-            Cause::Limit(limit) => grpc::beyond(limit),
+        admit: {
+            let audit = audit.clone();
+            Arc::new(move |head| admit(&callers, &audit, head))
+        },
+        refuse: Arc::new(move |cause, call| match cause {
+            Cause::Limit(limit) => {
+                // A request that came too late was not refused.
+                if call.guest == Guest::Caller && limit != Limit::RequestTime {
+                    let caller = CallerName::new(&call.caller);
+                    let (word, _) = Reason::LimitExceeded.row();
+                    audit.refused(Some(&caller), word);
+                }
+                grpc::beyond(limit)
+            }
             Cause::Ending => grpc::ending(&clock),
         }),
         connections,
     }
 }
 
-fn admit(callers: &Directory, head: &mut Parts) -> Result<Admitted, Box<Refused>> {
+fn admit(callers: &Directory, audit: &Audit, head: &mut Parts) -> Result<Admitted, Box<Refused>> {
     let path = head.uri.path().strip_prefix('/').unwrap_or_default();
     let (service, method) = path.split_once('/').unwrap_or_default();
     let open = |guest, method, request_bytes| Admitted {
@@ -82,8 +96,12 @@ fn admit(callers: &Directory, head: &mut Parts) -> Result<Admitted, Box<Refused>
     let method = method.unwrap_or(OTHER);
     let names = head.extensions.get::<CertificateNames>().cloned();
     let names = names.map(|CertificateNames(names)| names);
-    let caller = grpc::identify(callers, &head.headers, names.as_deref().unwrap_or_default())
-        .map_err(|status| Box::new(Refused { method, status }))?;
+    let names = names.as_deref().unwrap_or_default();
+    let caller = grpc::identify(callers, &head.headers, names).map_err(|error| {
+        audit.refused(None, error.word());
+        let status = grpc::stranger(error);
+        Box::new(Refused { method, status })
+    })?;
     let name = Arc::from(caller.name().as_str());
     head.extensions.insert(caller);
     Ok(Admitted {
@@ -129,7 +147,12 @@ mod tests {
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        admit(&callers(), &mut request.body(()).unwrap().into_parts().0)
+        let audit = Audit::default();
+        admit(
+            &callers(),
+            &audit,
+            &mut request.body(()).unwrap().into_parts().0,
+        )
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::{
     open_accounts, reload::Reloads, renewal::Renewed,
 };
 use crate::{
+    audit::Audit,
     clock::Clock,
     config::Config,
     grpc,
@@ -49,6 +50,7 @@ pub(super) struct Front {
     callers: Directory,
     /// The TLS of the callers' port, if it has any.
     tls: Option<ServerTls>,
+    audit: Audit,
     /// Ends the servers.
     stop: CancellationToken,
     /// Closes the connections that are left.
@@ -61,6 +63,7 @@ impl Front {
         health: HealthService,
         callers: Directory,
         tls: Option<ServerTls>,
+        audit: Audit,
     ) -> Self {
         Self {
             readiness,
@@ -71,6 +74,7 @@ impl Front {
             reloads: Reloads::default(),
             callers,
             tls,
+            audit,
             stop: CancellationToken::new(),
             close: CancellationToken::new(),
         }
@@ -105,7 +109,8 @@ impl Front {
             .layer(RoomLayer)
             .service(routes.prepare());
         let callers = self.callers.clone();
-        let port = Port::new(door::rules(callers, Clock::system(), connections));
+        let audit = self.audit.clone();
+        let port = Port::new(door::rules(callers, Clock::system(), audit, connections));
         let port = self.port.get_or_init(|| port).clone();
         let incoming = grpc.incoming(connections, self.close.clone());
         let incoming = incoming.secured(self.tls.clone());
@@ -165,6 +170,7 @@ impl Front {
                 stream_age: config.listen.stream_age,
             },
             retention: config.store.retention,
+            audit: self.audit.clone(),
         };
         let (readiness, health) = (self.readiness.clone(), Arc::clone(&self.health));
         let house = House::open_as(parts, renewed, readiness, health).await?;
@@ -200,6 +206,7 @@ impl Front {
             listener::Drained::Closed(_) => tracing::info!("drained; connections were closed"),
             listener::Drained::Abandoned => tracing::warn!("gave up on open connections"),
         }
+        self.audit.close(CLOSING).await;
         // Everything acknowledged is committed, so the exit need not wait for a disk that hangs.
         if tokio::time::timeout(CLOSING, house.close()).await.is_err() {
             tracing::warn!("gave up on closing the journal");
@@ -240,7 +247,7 @@ mod tests {
         let config = Config::load(Some(&file), std::iter::empty()).unwrap();
         let (readiness, health) = health::health().await;
         let callers = Directory::new(super::super::callers(&config.callers));
-        let front = Front::new(readiness, health, callers, None);
+        let front = Front::new(readiness, health, callers, None, Audit::default());
         let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.address());
         let serving = tokio::spawn(front.serve(&config, listener, 10).unwrap());

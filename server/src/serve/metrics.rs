@@ -9,7 +9,8 @@ use crate::{
     limits::Limit,
     listener::Port,
     telemetry::metrics::{
-        self, AccountLabels, AccountPicture, Picture, TlsPicture, TransitionLabels, Transitions,
+        self, AccountLabels, AccountPicture, AuditPicture, Picture, TlsPicture, TransitionLabels,
+        Transitions,
     },
     tls::ServerTls,
 };
@@ -72,6 +73,14 @@ impl Collector {
             unreadable_rows: figures.unreadable_rows,
             settings_are_stale: reloads.is_stale(),
             reloads_failed: reloads.failed(),
+            audit: {
+                let figures = rooms.audit.figures();
+                AuditPicture {
+                    written: figures.written,
+                    left_out: figures.left_out,
+                    failures: figures.failures,
+                }
+            },
             tls: tls.map(|tls| {
                 let figures = tls.figures();
                 TlsPicture {

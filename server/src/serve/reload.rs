@@ -2,7 +2,7 @@
 //! change nothing.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::callers;
 use crate::{
+    audit::Audit,
     config::{Config, ConfigError},
     feed::Feed,
     identity::Directory,
@@ -30,6 +31,15 @@ impl fmt::Debug for Reload {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Reload")
     }
+}
+
+/// The reason why new settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("telemetry.audit_log: the file cannot be opened")]
+    Audit(#[source] io::Error),
 }
 
 /// The state of reloads. Clones are the same.
@@ -63,22 +73,30 @@ pub(super) struct Changeable {
     pub(super) feed: Arc<OnceLock<Feed>>,
     /// Lets the certificates be looked at.
     pub(super) certificates: Arc<Notify>,
+    pub(super) audit: Audit,
 }
 
 /// Follows the wishes for a reload without end.
 pub(super) async fn follow(reload: Reload, changeable: Changeable, reloads: Reloads) {
     loop {
         reload.asked.notified().await;
-        let read = Arc::clone(&reload.read);
-        let read = tokio::task::spawn_blocking(move || read()).await;
+        let (read, audit) = (Arc::clone(&reload.read), changeable.audit.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let config = read()?;
+            let opened = audit.turn_to(config.telemetry.audit_log.as_ref());
+            opened.map(|()| config).map_err(Unusable::Audit)
+        });
+        let read = read.await;
         match read {
             Ok(Ok(config)) => {
                 reloads.0.is_stale.store(false, Ordering::Relaxed);
                 changeable.take_up(&config);
+                changeable.audit.reloaded("SETTINGS_APPLIED");
             }
             Ok(Err(error)) => {
                 reloads.0.is_stale.store(true, Ordering::Relaxed);
                 reloads.0.failed.fetch_add(1, Ordering::Relaxed);
+                changeable.audit.reloaded("SETTINGS_REFUSED");
                 let error: &dyn std::error::Error = &error;
                 tracing::error!(
                     error,

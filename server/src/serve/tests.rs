@@ -84,6 +84,7 @@ fn parts(journal: Arc<dyn Journal>) -> Parts {
             stream_age: None,
         },
         retention: DAY,
+        audit: Audit::default(),
     }
 }
 

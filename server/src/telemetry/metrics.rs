@@ -126,8 +126,21 @@ pub struct Picture {
     pub reloads_failed: u64,
     /// The TLS of the service's own port; `None` if it is plain.
     pub tls: Option<TlsPicture>,
+    /// The audit log's lines: written, left out, and tries to write that failed.
+    pub audit: AuditPicture,
     /// The loops of the process, with the number of restarts of each after a defect.
     pub restarts: Vec<(&'static str, u64)>,
+}
+
+/// The figures of the audit log.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditPicture {
+    /// Lines that were written.
+    pub written: u64,
+    /// Lines that were left out, since too many waited.
+    pub left_out: u64,
+    /// Tries to write that failed.
+    pub failures: u64,
 }
 
 /// The figures of the TLS of the service's own port.
@@ -147,6 +160,11 @@ pub struct TlsPicture {
 struct CallLabels {
     method: &'static str,
     code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LineLabels {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -174,6 +192,7 @@ pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
         tls(&mut registry, picture);
     }
     settings(&mut registry, picture);
+    audit(&mut registry, picture.audit);
     let journal = Gauge::<i64>::default();
     journal.set(i64::from(picture.journal_available));
     registry.register("journal_available", "1 if the last commit worked", journal);
@@ -227,6 +246,19 @@ fn settings(registry: &mut Registry, picture: &Picture) {
         "Reloads of the settings that failed",
         failed,
     );
+}
+
+/// The audit log.
+fn audit(registry: &mut Registry, picture: AuditPicture) {
+    let lines = Family::<LineLabels, Counter>::default();
+    for (outcome, times) in [("written", picture.written), ("left_out", picture.left_out)] {
+        lines.get_or_create(&LineLabels { outcome }).inc_by(times);
+    }
+    registry.register("audit_lines", "Lines of the audit log, by outcome", lines);
+    let failed = Counter::<u64>::default();
+    failed.inc_by(picture.failures);
+    let words = "Tries to write a line of the audit log that failed";
+    registry.register("audit_write_failures", words, failed);
 }
 
 /// The state of the TLS of the service's own port.
@@ -420,6 +452,11 @@ mod tests {
             log_bytes: 4_096,
             log_is_pinned: true,
             unreadable_rows: 5,
+            audit: AuditPicture {
+                written: 11,
+                left_out: 12,
+                failures: 13,
+            },
             restarts: vec![("feed", 2)],
         };
         let text = render(&picture).unwrap();
@@ -452,6 +489,9 @@ mod tests {
             "tillwatch_journal_log_bytes 4096".to_owned(),
             "tillwatch_journal_log_pinned 1".to_owned(),
             "tillwatch_journal_unreadable_rows_total 5".to_owned(),
+            "tillwatch_audit_lines_total{outcome=\"written\"} 11".to_owned(),
+            "tillwatch_audit_lines_total{outcome=\"left_out\"} 12".to_owned(),
+            "tillwatch_audit_write_failures_total 13".to_owned(),
             "tillwatch_loop_restarts_total{loop=\"feed\"} 2".to_owned(),
             format!(
                 "tillwatch_build_info{{version=\"{}\"}} 1",

@@ -94,6 +94,14 @@ fn bad_settings_are_refused_with_their_place_and_rule() {
             "OTLP is not in this release",
         ),
         (
+            format!("{CALLER}[telemetry]\naudit_log = \"/\""),
+            "telemetry.audit_log: must be stderr, a file, or empty",
+        ),
+        (
+            format!("{CALLER}[telemetry]\naudit_log = \"/nonexistent/audit\""),
+            "telemetry.audit_log: must lie in a folder that exists",
+        ),
+        (
             format!("telemetry = 1\n{CALLER}"),
             "FILE:1: telemetry: must be a section",
         ),

@@ -91,7 +91,7 @@ fn admit(head: &mut http::request::Parts) -> Result<Admitted, Box<Refused>> {
     })
 }
 
-fn refuse(cause: Cause) -> Status {
+fn refuse(cause: Cause, _: &Admitted) -> Status {
     match cause {
         Cause::Limit(limit) => Status::resource_exhausted(limit.name()),
         Cause::Ending => Status::unavailable("ending"),

@@ -152,6 +152,7 @@ async fn served() -> (House, Channel) {
             stream_age: None,
         },
         retention: DAY,
+        audit: Audit::default(),
     });
     let house = house.await.unwrap();
     let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
