@@ -5,7 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use serde_json::Value;
 use tillwatch_proto::v1::{
-    NotCreated, ResolvePurchaseRequest, StopTracking, resolve_purchase_request::Resolution,
+    ListPurchasesRequest, NotCreated, ResolvePurchaseRequest, StopTracking,
+    resolve_purchase_request::Resolution,
 };
 use tillwatch_sandbox::{Fault, Scenario, Target};
 use tonic::Code;
@@ -101,7 +102,9 @@ async fn each_create_adoption_resolve_stop_refusal_and_reload_has_its_line_and_n
         (Some("Bearer canary51c2"), "refusal - - UNKNOWN_TOKEN"),
     ] {
         let mut stranger = house.stranger(bearer).await;
-        let refused = stranger.list_purchases(Default::default()).await;
+        let refused = stranger
+            .list_purchases(ListPurchasesRequest::default())
+            .await;
         assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
         told(line).await;
     }
