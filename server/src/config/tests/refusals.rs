@@ -94,14 +94,6 @@ fn bad_settings_are_refused_with_their_place_and_rule() {
             "OTLP is not in this release",
         ),
         (
-            format!("{CALLER}[telemetry]\naudit_log = \"/\""),
-            "telemetry.audit_log: must be stderr, a file, or empty",
-        ),
-        (
-            format!("{CALLER}[telemetry]\naudit_log = \"/nonexistent/audit\""),
-            "telemetry.audit_log: must lie in a folder that exists",
-        ),
-        (
             format!("telemetry = 1\n{CALLER}"),
             "FILE:1: telemetry: must be a section",
         ),
@@ -142,6 +134,14 @@ fn files_without_a_folder_and_filters_that_silence_the_server_are_refused() {
         (
             listen("ops = \"unix:/nonexistent/canary.sock\""),
             "FILE:7: listen.ops: must lie in a folder that exists",
+        ),
+        (
+            format!("{CALLER}[telemetry]\naudit_log = \"/\""),
+            "telemetry.audit_log: must be stderr, a file, or empty",
+        ),
+        (
+            format!("{CALLER}[telemetry]\naudit_log = \"/nonexistent/audit\""),
+            "telemetry.audit_log: must lie in a folder that exists",
         ),
         (
             format!("{CALLER}[telemetry]\nlog = \"warning\""),
