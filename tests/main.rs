@@ -44,6 +44,7 @@ mod reads;
 mod refusals;
 mod registry;
 mod reload;
+mod reload_accounts;
 mod restart;
 mod sweeps;
 mod tidy;

@@ -25,6 +25,7 @@ use crate::{
     house::{House, Settings},
     orders::request,
     process::until,
+    reload::DONE,
     tls::{Authority, authority, certificate},
 };
 
@@ -155,7 +156,7 @@ async fn a_purchase_goes_on_after_its_provider_and_the_accounts_files_have_moved
     write(&second, folder.path());
     until("good files are taken up", async || {
         let text = house.log.text();
-        text.contains("new files of an account's TLS are used")
+        text.contains(DONE)
     })
     .await;
     house.sandbox.resume();

@@ -7,18 +7,19 @@ mod budget;
 mod budget_store;
 mod class;
 mod condition;
+mod directory;
 mod exchange;
 mod figures;
 mod flight;
 mod gate;
 mod live;
+mod settings;
 mod shares;
 mod submit;
 mod unheard;
 mod waiting_room;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     hash::{Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -41,11 +42,13 @@ use budget_store::BudgetStore;
 pub use class::{Class, Refusal};
 use class::{Denied, Granted, Inquiry};
 pub use condition::Whose;
+pub use directory::{Accounts, ByAccount};
 pub use exchange::{Exchange, Times};
 pub use figures::{Outcome, RequestCounts};
 use gate::Unanswered;
 use live::Live;
 pub use live::{Health, Snapshot};
+pub use settings::Settings;
 pub use submit::Sent;
 pub use unheard::Unheard;
 
@@ -53,11 +56,6 @@ pub use unheard::Unheard;
 pub struct Account {
     /// Its name.
     pub name: AccountName,
-    /// Its provider, with its credentials.
-    pub provider: Arc<dyn Provider>,
-    /// Its polling policy.
-    pub policy: Policy,
-    upstream: Arc<dyn Upstream>,
     clock: Clock,
     store: BudgetStore,
     /// Guarded by a lock that is held for moments, never across a wait.
@@ -85,6 +83,8 @@ impl fmt::Debug for Account {
 #[derive(Debug)]
 pub struct Admission {
     account: Arc<Account>,
+    /// The settings that the request is made by, whatever holds by the time that it ends.
+    settings: Arc<Settings>,
     inquiry: Inquiry,
     held: bool,
     /// True if it is among the requests in flight.
@@ -112,7 +112,7 @@ impl Account {
         clock: Clock,
         journal: &Arc<dyn Journal>,
     ) -> Arc<Self> {
-        let mut live = Live::new(&policy);
+        let mut live = Live::new(Settings::new(provider, policy, upstream));
         let store = BudgetStore::new(journal, &clock, &name);
         if let Some(kept) = store.load().await {
             live.budget.shares.resume(kept);
@@ -121,9 +121,6 @@ impl Account {
         let (eased, recovered) = (Notify::new(), Notify::new());
         Arc::new(Self {
             name,
-            provider,
-            policy,
-            upstream,
             clock,
             store,
             live,
@@ -132,6 +129,26 @@ impl Account {
             saving: tokio::sync::Mutex::default(),
             lag: Histogram::new(figures::LAG_BOUNDS),
         })
+    }
+
+    /// The settings of this moment.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.lock().settings)
+    }
+
+    /// Its provider, with the credentials of this moment.
+    pub fn provider(&self) -> Arc<dyn Provider> {
+        Arc::clone(&self.lock().settings.provider)
+    }
+
+    /// Takes up other settings: requests that are let through from now on are made by them, requests
+    /// that were let through end by the older ones. Other credentials, or another way out, make the
+    /// next request the probe of an account that was in trouble.
+    pub fn take_up(&self, settings: Settings) {
+        let now = self.clock.moment();
+        self.lock().take_up(settings, now);
+        self.eased.notify_waiters();
+        self.recovered.notify_one();
     }
 
     /// Waits for the right to make one request, at most until `deadline`.
@@ -211,14 +228,11 @@ impl Account {
         class: Class,
         caller: Option<&CallerName>,
     ) -> Result<Admission, Refusal> {
-        let held = class.is_held(&self.policy);
         loop {
             let now = self.clock.moment();
-            let admitted = self.lock().admit(class, held, caller, now);
+            let admitted = self.lock().admit(class, caller, now);
             match admitted {
-                Ok(granted) => {
-                    return Ok(Admission::new(Arc::clone(self), class, held, &granted, now));
-                }
+                Ok(granted) => return Ok(Admission::new(Arc::clone(self), class, granted, now)),
                 Err(Denied::Refused(refusal)) => return Err(refusal),
                 Err(Denied::Unkept) => {}
             }
@@ -252,14 +266,17 @@ impl Account {
         let now = self.clock.both();
         let jitter = |longest| self.clock.up_to(longest);
         let mut live = self.lock();
+        let is_old = live.is_old(&admission.settings);
         let inquiry = &mut admission.inquiry;
         live.count(inquiry.class, Outcome::of(&result));
         let was_blocked = live.condition.is_blocked();
-        inquiry.own = match &result {
-            Ok(response) => live.answered(inquiry, response, now, jitter),
-            Err(error) => Some(live.failed(inquiry, error, now.moment, jitter)),
-        };
-        admission.understood = inquiry.own.is_none();
+        if !is_old {
+            inquiry.own = match &result {
+                Ok(response) => live.answered(inquiry, response, now, jitter),
+                Err(error) => Some(live.failed(inquiry, error, now.moment, jitter)),
+            };
+            admission.understood = inquiry.own.is_none();
+        }
         let is_recovered = was_blocked && !live.condition.is_blocked();
         drop(live);
         admission.ended = true;
@@ -277,15 +294,22 @@ impl Account {
         request: Request,
     ) -> Result<Result<Response, UpstreamError>, Unanswered> {
         self.pass(admission).await?;
-        Ok(self.upstream.send(request, self.policy.timeout).await)
+        let Settings {
+            upstream, policy, ..
+        } = &*admission.settings;
+        Ok(upstream.send(request, policy.timeout).await)
     }
 
     /// Takes in the trouble that an answer told, if its status alone does not tell it, and says whose
-    /// trouble it is.
+    /// trouble it is. Trouble under credentials, or on a way, that are gone says nothing about the
+    /// account.
     pub fn blame(&self, admission: &mut Admission, trouble: &Trouble) -> Whose {
         admission.understood = false;
-        let now = self.clock.moment();
-        self.lock().blame(&admission.inquiry, trouble, now)
+        let (mut live, now) = (self.lock(), self.clock.moment());
+        if live.is_old(&admission.settings) {
+            return Whose::Account;
+        }
+        live.blame(&admission.inquiry, trouble, now)
     }
 
     /// One row of a page made no sense.
@@ -336,13 +360,7 @@ impl Account {
 }
 
 impl Admission {
-    fn new(
-        account: Arc<Account>,
-        class: Class,
-        held: bool,
-        granted: &Granted,
-        now: Moment,
-    ) -> Self {
+    fn new(account: Arc<Account>, class: Class, granted: Granted, now: Moment) -> Self {
         let inquiry = Inquiry {
             class,
             subject: granted.number,
@@ -351,8 +369,9 @@ impl Admission {
         };
         Self {
             account,
+            settings: granted.settings,
             inquiry,
-            held,
+            held: granted.held,
             in_flight: true,
             is_probe: granted.is_probe,
             longest_due: granted.longest_due,
@@ -362,6 +381,24 @@ impl Admission {
             ended: false,
             understood: false,
         }
+    }
+
+    /// The settings that the request has to be made by.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Makes the request by these settings, since it was made up by them before.
+    #[must_use]
+    pub fn by(mut self, settings: &Arc<Settings>) -> Self {
+        self.settings = Arc::clone(settings);
+        let mut live = self.account.lock();
+        if self.is_probe && live.is_old(settings) {
+            // Its end will say nothing: another request has to be the probe.
+            live.condition.given_up();
+        }
+        drop(live);
+        self
     }
 
     /// The purpose of the request.
@@ -417,7 +454,7 @@ impl Admission {
         if class == Class::Create {
             return false;
         }
-        let Ok(first) = self.renew(now.plus(account.policy.timeout)).await else {
+        let Ok(first) = self.renew(now.plus(self.settings.policy.timeout)).await else {
             return false;
         };
         account.lock().count(class, Outcome::Lost);
@@ -433,6 +470,7 @@ impl Admission {
         let mut again = account.admit(self.inquiry.class, deadline).await?;
         again.inquiry.subject = self.inquiry.subject;
         again.until = self.until;
+        let again = again.by(&self.settings);
         Ok(std::mem::replace(self, again))
     }
 
@@ -445,9 +483,15 @@ impl Admission {
     /// Gives back its place among the requests in flight.
     fn leave(&mut self) {
         if std::mem::take(&mut self.in_flight) {
-            self.account.lock().ended(self.held, self.ended);
+            self.ends_in(&mut self.account.lock());
             self.account.eased.notify_waiters();
         }
+    }
+
+    /// Gives back its place in this state of its account.
+    fn ends_in(&self, live: &mut Live) {
+        let is_given_up = !self.ended && !live.is_old(&self.settings);
+        live.ended(self.held, !is_given_up);
     }
 
     /// Gives back the place in flight of a request that was not sent. Its slot of the budget is spent.
@@ -458,11 +502,11 @@ impl Drop for Admission {
     fn drop(&mut self) {
         let mut live = self.account.lock();
         if self.in_flight {
-            live.ended(self.held, self.ended);
+            self.ends_in(&mut live);
         }
         if !self.ended {
             live.count(self.inquiry.class, Outcome::GivenUp);
-        } else if self.understood {
+        } else if self.understood && !live.is_old(&self.settings) {
             live.condition.understood(&self.inquiry);
         }
         drop(live);
@@ -497,30 +541,6 @@ impl Drop for Waiter<'_> {
             drop(live);
             self.account.eased.notify_waiters();
         }
-    }
-}
-
-/// All configured accounts.
-#[derive(Debug, Clone, Default)]
-pub struct Accounts(Arc<BTreeMap<AccountName, Arc<Account>>>);
-
-impl Accounts {
-    /// These accounts.
-    pub fn new(accounts: impl IntoIterator<Item = Arc<Account>>) -> Self {
-        let named = accounts
-            .into_iter()
-            .map(|account| (account.name.clone(), account));
-        Self(Arc::new(named.collect()))
-    }
-
-    /// The account with this name.
-    pub fn get(&self, name: &AccountName) -> Option<&Arc<Account>> {
-        self.0.get(name)
-    }
-
-    /// All accounts, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
-        self.0.values()
     }
 }
 

@@ -1,5 +1,6 @@
-//! The settings: read once from a TOML file and the environment, checked whole, then never again. Only
-//! the files of TLS are read again if they change, each by the module that uses them.
+//! The settings: read from a TOML file and the environment, and checked whole; at a start, at a reload,
+//! and again when a file that they name has changed. The files of the listener's own TLS are read again
+//! by `tls`.
 //!
 //! Nothing else reads settings' files or the environment. Every problem is collected and named with
 //! its place, so that one run of `check-config` shows them all. No problem ever shows a value, since
@@ -10,6 +11,7 @@ mod caller;
 mod duration;
 mod file;
 mod log_filter;
+mod print;
 mod restart;
 mod server;
 mod tree;
@@ -44,6 +46,21 @@ pub struct Config {
     /// The log: its level and its form.
     pub telemetry: Telemetry,
     warnings: Vec<String>,
+    source: Source,
+}
+
+/// The text and the variables that settings were read from, which may hold secrets.
+#[derive(Clone, Default)]
+struct Source {
+    path: Option<PathBuf>,
+    text: String,
+    environment: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Source").field(&self.path).finish()
+    }
 }
 
 impl Config {
@@ -60,6 +77,14 @@ impl Config {
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         Self::load_with(&REGISTRY, path, environment)
+    }
+
+    /// The same text and variables, with the files that they name as they are now. Blocks on those files.
+    ///
+    /// # Errors
+    /// Lists everything that is wrong.
+    pub fn with_files_of_now(&self) -> Result<Self, ConfigError> {
+        Self::of(&REGISTRY, self.source.clone())
     }
 
     /// The settings that are allowed and yet deserve a look.
@@ -79,19 +104,28 @@ impl Config {
             })?,
             None => String::new(),
         };
+        let source = Source {
+            path: path.map(Path::to_owned),
+            text,
+            environment: environment.collect(),
+        };
+        Self::of(registry, source)
+    }
+
+    fn of(registry: &[Registered], source: Source) -> Result<Self, ConfigError> {
         let problems = Problems::default();
+        let path = source.path.as_deref();
         let file = path.map_or_else(String::new, |path| path.display().to_string());
-        let mut tree = tree::parse(&file, &text, &problems);
+        let mut tree = tree::parse(&file, &source.text, &problems);
         // A half-read file would only make more problems out of one.
         problems.check()?;
-        let environment: BTreeMap<String, String> = environment.collect();
-        tree::overlay(&mut tree, &environment, &problems);
+        tree::overlay(&mut tree, &source.environment, &problems);
         let root = Section::root(tree, &problems);
         let mut warnings = Vec::new();
-        warnings.extend(environment.iter().filter_map(ignored_proxy));
+        warnings.extend(source.environment.iter().filter_map(ignored_proxy));
         let config = Self::read(registry, path, root, warnings, &problems);
         problems.check()?;
-        Ok(config)
+        Ok(Self { source, ..config })
     }
 
     fn read(
@@ -137,6 +171,7 @@ impl Config {
             limits,
             telemetry,
             warnings,
+            source: Source::default(),
         };
         root.finish();
         config

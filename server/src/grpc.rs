@@ -219,24 +219,23 @@ impl Service {
         name: &str,
         provider: &str,
     ) -> Result<Arc<Account>, Failure> {
+        let accounts = self.rooms.accounts.all();
         let usable = || {
-            self.rooms
-                .accounts
-                .iter()
-                .filter(|account| caller.may_use(&account.name))
+            let accounts = accounts.values();
+            accounts.filter(|account| caller.may_use(&account.name))
         };
         if !name.is_empty() {
             let account = usable().find(|account| account.name == AccountName::new(name));
             let account = account.ok_or_else(|| {
                 Failure::new(Reason::AccountUnknown, "no such account for this caller")
             })?;
-            if account.provider.row().name != provider {
+            if account.provider().row().name != provider {
                 let rule = format!("must be an account of {provider}, as the order is");
                 return Err(Failure::invalid_field("account", rule));
             }
             return Ok(Arc::clone(account));
         }
-        let mut of_provider = usable().filter(|account| account.provider.row().name == provider);
+        let mut of_provider = usable().filter(|account| account.provider().row().name == provider);
         match (of_provider.next(), of_provider.next()) {
             (Some(account), None) => Ok(Arc::clone(account)),
             (None, _) => {
@@ -268,9 +267,9 @@ impl Service {
         };
         let account = self.rooms.accounts.get(&known.purchase.account);
         let account = account.filter(|account| {
-            asker.caller.may_use(&account.name) && account.provider.row().name == provider
+            asker.caller.may_use(&account.name) && account.provider().row().name == provider
         });
-        Ok(account.cloned())
+        Ok(account)
     }
 
     /// A request to create, checked as far as it can be without asking anybody. The rules that its
@@ -304,7 +303,8 @@ impl Service {
             account => account?,
         };
         let now = self.rooms.clock.now();
-        let asked = account.provider.as_ref();
+        let settings = account.settings();
+        let asked = settings.provider.as_ref();
         let (purpose, broken) = match &order {
             Order::Existing(reference) => {
                 let broken = provider::reference(asked, "existing", reference).err();
@@ -328,6 +328,7 @@ impl Service {
             caller: asker.caller.name().clone(),
             key: request.idempotency_key,
             account,
+            settings,
             labels,
             order: Arc::new(order),
             purpose,
@@ -460,7 +461,7 @@ impl Service {
         let backlog = self.rooms.tracker.backlog(&account.name);
         message::Account {
             name: account.name.to_string(),
-            provider: account.provider.row().name.to_owned(),
+            provider: account.provider().row().name.to_owned(),
             health: health.into(),
             note: account_note(&snapshot, backlog),
             open_purchases: u32::try_from(open).unwrap_or(u32::MAX),
@@ -571,8 +572,8 @@ impl PurchaseService for Service {
         request: Request<message::ListAccountsRequest>,
     ) -> Result<Response<message::ListAccountsResponse>, Status> {
         let asker = self.asker(&request, &[Scope::Read, Scope::Operate])?;
-        let accounts = self.rooms.accounts.iter();
-        let usable = accounts.filter(|account| asker.caller.may_use(&account.name));
+        let accounts = self.rooms.accounts.all();
+        let usable = (accounts.values()).filter(|account| asker.caller.may_use(&account.name));
         let accounts = usable
             .map(|account| self.account_message(account))
             .collect();

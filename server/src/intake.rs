@@ -32,7 +32,7 @@ use tokio_util::{
 };
 
 use crate::{
-    account::{Account, Accounts, Admission, Class, Unheard},
+    account::{Account, Accounts, Admission, Class, Settings, Unheard},
     clock::Clock,
     feed::Feed,
     fingerprint::Keyring,
@@ -69,6 +69,8 @@ pub struct NewPurchase {
     pub key: String,
     /// The account to use.
     pub account: Arc<Account>,
+    /// The account's settings by which everything was checked. An order is sent by them to the end.
+    pub settings: Arc<Settings>,
     /// The caller's annotations.
     pub labels: BTreeMap<String, String>,
     /// The order as the caller wrote it, for its fingerprints.
@@ -464,7 +466,7 @@ impl Inner {
         let record = self.record(new, id, &begun.status, now, recovery)?;
         let record = Record {
             attempt: Some(Attempt {
-                submit_until: self.submit_until(&new.account),
+                submit_until: self.submit_until(&new.settings),
             }),
             first_send_time: Some(now),
             sends: 1,
@@ -482,7 +484,7 @@ impl Inner {
         now: Timestamp,
         recovery: BTreeMap<String, String>,
     ) -> Result<Record, CreateError> {
-        let provider = &new.account.provider;
+        let provider = &new.settings.provider;
         let fingerprints = self.fingerprints(new)?;
         Ok(Record {
             purchase: Purchase {
@@ -513,15 +515,17 @@ impl Inner {
                 &key_id,
                 new.account.name.as_str(),
                 &new.order,
-                new.account.provider.decimal_fields(),
+                new.settings.provider.decimal_fields(),
             )
             .ok_or(CreateError::FingerprintKeyGone)?;
         Ok(Fingerprints { key_id, fields })
     }
 
     /// The time until which a send that begins now may take.
-    fn submit_until(&self, account: &Account) -> Timestamp {
-        self.clock.now().plus(account.policy.timeout + SUBMIT_SLACK)
+    fn submit_until(&self, settings: &Settings) -> Timestamp {
+        self.clock
+            .now()
+            .plus(settings.policy.timeout + SUBMIT_SLACK)
     }
 
     /// Waits for an attempt to end, and answers its caller. `None` if another call came first: then

@@ -51,7 +51,13 @@ enum Action {
     /// Serves until SIGTERM or SIGINT, then drains.
     Serve(Settings),
     /// Checks the settings, prints errors and warnings, and exits.
-    CheckConfig(Settings),
+    CheckConfig {
+        #[command(flatten)]
+        settings: Settings,
+        /// Prints the settings in effect as TOML, without secrets; warnings go to standard error.
+        #[arg(long)]
+        print: bool,
+    },
     /// Copies the journal and its fingerprint keys into a directory, also while a server runs.
     Backup {
         #[command(flatten)]
@@ -116,7 +122,7 @@ fn main() -> ExitCode {
             settings.failpoint.inspect(|point| point.arm());
             serve(settings.config.as_deref())
         }
-        Action::CheckConfig(settings) => check_config(settings.config.as_deref()),
+        Action::CheckConfig { settings, print } => check_config(settings.config.as_deref(), print),
         Action::Backup {
             settings,
             directory,
@@ -151,14 +157,17 @@ fn read(file: Option<&Path>) -> Result<Config, ConfigError> {
     Config::load(file, variables)
 }
 
-fn check_config(file: Option<&Path>) -> Result<(), Failure> {
+fn check_config(file: Option<&Path>, prints: bool) -> Result<(), Failure> {
     let config = load(file)?;
-    let mut lines = String::new();
-    for warning in config.warnings() {
-        lines.push_str(&format!("warning: {warning}\n"));
+    let warnings = config.warnings().iter();
+    let warnings: String = warnings
+        .map(|warning| format!("warning: {warning}\n"))
+        .collect();
+    if !prints {
+        return print(&format!("{warnings}the configuration can be used\n"));
     }
-    lines.push_str("the configuration can be used\n");
-    print(&lines)
+    let _ = io::stderr().write_all(warnings.as_bytes());
+    print(&config.print())
 }
 
 fn backup(file: Option<&Path>, directory: &Path) -> Result<(), Failure> {

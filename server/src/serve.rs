@@ -1,6 +1,7 @@
 //! The parts meet here and nowhere else: they are opened from the inside out, served, and closed from
 //! the outside in.
 
+mod accounts;
 mod backup;
 mod certificates;
 mod commits;
@@ -13,17 +14,9 @@ mod loops;
 mod metrics;
 mod probe;
 mod reload;
-mod renewal;
 mod wall;
 
-use std::{
-    collections::BTreeSet,
-    future::Future,
-    io,
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tillwatch_proto::{
     health::health_server::HealthServer, v1::purchase_service_server::PurchaseServiceServer,
@@ -32,7 +25,7 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    account::{Account, Accounts},
+    account::Accounts,
     audit::Audit,
     clock::Clock,
     config::{self, Config},
@@ -45,22 +38,17 @@ use crate::{
     journal::{Journal, JournalError},
     listener::{self, Listener},
     outlet::Target,
-    provider,
     purchase::AccountName,
     tls::{ServerTls, ServerTlsError},
     tracker::Tracker,
-    upstream::{
-        Upstream,
-        http::{HttpUpstream, Settings},
-    },
 };
+use accounts::Configured;
 pub use backup::back_up;
 use front::{Front, health_server};
 use loops::Loops;
 pub use probe::{ProbeError, probe};
 use reload::Changeable;
 pub use reload::Reload;
-use renewal::Renewed;
 use wall::Wall;
 
 /// Open purchases read at once while recovering.
@@ -157,6 +145,7 @@ pub struct House {
     pub readiness: Readiness,
     health: Arc<HealthService>,
     figures: metrics::Collector,
+    configured: Configured,
     /// The loops that run until the drain; aborted when the house is dropped.
     work: Loops,
 }
@@ -168,14 +157,14 @@ impl House {
     /// The journal cannot be read.
     pub async fn open(parts: Parts) -> Result<Self, JournalError> {
         let (readiness, health) = health::health().await;
-        Self::open_as(parts, Vec::new(), readiness, Arc::new(health)).await
+        Self::open_as(parts, Configured::default(), readiness, Arc::new(health)).await
     }
 
-    /// Like [`House::open`], with a health service that is served already, and with ways out whose
-    /// files can change.
+    /// Like [`House::open`], with a health service that is served already, and with accounts whose
+    /// settings can change.
     async fn open_as(
         parts: Parts,
-        renewed: Vec<Renewed>,
+        configured: Configured,
         readiness: Readiness,
         health: Arc<HealthService>,
     ) -> Result<Self, JournalError> {
@@ -209,7 +198,7 @@ impl House {
         let wall = Arc::new(Wall::open(&journal, &clock).await?);
         recover(journal.as_ref(), &tracker, &intake).await?;
         intake.mind_the_clock().await?;
-        let mut work = Loops::default();
+        let work = Loops::default();
         work.begin("feed", feed.clone(), |feed| async move { feed.run().await });
         for one in tracker.loops() {
             let account = one.account().clone();
@@ -231,10 +220,6 @@ impl House {
         work.begin("clock", (wall, intake.clone()), |(wall, intake)| {
             mind_the_clock(wall, intake)
         });
-        for one in renewed.clone() {
-            let account = one.account().clone();
-            work.begin_of("certificates", Some(account), one, Renewed::run);
-        }
         work.tell(readiness.clone());
         let rooms = grpc::Rooms {
             journal,
@@ -247,7 +232,8 @@ impl House {
             audit,
         };
         Ok(Self {
-            figures: metrics::Collector::new(rooms.clone(), work.restarts(), renewed),
+            figures: metrics::Collector::new(rooms.clone(), work.restarts(), configured.clone()),
+            configured,
             rooms,
             limits,
             readiness,
@@ -277,7 +263,7 @@ impl House {
     }
 
     /// Stops working and closes the journal.
-    pub async fn close(mut self) {
+    pub async fn close(self) {
         self.work.shutdown().await;
         self.rooms.journal.close().await;
     }
@@ -362,55 +348,6 @@ fn next_rows(rows: usize, took: Duration) -> usize {
     usize::try_from(fitting).map_or(most, |fitting| fitting.clamp(fewest, most))
 }
 
-/// Opens accounts over their upstreams, with the budgets that the journal has kept.
-///
-/// # Errors
-/// The settings give no provider or no way out.
-pub async fn open_accounts(
-    configured: &[config::Account],
-    journal: &Arc<dyn Journal>,
-    clock: &Clock,
-    mut upstream: impl FnMut(&config::Account) -> Result<Arc<dyn Upstream>, String>,
-) -> Result<Accounts, StartError> {
-    let mut opened = Vec::new();
-    for account in configured {
-        let name = account.name.clone();
-        let problem = |problem: String| StartError::Account {
-            account: name.clone(),
-            problem,
-        };
-        let row = provider::registered(account.provider)
-            .ok_or_else(|| problem("no such provider".to_owned()))?;
-        let provider = (row.build)(&account.secrets).map_err(|error| problem(error.to_string()))?;
-        let upstream = upstream(account).map_err(problem)?;
-        let policy = account.policy.clone();
-        opened.push(
-            Account::open(
-                account.name.clone(),
-                provider,
-                policy,
-                upstream,
-                clock.clone(),
-                journal,
-            )
-            .await,
-        );
-    }
-    Ok(Accounts::new(opened))
-}
-
-fn http(account: &config::Account) -> Result<Arc<HttpUpstream>, String> {
-    let settings = Settings {
-        allow_insecure: account.allow_insecure,
-        allow_private_networks: account.allow_private_networks,
-        proxy: account.proxy.clone(),
-        tls: account.tls.clone(),
-        ..Settings::new(account.base_url.clone())
-    };
-    let upstream = HttpUpstream::new(settings).map_err(|error| error.to_string())?;
-    Ok(Arc::new(upstream))
-}
-
 /// The callers of a configuration.
 pub fn callers(configured: &[config::Caller]) -> Callers {
     configured
@@ -489,7 +426,7 @@ pub async fn run_with(
     reload: Option<Reload>,
     bound: impl FnOnce(&str),
 ) -> Result<(), StartError> {
-    let settings = config.clone();
+    let started = config.clone();
     let tls = config.listen.tls.clone().map(ServerTls::load).transpose()?;
     let audit = open_audit(config.telemetry.audit_log.as_ref())?;
     let _summing = AbortOnDropHandle::new(tokio::spawn(audit.clone().run()));
@@ -505,28 +442,10 @@ pub async fn run_with(
     let (grpc_at, ops_at) = (grpc.address(), ops.as_ref().map(Listener::address));
     let (readiness, health) = health::health().await;
     let directory = Directory::new(callers(&config.callers));
-    let front = Front::new(
-        readiness,
-        health,
-        directory.clone(),
-        tls.clone(),
-        audit.clone(),
-    );
+    let front = Front::new(readiness, health, directory, tls.clone(), audit.clone());
     let look = Arc::<Notify>::default();
     let keeping = certificates::keep(tls, Clock::system(), Arc::clone(&look), audit.clone());
     let _certificates = AbortOnDropHandle::new(tokio::spawn(keeping));
-    let feed = Arc::<OnceLock<Feed>>::default();
-    let _reloads = reload.map(|reload| {
-        let changeable = Changeable {
-            started: settings,
-            callers: directory,
-            feed: Arc::clone(&feed),
-            certificates: look,
-            audit,
-        };
-        let following = reload::follow(reload, changeable, front.reloads.clone());
-        AbortOnDropHandle::new(tokio::spawn(following))
-    });
     let mut serving = std::pin::pin!(front.serve(&config, grpc, connections)?);
     let _operators = front.operate(ops, connections);
     let mut shutdown = std::pin::pin!(shutdown);
@@ -536,7 +455,19 @@ pub async fn run_with(
         opened = front.open(&config) => opened,
     };
     let house = opened?;
-    feed.get_or_init(|| house.rooms.feed.clone());
+    let _reloads = reload.map(|reload| {
+        let changeable = Changeable {
+            started,
+            file_limit,
+            rooms: house.rooms.clone(),
+            configured: house.configured.clone(),
+            loops: house.work.clone(),
+            certificates: look,
+            audit,
+        };
+        let following = reload::follow(reload, changeable, front.reloads.clone());
+        AbortOnDropHandle::new(tokio::spawn(following))
+    });
     tracing::info!(address = grpc_at, "gRPC");
     if let Some(address) = ops_at {
         tracing::info!(address, "operations");

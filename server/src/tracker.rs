@@ -11,7 +11,6 @@ mod poll;
 mod sweep;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
@@ -19,7 +18,7 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    account::{Accounts, Unheard},
+    account::{Account, Accounts, ByAccount, Unheard},
     clock::Clock,
     journal::{AttemptChange, Committed, Journal, JournalError, Record, Write},
     lifecycle,
@@ -28,7 +27,6 @@ use crate::{
 pub use lane::Backlog;
 use lane::Lane;
 use last_answers::LastAnswers;
-use sweep::Sweeper;
 
 /// The tracker of one process. Cheap to clone.
 #[derive(Clone)]
@@ -37,9 +35,7 @@ pub struct Tracker(Arc<Inner>);
 struct Inner {
     journal: Arc<dyn Journal>,
     clock: Clock,
-    lanes: BTreeMap<AccountName, Arc<Lane>>,
-    /// Of the accounts whose providers list many purchases at once.
-    sweepers: BTreeMap<AccountName, Arc<Sweeper>>,
+    lanes: ByAccount<Lane>,
     /// Polls under way: a drain waits for their commits.
     tasks: TaskTracker,
     /// Ends lanes and held requests.
@@ -55,16 +51,28 @@ struct Inner {
 pub struct Loop {
     inner: Arc<Inner>,
     lane: Arc<Lane>,
-    /// Of a loop that sweeps; any other polls.
-    sweeper: Option<Arc<Sweeper>>,
+    /// True for a loop that sweeps; any other polls.
+    sweeps: bool,
 }
 
 impl Loop {
+    /// The loops of a lane.
+    fn of(inner: &Arc<Inner>, lane: &Arc<Lane>) -> Vec<Self> {
+        let of = |sweeps| Self {
+            inner: Arc::clone(inner),
+            lane: Arc::clone(lane),
+            sweeps,
+        };
+        let kinds = [false, true].into_iter();
+        let kinds = kinds.filter(|sweeps| !sweeps || lane.sweeper.is_some());
+        kinds.map(of).collect()
+    }
+
     /// Its kind: `lane` or `sweep`.
     pub fn name(&self) -> &'static str {
-        match self.sweeper {
-            None => "lane",
-            Some(_) => "sweep",
+        match self.sweeps {
+            false => "lane",
+            true => "sweep",
         }
     }
 
@@ -73,9 +81,9 @@ impl Loop {
         &self.lane.account.name
     }
 
-    /// Works until [`Tracker::drain`]. After a panic it can be run again.
+    /// Works until [`Tracker::drain`], or until its account is gone. After a panic it can be run again.
     pub async fn run(&self) {
-        match &self.sweeper {
+        match self.lane.sweeper.as_ref().filter(|_| self.sweeps) {
             None => self.inner.drive(&self.lane).await,
             Some(sweeper) => self.inner.sweep(&self.lane, sweeper).await,
         }
@@ -106,21 +114,16 @@ impl Tracker {
     /// A tracker of what is committed from now on. [`Tracker::recover`] takes up what is open
     /// already, and [`Tracker::run`] polls.
     pub fn new(journal: Arc<dyn Journal>, clock: Clock, accounts: &Accounts) -> Self {
-        let lanes = accounts
-            .iter()
-            .map(|account| {
-                (
-                    account.name.clone(),
-                    Arc::new(Lane::new(Arc::clone(account))),
-                )
-            })
-            .collect();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let lanes = ByAccount::default();
+        for (name, account) in &*accounts.all() {
+            let lane = Lane::new(Arc::clone(account), stop.child_token());
+            lanes.insert(name.clone(), Arc::new(lane));
+        }
         let inner = Arc::new(Inner {
             journal: Arc::clone(&journal),
             clock,
             lanes,
-            sweepers: Sweeper::of(accounts),
             tasks,
             stop,
             last_answers: Mutex::default(),
@@ -143,6 +146,40 @@ impl Tracker {
         let _ = self.0.watchers.set(count);
     }
 
+    /// An account is configured from now on. Returns the loops that work for it.
+    pub fn add(&self, account: &Arc<Account>) -> Vec<Loop> {
+        let lane = Lane::new(Arc::clone(account), self.0.stop.child_token());
+        let lane = Arc::new(lane);
+        self.0.lanes.insert(account.name.clone(), Arc::clone(&lane));
+        Loop::of(&self.0, &lane)
+    }
+
+    /// An account is not configured any more: its purchases are polled no more, its loops end, and reads
+    /// under way are given up.
+    pub fn remove(&self, account: &AccountName) {
+        if let Some(lane) = self.0.lanes.remove(account) {
+            lane.stop.cancel();
+        }
+    }
+
+    /// An account's settings have changed.
+    pub fn changed(&self, account: &AccountName) {
+        if let Some(lane) = self.0.lanes.get(account) {
+            lane.settings_changed();
+        }
+    }
+
+    /// Lets a purchase be due as its account's settings say now, or sooner if it was.
+    pub fn reschedule(&self, record: &Record) {
+        let purchase = &record.purchase;
+        if let Some(lane) = self.0.lanes.get(&purchase.account) {
+            self.0.sweepable(&lane, purchase);
+            let status = &purchase.status;
+            let rare = || (self.0).stretched(&lane, purchase.create_time, status.finality);
+            lane.reschedule(purchase.id, status, (&self.0.clock, rare));
+        }
+    }
+
     /// Takes up an open purchase of an earlier process. First polls are spread over an interval.
     ///
     /// # Errors
@@ -151,36 +188,18 @@ impl Tracker {
         let purchase = &record.purchase;
         if let Some(lane) = self.0.lanes.get(&purchase.account) {
             lane.recover(record, &self.0.clock);
-            self.0.sweepable(lane, purchase);
+            self.0.sweepable(&lane, purchase);
             return Ok(());
         }
-        let now = self.0.clock.now();
-        let Some(transition) = lifecycle::account_missing(&purchase.status, now) else {
-            return Ok(());
-        };
-        let append = Write::Append {
-            purchase: purchase.id,
-            transition: Box::new(transition),
-            expected: purchase.status.revision,
-            attempt: AttemptChange::Keep,
-            note: None,
-        };
-        self.0.journal.write(append).await.map(drop)
+        self.0.account_missing(purchase).await
     }
 
     /// The loops that poll and sweep, of each account one or two: each can fail and be begun again by
     /// itself.
     pub fn loops(&self) -> Vec<Loop> {
-        let lanes = self.0.lanes.iter().flat_map(|(name, lane)| {
-            let of = |sweeper: Option<&Arc<Sweeper>>| Loop {
-                inner: Arc::clone(&self.0),
-                lane: Arc::clone(lane),
-                sweeper: sweeper.map(Arc::clone),
-            };
-            let sweep = self.0.sweepers.get(name).map(|sweeper| of(Some(sweeper)));
-            [Some(of(None)), sweep]
-        });
-        lanes.flatten().collect()
+        let lanes = self.0.lanes.all();
+        let loops = lanes.values().map(|lane| Loop::of(&self.0, lane));
+        loops.flatten().collect()
     }
 
     /// Runs all loops as one, until [`Tracker::drain`].
@@ -209,7 +228,7 @@ impl Tracker {
                 ..Freshness::default()
             };
         };
-        let round = self.0.next_round(lane, purchase.id);
+        let round = self.0.next_round(&lane, purchase.id);
         let round = round.map(|round| self.0.clock.wall_of(round));
         freshness.next_poll_time = match (freshness.next_poll_time, round) {
             (Some(poll), Some(round)) => Some(poll.min(round.max(now))),
@@ -232,7 +251,7 @@ impl Tracker {
         let Some(lane) = self.0.lanes.get(&purchase.account) else {
             return Err(Unheard::AccountMissing);
         };
-        self.0.refresh(lane, purchase.id).await
+        self.0.refresh(&lane, purchase.id).await
     }
 
     /// The polls of an account that are due and have not begun.
@@ -251,7 +270,7 @@ impl Tracker {
 
     /// The number of polls and rounds through lists that a panic has ended.
     pub fn defects(&self) -> u64 {
-        self.0.lanes.values().map(|lane| lane.defects()).sum()
+        self.0.lanes.all().values().map(|lane| lane.defects()).sum()
     }
 
     /// The number of an account's open purchases.
@@ -263,9 +282,10 @@ impl Tracker {
 impl Inner {
     /// A transition was committed, by whomever: its purchase is polled from now on, sooner, or no
     /// more.
-    fn committed(&self, committed: &Committed) {
+    fn committed(self: &Arc<Self>, committed: &Committed) {
         let purchase = &committed.purchase;
         let Some(lane) = self.lanes.get(&purchase.account) else {
+            self.left(purchase);
             return;
         };
         let status = &purchase.status;
@@ -280,9 +300,9 @@ impl Inner {
                 lock(&self.last_answers).remember(purchase.id, last);
             }
         } else if let Some(reference) = &status.reference {
-            self.follow(lane, purchase, reference, answered);
+            self.follow(&lane, purchase, reference, answered);
         }
-        self.sweepable(lane, purchase);
+        self.sweepable(&lane, purchase);
     }
 
     /// Follows an open purchase with a reference from now on, or learns its news, which bring the
@@ -290,6 +310,38 @@ impl Inner {
     fn follow(&self, lane: &Lane, purchase: &Purchase, reference: &Reference, answered: bool) {
         let rare = || self.stretched(lane, purchase.create_time, purchase.status.finality);
         lane.committed(purchase, reference, answered, (&self.clock, rare));
+    }
+
+    /// A purchase of an account that is gone has changed, by a submit that was under way: it says that
+    /// its account is gone.
+    fn left(self: &Arc<Self>, purchase: &Purchase) {
+        let is_told = lifecycle::account_missing(&purchase.status, self.clock.now()).is_none();
+        if is_told || purchase.status.finality == Finality::Final || self.tasks.is_closed() {
+            return;
+        }
+        let (inner, id) = (Arc::clone(self), purchase.id);
+        self.tasks.spawn(async move {
+            // If the journal fails, the next start tells it.
+            if let Ok(Some(record)) = inner.record(id).await {
+                let _ = inner.account_missing(&record.purchase).await;
+            }
+        });
+    }
+
+    /// Commits the word that a purchase's account is not configured, if that is news.
+    async fn account_missing(&self, purchase: &Purchase) -> Result<(), JournalError> {
+        let Some(transition) = lifecycle::account_missing(&purchase.status, self.clock.now())
+        else {
+            return Ok(());
+        };
+        let append = Write::Append {
+            purchase: purchase.id,
+            transition: Box::new(transition),
+            expected: purchase.status.revision,
+            attempt: AttemptChange::Keep,
+            note: None,
+        };
+        self.journal.write(append).await.map(drop)
     }
 
     fn watchers(&self, purchase: PurchaseId) -> usize {

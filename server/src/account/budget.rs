@@ -26,6 +26,8 @@ pub(super) struct Budget {
     steered: Option<Steered>,
     /// The times of the last minute's requests.
     recent: VecDeque<Moment>,
+    /// The same of creates.
+    recent_creates: VecDeque<Moment>,
 }
 
 /// A window of the provider's with little left.
@@ -45,6 +47,24 @@ impl Budget {
             slowed_for: None,
             steered: None,
             recent: VecDeque::new(),
+            recent_creates: VecDeque::new(),
+        }
+    }
+
+    /// Other limits hold from now on, where they differ. They hold for the last minute's requests as
+    /// well: no minute that begins before the change has more of them than the new limit.
+    pub(super) fn take_up(&mut self, before: &Policy, after: &Policy, now: Moment) {
+        self.forget(now);
+        if before.requests_per_minute != after.requests_per_minute {
+            self.limit = Adaptive::new(after.requests_per_minute);
+            self.slowed_for = None;
+            let limit = after.requests_per_minute;
+            self.shares.hold_to(limit, &self.recent, now);
+        }
+        if before.creates_per_minute != after.creates_per_minute {
+            let creates = self.recent_creates.iter().copied();
+            let limit = after.creates_per_minute;
+            self.shares.creates.hold_to(limit, creates);
         }
     }
 
@@ -68,6 +88,9 @@ impl Budget {
             steered.next = now.plus(steered.every);
         }
         self.recent.push_back(now);
+        if class == Class::Create {
+            self.recent_creates.push_back(now);
+        }
         self.forget(now);
     }
 
@@ -79,8 +102,10 @@ impl Budget {
 
     fn forget(&mut self, now: Moment) {
         let minute_ago = now.minus(Duration::from_secs(60));
-        while self.recent.front().is_some_and(|time| *time <= minute_ago) {
-            self.recent.pop_front();
+        for recent in [&mut self.recent, &mut self.recent_creates] {
+            while recent.front().is_some_and(|time| *time <= minute_ago) {
+                recent.pop_front();
+            }
         }
     }
 

@@ -1,5 +1,8 @@
 //! The purposes of requests, and the reasons why one may not be made now.
 
+use std::sync::Arc;
+
+use super::Settings;
 use crate::{
     cadence::{Policy, witness::Witness},
     purchase::Moment,
@@ -128,6 +131,10 @@ impl Refusal {
 
 /// A grant of [`Live::admit`].
 pub(super) struct Granted {
+    /// The settings that the request is made by.
+    pub(super) settings: Arc<Settings>,
+    /// True if it takes one of the places of long polls.
+    pub(super) held: bool,
     /// The request's number.
     pub(super) number: u64,
     /// True if it shows if the account is well again.

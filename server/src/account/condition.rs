@@ -59,6 +59,16 @@ pub(super) struct Condition {
 }
 
 impl Condition {
+    /// The account has other credentials, or another way out: nothing is known of them. The next request
+    /// is the probe, if there was trouble. A pause that the provider asked for goes on.
+    pub(super) fn renewed(&mut self, now: Moment) {
+        self.breaker.probe_at(now);
+        self.unauthorized_until = self.unauthorized_until.map(|_| now);
+        self.create_refused = None;
+        self.failing = Failing::default();
+        (self.refused, self.unheard) = Default::default();
+    }
+
     /// So many open purchases are polled.
     pub(super) fn follows(&mut self, open: usize) {
         self.open = open;

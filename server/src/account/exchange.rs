@@ -78,7 +78,8 @@ impl Account {
         admission: &mut Admission,
         reference: &Reference,
     ) -> Exchange<Option<Box<Observation>>> {
-        let (provider, named) = (Arc::clone(&self.provider), reference.clone());
+        let provider = Arc::clone(&admission.settings().provider);
+        let named = reference.clone();
         let request = provider.status_request(reference);
         let read = move |answer: &_, now| provider.read_status(&named, answer, now).said();
         self.read(admission, request, read).await

@@ -26,6 +26,12 @@ impl Flight {
         }
     }
 
+    /// Another policy holds from now on. Requests beyond it end as they began.
+    pub(super) fn take_up(&mut self, policy: &Policy) {
+        self.free.all = policy.max_in_flight;
+        self.held.all = policy.held_max;
+    }
+
     fn places(&mut self, is_held: bool) -> &mut Occupancy {
         if is_held {
             &mut self.held

@@ -68,7 +68,7 @@ impl Account {
             if now.moment.since(admission.granted) <= SLOT_LASTS {
                 return Ok(());
             }
-            let timeout = now.moment.plus(self.policy.timeout);
+            let timeout = now.moment.plus(admission.settings.policy.timeout);
             let deadline = admission.until.map_or(timeout, |until| until.moment);
             admission
                 .renew(deadline)

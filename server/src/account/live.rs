@@ -1,9 +1,9 @@
 //! The requests that an account may make now, and its lessons: plain state behind one lock.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    Outcome, RequestCounts,
+    Outcome, RequestCounts, Settings,
     budget::Budget,
     class::{Class, Denied, Granted, Inquiry, Refusal},
     condition::{Condition, Whose},
@@ -11,7 +11,7 @@ use super::{
     waiting_room::WaitingRoom,
 };
 use crate::{
-    cadence::{Policy, budget::Gate},
+    cadence::budget::Gate,
     clock::Now,
     observation::Trouble,
     purchase::{CallerName, Moment},
@@ -51,6 +51,8 @@ pub struct Snapshot {
 /// The state behind an account's lock.
 #[derive(Debug)]
 pub(super) struct Live {
+    /// The settings that hold now.
+    pub(super) settings: Arc<Settings>,
     pub(super) budget: Budget,
     pub(super) flight: Flight,
     pub(super) waiting: WaitingRoom,
@@ -61,10 +63,11 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(policy: &Policy) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
         Self {
-            budget: Budget::new(policy),
-            flight: Flight::new(policy),
+            budget: Budget::new(&settings.policy),
+            flight: Flight::new(&settings.policy),
+            settings: Arc::new(settings),
             waiting: WaitingRoom::default(),
             condition: Condition::default(),
             number: 0,
@@ -72,14 +75,31 @@ impl Live {
         }
     }
 
+    /// Other settings hold from now on.
+    pub(super) fn take_up(&mut self, settings: Settings, now: Moment) {
+        let before = std::mem::replace(&mut self.settings, Arc::new(settings));
+        let (before, after) = (&*before, &*self.settings);
+        self.budget.take_up(&before.policy, &after.policy, now);
+        self.flight.take_up(&after.policy);
+        if before.access != after.access {
+            self.condition.renewed(now);
+        }
+    }
+
+    /// True if a request by these settings has nothing to teach about the credentials, or the way out,
+    /// that hold now.
+    pub(super) fn is_old(&self, settings: &Settings) -> bool {
+        settings.access != self.settings.access
+    }
+
     /// Takes one request's share of everything, or says why not.
     pub(super) fn admit(
         &mut self,
         class: Class,
-        held: bool,
         caller: Option<&CallerName>,
         now: Moment,
     ) -> Result<Granted, Denied> {
+        let held = class.is_held(&self.settings.policy);
         self.budget.recover(now);
         let gate = self.condition.gate(class, now).map_err(Denied::Refused)?;
         let create_waits = self.waiting.has_create(&self.budget, now);
@@ -102,6 +122,8 @@ impl Live {
         self.number += 1;
         let more = self.budget.shares.all.at_once(now, 500);
         Ok(Granted {
+            settings: Arc::clone(&self.settings),
+            held,
             number: self.number,
             is_probe: gate == Gate::Probe,
             longest_due: self.waiting.served(class, caller),

@@ -1,7 +1,7 @@
 //! The paces of an account's budget: one for all requests, and one for each kind that has a share of its
 //! own.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use super::{
     budget_store::{Arrivals, KeptBudget},
@@ -66,6 +66,16 @@ impl Shares {
     /// Another limit for all requests holds now, and for the parts of them.
     pub(super) fn set_limit(&mut self, limit: u32, now: Moment) {
         self.all.set_limit(limit, 1, now);
+        self.set_parts(limit, now);
+    }
+
+    /// The same of a limit that holds for these requests as well, the oldest first.
+    pub(super) fn hold_to(&mut self, limit: u32, recent: &VecDeque<Moment>, now: Moment) {
+        self.all.hold_to(limit, recent.iter().copied());
+        self.set_parts(limit, now);
+    }
+
+    fn set_parts(&mut self, limit: u32, now: Moment) {
         self.look_ups.set_limit(limit, LOOK_UPS_PART, now);
         (self.after_terminal).set_limit(limit, AFTER_TERMINAL_PART, now);
         self.refreshes.set_limit(limit, REFRESHES_PART, now);

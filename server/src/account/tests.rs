@@ -3,6 +3,7 @@
 mod clock;
 mod flight;
 mod gate;
+mod reload;
 mod shares;
 mod trouble;
 

@@ -19,6 +19,8 @@ pub struct Pace {
     tolerance_us: i64,
     /// The theoretical arrival time of the next request, in microseconds of the monotonic clock.
     arrival_us: i64,
+    /// The arrival time that requests under another limit have led to: no later limit forgives it.
+    owed_us: i64,
 }
 
 /// Microseconds of a minute, at the limit less a tenth.
@@ -52,6 +54,7 @@ impl Pace {
             interval_us,
             tolerance_us: interval_us * (burst - 1),
             arrival_us: 0,
+            owed_us: 0,
         }
     }
 
@@ -140,9 +143,26 @@ impl Pace {
 
     /// The same pace at a `part`-th of another limit: the arrival time stays, within its reach.
     pub fn set_limit(&mut self, per_minute: u32, part: u32, now: Moment) {
-        let arrival_us = self.arrival_us;
+        let (arrival_us, owed_us) = (self.arrival_us, self.owed_us);
         *self = Self::share(per_minute, part);
-        self.arrival_us = arrival_us.min(self.reach(now));
+        self.owed_us = owed_us;
+        self.arrival_us = arrival_us.min(self.reach(now).max(owed_us));
+    }
+
+    /// Another limit, which holds for the last minute's requests as well. These are their times, the
+    /// oldest first. A minute after the last of them they count no more.
+    pub fn hold_to(&mut self, per_minute: u32, recent: impl Iterator<Item = Moment>) {
+        *self = Self::new(per_minute);
+        let mut last = None;
+        for request in recent {
+            self.take(request);
+            last = Some(request);
+        }
+        if let Some(last) = last {
+            let forgotten_us = last.as_millis().saturating_mul(1000) + 60_000_000;
+            self.arrival_us = self.arrival_us.min(forgotten_us + self.tolerance_us);
+        }
+        self.owed_us = self.arrival_us;
     }
 }
 
@@ -194,6 +214,14 @@ impl Breaker {
     /// A request was given up without an answer either way: another may probe.
     pub fn probe_dropped(&mut self) {
         self.probing = false;
+    }
+
+    /// If it is open, the next request from this time on is the probe.
+    pub fn probe_at(&mut self, time: Moment) {
+        match &mut self.open_until {
+            Some(until) => (*until, self.probing) = ((*until).min(time), false),
+            None => *self = Self::default(),
+        }
     }
 
     /// The provider answered.

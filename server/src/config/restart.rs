@@ -4,7 +4,7 @@ use super::Config;
 
 impl Config {
     /// The keys in which newer settings differ and that need a restart, in the order of the pages about
-    /// them. Callers, their limits and the content of files are not among them.
+    /// them. Accounts, callers and their limits, and the content of files are not among them.
     pub fn restart_keys(&self, newer: &Self) -> Vec<String> {
         let (listen, store, limits) = (&self.listen, &self.store, &self.limits);
         let is_anonymous = |config: &Self| config.callers.iter().any(|caller| caller.anonymous);
@@ -56,25 +56,6 @@ impl Config {
         ];
         let changed = differences.into_iter().filter(|(_, is_other)| *is_other);
         let keys = changed.map(|(key, _)| key.to_owned());
-        keys.chain(self.changed_accounts(newer)).collect()
-    }
-
-    /// Accounts that are new, changed or gone.
-    fn changed_accounts(&self, newer: &Self) -> Vec<String> {
-        let names = self.accounts.iter().chain(&newer.accounts);
-        let mut names: Vec<_> = names.map(|account| account.name.clone()).collect();
-        names.sort();
-        names.dedup();
-        let find = |config: &'_ Self, name| {
-            let mut accounts = config.accounts.iter();
-            accounts.position(|account| account.name == name)
-        };
-        let is_other = |name: &crate::purchase::AccountName| {
-            let own = find(self, name.clone()).and_then(|place| self.accounts.get(place));
-            let new = find(newer, name.clone()).and_then(|place| newer.accounts.get(place));
-            own != new
-        };
-        let changed = names.into_iter().filter(is_other);
-        changed.map(|name| format!("accounts.{name}")).collect()
+        keys.collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Bad settings with their errors; good settings with their values.
 
+mod print;
 mod refusals;
 
 use std::{collections::BTreeMap, io::Write as _, sync::Arc, time::Duration};

@@ -45,6 +45,35 @@ enum Value {
     Other,
 }
 
+impl Node {
+    /// The entries of a section; `None` if it is none.
+    pub(super) fn entries(&self) -> Option<&BTreeMap<String, Self>> {
+        match &self.value {
+            Value::Table(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    /// The value as TOML; `None` if no key wants such a value.
+    pub(super) fn to_toml(&self) -> Option<toml::Value> {
+        Some(match &self.value {
+            Value::Text(text) => toml::Value::String(text.clone()),
+            Value::Whole(number) => toml::Value::Integer(*number),
+            Value::Truth(truth) => toml::Value::Boolean(*truth),
+            Value::List(items) => {
+                toml::Value::Array(items.iter().filter_map(Self::to_toml).collect())
+            }
+            Value::Table(entries) => {
+                let entries = entries.iter();
+                let entries =
+                    entries.filter_map(|(key, node)| Some((key.clone(), node.to_toml()?)));
+                toml::Value::Table(entries.collect())
+            }
+            Value::Other => return None,
+        })
+    }
+}
+
 /// The problems found so far.
 #[derive(Debug, Default)]
 pub(super) struct Problems(RefCell<Vec<Problem>>);

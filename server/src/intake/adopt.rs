@@ -21,8 +21,8 @@ impl Inner {
         message: &ProviderReference,
     ) -> Result<Created, CreateError> {
         // Its shape was checked before; a reference that cannot be read is one nobody has.
-        let reference =
-            (new.account.provider.reference(message)).map_err(|_| CreateError::ReferenceUnknown)?;
+        let reference = (new.settings.provider.reference(message))
+            .map_err(|_| CreateError::ReferenceUnknown)?;
         let known = self
             .journal
             .purchase_by_reference(&new.account.name, &reference)
@@ -97,7 +97,7 @@ impl Inner {
     ) -> Result<Created, CreateError> {
         let now = self.clock.now();
         let first = lifecycle::begun(now);
-        let graph = new.account.provider.graph();
+        let graph = new.settings.provider.graph();
         let second = lifecycle::observed(&first.status, observation, graph, Cause::Poll, now)
             .ok_or(CreateError::Journal { purchase: None })?;
         let id = self.clock.purchase_id();

@@ -11,13 +11,13 @@ use super::{
     phase::{Remedy, is_settled},
 };
 use crate::{
-    account::{Account, Admission, Sent},
+    account::{Account, Admission, Sent, Settings},
     clock::Now,
     failpoint::{self, Failpoint},
     journal::{self, AttemptChange, Decided, JournalError, Record, Write, Written},
     lifecycle,
     observation::Submitted,
-    provider::{self, Intent, Placed, Unclear},
+    provider::{self, Intent, Placed, Provider, Unclear},
     purchase::{AttentionReason, Cause, Purchase, Reference, Status, Transition, UnreadId},
 };
 
@@ -54,6 +54,8 @@ pub(super) struct Prepared {
 /// One send, with all that is needed to make it and to read its answer.
 pub(super) struct Submission {
     pub(super) account: Arc<Account>,
+    /// The account's settings by which the order was read.
+    pub(super) settings: Arc<Settings>,
     pub(super) record: Record,
     pub(super) placed: Arc<dyn Placed>,
     /// True if this process repeats it by itself if its outcome is unclear.
@@ -76,7 +78,7 @@ impl Submission {
     /// True if this process goes on with repeats of its own, after this end.
     fn goes_on(&self, sent: &Sent) -> bool {
         let takes_key = matches!(
-            self.account.provider.unclear(),
+            self.settings.provider.unclear(),
             Unclear::RepeatWithKey { .. }
         );
         let is_unclear = match &sent.submitted {
@@ -105,9 +107,9 @@ impl Inner {
             key_lock,
             under_way,
         } = prepared;
-        let account = Arc::clone(&new.account);
         let send = Submission {
-            account,
+            account: Arc::clone(&new.account),
+            settings: Arc::clone(&new.settings),
             record,
             placed,
             repeats: true,
@@ -154,12 +156,12 @@ impl Inner {
     /// Calls `with` with the known facts of a record's order.
     pub(super) fn with_intent<T>(
         &self,
-        account: &Account,
+        provider: &dyn Provider,
         record: &Record,
         with: impl FnOnce(&Intent<'_>) -> T,
     ) -> T {
         let fingerprints = &record.fingerprints;
-        let decimals = account.provider.decimal_fields();
+        let decimals = provider.decimal_fields();
         let matches = |name: &str, text: &str| {
             self.keyring.matches(
                 &fingerprints.key_id,
@@ -212,13 +214,19 @@ impl Inner {
     /// Sends the order and reads the answer. Nothing is sent if the commit before it took so long that
     /// the time of the send may pass before the answer.
     pub(super) async fn send(self: &Arc<Self>, send: &Submission, admission: Admission) -> Sent {
-        let account = &send.account;
-        let mut admission = (admission.about(send.record.purchase.id)).until(send.until());
-        let request = self.with_intent(account, &send.record, |intent| send.placed.request(intent));
-        let (inner, asked) = (Arc::clone(self), Arc::clone(account));
-        let (record, placed) = (send.record.clone(), Arc::clone(&send.placed));
+        let (account, provider) = (&send.account, Arc::clone(&send.settings.provider));
+        let mut admission = (admission.about(send.record.purchase.id))
+            .until(send.until())
+            .by(&send.settings);
+        let request = self.with_intent(&*provider, &send.record, |intent| {
+            send.placed.request(intent)
+        });
+        let (inner, record) = (Arc::clone(self), send.record.clone());
+        let placed = Arc::clone(&send.placed);
         let read = move |answer: &_, now| {
-            inner.with_intent(&asked, &record, |intent| placed.read(intent, answer, now))
+            inner.with_intent(&*provider, &record, |intent| {
+                placed.read(intent, answer, now)
+            })
         };
         let sent = account.submit(&mut admission, request, read).await;
         let (purchase, account) = (send.record.purchase.id, &account.name);
@@ -284,10 +292,10 @@ impl Inner {
         if is_settled(status) {
             return None;
         }
-        let (account, is_only) = (&send.account, is_only_send(record));
+        let (settings, is_only) = (&send.settings, is_only_send(record));
         match &sent.submitted {
             Submitted::Accepted(observation) => {
-                lifecycle::accepted(status, observation, account.provider.graph(), now)
+                lifecycle::accepted(status, observation, settings.provider.graph(), now)
             }
             Submitted::AcceptedWithoutReference => lifecycle::unnamed(status, None, now),
             Submitted::Unclear {
@@ -311,7 +319,7 @@ impl Inner {
                 let (reason, deadline) = if send.goes_on(sent) || is_undated {
                     (AttentionReason::OutcomeUnknown, None)
                 } else {
-                    Remedy::of(&send.record, &self.circumstances(account), now).attention()
+                    Remedy::of(&send.record, &self.circumstances(settings), now).attention()
                 };
                 lifecycle::unclear(status, reason, deadline, Cause::Create, now)
             }
@@ -358,7 +366,7 @@ impl Inner {
         let is_refused = is_rejected(&purchase.status);
         match submitted {
             Submitted::Refused { message } if is_refused => {
-                rejected(Some(provider::told(&*send.account.provider, message)))
+                rejected(Some(provider::told(&*send.settings.provider, message)))
             }
             _ if is_refused => rejected(None),
             // Somebody else has settled it in the meantime.

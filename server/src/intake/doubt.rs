@@ -11,7 +11,7 @@ use super::{
     phase::{Circumstances, SubmitPhase, is_settled},
 };
 use crate::{
-    account::Account,
+    account::{Account, Settings},
     clock::SET_BACK,
     journal::{AttemptChange, JournalError, Record, Write, Written},
     provider::Unclear,
@@ -28,16 +28,16 @@ impl Inner {
     pub(super) fn phase(&self, record: &Record) -> SubmitPhase {
         let account = self.accounts.get(&record.purchase.account);
         let circumstances = account.map_or(self.circumstances_of_none(), |account| {
-            self.circumstances(account)
+            self.circumstances(&account.settings())
         });
         SubmitPhase::of(record, &circumstances, self.clock.now())
     }
 
     /// The circumstances of submits at an account.
-    pub(super) fn circumstances(&self, account: &Account) -> Circumstances {
+    pub(super) fn circumstances(&self, settings: &Settings) -> Circumstances {
         Circumstances {
-            unclear: account.provider.unclear(),
-            reach: account.policy.timeout + SUBMIT_SLACK,
+            unclear: settings.provider.unclear(),
+            reach: settings.policy.timeout + SUBMIT_SLACK,
             in_doubt: self.is_in_doubt(),
         }
     }
@@ -92,13 +92,13 @@ impl Inner {
         record.first_send_time.is_some()
             && !is_settled(&record.purchase.status)
             && account.is_none_or(|account| {
-                matches!(account.provider.unclear(), Unclear::RepeatWithKey { .. })
+                matches!(account.provider().unclear(), Unclear::RepeatWithKey { .. })
             })
     }
 
     /// True if the record has a time that this clock cannot have written yet.
     pub(super) fn is_ahead(&self, account: &Account, record: &Record, now: Timestamp) -> bool {
-        let reach = account.policy.timeout + SUBMIT_SLACK + SET_BACK;
+        let reach = account.settings().policy.timeout + SUBMIT_SLACK + SET_BACK;
         let until = record.attempt.map(|attempt| attempt.submit_until);
         let Some(first) = record.first_send_time else {
             return false;

@@ -11,7 +11,7 @@ use super::{
     phase::{Remedy, SubmitPhase, is_settled},
 };
 use crate::{
-    account::{Account, Admission, Class, Unheard},
+    account::{Account, Admission, Class, Settings, Unheard},
     clock::Now,
     journal::{self, AttemptChange, Decided, JournalError, Record},
     lifecycle,
@@ -36,12 +36,12 @@ const STALE_EVERY: Duration = Duration::from_secs(86_400);
 
 /// The wait after a look-up of a create that has been unclear for `age`: as long as between polls at
 /// first, then minutes, hours and, once the create is stale, a day.
-fn every(account: &Account, status: &Status, age: Duration) -> Duration {
-    let own = account.provider.stale_after(status);
-    if age >= account.policy.stale_after.unwrap_or(own) {
+fn every(settings: &Settings, status: &Status, age: Duration) -> Duration {
+    let own = settings.provider.stale_after(status);
+    if age >= settings.policy.stale_after.unwrap_or(own) {
         return STALE_EVERY;
     }
-    let first = account.policy.schedule.every(age);
+    let first = settings.policy.schedule.every(age);
     first.max((age / AGE_PART).min(EVERY_MAX))
 }
 
@@ -54,18 +54,21 @@ impl Inner {
     ) -> Result<Option<Moment>, JournalError> {
         let Now { wall, moment: now } = self.clock.both();
         let age = wall.since(record.purchase.status.observe_time);
-        if age >= account.policy.give_up_after {
+        let settings = account.settings();
+        if age >= settings.policy.give_up_after {
             // Nobody asks any more, unless the clock that says so is set back.
             return Ok(Some(now.plus(STALE_EVERY)));
         }
-        let every = every(account, &record.purchase.status, age);
+        let every = every(&settings, &record.purchase.status, age);
         let every = self.clock.jittered(every, 100);
         let deadline = now.plus(LOOK_UP_ADMISSION);
         let admission = match account.admit(Class::LookUp, deadline).await {
             Ok(admission) => admission,
             Err(refusal) => {
                 // It has not been asked, so it is soon its turn again.
-                let soon = self.clock.jittered(account.policy.schedule.every(age), 100);
+                let soon = self
+                    .clock
+                    .jittered(settings.policy.schedule.every(age), 100);
                 return Ok(Some(refusal.retry_at().max(now.plus(soon))));
             }
         };
@@ -90,7 +93,7 @@ impl Inner {
             }
         ) && !self.attempts.has(purchase);
         let account = self.accounts.get(&record.purchase.account);
-        let Some(account) = account.filter(|_| can_be_asked) else {
+        let Some(account) = &account.filter(|_| can_be_asked) else {
             return Ok(());
         };
         if self.stopping.is_cancelled() {
@@ -118,13 +121,14 @@ impl Inner {
         admission: Admission,
     ) -> Option<Result<Option<Box<Observation>>, Trouble>> {
         let mut admission = admission.about(record.purchase.id);
-        let request = self.with_intent(account, record, |intent| {
-            account.provider.look_up_request(intent)
+        let provider = Arc::clone(&admission.settings().provider);
+        let request = self.with_intent(&*provider, record, |intent| {
+            provider.look_up_request(intent)
         })?;
-        let (inner, asked, known) = (Arc::clone(self), Arc::clone(account), record.clone());
+        let (inner, known) = (Arc::clone(self), record.clone());
         let read = move |answer: &_, now| {
-            let said = inner.with_intent(&asked, &known, |intent| {
-                asked.provider.read_look_up(intent, answer, now)
+            let said = inner.with_intent(&*provider, &known, |intent| {
+                provider.read_look_up(intent, answer, now)
             });
             said.said()
         };
@@ -139,7 +143,7 @@ impl Inner {
         observation: &Observation,
     ) -> Result<Option<Moment>, JournalError> {
         let now = self.clock.now();
-        let graph = account.provider.graph();
+        let graph = account.provider().graph();
         let decide = |record: &Record| {
             let status = &record.purchase.status;
             if is_settled(status) {

@@ -31,7 +31,7 @@ impl Inner {
     /// Repeats an unclear send with the same provider key: a few times while nothing is heard, for
     /// some minutes while the provider says "not yet"; then a caller is asked to.
     pub(super) async fn repeat_with_key(self: &Arc<Self>, send: &Submission) {
-        let Unclear::RepeatWithKey { .. } = send.account.provider.unclear() else {
+        let Unclear::RepeatWithKey { .. } = send.settings.provider.unclear() else {
             return;
         };
         let began = self.clock.moment();
@@ -60,6 +60,7 @@ impl Inner {
             };
             let again = Submission {
                 account: Arc::clone(&send.account),
+                settings: Arc::clone(&send.settings),
                 record: *record,
                 placed: Arc::clone(&send.placed),
                 repeats: false,
@@ -117,7 +118,7 @@ impl Inner {
         // Every send is preceded by its own commit.
         let change = AttemptChange::Begin {
             attempt: Attempt {
-                submit_until: self.submit_until(&send.account),
+                submit_until: self.submit_until(&send.settings),
             },
             now,
         };

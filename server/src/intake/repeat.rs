@@ -117,7 +117,7 @@ impl Inner {
                 &known.key_id,
                 new.account.name.as_str(),
                 &new.order,
-                new.account.provider.decimal_fields(),
+                new.settings.provider.decimal_fields(),
             )
             .ok_or(CreateError::FingerprintKeyGone)?;
         let fields = fingerprint::differing(&known.fields, &fields);
@@ -227,7 +227,7 @@ impl Inner {
         };
         let attempt = AttemptChange::Begin {
             attempt: Attempt {
-                submit_until: self.submit_until(&new.account),
+                submit_until: self.submit_until(&new.settings),
             },
             now,
         };

@@ -109,7 +109,7 @@ impl Inner {
                 .ok_or(ResolveError::NotResolvable(
                     "the purchase's account is not configured",
                 ))?;
-        let reference = provider::reference(account.provider.as_ref(), "reference", message)
+        let reference = provider::reference(account.provider().as_ref(), "reference", message)
             .map_err(ResolveError::Reference)?;
         lifecycle::named(&record.purchase.status, reference, now).ok_or(
             ResolveError::NotResolvable(

@@ -41,7 +41,7 @@ impl Inner {
         ) {
             (_, Some(deadline)) => self.clock.moment_of(deadline),
             (State::Pending, None) => {
-                (self.clock.moment()).plus(account.policy.timeout + SUBMIT_SLACK)
+                (self.clock.moment()).plus(account.settings().policy.timeout + SUBMIT_SLACK)
             }
             (_, None) => self.clock.moment(),
         };
@@ -104,7 +104,7 @@ impl Inner {
             return Ok(None);
         };
         let forgets = self.forget_buyer_action(&record).await?;
-        let Some(account) = self.accounts.get(&record.purchase.account).cloned() else {
+        let Some(account) = self.accounts.get(&record.purchase.account) else {
             return Ok(forgets);
         };
         let Now { wall: now, moment } = self.clock.both();
@@ -123,7 +123,7 @@ impl Inner {
                 ..
             } => Ok(Some(self.clock.moment_of(until))),
             SubmitPhase::Overdue => {
-                let remedy = Remedy::of(&record, &self.circumstances(&account), now);
+                let remedy = Remedy::of(&record, &self.circumstances(&account.settings()), now);
                 self.tell_unclear(&record, remedy, now).await
             }
             SubmitPhase::NeverSent => self.never_sent(&record).await,

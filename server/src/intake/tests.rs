@@ -266,7 +266,7 @@ impl World {
         let journal = Arc::new(self.journal.reopened());
         Self::life(
             self.provider,
-            self.account.policy.clone(),
+            self.account.settings().policy.clone(),
             self.clock.clone(),
             journal,
             Arc::clone(&self.wire),
@@ -282,13 +282,14 @@ impl World {
     fn order_of(&self, caller: &str, key: &str, order: Order) -> NewPurchase {
         let purpose = match &order {
             Order::Existing(reference) => Purpose::Adopt(reference.clone()),
-            order => Purpose::Place(self.account.provider.order(order).unwrap()),
+            order => Purpose::Place(self.account.provider().order(order).unwrap()),
         };
         NewPurchase {
             purpose,
             caller: CallerName::new(caller),
             key: key.to_owned(),
             account: Arc::clone(&self.account),
+            settings: self.account.settings(),
             labels: BTreeMap::new(),
             order: Arc::new(order),
             deadline: None,

@@ -18,8 +18,8 @@ use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use super::{
-    House, Parts, StartError, door, http, keys::keyring, late::Late, metrics::Collector,
-    open_accounts, reload::Reloads, renewal::Renewed,
+    House, Parts, StartError, accounts::Configured, door, keys::keyring, late::Late,
+    metrics::Collector, reload::Reloads,
 };
 use crate::{
     audit::Audit,
@@ -150,15 +150,7 @@ impl Front {
         let keyring = keyring(config, &clock)?;
         let journal: Arc<dyn Journal> =
             Arc::new(SqliteJournal::open(&config.store.database, &clock).await?);
-        let mut renewed = Vec::new();
-        let accounts = open_accounts(&config.accounts, &journal, &clock, |account| {
-            let upstream = http(account)?;
-            if upstream.has_files() {
-                renewed.push(Renewed::new(account.name.clone(), Arc::clone(&upstream)));
-            }
-            Ok(upstream)
-        })
-        .await?;
+        let (accounts, configured) = Configured::open(&config.accounts, &journal, &clock).await?;
         let parts = Parts {
             clock,
             journal,
@@ -173,7 +165,7 @@ impl Front {
             audit: self.audit.clone(),
         };
         let (readiness, health) = (self.readiness.clone(), Arc::clone(&self.health));
-        let house = House::open_as(parts, renewed, readiness, health).await?;
+        let house = House::open_as(parts, configured, readiness, health).await?;
         self.figures.get_or_init(|| house.figures.clone());
         self.purchases.open(house.service());
         Ok(house)

@@ -6,7 +6,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -35,6 +35,8 @@ struct Watched {
     account: Option<AccountName>,
     restarts: AtomicU64,
     has_ended: AtomicBool,
+    /// Its account is gone, so it may end.
+    may_end: AtomicBool,
     /// The beginning of its turn on a thread; `None` while it waits. Each use of the lock is short.
     turn: Mutex<Option<Instant>>,
 }
@@ -47,7 +49,8 @@ impl Watched {
     fn is_well(&self) -> bool {
         let turn = *self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let stands = turn.is_some_and(|begun| begun.elapsed() >= TURN_MAX);
-        !stands && !self.has_ended.load(Ordering::Relaxed)
+        let has_ended = self.has_ended.load(Ordering::Relaxed);
+        !stands && (!has_ended || self.may_end.load(Ordering::Relaxed))
     }
 
     /// Runs the loop that `begin` makes, again after each defect, until it returns.
@@ -92,30 +95,42 @@ impl<F: Future<Output = ()>> Future for Measured<'_, F> {
     }
 }
 
-/// The loops of a house; they end when this is dropped.
-#[derive(Debug, Default)]
+/// The loops of a house; they end when the last clone of this is dropped.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Loops {
-    watched: Vec<Arc<Watched>>,
-    tasks: JoinSet<()>,
+    watched: All,
+    tasks: Arc<Mutex<JoinSet<()>>>,
     draining: CancellationToken,
+}
+
+/// All loops that were begun. Clones show the same. Each use of the lock is short.
+#[derive(Debug, Clone, Default)]
+struct All(Arc<Mutex<Vec<Arc<Watched>>>>);
+
+impl All {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Watched>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The loops' restarts. Clones show the same.
 #[derive(Debug, Clone)]
-pub(super) struct Restarts(Vec<Arc<Watched>>);
+pub(super) struct Restarts(All);
 
 impl Restarts {
     /// Each loop's name with the number of its restarts. Loops of several accounts share a name.
-    pub(super) fn of_each(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let each = self.0.iter();
+    pub(super) fn of_each(&self) -> Vec<(&'static str, u64)> {
+        let loops = self.0.lock();
+        let each = loops.iter();
         each.map(|one| (one.name, one.restarts.load(Ordering::Relaxed)))
+            .collect()
     }
 }
 
 impl Loops {
     /// Begins a loop over a room that is shared.
     pub(super) fn begin<T, F>(
-        &mut self,
+        &self,
         name: &'static str,
         room: T,
         run: impl Fn(T) -> F + Send + 'static,
@@ -128,7 +143,7 @@ impl Loops {
 
     /// Begins a loop that works for one account, if one is named.
     pub(super) fn begin_of<T, F>(
-        &mut self,
+        &self,
         name: &'static str,
         account: Option<AccountName>,
         room: T,
@@ -142,19 +157,36 @@ impl Loops {
             account,
             restarts: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
+            may_end: AtomicBool::new(false),
             turn: Mutex::default(),
         });
-        self.watched.push(Arc::clone(&watched));
-        self.tasks.spawn(watched.run(move || run(room.clone())));
+        self.watched.lock().push(Arc::clone(&watched));
+        self.tasks().spawn(watched.run(move || run(room.clone())));
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The loops of an account that is gone may end.
+    pub(super) fn retire(&self, account: &AccountName) {
+        for one in &*self.watched.lock() {
+            if one.account.as_ref() == Some(account) {
+                one.may_end.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Tells liveness of the loops' state, from now on until a drain, in which loops may end.
-    pub(super) fn tell(&mut self, readiness: Readiness) {
+    pub(super) fn tell(&self, readiness: Readiness) {
         let (watched, draining) = (self.watched.clone(), self.draining.clone());
-        self.tasks.spawn(async move {
+        self.tasks().spawn(async move {
             while !draining.is_cancelled() {
-                let unwell = watched.iter().filter(|one| !one.is_well());
-                let names: Vec<&str> = unwell.map(|one| one.name).collect();
+                let names: Vec<&str> = {
+                    let loops = watched.lock();
+                    let unwell = loops.iter().filter(|one| !one.is_well());
+                    unwell.map(|one| one.name).collect()
+                };
                 if readiness.set_alive(names.is_empty()).await && !names.is_empty() {
                     tracing::error!(?names, "loops have ended or stand still");
                 }
@@ -174,9 +206,10 @@ impl Loops {
     }
 
     /// Ends the loops that are left.
-    pub(super) async fn shutdown(&mut self) {
+    pub(super) async fn shutdown(&self) {
         self.draining.cancel();
-        self.tasks.shutdown().await;
+        let mut tasks = std::mem::take(&mut *self.tasks());
+        tasks.shutdown().await;
     }
 }
 
@@ -202,7 +235,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_panics_is_begun_again_and_counted() {
         let (readiness, service) = health::health().await;
-        let mut loops = Loops::default();
+        let loops = Loops::default();
         let rounds = Arc::new(AtomicU64::new(0));
         loops.begin("fragile", Arc::clone(&rounds), |rounds| async move {
             let round = rounds.fetch_add(1, Ordering::Relaxed);
@@ -212,7 +245,7 @@ mod tests {
         loops.tell(readiness);
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(rounds.load(Ordering::Relaxed), 4);
-        let told: Vec<_> = loops.restarts().of_each().collect();
+        let told = loops.restarts().of_each();
         assert_eq!(told, [("fragile", 3)]);
         assert!(alive(&service).await, "it goes on");
     }
@@ -221,7 +254,7 @@ mod tests {
     async fn a_loop_that_has_ended_for_good_turns_liveness_and_a_drain_does_not() {
         for is_draining in [false, true] {
             let (readiness, service) = health::health().await;
-            let mut loops = Loops::default();
+            let loops = Loops::default();
             let end = CancellationToken::new();
             loops.begin("short", end.clone(), CancellationToken::cancelled_owned);
             loops.begin("waiting", (), |()| std::future::pending());
@@ -244,6 +277,7 @@ mod tests {
             account: None,
             restarts: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
+            may_end: AtomicBool::new(false),
             turn: Mutex::default(),
         });
         let given = Arc::new(given);

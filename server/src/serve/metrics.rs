@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{loops::Restarts, reload::Reloads, renewal::Renewed};
+use super::{accounts::Configured, loops::Restarts, reload::Reloads};
 use crate::{
     account::{Account, Health},
     grpc::Rooms,
@@ -21,12 +21,12 @@ pub(super) struct Collector {
     rooms: Rooms,
     transitions: Transitions,
     restarts: Restarts,
-    renewed: Vec<Renewed>,
+    configured: Configured,
 }
 
 impl Collector {
     /// Counts commits from now on.
-    pub(super) fn new(rooms: Rooms, restarts: Restarts, renewed: Vec<Renewed>) -> Self {
+    pub(super) fn new(rooms: Rooms, restarts: Restarts, configured: Configured) -> Self {
         let transitions = Transitions::default();
         let counted = transitions.clone();
         rooms.journal.observe(Arc::new(move |committed| {
@@ -42,7 +42,7 @@ impl Collector {
             rooms,
             transitions,
             restarts,
-            renewed,
+            configured,
         }
     }
 
@@ -58,8 +58,9 @@ impl Collector {
         let picture = Picture {
             accounts: rooms
                 .accounts
-                .iter()
-                .map(|account| self.account(account))
+                .all()
+                .values()
+                .map(|account| self.account(account, reloads))
                 .collect(),
             streams: rooms.feed.streams(),
             journal_available: *rooms.journal.available().borrow(),
@@ -90,7 +91,7 @@ impl Collector {
                     handshakes_failed: figures.handshakes_failed,
                 }
             }),
-            restarts: (self.restarts.of_each())
+            restarts: (self.restarts.of_each().into_iter())
                 .chain([
                     ("journal", figures.restarts),
                     ("poll", rooms.tracker.defects()),
@@ -100,7 +101,7 @@ impl Collector {
         metrics::render(&picture).unwrap_or_default()
     }
 
-    fn account(&self, account: &Account) -> AccountPicture {
+    fn account(&self, account: &Account, reloads: &Reloads) -> AccountPicture {
         let snapshot = account.snapshot();
         let backlog = self.rooms.tracker.backlog(&account.name);
         let limit = snapshot.requests_per_minute;
@@ -124,9 +125,8 @@ impl Collector {
                 Health::Degraded => "degraded",
                 Health::Unauthorized => "unauthorized",
             },
-            tls_is_stale: (self.renewed.iter())
-                .find(|renewed| *renewed.account() == account.name)
-                .map(Renewed::is_stale),
+            tls_is_stale: (self.configured.has_tls_files(&account.name))
+                .then(|| reloads.is_blamed(account.name.as_str())),
             lag: account.lag(),
         }
     }
@@ -135,7 +135,7 @@ impl Collector {
 fn labels(account: &Account) -> AccountLabels {
     AccountLabels {
         account: account.name.to_string(),
-        provider: account.provider.row().name,
+        provider: account.provider().row().name,
     }
 }
 

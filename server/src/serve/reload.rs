@@ -1,23 +1,35 @@
-//! The settings are read again at each SIGHUP, with all files that they name, as one: bad settings
-//! change nothing.
+//! The settings are read again at each SIGHUP, with all files that they name, as one; the files alone
+//! also by themselves. Settings that cannot be used change nothing.
 
 use std::{
+    collections::BTreeSet,
+    error::Error,
     fmt, io,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
-use super::callers;
+use super::{
+    StartError,
+    accounts::{Configured, Touched},
+    callers, files,
+    loops::Loops,
+};
 use crate::{
     audit::Audit,
     config::{Config, ConfigError},
-    feed::Feed,
-    identity::Directory,
+    grpc,
 };
+
+/// The interval of looks at the files that the settings name.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
+/// The time for which changed files have to stay as they are: a file may be half written.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 
 /// The way in which a running server hears of new settings.
 pub struct Reload {
@@ -38,6 +50,8 @@ impl fmt::Debug for Reload {
 enum Unusable {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Account(#[from] StartError),
     #[error("telemetry.audit_log: the file cannot be opened")]
     Audit(#[source] io::Error),
 }
@@ -50,17 +64,76 @@ pub(super) struct Reloads(Arc<State>);
 struct State {
     is_stale: AtomicBool,
     failed: AtomicU64,
+    files: Mutex<Files>,
+}
+
+/// The last look at the files that the settings name.
+#[derive(Debug, Default)]
+struct Files {
+    /// The problem that was found, if there was one.
+    problem: Option<String>,
+    /// The accounts whose files are to blame.
+    accounts: BTreeSet<String>,
 }
 
 impl Reloads {
-    /// True if the settings could not be used when they were read last.
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if the settings, or a file that they name, could not be used when they were read last.
     pub(super) fn is_stale(&self) -> bool {
-        self.0.is_stale.load(Ordering::Relaxed)
+        self.0.is_stale.load(Ordering::Relaxed) || self.files().problem.is_some()
     }
 
     /// The number of reloads that failed.
     pub(super) fn failed(&self) -> u64 {
         self.0.failed.load(Ordering::Relaxed)
+    }
+
+    /// True if a file of this account could not be used when the files were looked at last.
+    pub(super) fn is_blamed(&self, account: &str) -> bool {
+        self.files().accounts.contains(account)
+    }
+
+    fn worked(&self) {
+        self.0.is_stale.store(false, Ordering::Relaxed);
+        *self.files() = Files::default();
+    }
+
+    fn fails(&self, error: &(dyn Error + 'static), audit: &Audit) {
+        audit.reloaded("SETTINGS_REFUSED");
+        self.0.is_stale.store(true, Ordering::Relaxed);
+        self.0.failed.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            error,
+            "new settings cannot be used, and nothing was changed"
+        );
+    }
+
+    /// The files can be used.
+    fn files_are_good(&self) {
+        *self.files() = Files::default();
+    }
+
+    /// The files cannot be used. The same problem is told once.
+    fn files_fail(&self, error: &(dyn Error + 'static), accounts: BTreeSet<String>, audit: &Audit) {
+        let problem = error.to_string();
+        let mut files = self.files();
+        let is_news = files.problem.as_ref() != Some(&problem);
+        *files = Files {
+            problem: Some(problem),
+            accounts,
+        };
+        drop(files);
+        if is_news {
+            audit.reloaded("SETTINGS_REFUSED");
+            self.0.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                error,
+                "changed files of the settings cannot be used; the older ones are kept"
+            );
+        }
     }
 }
 
@@ -68,48 +141,107 @@ impl Reloads {
 pub(super) struct Changeable {
     /// The settings of the start: whatever needs a restart still holds as they say.
     pub(super) started: Config,
-    pub(super) callers: Directory,
-    /// The feed, once the house is open: its streams may have to end.
-    pub(super) feed: Arc<OnceLock<Feed>>,
+    /// The connections and open files that the process may have: they bound long polls.
+    pub(super) file_limit: u64,
+    pub(super) rooms: grpc::Rooms,
+    pub(super) configured: Configured,
+    pub(super) loops: Loops,
     /// Lets the certificates be looked at.
     pub(super) certificates: Arc<Notify>,
     pub(super) audit: Audit,
 }
 
-/// Follows the wishes for a reload without end.
+/// Follows the wishes for a reload, and looks at the files, without end.
 pub(super) async fn follow(reload: Reload, changeable: Changeable, reloads: Reloads) {
+    let mut current = changeable.started.clone();
+    // Settings with changed files that have not stayed as they are for long enough.
+    let mut unsettled: Option<Config> = None;
     loop {
-        reload.asked.notified().await;
-        let (read, audit) = (Arc::clone(&reload.read), changeable.audit.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let config = read()?;
-            let opened = audit.turn_to(config.telemetry.audit_log.as_ref());
-            opened.map(|()| config).map_err(Unusable::Audit)
+        let wait = match unsettled {
+            Some(_) => SETTLES_WITHIN,
+            None => LOOKED_AT_EVERY,
+        };
+        let is_asked = tokio::select! {
+            biased;
+            () = reload.asked.notified() => true,
+            () = tokio::time::sleep(wait) => false,
+        };
+        let read = Arc::clone(&reload.read);
+        let known = current.clone();
+        let read = tokio::task::spawn_blocking(move || match is_asked {
+            true => read(),
+            false => known.with_files_of_now(),
         });
-        let read = read.await;
-        match read {
-            Ok(Ok(config)) => {
-                reloads.0.is_stale.store(false, Ordering::Relaxed);
-                changeable.take_up(&config);
-                changeable.audit.reloaded("SETTINGS_APPLIED");
+        let config = match read.await {
+            Ok(Ok(config)) => config,
+            Ok(Err(error)) if is_asked => {
+                reloads.fails(&error, &changeable.audit);
+                continue;
             }
             Ok(Err(error)) => {
-                reloads.0.is_stale.store(true, Ordering::Relaxed);
-                reloads.0.failed.fetch_add(1, Ordering::Relaxed);
-                changeable.audit.reloaded("SETTINGS_REFUSED");
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(
-                    error,
-                    "new settings cannot be used, and nothing was changed"
-                );
+                unsettled = None;
+                reloads.files_fail(&error, blamed(&error), &changeable.audit);
+                continue;
             }
-            Err(error) => tracing::error!(%error, "the settings were not read"),
+            Err(error) => {
+                tracing::error!(%error, "the settings were not read");
+                continue;
+            }
+        };
+        if !is_asked {
+            if config.accounts == current.accounts {
+                unsettled = None;
+                reloads.files_are_good();
+                continue;
+            }
+            let has_settled = unsettled
+                .take()
+                .is_some_and(|before| before.accounts == config.accounts);
+            if !has_settled {
+                unsettled = Some(config);
+                continue;
+            }
+        }
+        unsettled = None;
+        match changeable.take_up(&config, is_asked).await {
+            Ok(touched) => {
+                reloads.worked();
+                changeable.audit.reloaded("SETTINGS_APPLIED");
+                current = config;
+                touched.hand_over(&changeable.rooms).await;
+            }
+            Err(error) if is_asked => reloads.fails(&error, &changeable.audit),
+            Err(error) => reloads.files_fail(&error, BTreeSet::new(), &changeable.audit),
         }
     }
 }
 
+/// The accounts that the problems of settings are about.
+fn blamed(error: &ConfigError) -> BTreeSet<String> {
+    let ConfigError::Refused(problems) = error else {
+        return BTreeSet::new();
+    };
+    let keys = problems.iter().map(|problem| problem.key.as_str());
+    let accounts = keys.filter_map(|key| key.strip_prefix("accounts.")?.split('.').next());
+    accounts.map(str::to_owned).collect()
+}
+
 impl Changeable {
-    fn take_up(&self, config: &Config) {
+    /// Takes settings up. If that is asked for, the audit log's file is opened anew.
+    ///
+    /// # Errors
+    /// They cannot be used; nothing is changed.
+    async fn take_up(&self, config: &Config, is_asked: bool) -> Result<Touched, Unusable> {
+        let mut accounts = config.accounts.clone();
+        files::share(
+            &mut accounts,
+            self.started.limits.connections,
+            self.file_limit,
+        );
+        let plan = self.configured.plan(&accounts)?;
+        if is_asked {
+            self.turn_audit(config).await?;
+        }
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
@@ -117,23 +249,37 @@ impl Changeable {
         for key in &keys {
             tracing::warn!(key, "this setting has changed and needs a restart");
         }
+        let touched = (self.configured)
+            .take_up(plan, &self.rooms, &self.loops)
+            .await;
         // An anonymous caller decides which requests the port lets in at all.
         let is_anonymous = |config: &Config| config.callers.iter().any(|caller| caller.anonymous);
         let mut revoked = 0;
         if is_anonymous(&self.started) == is_anonymous(config) {
-            revoked = self.callers.replace(callers(&config.callers));
+            revoked = self.rooms.callers.replace(callers(&config.callers));
         }
-        if revoked > 0
-            && let Some(feed) = self.feed.get()
-        {
-            feed.wake_all();
+        if revoked > 0 {
+            self.rooms.feed.wake_all();
         }
         self.certificates.notify_one();
+        let names = |names: &BTreeSet<_>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         tracing::info!(
             callers = config.callers.len(),
             revoked,
+            changed = ?names(&touched.changed),
+            new = ?names(&touched.new),
+            gone = ?names(&touched.gone),
             restart = keys.len(),
             "the settings were read again"
         );
+        Ok(touched)
+    }
+
+    /// Sends the audit log where the settings say.
+    async fn turn_audit(&self, config: &Config) -> Result<(), Unusable> {
+        let (audit, target) = (self.audit.clone(), config.telemetry.audit_log.clone());
+        let turned = tokio::task::spawn_blocking(move || audit.turn_to(target.as_ref()));
+        let turned = turned.await.map_err(io::Error::other);
+        turned.and_then(|turned| turned).map_err(Unusable::Audit)
     }
 }

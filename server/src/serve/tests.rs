@@ -2,7 +2,6 @@
 
 mod clock;
 mod defects;
-mod renewal;
 
 use super::*;
 use crate::{

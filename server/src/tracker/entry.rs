@@ -223,8 +223,7 @@ impl Entry {
     /// Learns a newly committed status. Says whether it is news: a status that only says that no news
     /// came is none.
     pub(super) fn learn(&mut self, status: &Status, patience: Patience, clock: &Clock) -> bool {
-        self.stale_after_ms = millis(patience.stale_after);
-        self.horizon_ms = patience.horizon.map_or(ENDLESS, millis);
+        self.wait_for(patience);
         self.finality = status.finality;
         self.unmapped = status.unmapped;
         self.revision = status.revision;
@@ -239,6 +238,12 @@ impl Entry {
         let known = self.heard.newest_change;
         self.heard.newest_change = known.or(status.provider_change_time);
         is_news
+    }
+
+    /// The status may stay as it is for so long.
+    pub(super) fn wait_for(&mut self, patience: Patience) {
+        self.stale_after_ms = millis(patience.stale_after);
+        self.horizon_ms = patience.horizon.map_or(ENDLESS, millis);
     }
 
     /// Takes a readable answer in. The caller settles its news, or takes them back if they were not

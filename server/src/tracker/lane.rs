@@ -14,13 +14,15 @@ use std::{
 };
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     entry::{Entry, Patience, kept},
     lock,
+    sweep::Sweeper,
 };
 use crate::{
-    account::{Account, Unheard},
+    account::{Account, Settings, Unheard},
     cadence::{hazard::Hazards, shelf::Shelf, turns::Turns, wheel::Wheel},
     clock::Clock,
     journal::Record,
@@ -32,11 +34,17 @@ pub(super) use news::ToDo;
 /// One account's lane.
 pub(super) struct Lane {
     pub(super) account: Arc<Account>,
+    /// Ends its loops and reads: the tracker stops, or the account is gone.
+    pub(super) stop: CancellationToken,
+    /// Of an account whose provider lists many purchases at once.
+    pub(super) sweeper: Option<Sweeper>,
     state: Mutex<State>,
     /// Until when the account refuses polls, as far as was said.
     waits: Mutex<Waits>,
     /// Told when something may be due sooner.
     sooner: Notify,
+    /// Told when the account's settings have changed. For the loop that sweeps.
+    pub(super) changed: Notify,
     /// Refreshes under way, by purchase: those that overlap take turns and share an answer.
     refreshing: Mutex<HashMap<PurchaseId, Weak<tokio::sync::Mutex<Option<Refreshed>>>>>,
     /// Told when news of a purchase were settled or given up.
@@ -143,12 +151,15 @@ impl State {
 }
 
 impl Lane {
-    pub(super) fn new(account: Arc<Account>) -> Self {
+    pub(super) fn new(account: Arc<Account>, stop: CancellationToken) -> Self {
         Self {
+            sweeper: Sweeper::of(&account),
             account,
+            stop,
             state: Mutex::default(),
             waits: Mutex::default(),
             sooner: Notify::new(),
+            changed: Notify::new(),
             refreshing: Mutex::default(),
             decided: Notify::new(),
             defects: AtomicU64::new(0),
@@ -253,7 +264,8 @@ impl Lane {
         answered: bool,
         (clock, rare): (&Clock, impl FnOnce() -> Option<Moment>),
     ) {
-        let (policy, patience) = (&self.account.policy, self.patience(&purchase.status));
+        let settings = self.account.settings();
+        let (policy, patience) = (&settings.policy, patience(&settings, &purchase.status));
         let now = clock.moment();
         {
             let mut state = self.state();
@@ -282,6 +294,37 @@ impl Lane {
         self.insert(entry, &purchase.caller);
     }
 
+    /// The account's settings have changed.
+    pub(super) fn settings_changed(&self) {
+        if let Some(sweeper) = &self.sweeper {
+            sweeper.allow(&self.account.settings());
+        }
+        self.changed.notify_one();
+        self.sooner.notify_one();
+    }
+
+    /// Lets a purchase be due as the account's settings say now, or sooner if it was. `rare` is when a
+    /// purchase that rounds show is read next.
+    pub(super) fn reschedule(
+        &self,
+        purchase: PurchaseId,
+        status: &Status,
+        (clock, rare): (&Clock, impl FnOnce() -> Option<Moment>),
+    ) {
+        let settings = self.account.settings();
+        let patience = patience(&settings, status);
+        let mut state = self.state();
+        let Some((place, entry)) = state.of(purchase) else {
+            return;
+        };
+        // A newer status has brought its own.
+        if entry.revision == status.revision {
+            entry.wait_for(patience);
+        }
+        let due = entry.next_due(&settings.policy, clock);
+        self.ask_by(&mut state, place, due.max(rare().unwrap_or(due)));
+    }
+
     pub(super) fn recover(&self, record: &Record, clock: &Clock) {
         let status = &record.purchase.status;
         let Some(reference) = &status.reference else {
@@ -290,9 +333,10 @@ impl Lane {
         if status.finality == Finality::Final {
             return;
         }
-        let mut entry = Entry::recovered(record, reference, self.patience(status), clock);
+        let settings = self.account.settings();
+        let mut entry = Entry::recovered(record, reference, patience(&settings, status), clock);
         let now = clock.moment();
-        entry.due = now.plus(clock.up_to(entry.every(&self.account.policy, now)));
+        entry.due = now.plus(clock.up_to(entry.every(&settings.policy, now)));
         self.insert(entry, &record.purchase.caller);
     }
 
@@ -321,16 +365,6 @@ impl Lane {
         state.wheel.arm(place, due);
         drop(state);
         self.sooner.notify_one();
-    }
-
-    /// The time that this status may stay as it is.
-    fn patience(&self, status: &Status) -> Patience {
-        let (provider, policy) = (&self.account.provider, &self.account.policy);
-        let own = provider.stale_after(status);
-        Patience {
-            stale_after: policy.stale_after.unwrap_or(own),
-            horizon: provider.horizon(status, policy.horizon),
-        }
     }
 
     /// Lets a purchase be polled again at a new time.
@@ -376,5 +410,17 @@ impl Lane {
             }
         });
         wheel.next()
+    }
+}
+
+/// The time that a status may stay as it is.
+fn patience(settings: &Settings, status: &Status) -> Patience {
+    let Settings {
+        provider, policy, ..
+    } = settings;
+    let own = provider.stale_after(status);
+    Patience {
+        stale_after: policy.stale_after.unwrap_or(own),
+        horizon: provider.horizon(status, policy.horizon),
     }
 }

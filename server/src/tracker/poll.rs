@@ -84,8 +84,9 @@ impl Inner {
     /// When a purchase is asked again.
     pub(super) fn next(&self, lane: &Lane, entry: &Entry, asked: &Answered) -> Moment {
         let rare = |create_time, finality| self.stretched(lane, create_time, finality);
+        let settings = lane.account.settings();
         let terms = Terms {
-            policy: &lane.account.policy,
+            policy: &settings.policy,
             clock: &self.clock,
             rare: &rare,
         };
@@ -112,7 +113,7 @@ impl Inner {
         // Funds that any answer showed forbid an end by deadline, whatever this one lacks.
         let unended = observation.without_deadline().filter(|_| fresh.funds_moved);
         let observation = unended.as_ref().unwrap_or(observation);
-        let provider = &lane.account.provider;
+        let provider = lane.account.provider();
         let graph = provider.graph();
         let changed_to = self
             .step(purchase, |record| {

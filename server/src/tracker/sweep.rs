@@ -20,7 +20,7 @@ use futures_util::{
 
 use super::{Inner, digest::digest, lane::Lane, lock};
 use crate::{
-    account::{Account, Accounts, Class, Times},
+    account::{Account, Class, Settings, Times},
     cadence::budget::backoff,
     clock::Now,
     journal::{JournalError, Write},
@@ -45,7 +45,7 @@ const PAGES_MAX: usize = 1_000;
 
 /// The sweeps of one account.
 pub(super) struct Sweeper {
-    account: Arc<Account>,
+    account: AccountName,
     known: Mutex<Known>,
 }
 
@@ -76,19 +76,24 @@ impl From<JournalError> for Cut {
 }
 
 impl Sweeper {
-    /// The sweepers of the accounts that have and want them.
-    pub(super) fn of(accounts: &Accounts) -> BTreeMap<AccountName, Arc<Self>> {
-        let sweeping = accounts.iter().filter(|account| account.policy.sweep);
-        sweeping
-            .filter_map(|account| {
-                let known = Known::new(account.provider.sweep()?);
-                let sweeper = Self {
-                    account: Arc::clone(account),
-                    known: Mutex::new(known),
-                };
-                Some((account.name.clone(), Arc::new(sweeper)))
-            })
-            .collect()
+    /// The sweeper of an account, if its provider has lists.
+    pub(super) fn of(account: &Account) -> Option<Self> {
+        let provider = account.provider();
+        let known = Known::new(provider.sweep()?, account.settings().policy.sweep);
+        Some(Self {
+            account: account.name.clone(),
+            known: Mutex::new(known),
+        })
+    }
+
+    /// Lists are read, or no more, as the settings say now.
+    pub(super) fn allow(&self, settings: &Settings) {
+        let mut known = lock(&self.known);
+        if let Some(sweep) = settings.provider.sweep()
+            && known.is_allowed != settings.policy.sweep
+        {
+            *known = Known::new(sweep, settings.policy.sweep);
+        }
     }
 
     /// A single read's answer had this stamp.
@@ -102,38 +107,64 @@ impl Sweeper {
     }
 
     fn key(&self, list: &str) -> String {
-        format!("sweep/{}/{list}", self.account.name)
+        format!("sweep/{}/{list}", self.account)
     }
 }
 
 impl Inner {
     /// Sweeps one account's lists, until the tracker stops.
-    pub(super) async fn sweep(self: &Arc<Self>, lane: &Arc<Lane>, sweeper: &Arc<Sweeper>) {
-        let Some(sweep) = lane.account.provider.sweep() else {
+    pub(super) async fn sweep(self: &Arc<Self>, lane: &Arc<Lane>, sweeper: &Sweeper) {
+        // For the shape of the lists alone: each page is asked for by the settings of its moment.
+        let provider = lane.account.provider();
+        let Some(sweep) = provider.sweep() else {
             return;
         };
-        let interval = lane.account.policy.schedule.first();
-        let mut first = Some(self.clock.moment().plus(self.clock.up_to(interval)));
+        let interval = || lane.account.settings().policy.schedule.first();
+        let mut first = None;
+        let mut was_allowed = false;
         // When each list is next read that is not being read: one that fails or hangs holds no other up.
         let mut next: BTreeMap<String, Moment> = BTreeMap::new();
         let mut reading: BTreeSet<String> = BTreeSet::new();
         let mut rounds = FuturesUnordered::new();
         loop {
-            let regular = self.clock.moment().plus(self.clock.jittered(interval, 100));
+            let is_allowed = lock(&sweeper.known).is_allowed;
+            if !is_allowed {
+                was_allowed = false;
+                rounds.clear();
+                reading.clear();
+                next.clear();
+                tokio::select! {
+                    biased;
+                    () = lane.stop.cancelled() => return,
+                    () = lane.changed.notified() => continue,
+                }
+            }
+            if !was_allowed {
+                was_allowed = true;
+                first = Some(self.clock.moment().plus(self.clock.up_to(interval())));
+            }
+            let regular = self
+                .clock
+                .moment()
+                .plus(self.clock.jittered(interval(), 100));
             let at = first.or_else(|| next.values().min().copied());
             let at = at.unwrap_or(regular);
             lock(&sweeper.known).next_round = Some(at);
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = lane.stop.cancelled() => return,
                 Some((list, wait)) = rounds.next() => {
                     let wait: Option<Duration> = wait;
-                    let wait = wait.unwrap_or_else(|| self.clock.jittered(interval, 100));
+                    let wait = wait.unwrap_or_else(|| self.clock.jittered(interval(), 100));
                     reading.remove(&list);
                     next.insert(list, self.clock.moment().plus(wait));
                     continue;
                 }
                 () = tokio::time::sleep(at.since(self.clock.moment())) => first = None,
+                () = lane.changed.notified() => {
+                    let soonest = self.clock.moment().plus(interval());
+                    next.values_mut().for_each(|next| *next = (*next).min(soonest));
+                }
             }
             let lists = lock(&sweeper.known).lists();
             if lists.is_empty() {
@@ -202,7 +233,7 @@ impl Inner {
         if !is_well {
             self.unstretch(lane, sweeper, None).await;
         }
-        let longest = RETRY_MAX.max(lane.account.policy.schedule.first());
+        let longest = RETRY_MAX.max(lane.account.settings().policy.schedule.first());
         let wait = backoff(RETRY_BASE, failures, longest);
         self.clock.jittered(wait, 500)
     }
@@ -309,7 +340,7 @@ impl Inner {
             let deadline = self.clock.moment().plus(ADMISSION);
             let admitted = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Err(Cut::Stopped),
+                () = lane.stop.cancelled() => return Err(Cut::Stopped),
                 admitted = account.admit(Class::Sweep, deadline) => admitted,
             };
             let refusal = match admitted {
@@ -319,13 +350,14 @@ impl Inner {
             let wait = refusal.retry_at().since(self.clock.moment());
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Err(Cut::Stopped),
+                () = lane.stop.cancelled() => return Err(Cut::Stopped),
                 () = tokio::time::sleep(wait.max(RETRY_BASE)) => {}
             }
         };
         let rows = lock(&sweeper.known).rows(list);
         let wanted = Wanted { list, place, rows };
-        let provider = Arc::clone(&account.provider);
+        let provider = Arc::clone(&admission.settings().provider);
+        let request = provider.sweep().unwrap_or(sweep).request(wanted);
         let (of_list, from) = (list.to_owned(), place.clone());
         let read = move |answer: &_, now| {
             let (list, place) = (of_list.as_str(), &from);
@@ -337,8 +369,8 @@ impl Inner {
         };
         let asked = tokio::select! {
             biased;
-            () = self.stop.cancelled() => return Err(Cut::Stopped),
-            asked = account.read(&mut admission, sweep.request(wanted), read) => asked,
+            () = lane.stop.cancelled() => return Err(Cut::Stopped),
+            asked = account.read(&mut admission, request, read) => asked,
         };
         match asked.said {
             Ok(page) => Ok(Read {
@@ -415,15 +447,14 @@ impl Inner {
 
     /// Tells the account's sweeper the change time that an answer showed.
     pub(super) fn stamped(&self, lane: &Lane, stamp: Option<Timestamp>) {
-        let sweeper = self.sweepers.get(&lane.account.name);
-        if let (Some(sweeper), Some(stamp)) = (sweeper, stamp) {
+        if let (Some(sweeper), Some(stamp)) = (&lane.sweeper, stamp) {
             sweeper.stamped(stamp);
         }
     }
 
     /// A single read has shown a change, which the account's lists have to show, too.
     pub(super) fn changed_singly(&self, lane: &Lane, change: SingleNews) {
-        if let Some(sweeper) = self.sweepers.get(&lane.account.name) {
+        if let Some(sweeper) = &lane.sweeper {
             sweeper.changed(change);
         }
     }

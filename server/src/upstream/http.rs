@@ -15,7 +15,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,8 +30,7 @@ use url::Host;
 use crate::purchase::Secret;
 
 use super::{
-    BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamError, address,
-    tls::{Tls, TlsError},
+    BODY_BYTES_MAX, Connection, Request, Response, Upstream, UpstreamError, address, tls::Tls,
 };
 use certificate::Refused;
 use clients::Clients;
@@ -109,24 +108,10 @@ impl HttpError {
     }
 }
 
-/// The reason why an account's files could not be taken up again.
-#[derive(Debug, thiserror::Error)]
-pub enum RenewalError {
-    /// A file cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The files make no client.
-    #[error(transparent)]
-    Client(#[from] HttpError),
-}
-
 /// One account's way out over HTTP.
 pub struct HttpUpstream {
-    /// The settings as they were at the start; the TLS of the moment is the clients'.
     settings: Settings,
-    look_up: LookUp,
-    /// The clients of the next request. Each use of the lock is short.
-    clients: Mutex<Clients>,
+    clients: Clients,
 }
 
 impl fmt::Debug for HttpUpstream {
@@ -153,36 +138,8 @@ impl HttpUpstream {
     /// Like [`HttpUpstream::new`], with names looked up by `look_up`.
     fn over(settings: Settings, look_up: LookUp) -> Result<Self, HttpError> {
         check_base_url(&settings)?;
-        let clients = Clients::new(&settings, settings.tls.clone(), &look_up)?;
-        Ok(Self {
-            settings,
-            look_up,
-            clients: Mutex::new(clients),
-        })
-    }
-
-    /// True if the account's TLS has files, which can change.
-    pub fn has_files(&self) -> bool {
-        self.settings.tls.has_files()
-    }
-
-    /// Reads the files of the account's TLS again, and uses them for later requests if they have
-    /// changed: then it returns true. A request under way ends as it began. It blocks.
-    ///
-    /// # Errors
-    /// A file cannot be used: everything stays as it is.
-    pub fn renew(&self) -> Result<bool, RenewalError> {
-        let tls = self.settings.tls.read_again()?;
-        if tls == *self.clients().tls() {
-            return Ok(false);
-        }
-        let clients = Clients::new(&self.settings, tls, &self.look_up)?;
-        *self.clients() = clients;
-        Ok(true)
-    }
-
-    fn clients(&self) -> MutexGuard<'_, Clients> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+        let clients = Clients::new(&settings, &look_up)?;
+        Ok(Self { settings, clients })
     }
 
     /// The URL of a request. It lies below the base URL, whatever its segments are.
@@ -203,7 +160,7 @@ impl HttpUpstream {
     }
 
     fn client(&self, connection: Connection) -> Client {
-        self.clients().of(connection)
+        self.clients.of(connection)
     }
 }
 

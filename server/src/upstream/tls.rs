@@ -124,16 +124,8 @@ impl Tls {
         })
     }
 
-    /// Reads the same files again, which blocks.
-    ///
-    /// # Errors
-    /// As [`Tls::read`].
-    pub(super) fn read_again(&self) -> Result<Self, TlsError> {
-        Self::read(self.files.clone())
-    }
-
     /// True if a file is named.
-    pub(super) fn has_files(&self) -> bool {
+    pub fn has_files(&self) -> bool {
         self.files != Files::default()
     }
 

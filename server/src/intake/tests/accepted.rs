@@ -53,8 +53,9 @@ async fn accepted_as(provider: &'static str, id: &str) -> World {
     let send = attempt::Submission {
         set_back: 0,
         account: Arc::clone(&world.account),
+        settings: world.account.settings(),
         record: world.record().await,
-        placed: (world.account.provider)
+        placed: (world.account.provider())
             .order(&orders::order(provider))
             .unwrap(),
         repeats: true,

@@ -91,7 +91,7 @@ async fn c4_a_create_that_a_crash_cut_while_the_clock_was_ahead_is_unclear_at_on
         world.pass(seconds(1)).await;
         assert_eq!(words(&world.status().await), UNKNOWN, "{provider}");
         if matches!(
-            world.account.provider.unclear(),
+            world.account.provider().unclear(),
             Unclear::RepeatWithKey { .. }
         ) {
             // Nor by a process that comes after this one.

@@ -180,7 +180,7 @@ async fn c3_an_unclear_submit_is_outcome_unknown_and_never_repeated_blindly() {
             let status = &created.purchase.status;
             assert_eq!(words(status), "OUTCOME_UNKNOWN!OUTCOME_UNKNOWN", "{case}");
             world.pass(seconds(7_200)).await;
-            let remedy = world.account.provider.unclear();
+            let remedy = world.account.provider().unclear();
             let (creates, word) = match (remedy, is_not_yet) {
                 (Unclear::RepeatWithKey { .. }, true) => (12..=25, "OUTCOME_UNKNOWN!REPEAT_WANTED"),
                 (Unclear::RepeatWithKey { .. }, false) => (4..=4, "OUTCOME_UNKNOWN!REPEAT_WANTED"),

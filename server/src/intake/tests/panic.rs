@@ -26,7 +26,7 @@ async fn c4_an_attempt_that_panics_hangs_nobody_and_is_settled_as_unclear() {
         let unknown = history[1].starts_with("OUTCOME_UNKNOWN");
         assert!(unknown, "{provider}: {history:?}");
         // A caller who waited repeats if that is safe.
-        let (then, sent) = match world.account.provider.unclear() {
+        let (then, sent) = match world.account.provider().unclear() {
             Unclear::LookUp {
                 repeat_is_safe: true,
             }

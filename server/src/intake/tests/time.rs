@@ -43,7 +43,7 @@ async fn c4_a_send_that_a_crash_cut_is_unclear_once_its_time_has_passed_and_not_
         world.pass(Duration::from_millis(18_900)).await;
         assert_eq!(world.history().await, ["PENDING"], "{provider}");
         world.pass(Duration::from_millis(200)).await;
-        let word = match world.account.provider.unclear() {
+        let word = match world.account.provider().unclear() {
             Unclear::RepeatWithKey { .. } => "OUTCOME_UNKNOWN!REPEAT_WANTED",
             Unclear::LookUp { .. } | Unclear::AskNobody => UNKNOWN,
         };

@@ -46,7 +46,7 @@ impl Drop for InPoll {
 impl Inner {
     /// Polls one lane's due purchases, until the tracker stops.
     pub(in crate::tracker) async fn drive(self: &Arc<Self>, lane: &Arc<Lane>) {
-        while !self.stop.is_cancelled() {
+        while !lane.stop.is_cancelled() {
             let now = self.clock.moment();
             let due = lane.collect(now);
             let refused = self.spend(lane).await;
@@ -60,7 +60,7 @@ impl Inner {
                 () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
                 () = lane.sooner.notified() => {}
                 () = lane.account.recovered() => {}
-                () = self.stop.cancelled() => {}
+                () = lane.stop.cancelled() => {}
             }
         }
     }
@@ -70,7 +70,7 @@ impl Inner {
         let mut refused = Vec::new();
         let mut retry_at: Option<Moment> = None;
         while let Some(class) = lane.class(&refused) {
-            if self.stop.is_cancelled() {
+            if lane.stop.is_cancelled() {
                 return None;
             }
             let admission = match lane.account.try_admit(class).await {
@@ -105,7 +105,7 @@ impl Inner {
                 is_armed: false,
             };
             self.tasks.spawn(async move {
-                let stop = inner.stop.clone();
+                let stop = polled.stop.clone();
                 let id = due.id;
                 let asked = async {
                     let reference = match due.reference {

@@ -82,10 +82,7 @@ impl Lane {
             News::HeldBack(at) => self.ask_by(&mut state, place, at),
             News::Old => {}
         }
-        ToDo::Say([
-            state.passed(place, self.account.policy.give_up_after, now),
-            None,
-        ])
+        ToDo::Say([state.passed(place, self.give_up_after(), now), None])
     }
 
     /// A request has brought no answer about a purchase.
@@ -103,10 +100,11 @@ impl Lane {
             return ToDo::Wait;
         }
         let told = entry.silent(silence, now);
-        ToDo::Say([
-            told,
-            state.passed(place, self.account.policy.give_up_after, now),
-        ])
+        ToDo::Say([told, state.passed(place, self.give_up_after(), now)])
+    }
+
+    fn give_up_after(&self) -> Duration {
+        self.account.settings().policy.give_up_after
     }
 
     /// Ready once news of some purchase are settled or given up, from now on.
@@ -136,7 +134,7 @@ impl Lane {
             place
         });
         state.looked(place, fresh.stayed, changed_to, now);
-        state.passed(place?, self.account.policy.give_up_after, now)
+        state.passed(place?, self.give_up_after(), now)
     }
 
     /// The number of purchases of which an answer is held back.

@@ -56,7 +56,7 @@ impl Lane {
             if admission.is_for_longest_due() || state.open.len() <= more.saturating_add(1) {
                 state.open.take_longest_due()?
             } else {
-                let compared_max = self.account.policy.compared_max();
+                let compared_max = admission.settings().policy.compared_max();
                 state.worthiest(compared_max, watchers, now)?
             }
         };
@@ -115,6 +115,7 @@ impl Lane {
         span: Duration,
         now: Moment,
     ) {
+        let settings = self.account.settings();
         let mut state = self.state();
         let State {
             entries,
@@ -135,7 +136,7 @@ impl Lane {
                 turns.push(place, entry.caller);
                 continue;
             }
-            let span = span.min(entry.every(&self.account.policy, now));
+            let span = span.min(entry.every(&settings.policy, now));
             let [part, whole] =
                 [number, count].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
             let due = now.plus(span / whole.max(1) * part);

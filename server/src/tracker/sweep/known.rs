@@ -148,6 +148,8 @@ pub(super) struct Known {
     members: BTreeMap<Key, Member>,
     lists: BTreeMap<String, List>,
     open: usize,
+    /// Lists are to be read, as the account's settings say.
+    pub(super) is_allowed: bool,
     /// Some purchase may have the long single-read interval now.
     pub(super) stretched: bool,
     /// The newest stamp of any answer. Rounds go on there, behind a page that cannot be read.
@@ -171,13 +173,14 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn new(sweep: &dyn Sweep) -> Self {
+    pub(super) fn new(sweep: &dyn Sweep, is_allowed: bool) -> Self {
         Self {
             coverage: sweep.coverage(),
             singly_every: sweep.singly_every(),
             members: BTreeMap::new(),
             lists: BTreeMap::new(),
             open: 0,
+            is_allowed,
             stretched: false,
             newest: None,
             halved: 0,

@@ -57,17 +57,23 @@ impl Inner {
     /// that purchases created together are not read together.
     pub(in crate::tracker) fn sweepable(&self, lane: &Lane, purchase: &Purchase) {
         let status = &purchase.status;
-        let sweeper = self.sweepers.get(&purchase.account);
-        let sweep = lane.account.provider.sweep();
-        let (Some(sweeper), Some(sweep), Some(reference)) = (sweeper, sweep, &status.reference)
+        let (sweeper, provider) = (lane.sweeper.as_ref(), lane.account.provider());
+        let (Some(sweeper), Some(sweep), Some(reference)) =
+            (sweeper, provider.sweep(), &status.reference)
         else {
             return;
         };
-        if status.finality == Finality::Final {
-            lock(&sweeper.known).forget(sweep, reference);
-            return;
-        }
-        let is_new = lock(&sweeper.known).learn(sweep, purchase, reference);
+        let is_new = {
+            let mut known = lock(&sweeper.known);
+            if !known.is_allowed {
+                return;
+            }
+            if status.finality == Finality::Final {
+                known.forget(sweep, reference);
+                return;
+            }
+            known.learn(sweep, purchase, reference)
+        };
         // A purchase that somebody has just named is asked about at once.
         if !is_new || status.state == State::OutcomeUnknown {
             return;
@@ -87,7 +93,7 @@ impl Inner {
         created: Timestamp,
         finality: Finality,
     ) -> Option<Moment> {
-        let sweeper = self.sweepers.get(&lane.account.name)?;
+        let sweeper = lane.sweeper.as_ref()?;
         let every = sweeper.singly_every(created, finality)?;
         Some(self.clock.moment().plus(self.clock.jittered(every, 100)))
     }
@@ -166,14 +172,14 @@ impl Inner {
             }
             known.stretched = before.is_some();
         }
-        let policy = &lane.account.policy;
+        let settings = lane.account.settings();
         let is_before = |_: &Known, member: &Member| Known::is_before(member, before);
         sweeper
             .each(is_before, |member| {
                 let purchase = member.purchase();
                 let now = self.clock.moment();
                 let earlier = lane.with(purchase, |entry| {
-                    let every = entry.every(policy, now);
+                    let every = entry.every(&settings.policy, now);
                     let is_late = entry.due > now.plus(every) && !entry.busy && !entry.given_up;
                     is_late.then_some(every)
                 });
@@ -190,7 +196,7 @@ impl Inner {
         lane: &Lane,
         purchase: PurchaseId,
     ) -> Option<Moment> {
-        let sweeper = self.sweepers.get(&lane.account.name)?;
+        let sweeper = lane.sweeper.as_ref()?;
         let member = lane.with(purchase, |entry| (entry.create_time, entry.finality));
         let (create_time, finality) = member?;
         sweeper.next_round(create_time, finality)

@@ -267,7 +267,7 @@ impl World {
         };
         let (upstream, shared) = (Arc::new(Scripted::new(script)), Arc::clone(&journal) as _);
         let account = testing::account("a", name, policy, upstream, &clock, shared).await;
-        let accounts = Accounts::new([account]);
+        let accounts = crate::account::Accounts::new([account]);
         let tracker = Tracker::new(
             Arc::clone(&journal) as Arc<dyn Journal>,
             clock.clone(),

@@ -6,7 +6,12 @@ use crate::purchase::Moment;
 #[tokio::test(start_paused = true)]
 async fn no_timer_reads_a_purchase_within_100_ms_of_its_last_read() {
     let (world, id) = World::devdraft("AWAITING_FUNDS").await;
-    let lane = Arc::clone(&world.tracker.0.lanes[&AccountName::new("main")]);
+    let lane = world
+        .tracker
+        .0
+        .lanes
+        .get(&AccountName::new("main"))
+        .unwrap();
     let before = world.wire.asked();
     for _ in 0..2_000 {
         // A time that no arithmetic should give has armed the timer.

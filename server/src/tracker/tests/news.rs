@@ -160,7 +160,8 @@ async fn a_refresh_of_what_its_lane_does_not_know_asks_or_says_an_error() {
 async fn a_purchase_that_somebody_has_named_is_asked_about_at_once() {
     let (world, id) = World::devdraft("AWAITING_FUNDS").await;
     tokio::time::sleep(seconds(3_600)).await;
-    world.tracker.0.lanes[&AccountName::new("main")].remove(id);
+    let lane = world.tracker.0.lanes.get(&AccountName::new("main"));
+    lane.unwrap().remove(id);
     let before = world.wire.asked();
     world
         .decided(id, Cause::Operator, |status| {

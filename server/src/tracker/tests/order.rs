@@ -133,7 +133,12 @@ async fn answers_that_are_held_back_are_answers() {
 async fn answers_about_one_purchase_are_decided_on_one_after_the_other() {
     let (world, id) = World::devdraft("AWAITING_FUNDS").await;
     tokio::time::sleep(seconds(60)).await;
-    let lane = Arc::clone(&world.tracker.0.lanes[&AccountName::new("main")]);
+    let lane = world
+        .tracker
+        .0
+        .lanes
+        .get(&AccountName::new("main"))
+        .unwrap();
     let paid = Observation::of(
         "FUNDS_RECEIVED",
         Standing::Mapped(State::Paid, Finality::Open),

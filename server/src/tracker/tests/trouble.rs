@@ -217,7 +217,7 @@ impl House {
         self.journal.record(id).await.unwrap().unwrap()
     }
 
-    fn account(&self, place: usize) -> &Arc<Account> {
+    fn account(&self, place: usize) -> Arc<Account> {
         self.accounts.get(&AccountName::new(NAMES[place])).unwrap()
     }
 

@@ -1,27 +1,26 @@
-//! The two clients of an account, made of its settings and of one state of its files.
+//! The two clients of an account, made of its settings.
 
 use std::sync::Arc;
 
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Proxy, Url, redirect, retry};
 
 use super::{Filter, HttpError, LookUp, Settings, USER_AGENT, is_allowed, reuse};
-use crate::upstream::{Connection, tls::Tls};
+use crate::upstream::Connection;
 
 /// An account's clients, one for each use of connections.
 pub(super) struct Clients {
-    tls: Tls,
     pooled: Client,
     fresh: Client,
 }
 
 impl Clients {
-    pub(super) fn new(settings: &Settings, tls: Tls, look_up: &LookUp) -> Result<Self, HttpError> {
+    pub(super) fn new(settings: &Settings, look_up: &LookUp) -> Result<Self, HttpError> {
         let proxy = proxy(settings)?;
         // An error says that a provider is installed already, which is as good: ring is the only one
         // in this executable.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let build = |limit: fn(ClientBuilder) -> ClientBuilder| {
-            let builder = secured(builder(settings, look_up), settings, &tls)?;
+            let builder = secured(builder(settings, look_up), settings)?;
             let builder = match &proxy {
                 Some(proxy) => builder.proxy(proxy.clone()),
                 None => builder,
@@ -32,21 +31,15 @@ impl Clients {
             pooled: build(|builder| builder)?,
             // A connection that is never given back meets no second request.
             fresh: build(|builder| builder.pool_max_idle_per_host(0))?,
-            tls,
         })
     }
 
-    /// The client of a request. It lasts for the request, also if the account's files change meanwhile.
+    /// The client of a request.
     pub(super) fn of(&self, connection: Connection) -> Client {
         match connection {
             Connection::Pooled => self.pooled.clone(),
             Connection::Fresh => self.fresh.clone(),
         }
-    }
-
-    /// The contents of the files that the clients were made of.
-    pub(super) fn tls(&self) -> &Tls {
-        &self.tls
     }
 }
 
@@ -82,16 +75,12 @@ fn builder(settings: &Settings, look_up: &LookUp) -> ClientBuilder {
 }
 
 /// The builder of a client that speaks TLS if the origin does.
-fn secured(
-    builder: ClientBuilder,
-    settings: &Settings,
-    tls: &Tls,
-) -> Result<ClientBuilder, HttpError> {
+fn secured(builder: ClientBuilder, settings: &Settings) -> Result<ClientBuilder, HttpError> {
     if settings.base_url.scheme() != "https" {
         // Without TLS there is nothing to verify, and a machine may have no root certificates at all.
         return Ok(builder.tls_certs_only([]));
     }
-    let mut builder = builder.https_only(true);
+    let (mut builder, tls) = (builder.https_only(true), &settings.tls);
     if let Some(roots) = tls.roots() {
         let roots: Result<Vec<_>, _> = (roots.iter())
             .map(|root| Certificate::from_der(root))

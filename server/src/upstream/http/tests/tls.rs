@@ -79,11 +79,6 @@ impl Provider {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// Uses these settings for later connections.
-    fn renew(&self, settings: ServerConfig) {
-        *self.shared.settings.lock().unwrap() = Arc::new(settings);
-    }
-
     fn upstream(&self, files: Files) -> HttpUpstream {
         upstream_at(self.address, files)
     }
@@ -306,95 +301,5 @@ async fn a_provider_behind_a_proxys_tunnel_is_checked_as_it_is_without_one() {
             let sent = upstream.send(get().on(connection), TIMEOUT).await;
             assert_eq!(sent.map(|answer| answer.status), expected, "{connection:?}");
         }
-    }
-}
-
-#[tokio::test]
-async fn changed_files_are_used_for_the_next_requests_of_both_clients() {
-    let (first, second, clients) = (Authority::new(), Authority::new(), Authority::new());
-    let provider = Provider::start(settings(&first, "127.0.0.1", None, &TLS13)).await;
-    let folder = Folder::new();
-    let upstream = provider.upstream(folder.showing(&first, &Authority::new()));
-    let send = |connection| upstream.send(get().on(connection), TIMEOUT);
-    for connection in BOTH {
-        assert_eq!(send(connection).await.unwrap().status, 200);
-    }
-    assert!(!upstream.renew().unwrap(), "nothing has changed");
-    provider.renew(settings(&second, "127.0.0.1", Some(&clients), &TLS13));
-    let fresh = send(Connection::Fresh).await;
-    assert_eq!(fresh.unwrap_err(), NOT_TRUSTED);
-    folder.knowing(&second);
-    assert!(upstream.renew().unwrap(), "another authority");
-    for connection in BOTH {
-        let sent = send(connection).await;
-        assert_eq!(sent.unwrap_err(), REFUSED, "{connection:?}");
-    }
-    folder.showing(&second, &clients);
-    assert!(upstream.renew().unwrap(), "another certificate");
-    for connection in BOTH {
-        assert_eq!(send(connection).await.unwrap().status, 200);
-    }
-    assert!(!upstream.renew().unwrap(), "nothing has changed");
-}
-
-#[tokio::test]
-async fn changed_files_that_cannot_be_used_change_nothing() {
-    let authority = Authority::new();
-    let provider = Provider::start(settings(&authority, "127.0.0.1", None, &TLS13)).await;
-    let folder = Folder::new();
-    let upstream = provider.upstream(folder.showing(&authority, &authority));
-    let (certificate, _) = authority.certificate("client.test");
-    let good = fs::read_to_string(folder.0.path().join("cert")).unwrap();
-    let table = [
-        (
-            "ca",
-            "canary",
-            "the file of the authorities must hold at least one certificate in PEM",
-        ),
-        (
-            "cert",
-            &certificate,
-            "the file of the client's key must hold the key of the client's certificate",
-        ),
-    ];
-    for (name, text, expected) in table {
-        folder.write(name, text);
-        let problem = upstream.renew().unwrap_err().to_string();
-        assert_eq!(problem, expected);
-        for connection in BOTH {
-            let answer = upstream.send(get().on(connection), TIMEOUT).await;
-            assert_eq!(answer.unwrap().status, 200, "{name} {connection:?}");
-        }
-        folder.write("ca", &authority.pem());
-    }
-    folder.write("cert", &good);
-    assert!(!upstream.renew().unwrap(), "the files are as they were");
-}
-
-#[tokio::test]
-async fn a_request_under_way_ends_as_it_began_though_the_files_change() {
-    let (authority, other) = (Authority::new(), Authority::new());
-    let provider = Provider::start(settings(&authority, "127.0.0.1", None, &TLS13)).await;
-    let folder = Folder::new();
-    let upstream = provider.upstream(folder.knowing(&authority));
-    for connection in BOTH {
-        folder.knowing(&authority);
-        upstream.renew().unwrap();
-        provider.shared.answers.forget_permits(usize::MAX);
-        let arrived = provider.requests() + 1;
-        let sent = upstream.send(get().on(connection), TIMEOUT);
-        let renewed = async {
-            while provider.requests() < arrived {
-                tokio::task::yield_now().await;
-            }
-            folder.knowing(&other);
-            assert!(upstream.renew().unwrap());
-            provider.shared.answers.add_permits(1);
-        };
-        let both = async { tokio::join!(sent, renewed) };
-        let (sent, ()) = tokio::time::timeout(TIMEOUT, both).await.unwrap();
-        assert_eq!(sent.unwrap().status, 200, "{connection:?}");
-        let next = upstream.send(get().on(connection), TIMEOUT).await;
-        assert_eq!(next.unwrap_err(), NOT_TRUSTED, "{connection:?}");
     }
 }

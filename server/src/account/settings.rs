@@ -1,0 +1,65 @@
+//! The settings of an account that can change while it is at work.
+
+use std::{fmt, sync::Arc};
+
+use crate::{cadence::Policy, provider::Provider, upstream::Upstream};
+
+/// The settings that an account's requests are made by. They change as one value: a request is made by
+/// the settings of one moment, so that no secret ever goes to an origin that it was not configured with.
+#[derive(Clone)]
+pub struct Settings {
+    /// The provider, with the account's credentials.
+    pub provider: Arc<dyn Provider>,
+    /// The polling policy.
+    pub policy: Policy,
+    /// The way out.
+    pub(super) upstream: Arc<dyn Upstream>,
+    /// The number of times that the credentials or the way out have changed.
+    pub(super) access: u64,
+}
+
+impl Settings {
+    /// The settings of a new account.
+    pub fn new(provider: Arc<dyn Provider>, policy: Policy, upstream: Arc<dyn Upstream>) -> Self {
+        Self {
+            provider,
+            policy,
+            upstream,
+            access: 0,
+        }
+    }
+
+    /// The same credentials and the same way out, under another policy.
+    #[must_use]
+    pub fn with_policy(&self, policy: Policy) -> Self {
+        Self {
+            policy,
+            ..self.clone()
+        }
+    }
+
+    /// Other credentials or another way out, under another policy.
+    #[must_use]
+    pub fn with_access(
+        &self,
+        provider: Arc<dyn Provider>,
+        upstream: Arc<dyn Upstream>,
+        policy: Policy,
+    ) -> Self {
+        Self {
+            provider,
+            policy,
+            upstream,
+            access: self.access + 1,
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Settings")
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
+    }
+}
