@@ -11,7 +11,10 @@ use super::{
     server::PerCaller,
     tree::{self, Node, Problems},
 };
-use crate::cadence::{Policy, Schedule};
+use crate::{
+    cadence::{Policy, Schedule},
+    outlet::Target,
+};
 
 /// One key of a section.
 enum Item {
@@ -86,6 +89,14 @@ impl Config {
                 "telemetry",
                 Item::Section(section([
                     ("log", text(telemetry.log.clone())),
+                    (
+                        "audit_log",
+                        text(match &telemetry.audit_log {
+                            None => String::new(),
+                            Some(Target::Stderr) => "stderr".to_owned(),
+                            Some(Target::File(path)) => path.display().to_string(),
+                        }),
+                    ),
                     (
                         "log_format",
                         text(match telemetry.log_format {
