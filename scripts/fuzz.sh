@@ -27,8 +27,8 @@ for target in $targets; do
     seeds="$corpus fuzz/seeds/$target"
   fi
   log="$CARGO_TARGET_DIR/$target.log"
-  # shellcheck disable=SC2086 # several folders, none of which has a blank in it
   mkdir -p "fuzz/artifacts/$target"
+  # shellcheck disable=SC2086 # several folders, none of which has a blank in it
   if "$built/$target" $seeds -artifact_prefix="fuzz/artifacts/$target/" \
     -max_total_time="$seconds" -max_len=65536 -timeout=10 -print_final_stats=1 >"$log" 2>&1; then
     runs="$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"

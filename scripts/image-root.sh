@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the server and lays out the image's whole root: the executable, the libraries that it
-# loads, the public certificate authorities, and a folder for the journal. Nothing else, and no
-# shell. The Dockerfile runs this; so does try-image.sh, without an engine.
+# loads, the public certificate authorities, the list of all that is in it with the licences, and a
+# folder for the journal. Nothing else, and no shell. The Dockerfile runs this; so does
+# try-image.sh, without an engine.
 #
 # usage: image-root.sh FOLDER [PROFILE]
 set -euo pipefail
@@ -31,6 +32,7 @@ done
 install -D -m 644 "$(readlink -f /etc/ssl/certs/ca-certificates.crt)" "$root/etc/ssl/certs/ca-certificates.crt"
 printf 'tillwatch:x:65532:65532::/var/lib/tillwatch:/nonexistent\n' | install -D -m 644 /dev/stdin "$root/etc/passwd"
 printf 'tillwatch:x:65532:\n' | install -D -m 644 /dev/stdin "$root/etc/group"
+scripts/image-documents.sh "$root" "$executable"
 printf 'hosts: files dns\n' | install -D -m 644 /dev/stdin "$root/etc/nsswitch.conf"
 install -d -m 755 "$root/etc/tillwatch"
 install -d -m 700 "$root/var/lib/tillwatch"
