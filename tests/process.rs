@@ -54,6 +54,19 @@ impl Log {
     }
 }
 
+/// The command of a server, with nothing of this process's environment.
+pub fn serve(config: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(executable("tillwatch-server"));
+    command
+        .arg("serve")
+        .arg("--config")
+        .arg(config)
+        .args(arguments)
+        .env_clear()
+        .envs(crate::clock::environment(config));
+    command
+}
+
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
 pub struct Server {
@@ -83,7 +96,15 @@ impl Server {
         log: &Log,
         arguments: &[&str],
     ) -> Result<Self, ExitStatus> {
-        let mut server = Self::spawn_with(config, log, arguments);
+        Self::start_by(serve(config, arguments), config, log).await
+    }
+
+    /// Starts a server by a command that ends in [`serve`]'s, and waits until it serves.
+    ///
+    /// # Errors
+    /// The exit of a server that did not come up.
+    pub async fn start_by(command: Command, config: &Path, log: &Log) -> Result<Self, ExitStatus> {
+        let mut server = Self::spawn_by(command, log);
         let text = std::fs::read_to_string(config).unwrap();
         let mut lines = server.lines.clone();
         // The server binds both listeners before it logs the first.
@@ -109,17 +130,11 @@ impl Server {
 
     /// Starts a server and waits for nothing.
     pub fn spawn(config: &Path, log: &Log) -> Self {
-        Self::spawn_with(config, log, &[])
+        Self::spawn_by(serve(config, &[]), log)
     }
 
-    fn spawn_with(config: &Path, log: &Log, arguments: &[&str]) -> Self {
-        let mut child = Command::new(executable("tillwatch-server"))
-            .arg("serve")
-            .arg("--config")
-            .arg(config)
-            .args(arguments)
-            .env_clear()
-            .envs(crate::clock::environment(config))
+    fn spawn_by(mut command: Command, log: &Log) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -39,4 +39,7 @@ pub mod tls;
 pub mod tracker;
 pub mod upstream;
 
-pub use serve::{House, Parts, ProbeError, Reload, StartError, back_up, probe, run, run_with};
+pub use serve::{
+    House, Parts, ProbeError, Reload, StartError, Supervisor, SupervisorError, back_up, probe, run,
+    run_with,
+};

@@ -19,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(debug_assertions)]
 use tillwatch_server::failpoint::Failpoint;
 use tillwatch_server::{
-    ProbeError, Reload,
+    ProbeError, Reload, Supervisor,
     clock::Clock,
     config::{Config, ConfigError, LogFormat},
     identity, telemetry,
@@ -217,7 +217,11 @@ fn serve(file: Option<&Path>) -> Result<(), Failure> {
                 asked: reload,
                 read: Arc::new(move || read(file.as_deref())),
             };
-            tillwatch_server::run(config, shutdown, reload)
+            let supervisor = Supervisor::of(|name| env::var_os(name)).unwrap_or_else(|error| {
+                tracing::warn!(%error, "the service manager is not told anything");
+                Supervisor::default()
+            });
+            tillwatch_server::run(config, shutdown, reload, supervisor)
                 .await
                 .map_err(Box::<dyn Error + Send + Sync>::from)
         });

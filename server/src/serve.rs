@@ -14,6 +14,7 @@ mod loops;
 mod metrics;
 mod probe;
 mod reload;
+mod supervisor;
 mod wall;
 
 use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
@@ -49,6 +50,7 @@ use loops::Loops;
 pub use probe::{ProbeError, probe};
 use reload::Changeable;
 pub use reload::Reload;
+pub use supervisor::{Supervisor, SupervisorError};
 use wall::Wall;
 
 /// Open purchases read at once while recovering.
@@ -403,7 +405,7 @@ async fn listen(address: &config::Address) -> Result<Listener, StartError> {
 }
 
 /// Serves a configuration until `shutdown`, then drains. Each word of `reload` lets it take up new
-/// settings, as far as it can while it runs.
+/// settings, as far as it can while it runs. The supervisor hears of all this.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is served then.
@@ -411,8 +413,9 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
     reload: Reload,
+    supervisor: Supervisor,
 ) -> Result<(), StartError> {
-    run_with(config, shutdown, Some(reload), |_| {}).await
+    run_with(config, shutdown, Some(reload), supervisor, |_| {}).await
 }
 
 /// Like [`run`]; also tells `bound` the address of the gRPC listener once it serves. Without `reload`
@@ -424,6 +427,7 @@ pub async fn run_with(
     mut config: Config,
     shutdown: impl Future<Output = ()>,
     reload: Option<Reload>,
+    supervisor: Supervisor,
     bound: impl FnOnce(&str),
 ) -> Result<(), StartError> {
     let started = config.clone();
@@ -441,6 +445,11 @@ pub async fn run_with(
     };
     let (grpc_at, ops_at) = (grpc.address(), ops.as_ref().map(Listener::address));
     let (readiness, health) = health::health().await;
+    let health = Arc::new(health);
+    let told = supervisor
+        .clone()
+        .follow(readiness.clone(), Arc::clone(&health));
+    let _told = AbortOnDropHandle::new(tokio::spawn(told));
     let directory = Directory::new(callers(&config.callers));
     let front = Front::new(readiness, health, directory, tls.clone(), audit.clone());
     let look = Arc::<Notify>::default();
@@ -464,6 +473,7 @@ pub async fn run_with(
             loops: house.work.clone(),
             certificates: look,
             audit,
+            supervisor: supervisor.clone(),
         };
         let following = reload::follow(reload, changeable, front.reloads.clone());
         AbortOnDropHandle::new(tokio::spawn(following))
@@ -477,6 +487,7 @@ pub async fn run_with(
         () = &mut serving => return Ok(()),
         () = shutdown => {}
     }
+    supervisor.stopping().await;
     front.drain(house, serving, config.listen.drain).await;
     Ok(())
 }

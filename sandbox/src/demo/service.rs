@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 use tillwatch_sandbox::{PROVIDERS, Sandbox};
 use tillwatch_server::{
-    StartError,
+    StartError, Supervisor,
     config::{Config, ConfigError},
     run_with,
 };
@@ -88,10 +88,16 @@ impl Service {
         let task = tokio::spawn({
             let stop = shutdown.clone();
             async move {
-                run_with(config, stop.cancelled_owned(), None, |address| {
-                    // Nobody listens if the demo was interrupted while it started.
-                    let _ = bound.send(address.to_owned());
-                })
+                run_with(
+                    config,
+                    stop.cancelled_owned(),
+                    None,
+                    Supervisor::default(),
+                    |address| {
+                        // Nobody listens if the demo was interrupted while it started.
+                        let _ = bound.send(address.to_owned());
+                    },
+                )
                 .await
             }
         });

@@ -60,14 +60,14 @@ pub(super) struct Front {
 impl Front {
     pub(super) fn new(
         readiness: Readiness,
-        health: HealthService,
+        health: Arc<HealthService>,
         callers: Directory,
         tls: Option<ServerTls>,
         audit: Audit,
     ) -> Self {
         Self {
             readiness,
-            health: Arc::new(health),
+            health,
             purchases: Late::new(),
             figures: Arc::default(),
             port: Arc::default(),
@@ -239,7 +239,7 @@ mod tests {
         let config = Config::load(Some(&file), std::iter::empty()).unwrap();
         let (readiness, health) = health::health().await;
         let callers = Directory::new(super::super::callers(&config.callers));
-        let front = Front::new(readiness, health, callers, None, Audit::default());
+        let front = Front::new(readiness, Arc::new(health), callers, None, Audit::default());
         let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.address());
         let serving = tokio::spawn(front.serve(&config, listener, 10).unwrap());

@@ -19,6 +19,7 @@ use super::{
     accounts::{Configured, Touched},
     callers, files,
     loops::Loops,
+    supervisor::Supervisor,
 };
 use crate::{
     audit::Audit,
@@ -149,6 +150,7 @@ pub(super) struct Changeable {
     /// Lets the certificates be looked at.
     pub(super) certificates: Arc<Notify>,
     pub(super) audit: Audit,
+    pub(super) supervisor: Supervisor,
 }
 
 /// Follows the wishes for a reload, and looks at the files, without end.
@@ -157,6 +159,11 @@ pub(super) async fn follow(reload: Reload, changeable: Changeable, reloads: Relo
     // Settings with changed files that have not stayed as they are for long enough.
     let mut unsettled: Option<Config> = None;
     loop {
+        let outcome = match reloads.is_stale() {
+            true => "serving; new settings cannot be used, see the log",
+            false => "serving",
+        };
+        changeable.supervisor.reloaded(outcome).await;
         let wait = match unsettled {
             Some(_) => SETTLES_WITHIN,
             None => LOOKED_AT_EVERY,
@@ -166,6 +173,9 @@ pub(super) async fn follow(reload: Reload, changeable: Changeable, reloads: Relo
             () = reload.asked.notified() => true,
             () = tokio::time::sleep(wait) => false,
         };
+        if is_asked {
+            changeable.supervisor.reloading().await;
+        }
         let read = Arc::clone(&reload.read);
         let known = current.clone();
         let read = tokio::task::spawn_blocking(move || match is_asked {
