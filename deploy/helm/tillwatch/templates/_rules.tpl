@@ -1,0 +1,32 @@
+{{- /* Rules between several values, which a schema cannot say. */ -}}
+{{- define "tillwatch.rules" -}}
+{{- $drain := .Values.drain -}}
+{{- $least := add $drain.preStopSeconds $drain.seconds 5 -}}
+{{- if lt (int $drain.terminationGracePeriodSeconds) (int $least) -}}
+{{- fail (printf "drain.terminationGracePeriodSeconds is %v and must be at least %v: preStopSeconds, seconds, and 5 for the exit" $drain.terminationGracePeriodSeconds $least) -}}
+{{- end -}}
+{{- if not .Values.settings.callers -}}
+{{- fail "settings.callers must name at least one caller" -}}
+{{- end -}}
+{{- range .Values.settings.callers -}}
+{{- if .anonymous -}}
+{{- fail "settings.callers: an anonymous caller is refused, since the server listens on all addresses" -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.secrets -}}
+{{- if not (hasKey ($.Values.settings.accounts | default dict) .account) -}}
+{{- fail (printf "secrets: settings.accounts has no account %s" .account) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.tls.clientCa (not .Values.tls.secret) -}}
+{{- fail "tls.clientCa needs tls.secret" -}}
+{{- end -}}
+{{- if eq .Values.journal "postgresql" -}}
+{{- if not .Values.postgresql.releaseHasReplicas -}}
+{{- fail "journal: postgresql needs a release with replicas, and this chart's has none; postgresql.releaseHasReplicas says that the image is one" -}}
+{{- end -}}
+{{- if not .Values.postgresql.secret -}}
+{{- fail "postgresql.secret must name the Secret with the URL and the fingerprint keys" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
