@@ -22,15 +22,24 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Waits for a future. If it does not come, fails with this name.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, future).await {
+    within_time(DEADLINE, what, future).await
+}
+
+async fn within_time<T>(longest: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(longest, future).await {
         Ok(output) => output,
-        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
+        Err(_) => panic!("{what}: not within {longest:?}"),
     }
 }
 
 /// Waits until a condition holds. If it does not, fails with this name.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    within(what, async {
+pub async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
+    until_within(DEADLINE, what, holds).await;
+}
+
+/// Does as [`until`] does, for something that takes its time.
+pub async fn until_within(longest: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    within_time(longest, what, async {
         while !holds().await {
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -20,6 +20,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("clock", &["purchase"]),
     ("fingerprint", &["purchase"]),
     ("failpoint", &[]),
+    ("progress", &["failpoint"]),
     ("upstream", &["purchase"]),
     (
         "provider",
@@ -37,8 +38,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "journal",
         ],
     ),
-    ("journal", &["purchase", "clock"]),
-    ("feed", &["purchase", "journal", "clock"]),
+    ("journal", &["purchase", "progress", "clock"]),
+    ("feed", &["purchase", "journal", "progress", "clock"]),
     (
         "intake",
         &[
@@ -51,6 +52,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "feed",
             "fingerprint",
             "failpoint",
+            "progress",
             "clock",
         ],
     ),
@@ -64,6 +66,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "provider",
             "account",
             "journal",
+            "progress",
             "clock",
         ],
     ),

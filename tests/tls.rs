@@ -52,14 +52,14 @@ pub fn certificate(authority: &Authority, names: &[&str], uri: Option<&str>) -> 
 
 /// The files of a server, in the manner of Kubernetes: each name is a link through a link to a folder,
 /// and a renewal moves that link.
-struct Mounted {
+pub struct Mounted {
     folder: TempDir,
     renewals: usize,
 }
 
 impl Mounted {
     /// A server whose certificate and whose clients' certificates have one authority.
-    fn new(authority: &Authority) -> Self {
+    pub fn new(authority: &Authority) -> Self {
         let mut mounted = Self {
             folder: tempfile::tempdir().unwrap(),
             renewals: 0,
@@ -94,7 +94,7 @@ impl Mounted {
         fs::rename(link, self.path().join("..data")).unwrap();
     }
 
-    fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         let path = self.path().display();
         Settings {
             listen: format!(

@@ -1,7 +1,8 @@
-//! Points at which the process dies on demand, for tests of the state after a crash.
+//! Points at which the process dies on demand, for tests of the state after a crash, and loops that
+//! stand still on demand, for tests of liveness.
 //!
 //! They exist in builds with debug assertions alone, so that the executable under test is the same for
-//! all tests, and a release has neither the argument that arms a point nor the check of it.
+//! all tests, and a release has neither the arguments that arm them nor the checks.
 
 /// A moment of a submit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +17,46 @@ pub enum Failpoint {
     Settled,
 }
 
+/// The way in which a loop stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandStill {
+    /// The loop's name.
+    pub name: String,
+    /// True if it takes its thread with it; else it waits for something that never comes.
+    pub blocks: bool,
+}
+
 #[cfg(debug_assertions)]
 mod armed {
     use std::sync::OnceLock;
 
-    use crate::failpoint::Failpoint;
+    use crate::failpoint::{Failpoint, StandStill};
+
+    static STANDS: OnceLock<StandStill> = OnceLock::new();
+
+    impl StandStill {
+        /// The loop in a text like `feed` or `feed:block`.
+        pub fn named(text: &str) -> Self {
+            let (name, blocks) = match text.strip_suffix(":block") {
+                Some(name) => (name, true),
+                None => (text, false),
+            };
+            Self {
+                name: name.to_owned(),
+                blocks,
+            }
+        }
+
+        /// Lets the loop stand still from its next round on.
+        pub fn arm(self) {
+            STANDS.get_or_init(|| self);
+        }
+
+        /// The way in which this loop has to stand still, if it has to.
+        pub(super) fn of(name: &str) -> Option<&'static Self> {
+            STANDS.get().filter(|stands| stands.name == name)
+        }
+    }
 
     static ARMED: OnceLock<Failpoint> = OnceLock::new();
 
@@ -54,4 +90,18 @@ pub(crate) fn reach(point: Failpoint) {
         std::process::abort();
     }
     let _ = point;
+}
+
+/// Stands still for ever, if that was asked for of the loop with this name.
+pub(crate) async fn stand_still(name: &str) {
+    #[cfg(debug_assertions)]
+    if let Some(stands) = StandStill::of(name) {
+        if stands.blocks {
+            loop {
+                std::thread::park();
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+    let _ = name;
 }

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use crate::{
     clock::Clock,
     journal::{Committed, Journal, JournalError, Position, Record},
+    progress::Progress,
     purchase::{PurchaseId, Revision, Timestamp},
 };
 use alarms::Alarms;
@@ -90,6 +91,8 @@ struct Inner {
     as_of_ms: AtomicI64,
     /// True if the journal was available at the last tick.
     available: AtomicBool,
+    /// Of [`Feed::run`].
+    progress: Progress,
 }
 
 impl fmt::Debug for Feed {
@@ -117,6 +120,7 @@ impl Feed {
             ending: AtomicU8::new(0),
             as_of_ms: AtomicI64::new(now_ms),
             available: AtomicBool::new(true),
+            progress: Progress::new("feed"),
         });
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
@@ -132,6 +136,7 @@ impl Feed {
         let available = self.0.journal.available();
         let mut lost_since = None;
         loop {
+            self.0.progress.round().await;
             tokio::time::sleep(alarms::SLOT).await;
             let is_available = *available.borrow();
             self.0.available.store(is_available, Ordering::Relaxed);
@@ -151,6 +156,11 @@ impl Feed {
             self.0.channels.forget(self.0.clock.moment());
             self.0.alarms.tick(Instant::now());
         }
+    }
+
+    /// The progress of [`Feed::run`].
+    pub fn progress(&self) -> &Progress {
+        &self.0.progress
     }
 
     /// Ends every stream, now and from now on.

@@ -38,6 +38,7 @@ use crate::{
     fingerprint::Keyring,
     journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write},
     lifecycle,
+    progress::Progress,
     provider::Placed,
     purchase::{CallerName, Moment, Purchase, PurchaseId, Status, Timestamp, Transition},
 };
@@ -194,6 +195,8 @@ struct Inner {
     /// The number of times that the clock had been set back when the store was last looked through for
     /// it.
     looked_through: AtomicU64,
+    /// Of [`Intake::run`].
+    progress: Progress,
 }
 
 impl fmt::Debug for Intake {
@@ -226,6 +229,7 @@ impl Intake {
             stopping: CancellationToken::new(),
             deadlines,
             looked_through: AtomicU64::new(0),
+            progress: Progress::new("intake"),
         });
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
@@ -309,6 +313,11 @@ impl Intake {
     /// Settles each purchase when it becomes due. Runs for ever.
     pub async fn run(&self) {
         self.0.settle_forever().await;
+    }
+
+    /// The progress of [`Intake::run`].
+    pub fn progress(&self) -> &Progress {
+        &self.0.progress
     }
 
     /// Takes no new attempts, settles nothing more, and waits for attempts under way.

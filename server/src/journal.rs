@@ -18,9 +18,12 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::purchase::{
-    AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, State, Timestamp,
-    Transition,
+use crate::{
+    progress::Progress,
+    purchase::{
+        AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, State,
+        Timestamp, Transition,
+    },
 };
 pub use attempt::{Attempt, AttemptChange};
 pub use committer::Published;
@@ -387,6 +390,11 @@ pub trait Journal: fmt::Debug + Send + Sync {
 
     /// Everything that this opening publishes of its commits.
     fn published(&self) -> &Published;
+
+    /// The progress of the loop that commits, if this journal has such a loop.
+    fn progress(&self) -> Option<&Progress> {
+        None
+    }
 
     /// The newest position that is committed.
     fn head(&self) -> Position {

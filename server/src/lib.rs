@@ -9,7 +9,8 @@
 //! - [`intake`]: create, join, recover, resolve; [`tracker`]: polls until FINAL.
 //! - [`grpc`], [`identity`], [`listener`], [`health`]: the way in.
 //! - [`config`], [`telemetry`]: settings and logs; [`audit`], [`outlet`]: the audit log and its way out;
-//!   [`failpoint`]: deaths on demand, for tests.
+//!   [`progress`]: the beats of long-lived loops; [`failpoint`]: deaths and loops that stand still on
+//!   demand, for tests.
 
 pub mod account;
 pub mod audit;
@@ -29,6 +30,7 @@ pub mod limits;
 pub mod listener;
 pub mod observation;
 pub mod outlet;
+pub mod progress;
 pub mod provider;
 pub mod purchase;
 mod serve;

@@ -17,7 +17,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 #[cfg(debug_assertions)]
-use tillwatch_server::failpoint::Failpoint;
+use tillwatch_server::failpoint::{Failpoint, StandStill};
 use tillwatch_server::{
     ProbeError, Reload, Supervisor,
     clock::Clock,
@@ -87,6 +87,10 @@ struct Settings {
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "POINT", value_parser = failpoint)]
     failpoint: Option<Failpoint>,
+    /// The loop that stands still from a SIGUSR1 on: for tests, and in debug builds alone.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "LOOP")]
+    stand_still: Option<String>,
 }
 
 #[cfg(debug_assertions)]
@@ -120,7 +124,7 @@ fn main() -> ExitCode {
         Action::Serve(settings) => {
             #[cfg(debug_assertions)]
             settings.failpoint.inspect(|point| point.arm());
-            serve(settings.config.as_deref())
+            serve(&settings)
         }
         Action::CheckConfig { settings, print } => check_config(settings.config.as_deref(), print),
         Action::Backup {
@@ -198,7 +202,8 @@ fn print(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::Start(error.into()))
 }
 
-fn serve(file: Option<&Path>) -> Result<(), Failure> {
+fn serve(settings: &Settings) -> Result<(), Failure> {
+    let file = settings.config.as_deref();
     let config = load(file)?;
     let start = || -> Result<(), Box<dyn Error + Send + Sync>> {
         let json = config.telemetry.log_format == LogFormat::Json;
@@ -212,6 +217,10 @@ fn serve(file: Option<&Path>) -> Result<(), Failure> {
             let reload = Arc::<Notify>::default();
             let hangup = signal(SignalKind::hangup())?;
             tokio::spawn(pass_on(hangup, Arc::clone(&reload)));
+            #[cfg(debug_assertions)]
+            if let Some(stands) = settings.stand_still.as_deref().map(StandStill::named) {
+                tokio::spawn(stand_still(stands));
+            }
             let file = file.map(Path::to_owned);
             let reload = Reload {
                 asked: reload,
@@ -257,6 +266,15 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
         }
     })
+}
+
+/// Lets a loop stand still from the first SIGUSR1 on.
+#[cfg(debug_assertions)]
+async fn stand_still(stands: StandStill) {
+    if let Ok(mut told) = signal(SignalKind::user_defined1()) {
+        told.recv().await;
+        stands.arm();
+    }
 }
 
 /// Passes each SIGHUP on, without end: an unhandled SIGHUP would kill the process.

@@ -16,6 +16,7 @@ mod probe;
 mod reload;
 mod supervisor;
 mod wall;
+mod watch;
 
 use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -39,6 +40,7 @@ use crate::{
     journal::{Journal, JournalError},
     listener::{self, Listener},
     outlet::Target,
+    progress::Progress,
     purchase::AccountName,
     tls::{ServerTls, ServerTlsError},
     tracker::Tracker,
@@ -52,6 +54,7 @@ use reload::Changeable;
 pub use reload::Reload;
 pub use supervisor::{Supervisor, SupervisorError};
 use wall::Wall;
+use watch::Watcher;
 
 /// Open purchases read at once while recovering.
 const RECOVERED_AT_ONCE: usize = 1_000;
@@ -111,6 +114,9 @@ pub enum StartError {
     /// The files of the server's own TLS cannot be used.
     #[error("cannot use the files of listen.tls_cert, tls_key and tls_client_ca")]
     Tls(#[from] ServerTlsError),
+    /// The thread that watches the loops did not start.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// The contract's descriptors are damaged, which a build cannot be.
     #[error("the contract's descriptors are damaged")]
     Descriptors,
@@ -150,6 +156,8 @@ pub struct House {
     configured: Configured,
     /// The loops that run until the drain; aborted when the house is dropped.
     work: Loops,
+    /// The thread that tells liveness of the loops, if there is one.
+    watcher: Option<Watcher>,
 }
 
 impl House {
@@ -201,28 +209,37 @@ impl House {
         recover(journal.as_ref(), &tracker, &intake).await?;
         intake.mind_the_clock().await?;
         let work = Loops::default();
-        work.begin("feed", feed.clone(), |feed| async move { feed.run().await });
+        if let Some(committing) = journal.progress() {
+            work.adopt(committing);
+        }
+        work.begin(feed.progress(), feed.clone(), |feed| async move {
+            feed.run().await;
+        });
         for one in tracker.loops() {
             let account = one.account().clone();
-            work.begin_of(one.name(), Some(account), one, |one| async move {
+            let progress = one.progress().clone();
+            work.begin_of(&progress, Some(account), one, |one| async move {
                 one.run().await;
             });
         }
-        work.begin("intake", intake.clone(), |intake| async move {
+        work.begin(intake.progress(), intake.clone(), |intake| async move {
             intake.run().await;
         });
-        let reported = (Arc::clone(&journal), readiness.clone());
-        work.begin("readiness", reported, |(journal, readiness)| {
-            report(journal, readiness)
+        let progress = Progress::new("readiness");
+        let reported = (Arc::clone(&journal), readiness.clone(), progress.clone());
+        work.begin(&progress, reported, |(journal, readiness, progress)| {
+            report(journal, readiness, progress)
         });
-        let retired = (Arc::clone(&journal), Arc::clone(&wall));
-        work.begin("retention", retired, move |(journal, wall)| {
-            retire(journal, wall, retention)
+        let progress = Progress::new("retention");
+        let retired = (Arc::clone(&journal), Arc::clone(&wall), progress.clone());
+        work.begin(&progress, retired, move |(journal, wall, progress)| {
+            retire(journal, wall, retention, progress)
         });
-        work.begin("clock", (wall, intake.clone()), |(wall, intake)| {
-            mind_the_clock(wall, intake)
+        let progress = Progress::new("clock");
+        let minded = (wall, intake.clone(), progress.clone());
+        work.begin(&progress, minded, |(wall, intake, progress)| {
+            mind_the_clock(wall, intake, progress)
         });
-        work.tell(readiness.clone());
         let rooms = grpc::Rooms {
             journal,
             feed,
@@ -234,14 +251,25 @@ impl House {
             audit,
         };
         Ok(Self {
-            figures: metrics::Collector::new(rooms.clone(), work.restarts(), configured.clone()),
+            figures: metrics::Collector::new(rooms.clone(), work.all().clone(), configured.clone()),
             configured,
             rooms,
             limits,
             readiness,
             health,
             work,
+            watcher: None,
         })
+    }
+
+    /// Lets liveness follow the loops, by a thread and the clock of the machine.
+    ///
+    /// # Errors
+    /// The system starts no thread.
+    fn watch(&mut self, clock: Clock) -> io::Result<()> {
+        let watcher = Watcher::start(self.work.watch(), self.readiness.clone(), clock)?;
+        self.watcher = Some(watcher);
+        Ok(())
     }
 
     /// The purchase service of this house.
@@ -294,50 +322,63 @@ async fn recover(
 }
 
 /// Readiness follows the journal.
-async fn report(journal: Arc<dyn Journal>, readiness: Readiness) {
+async fn report(journal: Arc<dyn Journal>, readiness: Readiness, progress: Progress) {
     let mut available = journal.available();
     loop {
+        progress.round().await;
         let is_available = *available.borrow_and_update();
         readiness.set_ready(is_available).await;
-        if available.changed().await.is_err() {
+        if progress.across(available.changed()).await.is_err() {
             return;
         }
     }
 }
 
 /// Notices that the wall clock was set back, lets `intake` act on it, and keeps a record of that.
-async fn mind_the_clock(wall: Arc<Wall>, intake: Intake) {
+async fn mind_the_clock(wall: Arc<Wall>, intake: Intake, progress: Progress) {
     loop {
-        if intake.mind_the_clock().await.is_ok() {
-            wall.keep().await;
-        }
+        progress.round().await;
+        let minded = async {
+            if intake.mind_the_clock().await.is_ok() {
+                wall.keep().await;
+            }
+        };
+        progress.across(minded).await;
         tokio::time::sleep(CLOCK_LOOKED_AT_EVERY).await;
     }
 }
 
 /// Makes room: keeps purchases for the configured time after FINAL, and their keys for 400 days.
-async fn retire(journal: Arc<dyn Journal>, wall: Arc<Wall>, retention: Duration) {
+async fn retire(
+    journal: Arc<dyn Journal>,
+    wall: Arc<Wall>,
+    retention: Duration,
+    progress: Progress,
+) {
     let (mut rows, _, _) = RETIRED_ROWS;
     loop {
+        progress.round().await;
         let now = wall.aged();
         let (finals, remnants) = (
             now.minus(retention),
             now.minus(REMNANTS_KEPT.max(retention)),
         );
         let begun = Instant::now();
-        let retired = journal.retire(finals, remnants, rows).await;
+        let retired = journal.retire(finals, remnants, rows);
+        let retired = progress.across(retired).await;
         let took = begun.elapsed();
-        match retired {
-            Ok(0) => tokio::time::sleep(RETENTION_EVERY).await,
+        let wait = match retired {
+            Ok(0) => RETENTION_EVERY,
             Ok(_) => {
                 rows = next_rows(rows, took);
-                tokio::time::sleep(took.max(RETIREMENT_LASTS)).await;
+                took.max(RETIREMENT_LASTS)
             }
             Err(error) => {
                 tracing::warn!(%error, "retention has to wait");
-                tokio::time::sleep(RETENTION_EVERY).await;
+                RETENTION_EVERY
             }
-        }
+        };
+        progress.across(tokio::time::sleep(wait)).await;
     }
 }
 

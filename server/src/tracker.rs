@@ -22,6 +22,7 @@ use crate::{
     clock::Clock,
     journal::{AttemptChange, Committed, Journal, JournalError, Record, Write},
     lifecycle,
+    progress::Progress,
     purchase::{AccountName, Cause, Finality, Freshness, Purchase, PurchaseId, Reference},
 };
 pub use lane::Backlog;
@@ -68,11 +69,11 @@ impl Loop {
         kinds.map(of).collect()
     }
 
-    /// Its kind: `lane` or `sweep`.
-    pub fn name(&self) -> &'static str {
-        match self.sweeps {
-            false => "lane",
-            true => "sweep",
+    /// The progress of [`Loop::run`].
+    pub fn progress(&self) -> &Progress {
+        match &self.lane.sweeper {
+            Some(sweeper) if self.sweeps => &sweeper.progress,
+            _ => &self.lane.progress,
         }
     }
 
@@ -96,7 +97,7 @@ pub type CountWatchers = Box<dyn Fn(PurchaseId) -> usize + Send + Sync>;
 impl fmt::Debug for Loop {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let account = self.account();
-        write!(formatter, "{} of {account}", self.name())
+        write!(formatter, "{} of {account}", self.progress().name())
     }
 }
 

@@ -60,10 +60,13 @@ impl Inner {
     pub(super) async fn settle_forever(self: &Arc<Self>) {
         let permits = Arc::new(tokio::sync::Semaphore::new(SETTLING_MAX));
         while !self.deadlines.is_closed() {
+            self.progress.round().await;
             let now = self.clock.moment();
             let next = match self.deadlines.take(now) {
                 Ok(purchase) => {
-                    let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                    let permit = Arc::clone(&permits).acquire_owned();
+                    // Settlements under way wait for disks and providers.
+                    let Ok(permit) = self.progress.across(permit).await else {
                         return;
                     };
                     let settling = Settling {
@@ -91,6 +94,7 @@ impl Inner {
                 biased;
                 () = tokio::time::sleep(wait) => {}
                 () = self.deadlines.sooner() => {}
+                () = self.progress.asked() => {}
             }
         }
     }

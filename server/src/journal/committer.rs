@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::purchase::Timestamp;
+use crate::{progress::Progress, purchase::Timestamp};
 
 use super::{Committed, JournalError, Observer, Position, Write, Written, age::Age};
 
@@ -264,6 +264,7 @@ struct Job {
 pub(super) struct Committer {
     queue: mpsc::Sender<Job>,
     published: Arc<Published>,
+    progress: Progress,
     closing: CancellationToken,
     closed: CancellationToken,
     /// Held so that the task has an owner; it ends by `closing` or by the end of the queue.
@@ -276,10 +277,12 @@ impl Committer {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let closing = CancellationToken::new();
         let closed = CancellationToken::new();
+        let progress = Progress::new("journal");
         let worker = Worker {
             store: Arc::new(Mutex::new(store)),
             jobs,
             published: Arc::clone(&published),
+            progress: progress.clone(),
             closing: closing.clone(),
         };
         let guard = closed.clone().drop_guard();
@@ -290,6 +293,7 @@ impl Committer {
         Self {
             queue,
             published,
+            progress,
             closing,
             closed,
             _task: task,
@@ -298,6 +302,11 @@ impl Committer {
 
     pub(super) fn published(&self) -> &Arc<Published> {
         &self.published
+    }
+
+    /// The progress of the task.
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// Commits one write with others.
@@ -336,6 +345,7 @@ struct Worker<S> {
     store: Arc<Mutex<S>>,
     jobs: mpsc::Receiver<Job>,
     published: Arc<Published>,
+    progress: Progress,
     closing: CancellationToken,
 }
 
@@ -360,6 +370,7 @@ impl<S: Store> Worker<S> {
     async fn serve(&mut self) {
         let mut health = self.published.available();
         loop {
+            self.progress.round().await;
             let is_down = !*health.borrow_and_update();
             let is_closing = self.jobs.is_closed();
             tokio::select! {
@@ -372,6 +383,7 @@ impl<S: Store> Worker<S> {
                 () = tokio::time::sleep(PROBE_INTERVAL), if is_down => self.probe().await,
                 // This cannot fail: this task holds the sender.
                 _ = health.changed() => {}
+                () = self.progress.asked() => {}
             }
         }
     }
@@ -431,16 +443,20 @@ impl<S: Store> Worker<S> {
             turned.cancel();
         };
         let mut work = std::pin::pin!(published.under_way.noticed(work, silent));
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return done,
-                Some(job) = next(&mut self.jobs, &turned) => {
-                    let error = JournalError::unavailable("the disk does not answer");
-                    job.answer.send(Err(error)).ok();
+        let jobs = &mut self.jobs;
+        let waited = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    done = &mut work => return done,
+                    Some(job) = next(jobs, &turned) => {
+                        let error = JournalError::unavailable("the disk does not answer");
+                        job.answer.send(Err(error)).ok();
+                    }
                 }
             }
-        }
+        };
+        self.progress.across(waited).await
     }
 
     fn failed(&self, error: &JournalError) {

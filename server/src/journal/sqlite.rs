@@ -32,6 +32,7 @@ use tokio_util::{
 
 use crate::{
     clock::Clock,
+    progress::Progress,
     purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Timestamp, Transition},
 };
 
@@ -338,6 +339,10 @@ impl Journal for SqliteJournal {
             unreadable_rows: self.damage.times(),
             restarts: self.committer.published().restarts(),
         }
+    }
+
+    fn progress(&self) -> Option<&Progress> {
+        Some(self.committer.progress())
     }
 
     fn published(&self) -> &Published {

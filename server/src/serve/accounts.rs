@@ -187,7 +187,8 @@ impl Configured {
             let name = account.name.clone();
             if step.is_new {
                 for one in rooms.tracker.add(&account) {
-                    loops.begin_of(one.name(), Some(name.clone()), one, |one| async move {
+                    let progress = one.progress().clone();
+                    loops.begin_of(&progress, Some(name.clone()), one, |one| async move {
                         one.run().await;
                     });
                 }

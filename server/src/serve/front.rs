@@ -165,7 +165,8 @@ impl Front {
             audit: self.audit.clone(),
         };
         let (readiness, health) = (self.readiness.clone(), Arc::clone(&self.health));
-        let house = House::open_as(parts, configured, readiness, health).await?;
+        let mut house = House::open_as(parts, configured, readiness, health).await?;
+        house.watch(Clock::system()).map_err(StartError::Thread)?;
         self.figures.get_or_init(|| house.figures.clone());
         self.purchases.open(house.service());
         Ok(house)

@@ -1,129 +1,83 @@
-//! The long-lived loops of a house: each is a watched task, begun again and counted if a defect ends
-//! it. Liveness hears of a loop that has ended for good, or stands still.
+//! The long-lived loops of a house: each is a task, begun again and counted if a defect ends it.
 
 use std::{
     future::Future,
     panic::AssertUnwindSafe,
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::FutureExt as _;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{health::Readiness, purchase::AccountName};
+use super::watch::{Watch, Watched};
+use crate::{progress::Progress, purchase::AccountName};
 
 /// The time after a defect until the loop is begun again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// The longest time that a loop may work without waiting for anything: then it counts as standing
-/// still. A loop that waits, for a disk, a budget, a provider or a time, goes on.
-const TURN_MAX: Duration = Duration::from_secs(10);
-/// The interval of looks at the loops.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// One watched loop.
-#[derive(Debug)]
-struct Watched {
-    name: &'static str,
-    /// The account that it works for, if it works for one.
-    account: Option<AccountName>,
+/// One loop's restarts and its end.
+#[derive(Debug, Default)]
+pub(super) struct Course {
     restarts: AtomicU64,
     has_ended: AtomicBool,
     /// Its account is gone, so it may end.
     may_end: AtomicBool,
-    /// The beginning of its turn on a thread; `None` while it waits. Each use of the lock is short.
-    turn: Mutex<Option<Instant>>,
 }
 
-impl Watched {
-    fn set_turn(&self, turn: Option<Instant>) {
-        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+impl Course {
+    /// True if the loop is over for good, and should not be.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed) && !self.may_end()
     }
 
-    fn is_well(&self) -> bool {
-        let turn = *self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let stands = turn.is_some_and(|begun| begun.elapsed() >= TURN_MAX);
-        let has_ended = self.has_ended.load(Ordering::Relaxed);
-        !stands && (!has_ended || self.may_end.load(Ordering::Relaxed))
+    /// True if the loop's account is gone, so that it may end.
+    pub(super) fn may_end(&self) -> bool {
+        self.may_end.load(Ordering::Relaxed)
+    }
+
+    /// The number of times that the loop was begun again after a defect.
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
     }
 
     /// Runs the loop that `begin` makes, again after each defect, until it returns.
-    async fn run<F: Future<Output = ()>>(self: Arc<Self>, begin: impl Fn() -> F) {
-        loop {
-            let turns = Measured {
-                work: Box::pin(begin()),
-                watched: &self,
-            };
-            let ended = AssertUnwindSafe(turns).catch_unwind().await;
-            self.set_turn(None);
-            if ended.is_ok() {
-                self.has_ended.store(true, Ordering::Relaxed);
-                return;
-            }
+    async fn run<F: Future<Output = ()>>(&self, watched: &Watched, begin: impl Fn() -> F) {
+        while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
             self.restarts.fetch_add(1, Ordering::Relaxed);
-            let account = self.account.as_ref().map(tracing::field::display);
-            tracing::error!(
-                name = self.name,
-                account,
-                "a loop panicked and begins again"
-            );
+            let account = watched.account().map(tracing::field::display);
+            let name = watched.name();
+            tracing::error!(name, account, "a loop panicked and begins again");
             tokio::time::sleep(AGAIN_AFTER).await;
         }
-    }
-}
-
-/// A loop whose turns are measured.
-struct Measured<'watched, F> {
-    work: Pin<Box<F>>,
-    watched: &'watched Watched,
-}
-
-impl<F: Future<Output = ()>> Future for Measured<'_, F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.watched.set_turn(Some(Instant::now()));
-        let polled = self.work.as_mut().poll(context);
-        self.watched.set_turn(None);
-        polled
+        self.has_ended.store(true, Ordering::Relaxed);
     }
 }
 
 /// The loops of a house; they end when the last clone of this is dropped.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Loops {
-    watched: All,
+    all: All,
     tasks: Arc<Mutex<JoinSet<()>>>,
     draining: CancellationToken,
 }
 
-/// All loops that were begun. Clones show the same. Each use of the lock is short.
+/// All loops that were begun so far. Clones show the same. Each use of the lock is short.
 #[derive(Debug, Clone, Default)]
-struct All(Arc<Mutex<Vec<Arc<Watched>>>>);
+pub(super) struct All(Arc<Mutex<Vec<Arc<Watched>>>>);
 
 impl All {
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Watched>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// The loops' restarts. Clones show the same.
-#[derive(Debug, Clone)]
-pub(super) struct Restarts(All);
-
-impl Restarts {
-    /// Each loop's name with the number of its restarts. Loops of several accounts share a name.
-    pub(super) fn of_each(&self) -> Vec<(&'static str, u64)> {
-        let loops = self.0.lock();
-        let each = loops.iter();
-        each.map(|one| (one.name, one.restarts.load(Ordering::Relaxed)))
-            .collect()
+    /// Each of them.
+    pub(super) fn each(&self) -> Vec<Arc<Watched>> {
+        self.lock().clone()
     }
 }
 
@@ -131,20 +85,20 @@ impl Loops {
     /// Begins a loop over a room that is shared.
     pub(super) fn begin<T, F>(
         &self,
-        name: &'static str,
+        progress: &Progress,
         room: T,
         run: impl Fn(T) -> F + Send + 'static,
     ) where
         T: Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        self.begin_of(name, None, room, run);
+        self.begin_of(progress, None, room, run);
     }
 
     /// Begins a loop that works for one account, if one is named.
     pub(super) fn begin_of<T, F>(
         &self,
-        name: &'static str,
+        progress: &Progress,
         account: Option<AccountName>,
         room: T,
         run: impl Fn(T) -> F + Send + 'static,
@@ -152,16 +106,18 @@ impl Loops {
         T: Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let watched = Arc::new(Watched {
-            name,
-            account,
-            restarts: AtomicU64::new(0),
-            has_ended: AtomicBool::new(false),
-            may_end: AtomicBool::new(false),
-            turn: Mutex::default(),
+        let watched = Arc::new(Watched::new(progress.clone(), account));
+        self.all.lock().push(Arc::clone(&watched));
+        self.tasks().spawn(async move {
+            let course = watched.course();
+            course.run(&watched, move || run(room.clone())).await;
         });
-        self.watched.lock().push(Arc::clone(&watched));
-        self.tasks().spawn(watched.run(move || run(room.clone())));
+    }
+
+    /// Watches a loop that its own room begins, and begins again.
+    pub(super) fn adopt(&self, progress: &Progress) {
+        let watched = Watched::new(progress.clone(), None);
+        self.all.lock().push(Arc::new(watched));
     }
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
@@ -170,34 +126,21 @@ impl Loops {
 
     /// The loops of an account that is gone may end.
     pub(super) fn retire(&self, account: &AccountName) {
-        for one in &*self.watched.lock() {
-            if one.account.as_ref() == Some(account) {
-                one.may_end.store(true, Ordering::Relaxed);
+        for one in self.all.each() {
+            if one.account() == Some(account) {
+                one.course().may_end.store(true, Ordering::Relaxed);
             }
         }
     }
 
-    /// Tells liveness of the loops' state, from now on until a drain, in which loops may end.
-    pub(super) fn tell(&self, readiness: Readiness) {
-        let (watched, draining) = (self.watched.clone(), self.draining.clone());
-        self.tasks().spawn(async move {
-            while !draining.is_cancelled() {
-                let names: Vec<&str> = {
-                    let loops = watched.lock();
-                    let unwell = loops.iter().filter(|one| !one.is_well());
-                    unwell.map(|one| one.name).collect()
-                };
-                if readiness.set_alive(names.is_empty()).await && !names.is_empty() {
-                    tracing::error!(?names, "loops have ended or stand still");
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        });
+    /// The loops, also those that are begun later.
+    pub(super) fn all(&self) -> &All {
+        &self.all
     }
 
-    /// The restarts of the loops that were begun so far.
-    pub(super) fn restarts(&self) -> Restarts {
-        Restarts(self.watched.clone())
+    /// A look at the loops.
+    pub(super) fn watch(&self) -> Watch {
+        Watch::new(self.all.clone(), self.draining.clone())
     }
 
     /// Loops may end from now on.
@@ -215,87 +158,41 @@ impl Loops {
 
 #[cfg(test)]
 mod tests {
-    use tillwatch_proto::health::{
-        HealthCheckRequest, health_check_response::ServingStatus, health_server::Health as _,
-    };
-
     use super::*;
-    use crate::health::{self, LIVENESS};
-
-    /// Liveness, a moment after the next look.
-    async fn alive(service: &health::HealthService) -> bool {
-        tokio::time::sleep(LOOK_EVERY + Duration::from_millis(10)).await;
-        let request = HealthCheckRequest {
-            service: LIVENESS.to_owned(),
-        };
-        let answer = service.check(tonic::Request::new(request)).await;
-        answer.unwrap().into_inner().status() == ServingStatus::Serving
-    }
+    use crate::purchase::Moment;
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_panics_is_begun_again_and_counted() {
-        let (readiness, service) = health::health().await;
         let loops = Loops::default();
         let rounds = Arc::new(AtomicU64::new(0));
-        loops.begin("fragile", Arc::clone(&rounds), |rounds| async move {
+        let progress = Progress::new("fragile");
+        loops.begin(&progress, Arc::clone(&rounds), |rounds| async move {
             let round = rounds.fetch_add(1, Ordering::Relaxed);
             assert!(round >= 3, "as told");
             std::future::pending().await
         });
-        loops.tell(readiness);
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(rounds.load(Ordering::Relaxed), 4);
-        let told = loops.restarts().of_each();
-        assert_eq!(told, [("fragile", 3)]);
-        assert!(alive(&service).await, "it goes on");
+        let all = loops.all().each();
+        let told = all[0].course();
+        assert_eq!((told.restarts(), told.has_failed()), (3, false));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_has_ended_for_good_turns_liveness_and_a_drain_does_not() {
         for is_draining in [false, true] {
-            let (readiness, service) = health::health().await;
             let loops = Loops::default();
             let end = CancellationToken::new();
-            loops.begin("short", end.clone(), CancellationToken::cancelled_owned);
-            loops.begin("waiting", (), |()| std::future::pending());
-            loops.tell(readiness);
-            assert!(alive(&service).await, "waiting is going on");
+            let progress = Progress::new("short");
+            loops.begin(&progress, end.clone(), CancellationToken::cancelled_owned);
+            let mut watch = loops.watch();
+            assert!(watch.look(Moment::from_millis(0)), "it goes on");
             if is_draining {
                 loops.drain();
             }
             end.cancel();
-            assert_eq!(alive(&service).await, is_draining);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert_eq!(watch.look(Moment::from_millis(1_000)), is_draining);
         }
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_loop_that_works_without_waiting_stands_still() {
-        let (give, given) = std::sync::mpsc::channel::<()>();
-        let given = Mutex::new(given);
-        let watched = Arc::new(Watched {
-            name: "busy",
-            account: None,
-            restarts: AtomicU64::new(0),
-            has_ended: AtomicBool::new(false),
-            may_end: AtomicBool::new(false),
-            turn: Mutex::default(),
-        });
-        let given = Arc::new(given);
-        let task = tokio::spawn(Arc::clone(&watched).run(move || {
-            let given = Arc::clone(&given);
-            async move { given.lock().unwrap().recv().unwrap() }
-        }));
-        let begun = loop {
-            let turn = *watched.turn.lock().unwrap();
-            match turn {
-                Some(begun) => break begun,
-                None => tokio::task::yield_now().await,
-            }
-        };
-        assert!(watched.is_well(), "not for so long yet");
-        watched.set_turn(begun.checked_sub(TURN_MAX));
-        assert!(!watched.is_well());
-        give.send(()).unwrap();
-        task.await.unwrap();
     }
 }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{accounts::Configured, loops::Restarts, reload::Reloads};
+use super::{accounts::Configured, loops::All, reload::Reloads};
 use crate::{
     account::{Account, Health},
     grpc::Rooms,
     limits::Limit,
     listener::Port,
     telemetry::metrics::{
-        self, AccountLabels, AccountPicture, AuditPicture, Picture, TlsPicture, TransitionLabels,
-        Transitions,
+        self, AccountLabels, AccountPicture, AuditPicture, LoopPicture, Picture, TlsPicture,
+        TransitionLabels, Transitions,
     },
     tls::ServerTls,
 };
@@ -20,13 +20,13 @@ use crate::{
 pub(super) struct Collector {
     rooms: Rooms,
     transitions: Transitions,
-    restarts: Restarts,
+    loops: All,
     configured: Configured,
 }
 
 impl Collector {
     /// Counts commits from now on.
-    pub(super) fn new(rooms: Rooms, restarts: Restarts, configured: Configured) -> Self {
+    pub(super) fn new(rooms: Rooms, loops: All, configured: Configured) -> Self {
         let transitions = Transitions::default();
         let counted = transitions.clone();
         rooms.journal.observe(Arc::new(move |committed| {
@@ -41,7 +41,7 @@ impl Collector {
         Self {
             rooms,
             transitions,
-            restarts,
+            loops,
             configured,
         }
     }
@@ -91,11 +91,19 @@ impl Collector {
                     handshakes_failed: figures.handshakes_failed,
                 }
             }),
-            restarts: (self.restarts.of_each().into_iter())
+            restarts: (self.loops.each().iter())
+                .map(|one| (one.name(), one.course().restarts()))
                 .chain([
                     ("journal", figures.restarts),
                     ("poll", rooms.tracker.defects()),
                 ])
+                .collect(),
+            loops: (self.loops.each().iter())
+                .map(|one| LoopPicture {
+                    name: one.name(),
+                    is_stuck: one.is_stuck(),
+                    silent: one.silent(),
+                })
                 .collect(),
         };
         metrics::render(&picture).unwrap_or_default()

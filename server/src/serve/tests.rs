@@ -43,7 +43,8 @@ async fn c2_a_key_is_kept_for_400_days_and_its_purchase_for_as_long_as_configure
     let id = begun(&*journal, 1, finished).await;
     let mut work = tokio::task::JoinSet::new();
     let wall = Arc::new(Wall::open(&journal, &clock).await.unwrap());
-    work.spawn(retire(Arc::clone(&journal), wall, 90 * DAY));
+    let progress = Progress::new("retention");
+    work.spawn(retire(Arc::clone(&journal), wall, 90 * DAY, progress));
     let begun = tokio::time::Instant::now();
     let mut ends = (None, None);
     for day in 0..=402_u32 {
@@ -91,15 +92,24 @@ fn parts(journal: Arc<dyn Journal>) -> Parts {
 async fn a_house_is_alive_without_an_account_on_a_silent_disk_and_in_a_drain() {
     let journal = Arc::new(MemoryJournal::new("e"));
     let house = empty(Arc::clone(&journal) as Arc<dyn Journal>).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(house.readiness.is_alive());
+    let clock = house.rooms.clock.clone();
+    let mut watch = house.work.watch();
+    let mut is_alive_for_minutes = async |minutes: usize| {
+        for _ in 0..60 * minutes {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if !watch.look(clock.moment()) {
+                return false;
+            }
+        }
+        true
+    };
+    assert!(is_alive_for_minutes(90).await, "idle is going on");
     journal.stall_writes(true);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(house.readiness.is_alive(), "waiting for a disk is going on");
+    let silent = is_alive_for_minutes(90).await;
+    assert!(silent, "waiting for a disk is going on");
     journal.stall_writes(false);
     house.drain().await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(house.readiness.is_alive());
+    assert!(is_alive_for_minutes(2).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +177,8 @@ async fn retention_leaves_commits_as_much_time_as_it_takes() {
     let journal: Arc<dyn Journal> = Arc::clone(&memory) as _;
     let mut work = tokio::task::JoinSet::new();
     let wall = Arc::new(Wall::open(&journal, &clock).await.unwrap());
-    work.spawn(retire(journal, wall, Duration::from_secs(1)));
+    let progress = Progress::new("retention");
+    work.spawn(retire(journal, wall, Duration::from_secs(1), progress));
     let mut left = 300;
     while left > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -3,7 +3,7 @@
 //! Labels are the operator's own names and fixed words: never a purchase, a caller or a provider's
 //! text. This module collects nothing itself.
 
-use std::{fmt, sync::atomic::AtomicU64, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -130,6 +130,19 @@ pub struct Picture {
     pub audit: AuditPicture,
     /// The loops of the process, with the number of restarts of each after a defect.
     pub restarts: Vec<(&'static str, u64)>,
+    /// The loops whose progress is watched.
+    pub loops: Vec<LoopPicture>,
+}
+
+/// The progress of one loop.
+#[derive(Debug, Clone, Copy)]
+pub struct LoopPicture {
+    /// Its name; loops of several accounts share one.
+    pub name: &'static str,
+    /// True if it has ended or makes no progress.
+    pub is_stuck: bool,
+    /// The time without progress.
+    pub silent: Duration,
 }
 
 /// The figures of the audit log.
@@ -301,6 +314,29 @@ fn stored(registry: &mut Registry, picture: &Picture) {
     }
     let words = "How often a loop of the process was begun again after a defect";
     registry.register("loop_restarts", words, restarts);
+    loops(registry, &picture.loops);
+}
+
+/// The progress of the loops: of those that share a name, the number that stand still and the longest
+/// time.
+fn loops(registry: &mut Registry, loops: &[LoopPicture]) {
+    let mut by_name: BTreeMap<&'static str, (i64, Duration)> = BTreeMap::new();
+    for one in loops {
+        let (stuck, silent) = by_name.entry(one.name).or_default();
+        *stuck += i64::from(one.is_stuck);
+        *silent = one.silent.max(*silent);
+    }
+    let stuck = Family::<LoopLabels, Gauge>::default();
+    let silent = Family::<LoopLabels, Gauge<f64, AtomicU64>>::default();
+    for (name, (are_stuck, longest)) in by_name {
+        let labels = LoopLabels { r#loop: name };
+        stuck.get_or_create(&labels).set(are_stuck);
+        silent.get_or_create(&labels).set(longest.as_secs_f64());
+    }
+    let words = "Loops of the process that have ended or make no progress";
+    registry.register("loop_stuck", words, stuck);
+    let words = "The longest time for which a loop has made no progress";
+    registry.register_with_unit("loop_silent", words, Unit::Seconds, silent);
 }
 
 fn accounts(registry: &mut Registry, accounts: &[AccountPicture]) {
@@ -403,8 +439,8 @@ fn count(of: usize) -> i64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_picture_is_told_by_account_in_fixed_words() {
+    /// A picture with a figure of its own in each place.
+    fn picture() -> Picture {
         let labels = AccountLabels {
             account: "shop".to_owned(),
             provider: "masumi",
@@ -417,7 +453,7 @@ mod tests {
             state: "PAID",
         };
         transitions.get_or_create(&to).inc();
-        let picture = Picture {
+        Picture {
             accounts: vec![AccountPicture {
                 labels,
                 requests: vec![("poll", "answered", 7)],
@@ -458,8 +494,24 @@ mod tests {
                 failures: 13,
             },
             restarts: vec![("feed", 2)],
-        };
-        let text = render(&picture).unwrap();
+            loops: vec![
+                LoopPicture {
+                    name: "lane",
+                    is_stuck: true,
+                    silent: Duration::from_secs(31),
+                },
+                LoopPicture {
+                    name: "lane",
+                    is_stuck: false,
+                    silent: Duration::from_secs(2),
+                },
+            ],
+        }
+    }
+
+    #[test]
+    fn a_picture_is_told_by_account_in_fixed_words() {
+        let text = render(&picture()).unwrap();
         let of = "account=\"shop\",provider=\"masumi\"";
         for line in [
             format!(
@@ -493,6 +545,8 @@ mod tests {
             "tillwatch_audit_lines_total{outcome=\"left_out\"} 12".to_owned(),
             "tillwatch_audit_write_failures_total 13".to_owned(),
             "tillwatch_loop_restarts_total{loop=\"feed\"} 2".to_owned(),
+            "tillwatch_loop_stuck{loop=\"lane\"} 1".to_owned(),
+            "tillwatch_loop_silent_seconds{loop=\"lane\"} 31.0".to_owned(),
             format!(
                 "tillwatch_build_info{{version=\"{}\"}} 1",
                 env!("CARGO_PKG_VERSION")

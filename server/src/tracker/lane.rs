@@ -26,6 +26,7 @@ use crate::{
     cadence::{hazard::Hazards, shelf::Shelf, turns::Turns, wheel::Wheel},
     clock::Clock,
     journal::Record,
+    progress::Progress,
     purchase::{self, CallerName, Finality, Moment, Purchase, PurchaseId, Reference, Status},
 };
 
@@ -51,6 +52,8 @@ pub(super) struct Lane {
     decided: Notify,
     /// The number of polls and rounds that a panic has ended.
     defects: AtomicU64,
+    /// Of the loop that polls.
+    pub(super) progress: Progress,
 }
 
 /// A purchase's id as its bytes, which need no alignment: the map is a third smaller.
@@ -163,6 +166,7 @@ impl Lane {
             refreshing: Mutex::default(),
             decided: Notify::new(),
             defects: AtomicU64::new(0),
+            progress: Progress::new("lane"),
         }
     }
 

@@ -26,6 +26,7 @@ use crate::{
     journal::{JournalError, Write},
     lifecycle::Source,
     observation::Trouble,
+    progress::Progress,
     provider::sweep::{Coverage, Cursor, Page, Row, Sweep, Wanted},
     purchase::{AccountName, Finality, Moment, PurchaseId, Timestamp},
 };
@@ -47,6 +48,8 @@ const PAGES_MAX: usize = 1_000;
 pub(super) struct Sweeper {
     account: AccountName,
     known: Mutex<Known>,
+    /// Of the loop that sweeps.
+    pub(super) progress: Progress,
 }
 
 /// A page that was read.
@@ -55,6 +58,18 @@ struct Read {
     times: Times,
     /// When it was answered, by the provider's clock if that is told.
     answered: Timestamp,
+}
+
+/// An event that the loop of sweeps waits for.
+enum Event {
+    /// The tracker stops.
+    Stopped,
+    /// A list's round has ended, with the wait until the next if that is not the regular one.
+    Ended(String, Option<Duration>),
+    /// A list is due.
+    Due,
+    /// The settings have changed.
+    Changed,
 }
 
 /// A round's early end.
@@ -83,6 +98,7 @@ impl Sweeper {
         Some(Self {
             account: account.name.clone(),
             known: Mutex::new(known),
+            progress: Progress::new("sweep"),
         })
     }
 
@@ -127,16 +143,23 @@ impl Inner {
         let mut reading: BTreeSet<String> = BTreeSet::new();
         let mut rounds = FuturesUnordered::new();
         loop {
+            sweeper.progress.round().await;
             let is_allowed = lock(&sweeper.known).is_allowed;
             if !is_allowed {
                 was_allowed = false;
                 rounds.clear();
                 reading.clear();
                 next.clear();
-                tokio::select! {
-                    biased;
-                    () = lane.stop.cancelled() => return,
-                    () = lane.changed.notified() => continue,
+                let event = sweeper.progress.across(async {
+                    tokio::select! {
+                        biased;
+                        () = lane.stop.cancelled() => Event::Stopped,
+                        () = lane.changed.notified() => Event::Changed,
+                    }
+                });
+                match event.await {
+                    Event::Stopped => return,
+                    _ => continue,
                 }
             }
             if !was_allowed {
@@ -150,20 +173,29 @@ impl Inner {
             let at = first.or_else(|| next.values().min().copied());
             let at = at.unwrap_or(regular);
             lock(&sweeper.known).next_round = Some(at);
-            tokio::select! {
-                biased;
-                () = lane.stop.cancelled() => return,
-                Some((list, wait)) = rounds.next() => {
-                    let wait: Option<Duration> = wait;
+            // Rounds wait for the provider, the budget and the disk.
+            let event = sweeper.progress.across(async {
+                tokio::select! {
+                    biased;
+                    () = lane.stop.cancelled() => Event::Stopped,
+                    Some((list, wait)) = rounds.next() => Event::Ended(list, wait),
+                    () = tokio::time::sleep(at.since(self.clock.moment())) => Event::Due,
+                    () = lane.changed.notified() => Event::Changed,
+                }
+            });
+            match event.await {
+                Event::Stopped => return,
+                Event::Ended(list, wait) => {
                     let wait = wait.unwrap_or_else(|| self.clock.jittered(interval(), 100));
                     reading.remove(&list);
                     next.insert(list, self.clock.moment().plus(wait));
                     continue;
                 }
-                () = tokio::time::sleep(at.since(self.clock.moment())) => first = None,
-                () = lane.changed.notified() => {
+                Event::Due => first = None,
+                Event::Changed => {
                     let soonest = self.clock.moment().plus(interval());
-                    next.values_mut().for_each(|next| *next = (*next).min(soonest));
+                    next.values_mut()
+                        .for_each(|next| *next = (*next).min(soonest));
                 }
             }
             let lists = lock(&sweeper.known).lists();

@@ -297,3 +297,29 @@ async fn a_journal_closes_on_a_disk_that_was_silent() {
         assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_committer_that_waits_for_its_disk_or_for_writes_makes_progress() {
+    let mut bench = bench();
+    let committer = Arc::clone(&bench.committer);
+    // For a minute it is asked each ten seconds.
+    let beats = async || {
+        let before = committer.progress().beats();
+        for _ in 0..6 {
+            tokio::time::advance(Duration::from_secs(10)).await;
+            committer.progress().ask();
+            settle().await;
+        }
+        committer.progress().beats() - before
+    };
+    settle().await;
+    assert_eq!(beats().await, 6, "idle");
+    let own = bench.write(1).await;
+    assert_eq!(bench.sizes.recv().await, Some(1));
+    let silent = beats().await;
+    bench.let_all_succeed();
+    assert_eq!(silent, 6, "a minute without an answer of the disk");
+    for writer in own {
+        assert_eq!(writer.await.unwrap().unwrap(), Written::Done);
+    }
+}

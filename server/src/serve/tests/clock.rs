@@ -27,7 +27,13 @@ async fn life(journal: &Arc<dyn Journal>, clock: &Clock, length: Duration) {
     let clock = clock.restarted();
     let wall = Arc::new(Wall::open(journal, &clock).await.unwrap());
     let mut work = tokio::task::JoinSet::new();
-    work.spawn(retire(Arc::clone(journal), Arc::clone(&wall), DAY));
+    let progress = Progress::new("retention");
+    work.spawn(retire(
+        Arc::clone(journal),
+        Arc::clone(&wall),
+        DAY,
+        progress,
+    ));
     work.spawn(async move {
         loop {
             wall.keep().await;

@@ -47,6 +47,7 @@ impl Inner {
     /// Polls one lane's due purchases, until the tracker stops.
     pub(in crate::tracker) async fn drive(self: &Arc<Self>, lane: &Arc<Lane>) {
         while !lane.stop.is_cancelled() {
+            lane.progress.round().await;
             let now = self.clock.moment();
             let due = lane.collect(now);
             let refused = self.spend(lane).await;
@@ -60,6 +61,7 @@ impl Inner {
                 () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
                 () = lane.sooner.notified() => {}
                 () = lane.account.recovered() => {}
+                () = lane.progress.asked() => {}
                 () = lane.stop.cancelled() => {}
             }
         }
@@ -73,7 +75,9 @@ impl Inner {
             if lane.stop.is_cancelled() {
                 return None;
             }
-            let admission = match lane.account.try_admit(class).await {
+            // The account may have to write its budget first.
+            let admission = lane.account.try_admit(class);
+            let admission = match lane.progress.across(admission).await {
                 Ok(admission) => admission,
                 Err(refusal) => {
                     refused.push(class);
@@ -94,6 +98,7 @@ impl Inner {
             let Some(due) = lane.turn(&admission, &watchers, self.clock.moment()) else {
                 continue;
             };
+            lane.progress.beat();
             let late = self.clock.moment().since(due.since);
             lane.account.began_late(late);
             let (inner, polled) = (Arc::clone(self), Arc::clone(lane));
