@@ -1,7 +1,12 @@
+{{- /* A key of TOML, in quotes if it needs them. */ -}}
+{{- define "tillwatch.key" -}}
+{{- regexMatch "^[A-Za-z0-9_-]+$" . | ternary . (toJson .) -}}
+{{- end -}}
+
 {{- /* A value of YAML as a value of TOML. Helm reads each number as a float; the settings have none. */ -}}
 {{- define "tillwatch.toml" -}}
 {{- if kindIs "map" . -}}
-{ {{- range $index, $key := keys . | sortAlpha }}{{ if $index }},{{ end }} {{ $key | toJson }} = {{ include "tillwatch.toml" (get $ $key) }}{{ end }} }
+{ {{- range $index, $key := keys . | sortAlpha }}{{ if $index }},{{ end }} {{ include "tillwatch.key" $key }} = {{ include "tillwatch.toml" (get $ $key) }}{{ end }} }
 {{- else if kindIs "slice" . -}}
 [{{- range $index, $value := . }}{{ if $index }}, {{ end }}{{ include "tillwatch.toml" $value }}{{ end -}}]
 {{- else if kindIs "bool" . -}}
@@ -45,7 +50,7 @@
 {{- end -}}
 {{- range $section := list "listen" "store" "callers" "accounts" "limits" "telemetry" -}}
 {{- range $key, $value := get $settings $section | default dict }}
-{{ $section }}.{{ $key | toJson }} = {{ include "tillwatch.toml" $value }}
+{{ $section }}.{{ include "tillwatch.key" $key }} = {{ include "tillwatch.toml" $value }}
 {{- end -}}
 {{- end }}
 {{ end -}}
