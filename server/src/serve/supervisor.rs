@@ -223,6 +223,9 @@ mod tests {
 
     use super::*;
 
+    /// [`TELL_MAX`] and the millisecond to which tokio's timer rounds up.
+    const HELD_UP_MAX: Duration = Duration::from_millis(101);
+
     fn of(variables: &[(&str, &str)]) -> Result<Supervisor, SupervisorError> {
         Supervisor::of(|name| {
             let found = variables.iter().find(|(known, _)| *known == name);
@@ -286,14 +289,15 @@ mod tests {
             supervisor.reloaded("serving").await;
             is_full = !begun.elapsed().is_zero();
             if is_full {
-                assert!(begun.elapsed() <= TELL_MAX * 2);
+                assert!(begun.elapsed() <= HELD_UP_MAX * 2);
                 break;
             }
         }
         assert!(is_full, "nothing was ever held up");
         let begun = tokio::time::Instant::now();
         supervisor.stopping().await;
-        assert_eq!(begun.elapsed(), TELL_MAX);
+        let held_up = begun.elapsed();
+        assert!((TELL_MAX..=HELD_UP_MAX).contains(&held_up), "{held_up:?}");
         drop(socket);
     }
 
