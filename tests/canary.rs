@@ -4,7 +4,7 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use serde_json::Value;
@@ -13,11 +13,12 @@ use tillwatch_proto::v1::{
 };
 use tillwatch_sandbox::{Fault, PROVIDERS, Scenario, Target};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 
 use crate::{
+    collector::Collector,
     house::{House, Settings, token},
     orders::{order, planted, request},
     process::within,
@@ -28,28 +29,51 @@ const CANARY: &str = "canary7f3a";
 
 /// A place between a server and its sandbox that puts the canary into every object of every answer,
 /// under names that no provider documents. It passes on to the address that is set.
-async fn poisoner() -> (SocketAddr, Arc<OnceLock<SocketAddr>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let behind = Arc::new(OnceLock::new());
-    let target = Arc::clone(&behind);
-    tokio::spawn(async move {
-        while let Ok((caller, _)) = listener.accept().await {
-            let target = *target.get().expect("a sandbox before the first request");
-            // A caller that hangs up in between is nothing that a test is about.
-            tokio::spawn(async move { pass_on(caller, target).await });
-        }
-    });
-    (address, behind)
+#[derive(Clone, Default)]
+struct Poisoner {
+    behind: Arc<OnceLock<SocketAddr>>,
+    /// The heads of all requests.
+    heads: Arc<Mutex<String>>,
 }
 
-/// Passes one request on, and its answer back.
-async fn pass_on(mut caller: TcpStream, target: SocketAddr) -> io::Result<()> {
-    let (head, body) = message(&mut caller).await?;
+impl Poisoner {
+    async fn start() -> (SocketAddr, Self) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let poisoner = Self::default();
+        let own = poisoner.clone();
+        tokio::spawn(async move {
+            while let Ok((caller, _)) = listener.accept().await {
+                let own = own.clone();
+                // A caller that hangs up in between is nothing that a test is about.
+                tokio::spawn(async move { own.pass_on(caller).await });
+            }
+        });
+        (address, poisoner)
+    }
+
+    /// Passes one request on, and its answer back.
+    async fn pass_on(&self, mut caller: TcpStream) -> io::Result<()> {
+        let target = *self
+            .behind
+            .get()
+            .expect("a sandbox before the first request");
+        let (head, body) = message(&mut caller).await?;
+        self.heads.lock().unwrap().push_str(&head);
+        answer(caller, target, &head, &body).await
+    }
+}
+
+async fn answer(
+    mut caller: TcpStream,
+    target: SocketAddr,
+    head: &str,
+    body: &[u8],
+) -> io::Result<()> {
     let mut provider = TcpStream::connect(target).await?;
     let head = head.replacen("\r\n", "\r\nconnection: close\r\n", 1);
     provider.write_all(head.as_bytes()).await?;
-    provider.write_all(&body).await?;
+    provider.write_all(body).await?;
     let (head, body) = message(&mut provider).await?;
     let body = match serde_json::from_slice::<Value>(&body) {
         Ok(mut answer) => {
@@ -72,7 +96,7 @@ async fn pass_on(mut caller: TcpStream, target: SocketAddr) -> io::Result<()> {
 }
 
 /// The head and the body of the next message of HTTP/1.1 with a length.
-async fn message(stream: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
+pub async fn message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -173,16 +197,25 @@ async fn create_all(house: &House, orders: &[(Scenario, Option<Fault>)]) -> Vec<
 }
 
 #[tokio::test]
-async fn planted_secrets_and_personal_data_are_in_no_store_log_or_error() {
-    let (front, behind) = poisoner().await;
+async fn planted_secrets_and_personal_data_are_in_no_store_log_error_or_trace() {
+    let (front, poisoner) = Poisoner::start().await;
+    let collector = Collector::http(None).await;
+    let headers = tempfile::NamedTempFile::new().unwrap();
+    fs::write(headers.path(), format!("authorization: Bearer {CANARY}\n")).unwrap();
+    let traces = format!(
+        "otlp_endpoint = \"{}\"\notlp_protocol = \"http\"\ntrace_sample = \"1\"\n\
+         otlp_headers_file = \"{}\"\n",
+        collector.url,
+        headers.path().display()
+    );
     let mut house = House::start(Settings {
         front: Some(front),
         secret_prefix: CANARY,
-        more: "\n[telemetry]\nlog = \"trace,h2=info,hyper=info\"\n".to_owned(),
+        more: format!("\n[telemetry]\nlog = \"trace,h2=info,hyper=info\"\n{traces}"),
         ..Settings::default()
     })
     .await;
-    behind.set(house.sandbox.address()).unwrap();
+    poisoner.behind.set(house.sandbox.address()).unwrap();
     let lived = [
         (Scenario::Paid, None),
         (Scenario::Declined, None),
@@ -228,7 +261,19 @@ async fn planted_secrets_and_personal_data_are_in_no_store_log_or_error() {
     for canary in [CANARY, &token("shop")] {
         clean("the log", log.as_bytes(), canary);
         store_is_clean(house.folder(), canary);
+        clean("a trace", &collector.bytes(), canary);
     }
+    assert!(collector.spans().len() > 100, "{}", collector.spans().len());
+    assert!(
+        collector.heads()[0].contains(CANARY),
+        "the collector's own token"
+    );
+    // Providers are third parties: no request tells them of a trace.
+    let heads = poisoner.heads.lock().unwrap().to_ascii_lowercase();
+    for header in ["traceparent", "tracestate", "baggage"] {
+        assert!(!heads.contains(header), "{header}");
+    }
+    assert!(heads.contains("user-agent: tillwatch/"), "heads were read");
 }
 
 #[test]

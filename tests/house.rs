@@ -30,7 +30,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::process::{DEADLINE, Log, Server, within};
+use crate::process::{DEADLINE, ENVIRONMENT, Log, Server, within};
 
 /// The callers of every house, by name and scopes.
 const CALLERS: [(&str, &str); 4] = [
@@ -71,6 +71,8 @@ pub struct Settings {
     pub secret_prefix: &'static str,
     /// More configuration at the end.
     pub more: String,
+    /// The server's environment: lines of `NAME=VALUE`.
+    pub environment: String,
 }
 
 impl Default for Settings {
@@ -93,6 +95,7 @@ impl Default for Settings {
             ],
             secret_prefix: "house",
             more: String::new(),
+            environment: String::new(),
         }
     }
 }
@@ -243,6 +246,9 @@ impl House {
         );
         let config = folder.path().join("tillwatch.toml");
         fs::write(&config, text).unwrap();
+        if !settings.environment.is_empty() {
+            fs::write(config.with_extension(ENVIRONMENT), &settings.environment).unwrap();
+        }
         let server = match Server::start(&config, &log).await {
             Ok(server) => server,
             Err(status) => panic!("the server ended with {status}:\n{}", log.text()),

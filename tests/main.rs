@@ -14,6 +14,7 @@
     reason = "a test ends at the first thing that is not as promised, and has no readers"
 )]
 
+mod collector;
 mod executables;
 mod house;
 mod orders;
@@ -53,6 +54,7 @@ mod sweeps;
 mod systemd;
 mod tidy;
 mod tls;
+mod traces;
 mod unclear;
 mod upstream_tls;
 mod watchers;

@@ -17,6 +17,8 @@ use crate::executables::executable;
 
 /// The longest that a test waits for anything.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// The extension of the file beside a configuration that has the server's environment.
+pub const ENVIRONMENT: &str = "environment";
 /// The interval of looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -72,7 +74,8 @@ pub fn serve(config: &Path, arguments: &[&str]) -> Command {
         .arg(config)
         .args(arguments)
         .env_clear()
-        .envs(crate::clock::environment(config));
+        .envs(crate::clock::environment(config))
+        .envs(environment(config));
     command
 }
 
@@ -206,11 +209,23 @@ impl Server {
     }
 }
 
-/// The address in a line such as `… gRPC address="127.0.0.1:41234"`.
+/// The variables in the file beside a configuration, if there is one.
+fn environment(config: &Path) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(config.with_extension(ENVIRONMENT)).unwrap_or_default();
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    pairs.map(owned).collect()
+}
+
+/// The address in a line such as `… gRPC address="127.0.0.1:41234"`, or in one of JSON.
 fn address(lines: &[String], of: &str) -> Option<String> {
-    let line = lines
-        .iter()
-        .find(|line| line.contains(&format!(" {of} address=")))?;
-    let (_, address) = line.split_once("address=")?;
-    Some(address.trim().trim_matches('"').to_owned())
+    let forms = [
+        format!(" {of} address=\""),
+        format!("\"message\":\"{of}\",\"address\":\""),
+    ];
+    let found = |line: &String| {
+        let rest = forms.iter().find_map(|form| line.split_once(form))?.1;
+        rest.split('"').next().map(str::to_owned)
+    };
+    lines.iter().find_map(found)
 }

@@ -14,6 +14,7 @@ use sources::{climbs_out, imported, root, says, server_code, sources, uncommente
 /// Each module of the server, and the modules that it may use.
 const MODULES: &[(&str, &[&str])] = &[
     ("purchase", &[]),
+    ("trace", &["purchase"]),
     ("observation", &["purchase"]),
     ("lifecycle", &["purchase", "observation"]),
     ("cadence", &["purchase"]),
@@ -54,6 +55,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "failpoint",
             "progress",
             "clock",
+            "trace",
         ],
     ),
     (
@@ -68,6 +70,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "journal",
             "progress",
             "clock",
+            "trace",
         ],
     ),
     (
@@ -85,6 +88,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "clock",
             "listener",
             "limits",
+            "trace",
             "audit",
         ],
     ),
@@ -99,7 +103,13 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "purchase", "cadence", "provider", "upstream", "tls", "outlet",
+            "purchase",
+            "cadence",
+            "provider",
+            "upstream",
+            "tls",
+            "telemetry",
+            "outlet",
         ],
     ),
 ];
@@ -109,8 +119,12 @@ const MEETING_PLACES: [&str; 3] = ["lib", "main", "serve"];
 
 /// Crates that few modules may use: a word of the sources, and the modules that may say it.
 const CRATES: &[(&str, &[&str])] = &[
-    ("reqwest", &["upstream"]),
-    ("rustls", &["tls", "upstream"]),
+    ("reqwest", &["upstream", "telemetry"]),
+    ("rustls", &["tls", "upstream", "telemetry", "config"]),
+    ("opentelemetry", &["trace", "telemetry"]),
+    ("opentelemetry_proto", &["telemetry"]),
+    ("opentelemetry_sdk", &["trace", "telemetry"]),
+    ("tracing_opentelemetry", &["trace", "telemetry"]),
     ("tokio_rustls", &["listener"]),
     ("x509_parser", &["tls"]),
     ("rusqlite", &["journal"]),
@@ -126,7 +140,10 @@ const CRATES: &[(&str, &[&str])] = &[
             "serve",
         ],
     ),
-    ("tonic", &["grpc", "health", "listener", "serve"]),
+    (
+        "tonic",
+        &["grpc", "health", "listener", "serve", "telemetry"],
+    ),
 ];
 
 /// Modules of values and decisions: no clock, no task, no file, no socket.

@@ -172,7 +172,7 @@ async fn serve(arguments: Serve) -> Result<(), Box<dyn Error>> {
 }
 
 async fn demo(arguments: Demo) -> Result<ExitCode, Box<dyn Error>> {
-    tillwatch_server::telemetry::init("warn", false)?;
+    tillwatch_server::telemetry::init("warn", false, None)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {

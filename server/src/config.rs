@@ -14,11 +14,13 @@ mod log_filter;
 mod print;
 mod restart;
 mod server;
+mod telemetry;
 mod tree;
 
 pub use account::Account;
 pub use caller::{Allowed, Caller, SCOPES};
-pub use server::{Address, Limits, Listen, LogFormat, Store, Telemetry};
+pub use server::{Address, Limits, Listen, Store};
+pub use telemetry::{LogFormat, Telemetry};
 
 use std::{
     collections::BTreeMap,
@@ -43,7 +45,7 @@ pub struct Config {
     pub accounts: Vec<Account>,
     /// The limits on everything that can be open at once.
     pub limits: Limits,
-    /// The log: its level and its form.
+    /// The log and the collector of traces.
     pub telemetry: Telemetry,
     warnings: Vec<String>,
     source: Source,
@@ -123,6 +125,7 @@ impl Config {
         let root = Section::root(tree, &problems);
         let mut warnings = Vec::new();
         warnings.extend(source.environment.iter().filter_map(ignored_proxy));
+        warnings.extend(ignored_traces(&source.environment));
         let config = Self::read(registry, path, root, warnings, &problems);
         problems.check()?;
         Ok(Self { source, ..config })
@@ -162,7 +165,7 @@ impl Config {
         let usual = limits.per_caller;
         let callers = caller::read(callers, &known, &listen, usual, &mut warnings);
         let store = server::store(root.section("store"), &mut warnings);
-        let telemetry = server::telemetry(root.section("telemetry"), &mut warnings);
+        let telemetry = telemetry::read(root.section("telemetry"), &mut warnings);
         let config = Self {
             listen,
             store,
@@ -184,6 +187,19 @@ fn ignored_proxy((variable, value): (&String, &String)) -> Option<String> {
     let is_proxy = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].contains(&name.as_str());
     (is_proxy && !value.is_empty())
         .then(|| format!("{variable}: has no effect here; an account's `proxy` has"))
+}
+
+/// The warning about variables that set up other programs' traces, and not this one's.
+fn ignored_traces(environment: &BTreeMap<String, String>) -> Option<String> {
+    let set = environment.iter().filter(|(_, value)| !value.is_empty());
+    let names: Vec<&str> = set
+        .map(|(name, _)| name.as_str())
+        .filter(|name| name.starts_with("OTEL_"))
+        .collect();
+    let names = (!names.is_empty()).then(|| names.join(", "))?;
+    Some(format!(
+        "{names}: no effect here; the keys of `telemetry` have"
+    ))
 }
 
 /// Settings that cannot be used.

@@ -12,6 +12,7 @@ mod purchases;
 mod resolve;
 mod stream;
 pub mod token;
+mod traced;
 mod validate;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -44,6 +45,7 @@ pub use identify::{beyond, ending, identify, stranger};
 use lists::Lists;
 pub use purchases::ANSWER_BYTES_MAX;
 use stream::StreamLimits;
+pub use traced::{METHODS, TraceLayer, Traced};
 
 /// The longest request, in bytes; a longer one is answered by the transport.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
@@ -206,10 +208,11 @@ impl Service {
             .record(id)
             .await?
             .ok_or_else(Failure::not_found)?;
-        match Self::sees(caller, &record.purchase) {
-            true => Ok(record),
-            false => Err(Failure::not_found()),
+        if !Self::sees(caller, &record.purchase) {
+            return Err(Failure::not_found());
         }
+        traced::about(&record.purchase);
+        Ok(record)
     }
 
     /// The account that a request names, or the only one of the order's provider.
@@ -364,6 +367,7 @@ impl Service {
         }
         let now = self.rooms.clock.moment();
         let created = created.map_err(|error| self.spread(Failure::of_create(error, now)))?;
+        traced::about(&created.purchase);
         Ok(message::CreatePurchaseResponse {
             purchase: Some(convert::purchase(
                 &created.purchase,

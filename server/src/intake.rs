@@ -41,6 +41,7 @@ use crate::{
     progress::Progress,
     provider::Placed,
     purchase::{CallerName, Moment, Purchase, PurchaseId, Status, Timestamp, Transition},
+    trace::Creates,
 };
 use attempt::{Conclusion, Prepared};
 use attempts::{Attempts, Sending};
@@ -182,6 +183,8 @@ struct Inner {
     clock: Clock,
     accounts: Accounts,
     keyring: Keyring,
+    /// The spans of creates.
+    creates: Creates,
     attempts: Attempts,
     /// Attempts and settlements: a drain waits for them.
     tasks: TaskTracker,
@@ -213,6 +216,7 @@ impl Intake {
         clock: Clock,
         accounts: Accounts,
         keyring: Keyring,
+        creates: Creates,
     ) -> Self {
         let deadlines = Arc::new(Deadlines::default());
         let inner = Arc::new(Inner {
@@ -221,6 +225,7 @@ impl Intake {
             clock,
             accounts,
             keyring,
+            creates,
             attempts: Attempts::default(),
             locked_keys: LockedKeys::default(),
             open_purchases: Arc::default(),

@@ -8,9 +8,9 @@
 //! - [`journal`]: the durable log; [`feed`]: committed transitions on their way to watchers.
 //! - [`intake`]: create, join, recover, resolve; [`tracker`]: polls until FINAL.
 //! - [`grpc`], [`identity`], [`listener`], [`health`]: the way in.
-//! - [`config`], [`telemetry`]: settings and logs; [`audit`], [`outlet`]: the audit log and its way out;
-//!   [`progress`]: the beats of long-lived loops; [`failpoint`]: deaths and loops that stand still on
-//!   demand, for tests.
+//! - [`config`], [`telemetry`]: settings, logs and the export of spans; [`trace`]: the spans' places in
+//!   traces; [`audit`], [`outlet`]: the audit log and its way out; [`progress`]: the beats of long-lived
+//!   loops; [`failpoint`]: deaths and loops that stand still on demand, for tests.
 
 pub mod account;
 pub mod audit;
@@ -38,6 +38,7 @@ pub mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod trace;
 pub mod tracker;
 pub mod upstream;
 

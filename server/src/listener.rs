@@ -15,6 +15,7 @@ mod port;
 mod protocol;
 mod stream;
 
+pub use body::word as code_word;
 pub use connection::{CertificateNames, EndsAt, RoomLayer, WithRoom};
 pub use incoming::{Guarded, Incoming};
 pub use panic::{CatchPanic, PanicLayer};

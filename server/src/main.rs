@@ -10,9 +10,9 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread::available_parallelism,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -37,6 +37,8 @@ const EXIT_USAGE: u8 = 64;
 const CORES_FOR_ONE_THREAD: usize = 2;
 /// The longest delay of the exit by a task that still blocks a thread.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest delay of the exit by a collector of traces, if the drain has left so much time.
+const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Creates purchases at payment providers and pushes their normalised status.
 #[derive(Debug, Parser)]
@@ -207,13 +209,17 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     let config = load(file)?;
     let start = || -> Result<(), Box<dyn Error + Send + Sync>> {
         let json = config.telemetry.log_format == LogFormat::Json;
-        telemetry::init(&config.telemetry.log, json)?;
+        let traces = config.telemetry.traces.as_ref();
+        let traces = telemetry::init(&config.telemetry.log, json, traces)?;
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
         let runtime = runtime(config.listen.threads)?;
+        let drain = config.listen.drain;
+        let told = Arc::<OnceLock<Instant>>::default();
+        let ends = Arc::clone(&told);
         let served = runtime.block_on(async {
-            let shutdown = shutdown()?;
+            let shutdown = shutdown(told)?;
             let reload = Arc::<Notify>::default();
             let hangup = signal(SignalKind::hangup())?;
             tokio::spawn(pass_on(hangup, Arc::clone(&reload)));
@@ -235,6 +241,8 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
                 .map_err(Box::<dyn Error + Send + Sync>::from)
         });
         runtime.shutdown_timeout(EXIT_TIMEOUT);
+        let spent = ends.get().map_or(Duration::ZERO, Instant::elapsed);
+        traces.finish(drain.saturating_sub(spent).min(TRACES_TIMEOUT));
         served
     };
     start().map_err(Failure::Start)
@@ -256,8 +264,8 @@ fn runtime(threads: u32) -> io::Result<Runtime> {
     builder.worker_threads(threads).enable_all().build()
 }
 
-/// Ends with the first SIGTERM or SIGINT from now on.
-fn shutdown() -> io::Result<impl Future<Output = ()>> {
+/// Ends with the first SIGTERM or SIGINT from now on, and tells its time.
+fn shutdown(told: Arc<OnceLock<Instant>>) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
@@ -265,6 +273,7 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
             _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
         }
+        told.get_or_init(Instant::now);
     })
 }
 

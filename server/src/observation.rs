@@ -163,6 +163,17 @@ impl Trouble {
         Self::Unreadable { why: why.into() }
     }
 
+    /// Its kind, in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::Nowhere => "nowhere",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Throttled { .. } => "throttled",
+            Self::Unauthorized => "unauthorized",
+        }
+    }
+
     /// The event, in this service's words; nothing if the kind of trouble says it all.
     pub fn why(&self) -> Option<&str> {
         match self {

@@ -201,6 +201,7 @@ impl House {
             clock.clone(),
             accounts.clone(),
             keyring,
+            tracker.creates(),
         );
         if callers.limit_open_purchases() {
             intake.count_open_purchases();

@@ -1,44 +1,82 @@
-//! Logs: to standard error, as text or JSON, filtered by level or directives. Metrics: `metrics`.
+//! Logs: to standard error, as text or JSON, filtered by level or directives. Traces: `traces`, to a
+//! collector. Metrics: `metrics`.
 
+mod lines;
 pub mod metrics;
+pub mod traces;
 
-use std::io::{IsTerminal as _, stderr};
+use std::io::stderr;
 
 use tracing_subscriber::{
-    EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _,
+    filter::{FilterExt as _, filter_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
-/// The reason why there are no logs.
+use lines::{Form, Lines};
+use traces::{Traces, TracesError};
+
+/// The reason why there are no logs or no traces.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter is no level and no list of directives.
     #[error("the log filter cannot be read")]
     Filter(#[source] tracing_subscriber::filter::ParseError),
+    /// Spans cannot be sent to the collector.
+    #[error("traces cannot be exported")]
+    Traces(#[from] TracesError),
     /// Logs go elsewhere in this process already.
     #[error("logging is set up already")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
 
-/// Sends this process's logs to standard error from now on.
+/// Sends this process's logs to standard error from now on, and its spans to a collector if one is set.
 ///
 /// # Errors
-/// The filter cannot be read, or logs go elsewhere already.
-pub fn init(filter: &str, json: bool) -> Result<(), TelemetryError> {
+/// The filter cannot be read, spans cannot be sent, or logs go elsewhere already.
+pub fn init(
+    filter: &str,
+    json: bool,
+    collector: Option<&traces::Settings>,
+) -> Result<Traces, TelemetryError> {
     let filter = EnvFilter::builder()
         .parse(filter)
         .map_err(TelemetryError::Filter)?;
+    let format = tracing_subscriber::fmt::format().with_ansi(false);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(stderr)
-        .with_ansi(!json && stderr().is_terminal());
+        .with_ansi(false);
     let lines = if json {
-        lines.json().flatten_event(true).boxed()
+        let format = format
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false);
+        let fields = tracing_subscriber::fmt::format::JsonFields::new();
+        let format = Lines::new(format, Form::Json);
+        lines.fmt_fields(fields).event_format(format).boxed()
     } else {
-        lines.boxed()
+        let format = Lines::new(format, Form::Text);
+        lines.event_format(format).boxed()
+    };
+    // A line names its span by id. If the log does not want spans and nobody collects them, there are
+    // none at all.
+    let is_event = filter_fn(|metadata| metadata.is_event());
+    let mut layers = vec![lines.with_filter(filter.and(is_event)).boxed()];
+    let traces = match collector {
+        Some(settings) => {
+            let (layer, traces) = traces::layer(settings)?;
+            layers.push(layer);
+            traces
+        }
+        None => Traces::default(),
     };
     tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
+        .with(layers)
         .try_init()
-        .map_err(TelemetryError::Twice)
+        .map_err(TelemetryError::Twice)?;
+    Ok(traces)
 }
 
 #[cfg(test)]
@@ -47,10 +85,12 @@ mod tests {
 
     #[test]
     fn logging_is_set_up_once_by_a_filter_that_can_be_read() {
-        let broken = init("info,=,=", false).unwrap_err();
+        let broken = init("info,=,=", false, None).unwrap_err();
         assert_eq!(broken.to_string(), "the log filter cannot be read");
-        init("warn,tillwatch_server=info", true).unwrap();
-        let twice = init("warn", false).unwrap_err();
+        init("warn,tillwatch_server=info", true, None).unwrap();
+        let span = tracing::error_span!("a span that nobody collects");
+        assert!(span.is_disabled());
+        let twice = init("warn", false, None).unwrap_err();
         assert_eq!(twice.to_string(), "logging is set up already");
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     lifecycle,
     progress::Progress,
     purchase::{AccountName, Cause, Finality, Freshness, Purchase, PurchaseId, Reference},
+    trace::Creates,
 };
 pub use lane::Backlog;
 use lane::Lane;
@@ -43,6 +44,8 @@ struct Inner {
     stop: CancellationToken,
     /// The last answers about what is followed no more.
     last_answers: Mutex<LastAnswers>,
+    /// The spans that created open purchases.
+    creates: Creates,
     /// Counts a purchase's watchers, once [`Tracker::count_watchers`] was called.
     watchers: OnceLock<CountWatchers>,
 }
@@ -128,6 +131,7 @@ impl Tracker {
             tasks,
             stop,
             last_answers: Mutex::default(),
+            creates: Creates::default(),
             watchers: OnceLock::new(),
         });
         let observer = Arc::downgrade(&inner);
@@ -179,6 +183,12 @@ impl Tracker {
             let rare = || (self.0).stretched(&lane, purchase.create_time, status.finality);
             lane.reschedule(purchase.id, status, (&self.0.clock, rare));
         }
+    }
+
+    /// The spans that created open purchases, which the spans of polls link to. Whoever creates fills
+    /// them.
+    pub fn creates(&self) -> Creates {
+        self.0.creates.clone()
     }
 
     /// Takes up an open purchase of an earlier process. First polls are spread over an interval.
@@ -285,11 +295,14 @@ impl Inner {
     /// more.
     fn committed(self: &Arc<Self>, committed: &Committed) {
         let purchase = &committed.purchase;
+        let status = &purchase.status;
+        if status.finality == Finality::Final {
+            self.creates.forget(purchase.id);
+        }
         let Some(lane) = self.lanes.get(&purchase.account) else {
             self.left(purchase);
             return;
         };
-        let status = &purchase.status;
         let answered = lifecycle::is_answered(status.state)
             && matches!(committed.cause, Cause::Create | Cause::Poll);
         if status.finality == Finality::Final {

@@ -15,7 +15,7 @@ const CRATES: [&str; 8] = [
 ];
 const OWN: &str = "tillwatch_server";
 /// The modules of this crate.
-const MODULES: [&str; 25] = [
+const MODULES: [&str; 27] = [
     "account",
     "audit",
     "cadence",
@@ -34,11 +34,13 @@ const MODULES: [&str; 25] = [
     "listener",
     "observation",
     "outlet",
+    "progress",
     "provider",
     "purchase",
     "serve",
     "telemetry",
     "tls",
+    "trace",
     "tracker",
     "upstream",
 ];

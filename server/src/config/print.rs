@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use toml::Value;
 
 use super::{
-    Account, Address, Caller, Config, LogFormat,
+    Account, Address, Caller, Config, LogFormat, Telemetry,
     duration::show,
     server::PerCaller,
     tree::{self, Node, Problems},
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     cadence::{Policy, Schedule},
     outlet::Target,
+    telemetry::traces::Protocol,
 };
 
 /// One key of a section.
@@ -85,29 +86,44 @@ impl Config {
             ("callers", Item::Section(callers.collect())),
             ("accounts", Item::Section(accounts.collect())),
             ("limits", Item::Section(limits)),
-            (
-                "telemetry",
-                Item::Section(section([
-                    ("log", text(telemetry.log.clone())),
-                    (
-                        "audit_log",
-                        text(match &telemetry.audit_log {
-                            None => String::new(),
-                            Some(Target::Stderr) => "stderr".to_owned(),
-                            Some(Target::File(path)) => path.display().to_string(),
-                        }),
-                    ),
-                    (
-                        "log_format",
-                        text(match telemetry.log_format {
-                            LogFormat::Text => "text",
-                            LogFormat::Json => "json",
-                        }),
-                    ),
-                ])),
-            ),
+            ("telemetry", Item::Section(of_telemetry(telemetry))),
         ])
     }
+}
+
+fn of_telemetry(telemetry: &Telemetry) -> Section {
+    let mut items = section([
+        ("log", text(telemetry.log.clone())),
+        (
+            "audit_log",
+            text(match &telemetry.audit_log {
+                None => String::new(),
+                Some(Target::Stderr) => "stderr".to_owned(),
+                Some(Target::File(path)) => path.display().to_string(),
+            }),
+        ),
+        (
+            "log_format",
+            text(match telemetry.log_format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            }),
+        ),
+    ]);
+    let Some(traces) = &telemetry.traces else {
+        items.insert("otlp_endpoint".to_owned(), text(""));
+        return items;
+    };
+    let protocol = match traces.protocol {
+        Protocol::Grpc => "grpc",
+        Protocol::Http => "http",
+    };
+    items.extend(section([
+        ("otlp_endpoint", text(traces.endpoint.as_str())),
+        ("otlp_protocol", text(protocol)),
+        ("trace_sample", text(traces.sample.to_string())),
+    ]));
+    items
 }
 
 fn section<const N: usize>(items: [(&str, Item); N]) -> Section {

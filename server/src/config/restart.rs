@@ -53,6 +53,10 @@ impl Config {
                 "telemetry.log_format",
                 self.telemetry.log_format != newer.telemetry.log_format,
             ),
+            (
+                "telemetry.otlp_endpoint, otlp_protocol, otlp_headers_file, otlp_ca_file, trace_sample",
+                self.telemetry.traces != newer.telemetry.traces,
+            ),
         ];
         let changed = differences.into_iter().filter(|(_, is_other)| *is_other);
         let keys = changed.map(|(key, _)| key.to_owned());

@@ -1,21 +1,17 @@
-//! The sections about this process: its addresses, its files, its limits and its log.
+//! The sections about this process: its addresses, its files and its limits.
 
 use std::{
     error::Error,
     net::SocketAddr,
-    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{
-    file, log_filter,
+    file,
     tree::{Section, Text},
 };
-use crate::{
-    outlet::Target,
-    tls::{ServerFiles, ServerTls},
-};
+use crate::tls::{ServerFiles, ServerTls};
 
 /// The longest duration that any key takes.
 pub(super) const TEN_YEARS: Duration = Duration::from_secs(3_650 * 86_400);
@@ -301,84 +297,4 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
     };
     section.finish();
     limits
-}
-
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One object per line.
-    Json,
-}
-
-/// The log: its level and its form; and the audit log.
-#[derive(Debug, Clone)]
-pub struct Telemetry {
-    /// A level, or directives such as `info,tillwatch_server::tracker=debug`.
-    pub log: String,
-    /// The form of a line.
-    pub log_format: LogFormat,
-    /// The place of the audit log; `None` turns it off.
-    pub audit_log: Option<Target>,
-}
-
-pub(super) fn telemetry(mut section: Section<'_>, warnings: &mut Vec<String>) -> Telemetry {
-    if let Some(endpoint) = section.text("otlp_endpoint")
-        && !endpoint.text.is_empty()
-    {
-        let rule = "must be empty: OTLP is not in this release";
-        section.refuse(endpoint.place.as_deref(), "otlp_endpoint", rule);
-    }
-    let mut log = "info".to_owned();
-    if let Some(text) = section.text("log") {
-        if !log_filter::can_be_used(&text.text) {
-            let rule = "must be a level (off, error, warn, info, debug, trace), or directives with \
-                        targets of this program, such as info,tower=warn";
-            section.refuse(text.place.as_deref(), "log", rule);
-        } else if log_filter::is_mute(&text.text) {
-            let mute = "lets no line of this server through, errors included";
-            warnings.push(format!("telemetry.log: {mute}"));
-        }
-        log = text.text;
-    }
-    let mut log_format = LogFormat::Text;
-    if let Some(text) = section.text("log_format") {
-        match text.text.as_str() {
-            "text" => {}
-            "json" => log_format = LogFormat::Json,
-            _ => section.refuse(text.place.as_deref(), "log_format", "must be text or json"),
-        }
-    }
-    let audit_log = audit_log(&mut section, warnings);
-    section.finish();
-    Telemetry {
-        log,
-        log_format,
-        audit_log,
-    }
-}
-
-fn audit_log(section: &mut Section<'_>, warnings: &mut Vec<String>) -> Option<Target> {
-    const KEY: &str = "audit_log";
-    let Some(text) = section.text(KEY) else {
-        return Some(Target::Stderr);
-    };
-    let path = match text.text.as_str() {
-        "" => return None,
-        "stderr" => return Some(Target::Stderr),
-        path => PathBuf::from(path),
-    };
-    let place = text.place.as_deref();
-    file::check_folder(section, place, KEY, &path);
-    // Opening a named pipe would wait for its reader.
-    let kind = path.metadata().map(|file| file.file_type()).ok();
-    let takes_lines = kind.is_none_or(|kind| kind.is_file() || kind.is_char_device());
-    if !takes_lines {
-        section.refuse(place, KEY, "must be stderr, a file, or empty");
-    } else if kind.is_some() && Target::File(path.clone()).open().is_err() {
-        section.refuse(place, KEY, "must be a file that can be written");
-    }
-    warnings.extend(file::exposed(&path, "telemetry.audit_log: the file"));
-    Some(Target::File(path))
 }

@@ -2,6 +2,7 @@
 
 mod print;
 mod refusals;
+mod traces;
 
 use std::{collections::BTreeMap, io::Write as _, sync::Arc, time::Duration};
 

@@ -10,7 +10,8 @@ use crate::{
     journal::{Binding, Write, Written},
     lifecycle,
     observation::Observation,
-    purchase::{Cause, PurchaseId, Reference},
+    purchase::{Cause, Finality, PurchaseId, Reference},
+    trace::Place,
 };
 
 impl Inner {
@@ -114,10 +115,15 @@ impl Inner {
             transitions: vec![first, second],
         };
         match self.journal.write(begin).await? {
-            Written::Done => Ok(Created {
-                purchase,
-                replayed: false,
-            }),
+            Written::Done => {
+                if purchase.status.finality != Finality::Final {
+                    self.creates.created(id, Place::current());
+                }
+                Ok(Created {
+                    purchase,
+                    replayed: false,
+                })
+            }
             Written::KeyTaken(known) => self.answer_known(*known, new).await,
             Written::ReferenceTaken(known) => self.adopted_before(new, known).await,
             Written::Stale(_) => Err(CreateError::Journal { purchase: None }),

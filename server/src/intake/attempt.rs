@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{
     CreateError, Inner, NewPurchase, REPEAT_WANTED_FOR, RETRY_AFTER, SUBMIT_SLACK,
@@ -19,6 +20,7 @@ use crate::{
     observation::Submitted,
     provider::{self, Intent, Placed, Provider, Unclear},
     purchase::{AttentionReason, Cause, Purchase, Reference, Status, Transition, UnreadId},
+    trace::{self, Place},
 };
 
 /// The end of an attempt, for the caller who made it and for those who joined. An attempt that ends
@@ -117,15 +119,19 @@ impl Inner {
             begun: self.clock.both(),
         };
         let inner = Arc::clone(self);
+        let create = Place::current();
+        let span = attempt_span(&send.record);
         self.tasks.spawn(async move {
-            let begun = inner.begin(begin, send).await;
+            let begun = inner.begin(begin, send).instrument(span.clone()).await;
             key_lock.release(match &begun {
                 Err(Conclusion::Failed(error)) => Err(error.clone()),
                 Ok(_) | Err(Conclusion::Known(_) | Conclusion::Elsewhere) => Ok(()),
             });
             match begun {
                 Ok(send) => {
-                    if inner.attempt(&send, admission, &mut sending).await {
+                    (inner.creates).created(send.record.purchase.id, create);
+                    let attempt = inner.attempt(&send, admission, &mut sending);
+                    if attempt.instrument(span).await {
                         sending.repeat();
                         inner.repeat_with_key(&send).await;
                     }
@@ -228,7 +234,10 @@ impl Inner {
                 placed.read(intent, answer, now)
             })
         };
-        let sent = account.submit(&mut admission, request, read).await;
+        let span = self.send_span(&send.record);
+        let submit = account.submit(&mut admission, request, read);
+        let sent = submit.instrument(span.clone()).await;
+        span.record("tillwatch.outcome", outcome(&sent.submitted));
         let (purchase, account) = (send.record.purchase.id, &account.name);
         match &sent.submitted {
             Submitted::Unclear { why, unread_id } => {
@@ -381,6 +390,51 @@ impl Inner {
             | Submitted::Taken
             | Submitted::Unclear { .. } => Conclusion::Known(Box::new(purchase)),
         }
+    }
+}
+
+impl Inner {
+    /// The span of one send.
+    fn send_span(&self, record: &Record) -> Span {
+        let purchase = &record.purchase;
+        let span = tracing::info_span!(
+            "send",
+            otel.kind = "client",
+            tillwatch.account = purchase.account.as_str(),
+            tillwatch.provider = &*purchase.provider,
+            tillwatch.purchase = %purchase.id,
+            tillwatch.outcome = Empty,
+        );
+        // A repeat of this process's own is in no call's trace.
+        if Span::current().is_none() {
+            self.creates.link(&span, purchase.id);
+        }
+        span
+    }
+}
+
+/// The span of an attempt, in the trace of the call that made it. The call may end before it.
+fn attempt_span(record: &Record) -> Span {
+    let purchase = &record.purchase;
+    let span = tracing::info_span!(
+        parent: None,
+        "attempt",
+        tillwatch.account = purchase.account.as_str(),
+        tillwatch.purchase = %purchase.id,
+    );
+    trace::follow_current(&span);
+    span
+}
+
+/// The end of a send, in one word.
+fn outcome(submitted: &Submitted) -> &'static str {
+    match submitted {
+        Submitted::Accepted(_) => "accepted",
+        Submitted::AcceptedWithoutReference => "accepted_without_reference",
+        Submitted::Refused { .. } => "refused",
+        Submitted::Taken => "taken",
+        Submitted::NotSent(_) => "not_sent",
+        Submitted::Unclear { .. } => "unclear",
     }
 }
 

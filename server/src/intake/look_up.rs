@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tracing::{Instrument as _, Span, field::Empty};
+
 use super::{
     ADMISSION_WAIT, Inner,
     phase::{Remedy, SubmitPhase, is_settled},
@@ -72,11 +74,28 @@ impl Inner {
                 return Ok(Some(refusal.retry_at().max(now.plus(soon))));
             }
         };
-        match self.ask_about(account, record, admission).await {
-            None => Ok(None),
-            Some(Ok(Some(observation))) => self.found(account, record, &observation).await,
-            Some(Ok(None) | Err(_)) => Ok(Some(self.clock.moment().plus(every))),
-        }
+        let looked_up = async {
+            match self.ask_about(account, record, admission).await {
+                None => Ok(None),
+                Some(Ok(Some(observation))) => self.found(account, record, &observation).await,
+                Some(Ok(None) | Err(_)) => Ok(Some(self.clock.moment().plus(every))),
+            }
+        };
+        looked_up.instrument(self.look_up_span(record)).await
+    }
+
+    /// The span of one look-up.
+    fn look_up_span(&self, record: &Record) -> Span {
+        let purchase = &record.purchase;
+        let span = tracing::info_span!(
+            "look_up",
+            tillwatch.account = purchase.account.as_str(),
+            tillwatch.provider = &*purchase.provider,
+            tillwatch.purchase = %purchase.id,
+            tillwatch.outcome = Empty,
+        );
+        self.creates.link(&span, purchase.id);
+        span
     }
 
     /// Looks an unclear purchase up now, as a caller wishes. Nothing is asked about other purchases, nor
@@ -102,15 +121,18 @@ impl Inner {
         let deadline = self.clock.moment().plus(ADMISSION_WAIT);
         let admission = account.admit(Class::Refresh, deadline).await;
         let admission = admission.map_err(Unheard::Refused)?;
-        match self.ask_about(account, &record, admission).await {
-            Some(Ok(Some(observation))) => {
-                self.found(account, &record, &observation).await?;
-                Ok(())
+        let looked_up = async {
+            match self.ask_about(account, &record, admission).await {
+                Some(Ok(Some(observation))) => {
+                    self.found(account, &record, &observation).await?;
+                    Ok(())
+                }
+                // "Not found" proves nothing, and is an answer.
+                Some(Ok(None)) | None => Ok(()),
+                Some(Err(trouble)) => Err(account.unheard(trouble)),
             }
-            // "Not found" proves nothing, and is an answer.
-            Some(Ok(None)) | None => Ok(()),
-            Some(Err(trouble)) => Err(account.unheard(trouble)),
-        }
+        };
+        looked_up.instrument(self.look_up_span(&record)).await
     }
 
     /// Asks the provider; `None` if the record has no fact to ask by.
@@ -132,7 +154,14 @@ impl Inner {
             });
             said.said()
         };
-        Some(account.read(&mut admission, request, read).await.said)
+        let said = account.read(&mut admission, request, read).await.said;
+        let outcome = match &said {
+            Ok(Some(_)) => "found",
+            Ok(None) => "not_found",
+            Err(trouble) => trouble.word(),
+        };
+        Span::current().record("tillwatch.outcome", outcome);
+        Some(said)
     }
 
     /// A look-up found the order.

@@ -234,6 +234,7 @@ impl World {
             clock.clone(),
             Accounts::new([Arc::clone(&account)]),
             keyring(key),
+            Creates::default(),
         );
         for record in shared.open_records(None, 1_000).await.unwrap() {
             intake.recover(&record);

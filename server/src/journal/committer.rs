@@ -22,6 +22,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use crate::{progress::Progress, purchase::Timestamp};
 
@@ -256,6 +257,8 @@ impl Published {
 #[derive(Debug)]
 struct Job {
     change: Change,
+    /// The span that it was written in.
+    span: Span,
     answer: oneshot::Sender<Result<CommitAnswer, JournalError>>,
 }
 
@@ -327,7 +330,13 @@ impl Committer {
 
     async fn change(&self, change: Change) -> Result<CommitAnswer, JournalError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.queue.send(Job { change, answer }).await;
+        let span = Span::current();
+        let job = Job {
+            change,
+            span,
+            answer,
+        };
+        let sent = self.queue.send(job).await;
         sent.map_err(|_| JournalError::unavailable("it is closed"))?;
         (answered.await).unwrap_or_else(|_| Err(JournalError::unavailable("it was closed")))
     }
@@ -393,15 +402,18 @@ impl<S: Store> Worker<S> {
         tokio::task::yield_now().await;
         let mut changes = vec![first.change];
         let mut waiters = vec![first.answer];
+        let mut writers = vec![first.span];
         while changes.len() < GROUP_MAX {
             let Ok(job) = self.jobs.try_recv() else { break };
             changes.push(job.change);
             waiters.push(job.answer);
+            writers.push(job.span);
         }
+        let span = span(writers);
         let begun = Instant::now();
         let store = Arc::clone(&self.store);
         let work = blocking(store, move |store| store.commit(changes));
-        let committed = self.noticed(work).await;
+        let committed = self.noticed(work).instrument(span).await;
         let took = begun.elapsed().as_secs_f64();
         self.published.commit_seconds.observe(took);
         match committed {
@@ -463,6 +475,17 @@ impl<S: Store> Worker<S> {
         tracing::error!(%error, "a commit failed");
         self.published.set_available(false);
     }
+}
+
+/// The span of a commit, with links to those that it was written in.
+fn span(writers: Vec<Span>) -> Span {
+    let span = tracing::info_span!(parent: None, "commit", tillwatch.writes = writers.len());
+    if !span.is_disabled() {
+        for writer in writers {
+            span.follows_from(&writer);
+        }
+    }
+    span
 }
 
 /// The next job to refuse, once the disk is silent; `None` if no more come.

@@ -250,7 +250,7 @@ pub(super) fn code(headers: &http::HeaderMap) -> Option<&'static str> {
 }
 
 /// A code as the protocol spells it.
-pub(super) fn word(code: Code) -> &'static str {
+pub fn word(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -26,17 +26,6 @@ const REFLECTION: [&str; 2] = [
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 ];
-/// The methods of the service, as the figures name them.
-const METHODS: [&str; 8] = [
-    "CreatePurchase",
-    "GetStatus",
-    "WatchStatus",
-    "WatchPurchases",
-    "ListPurchases",
-    "RefreshStatus",
-    "ResolvePurchase",
-    "ListAccounts",
-];
 /// The name in the figures of methods that are not served.
 const OTHER: &str = "other";
 
@@ -92,7 +81,7 @@ fn admit(callers: &Directory, audit: &Audit, head: &mut Parts) -> Result<Admitte
     if service != PURCHASE_SERVICE {
         return Ok(open(Guest::Other, OTHER, OPEN_MESSAGE_BYTES_MAX));
     }
-    let method = METHODS.into_iter().find(|known| *known == method);
+    let method = grpc::METHODS.into_iter().find(|known| *known == method);
     let method = method.unwrap_or(OTHER);
     let names = head.extensions.get::<CertificateNames>().cloned();
     let names = names.map(|CertificateNames(names)| names);
@@ -162,15 +151,15 @@ mod tests {
         let methods =
             services.flat_map(|service| service.method.iter().map(|method| method.name()));
         let known: BTreeSet<&str> = methods.collect();
-        for method in METHODS {
+        for method in grpc::METHODS {
             assert!(known.contains(method), "{method}");
         }
-        assert!(METHODS.len() <= known.len());
+        assert!(grpc::METHODS.len() <= known.len());
     }
 
     #[test]
     fn who_shows_no_token_is_refused_by_headers_and_health_and_reflection_need_none() {
-        for method in METHODS.into_iter().chain(["Unheard"]) {
+        for method in grpc::METHODS.into_iter().chain(["Unheard"]) {
             let path = format!("/{PURCHASE_SERVICE}/{method}");
             for token in [None, Some("b")] {
                 let refused = admitted(&path, token).unwrap_err();

@@ -105,6 +105,7 @@ impl Front {
         }
         let service = ServiceBuilder::new()
             .layer(PanicLayer)
+            .layer(grpc::TraceLayer)
             .layer(grpc::DeadlineLayer)
             .layer(RoomLayer)
             .service(routes.prepare());

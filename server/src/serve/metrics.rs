@@ -8,9 +8,12 @@ use crate::{
     grpc::Rooms,
     limits::Limit,
     listener::Port,
-    telemetry::metrics::{
-        self, AccountLabels, AccountPicture, AuditPicture, LoopPicture, Picture, TlsPicture,
-        TransitionLabels, Transitions,
+    telemetry::{
+        self,
+        metrics::{
+            self, AccountLabels, AccountPicture, AuditPicture, LoopPicture, Picture, TlsPicture,
+            TransitionLabels, Transitions,
+        },
     },
     tls::ServerTls,
 };
@@ -91,6 +94,7 @@ impl Collector {
                     handshakes_failed: figures.handshakes_failed,
                 }
             }),
+            traces: telemetry::traces::figures(),
             restarts: (self.loops.each().iter())
                 .map(|one| (one.name(), one.course().restarts()))
                 .chain([

@@ -15,6 +15,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::traces;
+
 /// The media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -128,6 +130,8 @@ pub struct Picture {
     pub tls: Option<TlsPicture>,
     /// The audit log's lines: written, left out, and tries to write that failed.
     pub audit: AuditPicture,
+    /// Spans that were exported and dropped; `None` if there is no collector.
+    pub traces: Option<traces::Figures>,
     /// The loops of the process, with the number of restarts of each after a defect.
     pub restarts: Vec<(&'static str, u64)>,
     /// The loops whose progress is watched.
@@ -185,6 +189,11 @@ struct LimitLabels {
     limit: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DropLabels {
+    reason: &'static str,
+}
+
 type Gauges = Family<AccountLabels, Gauge>;
 type Parts = Family<AccountLabels, Gauge<f64, AtomicU64>>;
 
@@ -206,6 +215,9 @@ pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
     }
     settings(&mut registry, picture);
     audit(&mut registry, picture.audit);
+    if let Some(figures) = &picture.traces {
+        spans(&mut registry, figures);
+    }
     let journal = Gauge::<i64>::default();
     journal.set(i64::from(picture.journal_available));
     registry.register("journal_available", "1 if the last commit worked", journal);
@@ -244,6 +256,24 @@ impl Collector for Lags {
         }
         Ok(())
     }
+}
+
+/// The ends of spans.
+fn spans(registry: &mut Registry, figures: &traces::Figures) {
+    let exported = Counter::<u64>::default();
+    exported.inc_by(figures.exported);
+    let words = "Spans that the collector has taken";
+    registry.register("trace_spans_exported", words, exported);
+    let dropped = Family::<DropLabels, Counter>::default();
+    let reasons = [
+        ("queue_full", figures.overflowed),
+        ("undelivered", figures.undelivered),
+    ];
+    for (reason, times) in reasons {
+        dropped.get_or_create(&DropLabels { reason }).inc_by(times);
+    }
+    let words = "Spans that were dropped, by reason";
+    registry.register("trace_spans_dropped", words, dropped);
 }
 
 /// The state of the settings.
@@ -493,6 +523,7 @@ mod tests {
                 left_out: 12,
                 failures: 13,
             },
+            traces: None,
             restarts: vec![("feed", 2)],
             loops: vec![
                 LoopPicture {
@@ -555,5 +586,25 @@ mod tests {
             assert!(text.lines().any(|told| told == line), "{line}\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn spans_are_told_by_their_ends() {
+        let mut registry = Registry::with_prefix("tillwatch");
+        let figures = traces::Figures {
+            exported: 11,
+            overflowed: 12,
+            undelivered: 13,
+        };
+        spans(&mut registry, &figures);
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "tillwatch_trace_spans_exported_total 11",
+            "tillwatch_trace_spans_dropped_total{reason=\"queue_full\"} 12",
+            "tillwatch_trace_spans_dropped_total{reason=\"undelivered\"} 13",
+        ] {
+            assert!(text.lines().any(|told| told == line), "{line}\n{text}");
+        }
     }
 }

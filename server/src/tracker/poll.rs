@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::{Instrument as _, Span, field::Empty};
+
 use super::{
     Inner,
     entry::{Entry, Fresh, NoAnswer, OwnWord, READ_FLOOR, Terms},
@@ -45,7 +47,30 @@ fn silence(asked: &Answered) -> Option<NoAnswer> {
     })
 }
 
+/// The end of a poll, in one word.
+fn outcome(asked: &Answered) -> &'static str {
+    match &asked.said {
+        Ok(Some(_)) => "answered",
+        Ok(None) => "missing",
+        Err(trouble) => trouble.word(),
+    }
+}
+
 impl Inner {
+    /// The span of one poll: its request, and the commit of what was heard.
+    pub(super) fn poll_span(&self, lane: &Lane, purchase: PurchaseId) -> Span {
+        let account = &lane.account;
+        let span = tracing::info_span!(
+            "poll",
+            tillwatch.account = account.name.as_str(),
+            tillwatch.provider = account.provider().row().name,
+            tillwatch.purchase = %purchase,
+            tillwatch.outcome = Empty,
+        );
+        self.creates.link(&span, purchase);
+        span
+    }
+
     /// Asks the provider about one purchase.
     pub(super) async fn ask(
         &self,
@@ -60,6 +85,7 @@ impl Inner {
         if let (Err(Trouble::Throttled { .. }), Some(Whose::Account)) = (&asked.said, asked.whose) {
             lane.suspect(turn.purchase);
         }
+        Span::current().record("tillwatch.outcome", outcome(&asked));
         asked
     }
 
@@ -271,8 +297,12 @@ impl Inner {
             purchase,
             reference,
         };
-        let asked = self.ask(lane, &turn, admission).await;
-        self.heard(lane, purchase, &asked).await?;
+        let polled = async {
+            let asked = self.ask(lane, &turn, admission).await;
+            let heard = self.heard(lane, purchase, &asked).await;
+            heard.map(|()| asked)
+        };
+        let asked = polled.instrument(self.poll_span(lane, purchase)).await?;
         asked
             .said
             .map(drop)

@@ -18,9 +18,11 @@ use futures_util::{
     stream::{self, FuturesUnordered},
 };
 
+use tracing::{Instrument as _, Span, field::Empty};
+
 use super::{Inner, digest::digest, lane::Lane, lock};
 use crate::{
-    account::{Account, Class, Settings, Times},
+    account::{Account, Admission, Class, Settings, Times},
     cadence::budget::backoff,
     clock::Now,
     journal::{JournalError, Write},
@@ -82,6 +84,16 @@ enum Cut {
     Failed,
     /// The account has to wait, or what a page said cannot be committed now.
     Later,
+}
+
+/// The span of one page: its request, and the commits of what its rows say.
+fn page_span(account: &Account) -> Span {
+    tracing::info_span!(
+        "sweep",
+        tillwatch.account = account.name.as_str(),
+        tillwatch.provider = account.provider().row().name,
+        tillwatch.outcome = Empty,
+    )
 }
 
 impl From<JournalError> for Cut {
@@ -300,11 +312,14 @@ impl Inner {
         }
         let mut seen = 0;
         for _ in 0..PAGES_MAX {
+            let admission = self.page_admission(lane, list).await?;
+            let span = page_span(&lane.account);
+            let page = self.page(lane, sweeper, sweep, (list, &place), admission);
             let Read {
                 page,
                 times,
                 answered,
-            } = self.page(lane, sweeper, sweep, list, &place).await?;
+            } = page.instrument(span.clone()).await?;
             match lock(&sweeper.known).worth(page.pages) {
                 Worth::Read => {}
                 Worth::Narrower => return Err(Cut::Narrower),
@@ -312,7 +327,7 @@ impl Inner {
             }
             // A drain waits for what was heard, as it does for polls.
             let applied = self.apply(lane, sweeper, sweep, page.rows, times);
-            seen += self.tasks.track_future(applied).await?;
+            seen += self.tasks.track_future(applied).instrument(span).await?;
             match sweep.coverage() {
                 Coverage::Changes => {
                     let now = self.clock.moment();
@@ -358,17 +373,10 @@ impl Inner {
             .map(drop)
     }
 
-    /// One page, within the account's budget.
-    async fn page(
-        &self,
-        lane: &Lane,
-        sweeper: &Sweeper,
-        sweep: &dyn Sweep,
-        list: &str,
-        place: &Cursor,
-    ) -> Result<Read, Cut> {
+    /// Waits for the right to ask for a page.
+    async fn page_admission(&self, lane: &Lane, list: &str) -> Result<Admission, Cut> {
         let account = &lane.account;
-        let mut admission = loop {
+        loop {
             let deadline = self.clock.moment().plus(ADMISSION);
             let admitted = tokio::select! {
                 biased;
@@ -376,7 +384,7 @@ impl Inner {
                 admitted = account.admit(Class::Sweep, deadline) => admitted,
             };
             let refusal = match admitted {
-                Ok(admission) => break admission.about_list(list),
+                Ok(admission) => return Ok(admission.about_list(list)),
                 Err(refusal) => refusal,
             };
             let wait = refusal.retry_at().since(self.clock.moment());
@@ -385,7 +393,19 @@ impl Inner {
                 () = lane.stop.cancelled() => return Err(Cut::Stopped),
                 () = tokio::time::sleep(wait.max(RETRY_BASE)) => {}
             }
-        };
+        }
+    }
+
+    /// One page.
+    async fn page(
+        &self,
+        lane: &Lane,
+        sweeper: &Sweeper,
+        sweep: &dyn Sweep,
+        (list, place): (&str, &Cursor),
+        mut admission: Admission,
+    ) -> Result<Read, Cut> {
+        let account = &lane.account;
         let rows = lock(&sweeper.known).rows(list);
         let wanted = Wanted { list, place, rows };
         let provider = Arc::clone(&admission.settings().provider);
@@ -404,6 +424,11 @@ impl Inner {
             () = lane.stop.cancelled() => return Err(Cut::Stopped),
             asked = account.read(&mut admission, request, read) => asked,
         };
+        let outcome = asked
+            .said
+            .as_ref()
+            .map_or_else(Trouble::word, |_| "answered");
+        Span::current().record("tillwatch.outcome", outcome);
         match asked.said {
             Ok(page) => Ok(Read {
                 page,

@@ -130,7 +130,7 @@ impl Tls {
     }
 
     /// The authorities that replace the system's, if any are named.
-    pub(super) fn roots(&self) -> Option<&[CertificateDer<'static>]> {
+    pub fn roots(&self) -> Option<&[CertificateDer<'static>]> {
         self.roots.as_deref()
     }
 

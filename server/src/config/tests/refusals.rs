@@ -90,10 +90,6 @@ fn bad_settings_are_refused_with_their_place_and_rule() {
             "telemetry.log_format: must be text or json",
         ),
         (
-            format!("{CALLER}[telemetry]\notlp_endpoint = \"http://x\""),
-            "OTLP is not in this release",
-        ),
-        (
             format!("telemetry = 1\n{CALLER}"),
             "FILE:1: telemetry: must be a section",
         ),

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
+use tracing::Instrument as _;
+
 use super::{Lane, Target};
 use crate::{
     purchase::{Moment, PurchaseId, Reference},
@@ -109,7 +111,8 @@ impl Inner {
                 again: self.clock.moment().plus(LOST_RETRY),
                 is_armed: false,
             };
-            self.tasks.spawn(async move {
+            let span = self.poll_span(lane, due.id);
+            let poll = async move {
                 let stop = polled.stop.clone();
                 let id = due.id;
                 let asked = async {
@@ -138,7 +141,8 @@ impl Inner {
                     // The journal is away: the same news is heard again when it is back.
                     _ => inner.clock.moment().plus(RETRY_BASE),
                 });
-            });
+            };
+            self.tasks.spawn(poll.instrument(span));
         }
         retry_at
     }
