@@ -27,10 +27,13 @@ use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::Channel,
 };
 
-use crate::process::{DEADLINE, ENVIRONMENT, Log, Server, within};
+use crate::{
+    process::{DEADLINE, ENVIRONMENT, Log, Server, within},
+    transport::{Socket, Transport},
+};
 
 /// The callers of every house, by name and scopes.
 const CALLERS: [(&str, &str); 4] = [
@@ -63,6 +66,8 @@ pub struct Settings {
     pub sandbox: Options,
     /// The address that the server takes for the providers' instead of the sandbox's.
     pub front: Option<SocketAddr>,
+    /// The transport of the service's port.
+    pub transport: Transport,
     /// More lines for `[listen]`.
     pub listen: String,
     /// Keys and values for each account's `[polling]`.
@@ -84,6 +89,7 @@ impl Default for Settings {
                 ..Options::default()
             },
             front: None,
+            transport: Transport::Plain,
             listen: "drain = \"10s\"".to_owned(),
             polling: vec![
                 ("schedule", r#"[{ every = "100ms" }]"#),
@@ -116,8 +122,9 @@ impl Settings {
 
     fn text(&self, folder: &Path, sandbox: SocketAddr, grpc: &str, ops: &str) -> String {
         let mut text = format!(
-            "[listen]\ngrpc = \"{grpc}\"\nops = \"{ops}\"\n{}\n\n[store]\nurl = \"sqlite:{}\"\n",
+            "[listen]\ngrpc = \"{grpc}\"\nops = \"{ops}\"\n{}\n{}\n[store]\nurl = \"sqlite:{}\"\n",
             self.listen,
+            self.transport.lines(),
             folder.join("tillwatch.db").display()
         );
         for (name, scopes) in CALLERS {
@@ -200,15 +207,11 @@ impl Interceptor for Bearer {
     }
 }
 
-async fn channel(address: &str) -> Channel {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    within("a connection", endpoint.connect()).await.unwrap()
-}
-
 /// The generated stub for a caller, at an address.
 pub async fn stub_of(address: &str, caller: &str) -> Stub {
     let token = format!("Bearer {}", token(caller)).parse().unwrap();
-    let channel = InterceptedService::new(channel(address).await, Bearer(Some(token)));
+    let channel = Transport::Plain.channel(address).await;
+    let channel = InterceptedService::new(channel, Bearer(Some(token)));
     PurchaseServiceClient::new(channel).max_decoding_message_size(64 << 20)
 }
 
@@ -229,6 +232,17 @@ impl House {
     /// The usual house, whose sandbox stands still until it is resumed.
     pub async fn still() -> Self {
         let house = Self::start(Settings::default()).await;
+        house.sandbox.pause();
+        house
+    }
+
+    /// The same over this transport.
+    pub async fn still_over(transport: Transport) -> Self {
+        let settings = Settings {
+            transport,
+            ..Settings::default()
+        };
+        let house = Self::start(settings).await;
         house.sandbox.pause();
         house
     }
@@ -316,20 +330,27 @@ impl House {
         text
     }
 
+    /// A connection to the server.
+    pub async fn socket(&self) -> Box<dyn Socket> {
+        self.settings.transport.socket(&self.server.grpc).await
+    }
+
     /// A channel to the server.
     pub async fn channel(&self) -> Channel {
-        channel(&self.server.grpc).await
+        self.settings.transport.channel(&self.server.grpc).await
     }
 
     /// The generated stub for a caller.
     pub async fn stub(&self, caller: &str) -> Stub {
-        stub_of(&self.server.grpc, caller).await
+        let token = format!("Bearer {}", token(caller));
+        self.stranger(Some(&token)).await
     }
 
     /// The generated stub with this `authorization`, or without any.
     pub async fn stranger(&self, authorization: Option<&str>) -> Stub {
         let bearer = Bearer(authorization.map(|text| text.parse().unwrap()));
-        PurchaseServiceClient::new(InterceptedService::new(self.channel().await, bearer))
+        let channel = InterceptedService::new(self.channel().await, bearer);
+        PurchaseServiceClient::new(channel).max_decoding_message_size(64 << 20)
     }
 
     /// Creates a purchase for a caller. The call has to succeed.

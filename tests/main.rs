@@ -20,6 +20,7 @@ mod house;
 mod orders;
 mod process;
 mod raw;
+mod transport;
 
 mod adoption;
 mod audit;
@@ -59,3 +60,4 @@ mod unclear;
 mod upstream_tls;
 mod watchers;
 mod wire;
+mod workloads;

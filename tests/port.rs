@@ -1,5 +1,5 @@
 //! The service's own port against hostile and untaught peers: over HTTP/2 by hand, and as a browser
-//! would call it.
+//! would call it; each attack in plain text and over TLS.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use tillwatch_proto::{
 use tillwatch_sandbox::{Fault, Scenario, Target};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::Instant,
 };
 
@@ -21,6 +20,7 @@ use crate::{
     orders::request,
     process::{until, within},
     raw::{RawPeer, framed, path},
+    transport::Transport,
 };
 
 /// Half-sent requests of 262,000 bytes each. Each of `peers` sends as many as the server takes.
@@ -45,49 +45,54 @@ async fn half_sent(peers: &[RawPeer], path: &str, token: Option<&str>) {
 
 #[tokio::test]
 async fn d4_half_sent_requests_without_a_token_cost_next_to_nothing() {
-    let house = House::still().await;
-    let before = house.server.memory_kib();
-    let paths = [
-        path("GetStatus"),
-        "/grpc.health.v1.Health/Check".to_owned(),
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo".to_owned(),
-        "/some.Other/Method".to_owned(),
-    ];
-    for path in paths {
-        let mut peers = Vec::new();
-        for _ in 0..4 {
-            peers.push(RawPeer::connect(&house.server.grpc, 65_535).await);
+    for transport in Transport::both() {
+        let house = House::still_over(transport).await;
+        let before = house.server.memory_kib();
+        let paths = [
+            path("GetStatus"),
+            "/grpc.health.v1.Health/Check".to_owned(),
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo".to_owned(),
+            "/some.Other/Method".to_owned(),
+        ];
+        for path in paths {
+            let mut peers = Vec::new();
+            for _ in 0..4 {
+                peers.push(RawPeer::connect(&house, 65_535).await);
+            }
+            half_sent(&peers, &path, None).await;
+            let more = house.server.memory_kib().saturating_sub(before);
+            assert!(more < 32 * 1024, "{more} KiB more for {path}");
+            // The server serves everybody else.
+            house
+                .stub("shop")
+                .await
+                .list_accounts(ListAccountsRequest {})
+                .await
+                .unwrap();
         }
-        half_sent(&peers, &path, None).await;
-        let more = house.server.memory_kib().saturating_sub(before);
-        assert!(more < 32 * 1024, "{more} KiB more for {path}");
-        // The server serves everybody else.
-        house
-            .stub("shop")
-            .await
-            .list_accounts(ListAccountsRequest {})
-            .await
-            .unwrap();
     }
 }
 
 #[tokio::test]
 async fn d4_half_sent_requests_of_a_caller_are_bounded_too() {
-    let house = House::still().await;
-    let before = house.server.memory_kib();
-    let mut peers = Vec::new();
-    for _ in 0..4 {
-        peers.push(RawPeer::connect(&house.server.grpc, 65_535).await);
+    for transport in Transport::both() {
+        let house = House::still_over(transport).await;
+        let before = house.server.memory_kib();
+        let mut peers = Vec::new();
+        for _ in 0..4 {
+            peers.push(RawPeer::connect(&house, 65_535).await);
+        }
+        half_sent(&peers, &path("GetStatus"), Some(&token("shop"))).await;
+        let more = house.server.memory_kib().saturating_sub(before);
+        assert!(more < 64 * 1024, "{more} KiB more");
     }
-    half_sent(&peers, &path("GetStatus"), Some(&token("shop"))).await;
-    let more = house.server.memory_kib().saturating_sub(before);
-    assert!(more < 64 * 1024, "{more} KiB more");
 }
 
 /// The port's answer to text over HTTP/1.
 async fn answered(house: &House, text: &str) -> String {
-    let mut peer = TcpStream::connect(&house.server.grpc).await.unwrap();
+    let mut peer = house.socket().await;
     peer.write_all(text.as_bytes()).await.unwrap();
+    peer.flush().await.unwrap();
     let mut told = Vec::new();
     // A connection that is reset is closed too.
     let _ = within("the end of a connection", peer.read_to_end(&mut told)).await;
@@ -96,30 +101,34 @@ async fn answered(house: &House, text: &str) -> String {
 
 #[tokio::test]
 async fn http_1_gets_404_at_the_services_port_and_nothing_else() {
-    let house = House::still().await;
-    let create = path("CreatePurchase");
-    for text in [
-        "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
-        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
-        "GET / HTTP/1.0\r\n\r\n".to_owned(),
-        format!(
-            "POST {create} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/grpc\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0"
-        ),
-        // Half a body, and half a chunk.
-        format!("POST {create} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n0"),
-        format!("POST {create} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n0"),
-    ] {
-        let told = answered(&house, &text).await;
-        assert!(
-            told.starts_with("HTTP/1.1 404 ") || told.starts_with("HTTP/1.0 404 "),
-            "{text}: {told}"
-        );
+    for transport in Transport::both() {
+        let house = House::still_over(transport).await;
+        let create = path("CreatePurchase");
+        for text in [
+            "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+            "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+            "GET / HTTP/1.0\r\n\r\n".to_owned(),
+            format!(
+                "POST {create} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/grpc\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0"
+            ),
+            // Half a body, and half a chunk.
+            format!("POST {create} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n0"),
+            format!(
+                "POST {create} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n0"
+            ),
+        ] {
+            let told = answered(&house, &text).await;
+            assert!(
+                told.starts_with("HTTP/1.1 404 ") || told.starts_with("HTTP/1.0 404 "),
+                "{text}: {told}"
+            );
+        }
     }
 }
 
 /// The HTTP status of a call over HTTP/2.
 async fn status(house: &House, method: &str, headers: &[(&str, &str)]) -> u16 {
-    let stream = TcpStream::connect(&house.server.grpc).await.unwrap();
+    let stream = house.socket().await;
     let connected = hyper::client::conn::http2::handshake(
         hyper_util::rt::TokioExecutor::new(),
         hyper_util::rt::TokioIo::new(stream),
@@ -147,137 +156,147 @@ async fn status(house: &House, method: &str, headers: &[(&str, &str)]) -> u16 {
 
 #[tokio::test]
 async fn what_is_no_grpc_reaches_no_handler() {
-    let house = House::still().await;
-    let bearer = format!("Bearer {}", token("shop"));
-    let of = |kind| [("content-type", kind), ("authorization", bearer.as_str())];
-    for (method, kind, expected) in [
-        ("POST", "application/grpc", 200),
-        ("POST", "application/grpc+proto", 200),
-        ("POST", "application/grpc-web+proto", 415),
-        ("POST", "application/json", 415),
-        ("POST", "text/plain", 415),
-        ("GET", "application/grpc", 405),
-        ("OPTIONS", "text/plain", 405),
-    ] {
-        assert_eq!(
-            status(&house, method, &of(kind)).await,
-            expected,
-            "{method} {kind}"
-        );
+    for transport in Transport::both() {
+        let house = House::still_over(transport).await;
+        let bearer = format!("Bearer {}", token("shop"));
+        let of = |kind| [("content-type", kind), ("authorization", bearer.as_str())];
+        for (method, kind, expected) in [
+            ("POST", "application/grpc", 200),
+            ("POST", "application/grpc+proto", 200),
+            ("POST", "application/grpc-web+proto", 415),
+            ("POST", "application/json", 415),
+            ("POST", "text/plain", 415),
+            ("GET", "application/grpc", 405),
+            ("OPTIONS", "text/plain", 405),
+        ] {
+            assert_eq!(
+                status(&house, method, &of(kind)).await,
+                expected,
+                "{method} {kind}"
+            );
+        }
     }
 }
 
 #[tokio::test]
 async fn a_web_page_gets_nothing_of_a_server_with_an_anonymous_caller() {
-    let more = "\n[callers.local]\nanonymous = true\naccounts = [\"*\"]\nscopes = [\"read\", \"create\"]\n";
-    let house = House::start(Settings {
-        more: more.to_owned(),
-        ..Settings::default()
-    })
-    .await;
-    let grpc = ("content-type", "application/grpc");
-    for (header, expected) in [
-        ((":authority", "localhost"), 200),
-        ((":authority", "127.0.0.1:50051"), 200),
-        ((":authority", "[::1]:1"), 200),
-        ((":authority", "rebound.evil.example"), 403),
-        (("host", "rebound.evil.example"), 403),
-        (("origin", "https://evil.example"), 403),
-        (("origin", "http://localhost"), 403),
-    ] {
-        assert_eq!(
-            status(&house, "POST", &[grpc, header]).await,
-            expected,
-            "{header:?}"
-        );
+    for transport in Transport::both() {
+        let more = "\n[callers.local]\nanonymous = true\naccounts = [\"*\"]\nscopes = [\"read\", \"create\"]\n";
+        let house = House::start(Settings {
+            more: more.to_owned(),
+            transport,
+            ..Settings::default()
+        })
+        .await;
+        let grpc = ("content-type", "application/grpc");
+        for (header, expected) in [
+            ((":authority", "localhost"), 200),
+            ((":authority", "127.0.0.1:50051"), 200),
+            ((":authority", "[::1]:1"), 200),
+            ((":authority", "rebound.evil.example"), 403),
+            (("host", "rebound.evil.example"), 403),
+            (("origin", "https://evil.example"), 403),
+            (("origin", "http://localhost"), 403),
+        ] {
+            assert_eq!(
+                status(&house, "POST", &[grpc, header]).await,
+                expected,
+                "{header:?}"
+            );
+        }
+        let told = answered(&house, &format!(
+            "POST {} HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0",
+            path("ListPurchases")
+        )).await;
+        assert!(told.starts_with("HTTP/1.1 404 "), "{told}");
     }
-    let told = answered(&house, &format!(
-        "POST {} HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0",
-        path("ListPurchases")
-    )).await;
-    assert!(told.starts_with("HTTP/1.1 404 "), "{told}");
 }
 
 #[tokio::test]
 async fn s6_a_stream_that_nobody_reads_gives_its_place_back_at_its_deadline() {
-    let house = House::start(Settings {
-        more: "\n[limits]\nstreams_per_caller = 1\n".to_owned(),
-        ..Settings::default()
-    })
-    .await;
-    let id = house
-        .create("shop", request("key", "carbon", Scenario::Stuck))
-        .await
-        .id;
-    let watch = framed(&WatchStatusRequest {
-        purchase_id: id.clone(),
-        ..WatchStatusRequest::default()
-    });
-    let peer = RawPeer::connect(&house.server.grpc, 0).await;
-    let deadline = [("grpc-timeout", "2S")];
-    peer.call(1, &path("WatchStatus"), &token("shop"), &deadline, &watch)
+    for transport in Transport::both() {
+        let house = House::start(Settings {
+            more: "\n[limits]\nstreams_per_caller = 1\n".to_owned(),
+            transport,
+            ..Settings::default()
+        })
         .await;
-    until("the stream is open", async || {
-        peer.heard().headers.contains_key(&1)
-    })
-    .await;
-    let began = Instant::now();
-    until("it is ended", async || peer.heard().ended.contains_key(&1)).await;
-    assert!(
-        began.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        began.elapsed()
-    );
-    assert!(!peer.heard().is_closed, "others on the connection go on");
-    let other = RawPeer::connect(&house.server.grpc, 65_535).await;
-    other
-        .call(1, &path("WatchStatus"), &token("shop"), &[], &watch)
+        let id = house
+            .create("shop", request("key", "carbon", Scenario::Stuck))
+            .await
+            .id;
+        let watch = framed(&WatchStatusRequest {
+            purchase_id: id.clone(),
+            ..WatchStatusRequest::default()
+        });
+        let peer = RawPeer::connect(&house, 0).await;
+        let deadline = [("grpc-timeout", "2S")];
+        peer.call(1, &path("WatchStatus"), &token("shop"), &deadline, &watch)
+            .await;
+        until("the stream is open", async || {
+            peer.heard().headers.contains_key(&1)
+        })
         .await;
-    until("another stream says something", async || {
-        other.heard().data.get(&1).is_some_and(|bytes| *bytes > 0)
-    })
-    .await;
+        let began = Instant::now();
+        until("it is ended", async || peer.heard().ended.contains_key(&1)).await;
+        assert!(
+            began.elapsed() < Duration::from_secs(15),
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(!peer.heard().is_closed, "others on the connection go on");
+        let other = RawPeer::connect(&house, 65_535).await;
+        other
+            .call(1, &path("WatchStatus"), &token("shop"), &[], &watch)
+            .await;
+        until("another stream says something", async || {
+            other.heard().data.get(&1).is_some_and(|bytes| *bytes > 0)
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
 async fn waits_and_streams_of_reflection_do_not_hold_up_a_drain() {
-    let mut house = House::still().await;
-    let id = house
-        .create("shop", request("key", "carbon", Scenario::Stuck))
-        .await
-        .id;
-    let waits = framed(&GetStatusRequest {
-        key: Some(Key::PurchaseId(id)),
-        after_revision: Some(100),
-        max_wait: Some(prost_types::Duration {
-            seconds: 60,
-            nanos: 0,
-        }),
-    });
-    let peer = RawPeer::connect(&house.server.grpc, 65_535).await;
-    peer.call(1, &path("GetStatus"), &token("shop"), &[], &waits)
+    for transport in Transport::both() {
+        let mut house = House::still_over(transport).await;
+        let id = house
+            .create("shop", request("key", "carbon", Scenario::Stuck))
+            .await
+            .id;
+        let waits = framed(&GetStatusRequest {
+            key: Some(Key::PurchaseId(id)),
+            after_revision: Some(100),
+            max_wait: Some(prost_types::Duration {
+                seconds: 60,
+                nanos: 0,
+            }),
+        });
+        let peer = RawPeer::connect(&house, 65_535).await;
+        peer.call(1, &path("GetStatus"), &token("shop"), &[], &waits)
+            .await;
+        let reflects = RawPeer::connect(&house, 65_535).await;
+        let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        assert!(reflects.begin(1, reflection, None, &[]).await);
+        until("reflection is open", async || {
+            reflects.heard().headers.contains_key(&1)
+        })
         .await;
-    let reflects = RawPeer::connect(&house.server.grpc, 65_535).await;
-    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-    assert!(reflects.begin(1, reflection, None, &[]).await);
-    until("reflection is open", async || {
-        reflects.heard().headers.contains_key(&1)
-    })
-    .await;
-    let began = Instant::now();
-    house.server.signal("TERM").await;
-    until("the wait is over", async || {
-        peer.heard().ended.contains_key(&1)
-    })
-    .await;
-    let status = house.server.exit().await;
-    assert!(status.success());
-    // Neither the stream of reflection nor the wait has held up the drain.
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
+        let began = Instant::now();
+        house.server.signal("TERM").await;
+        until("the wait is over", async || {
+            peer.heard().ended.contains_key(&1)
+        })
+        .await;
+        let status = house.server.exit().await;
+        assert!(status.success());
+        // Neither the stream of reflection nor the wait has held up the drain.
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
+    }
 }
 
 /// Callers that the drain has sent away come back at once, and probes connect anew.

@@ -8,13 +8,11 @@ use std::{
 
 use tillwatch_proto::PURCHASE_SERVICE;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
     task::JoinHandle,
 };
+
+use crate::{house::House, transport::Socket};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -41,8 +39,10 @@ pub struct Heard {
     pub is_closed: bool,
 }
 
+type Writer = WriteHalf<Box<dyn Socket>>;
+
 pub struct RawPeer {
-    writer: Arc<tokio::sync::Mutex<OwnedWriteHalf>>,
+    writer: Arc<tokio::sync::Mutex<Writer>>,
     heard: Arc<Mutex<Heard>>,
     reading: JoinHandle<()>,
 }
@@ -85,10 +85,9 @@ pub fn framed(message: &impl prost::Message) -> Vec<u8> {
 }
 
 impl RawPeer {
-    /// Connects, and lets each stream have so many bytes of answer.
-    pub async fn connect(address: &str, window: u32) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (reader, writer) = stream.into_split();
+    /// Connects to a house, and lets each stream have so many bytes of answer.
+    pub async fn connect(house: &House, window: u32) -> Self {
+        let (reader, writer) = tokio::io::split(house.socket().await);
         let writer = Arc::new(tokio::sync::Mutex::new(writer));
         let heard = Arc::default();
         let reading = tokio::spawn(read(reader, Arc::clone(&writer), Arc::clone(&heard)));
@@ -107,7 +106,8 @@ impl RawPeer {
 
     /// Sends bytes. False if the server takes no more.
     pub async fn send(&self, bytes: &[u8]) -> bool {
-        self.writer.lock().await.write_all(bytes).await.is_ok()
+        let mut writer = self.writer.lock().await;
+        writer.write_all(bytes).await.is_ok() && writer.flush().await.is_ok()
     }
 
     /// Begins a call; `token` is a caller's.
@@ -168,8 +168,8 @@ impl RawPeer {
 }
 
 async fn read(
-    mut reader: OwnedReadHalf,
-    writer: Arc<tokio::sync::Mutex<OwnedWriteHalf>>,
+    mut reader: ReadHalf<Box<dyn Socket>>,
+    writer: Arc<tokio::sync::Mutex<Writer>>,
     heard: Arc<Mutex<Heard>>,
 ) {
     let mut head = [0; 9];
@@ -199,7 +199,8 @@ async fn read(
         if matches!(kind, SETTINGS | PING) && flags & ACK == 0 {
             let answered = if kind == PING { payload } else { Vec::new() };
             let answer = frame(kind, ACK, 0, &answered);
-            if writer.lock().await.write_all(&answer).await.is_err() {
+            let mut writer = writer.lock().await;
+            if writer.write_all(&answer).await.is_err() || writer.flush().await.is_err() {
                 break;
             }
         }

@@ -94,7 +94,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     ("tls", &["purchase"]),
     ("listener", &["limits", "tls"]),
-    ("identity", &["purchase"]),
+    ("identity", &["purchase", "jwt"]),
+    ("jwt", &["purchase"]),
     ("health", &["limits"]),
     ("limits", &[]),
     ("outlet", &[]),
@@ -110,6 +111,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "tls",
             "telemetry",
             "outlet",
+            "jwt",
         ],
     ),
 ];

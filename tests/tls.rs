@@ -1,10 +1,22 @@
 //! The server's own TLS: who is let in, and what happens when certificates are renewed.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::{
-    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, HandshakeKind, NamedGroup, RootCertStore, SupportedProtocolVersion,
+    client::{
+        ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+        Tls13ClientSessionValue,
+    },
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
     version::{TLS12, TLS13},
@@ -15,7 +27,10 @@ use tillwatch_proto::v1::{
     watch_purchases_response::Event,
 };
 use tillwatch_sandbox::Scenario;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     Code, Request,
@@ -26,6 +41,7 @@ use crate::{
     house::{House, Settings, token},
     orders::request,
     process::{until, within},
+    transport::Transport,
 };
 
 /// The name of a workload in a mesh.
@@ -304,4 +320,149 @@ async fn renewed_certificates_and_authorities_are_used_and_no_stream_is_closed()
         }
     });
     assert_eq!(told.await.purchase.unwrap().id, own);
+}
+
+/// A store of sessions that counts what it is given, and gives back what it has.
+#[derive(Debug)]
+struct Sessions {
+    kept: ClientSessionMemoryCache,
+    given: AtomicUsize,
+}
+
+impl ClientSessionStore for Sessions {
+    fn set_kx_hint(&self, name: ServerName<'static>, group: NamedGroup) {
+        self.kept.set_kx_hint(name, group);
+    }
+
+    fn kx_hint(&self, name: &ServerName<'_>) -> Option<NamedGroup> {
+        self.kept.kx_hint(name)
+    }
+
+    fn set_tls12_session(&self, name: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.given.fetch_add(1, Ordering::Relaxed);
+        self.kept.set_tls12_session(name, value);
+    }
+
+    fn tls12_session(&self, name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.kept.tls12_session(name)
+    }
+
+    fn remove_tls12_session(&self, name: &ServerName<'static>) {
+        self.kept.remove_tls12_session(name);
+    }
+
+    fn insert_tls13_ticket(&self, name: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.given.fetch_add(1, Ordering::Relaxed);
+        self.kept.insert_tls13_ticket(name, value);
+    }
+
+    fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.kept.take_tls13_ticket(name)
+    }
+}
+
+#[tokio::test]
+async fn no_session_is_resumed_so_that_no_early_data_can_come() {
+    let transport = Transport::tls();
+    let Transport::Tls(secured) = &transport else {
+        unreachable!("a transport with TLS");
+    };
+    let house = House::still_over(transport.clone()).await;
+    for version in [&TLS12, &TLS13] {
+        let sessions = Arc::new(Sessions {
+            kept: ClientSessionMemoryCache::new(8),
+            given: AtomicUsize::new(0),
+        });
+        let mut config = secured.client_of(&[version]);
+        config.resumption = Resumption::store(Arc::clone(&sessions) as _);
+        let connector = TlsConnector::from(Arc::new(config));
+        for _ in 0..2 {
+            let stream = TcpStream::connect(&house.server.grpc).await.unwrap();
+            let name = ServerName::try_from("localhost").unwrap();
+            let connected = within("a handshake", connector.connect(name, stream)).await;
+            let mut stream = connected.unwrap();
+            // A ticket would come before the server's first frame.
+            stream
+                .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+                .await
+                .unwrap();
+            stream
+                .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+                .await
+                .unwrap();
+            stream.flush().await.unwrap();
+            let mut first = [0; 9];
+            within("a frame", stream.read_exact(&mut first))
+                .await
+                .unwrap();
+            let (_, session) = stream.get_ref();
+            assert_eq!(
+                session.handshake_kind(),
+                Some(HandshakeKind::Full),
+                "{version:?}"
+            );
+        }
+        assert_eq!(sessions.given.load(Ordering::Relaxed), 0, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn half_and_slow_handshakes_cost_next_to_nothing_and_end_in_time() {
+    let house = House::still_over(Transport::tls()).await;
+    let mut shop = house.stub("shop").await;
+    let before = house.server.memory_kib();
+    // The beginning of a ClientHello of 512 bytes, in a record of its own.
+    let hello = [&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3][..], &[7; 200]].concat();
+    let began = tokio::time::Instant::now();
+    let mut peers = Vec::new();
+    for number in 0..1_000_usize {
+        let mut peer = TcpStream::connect(&house.server.grpc).await.unwrap();
+        // Some say nothing at all, and some a part.
+        let part = hello.get(..number % 200).unwrap();
+        peer.write_all(part).await.unwrap();
+        peers.push(peer);
+    }
+    until("they are let in", async || {
+        let metrics = house.metrics().await;
+        let open = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("tillwatch_connections "));
+        open.and_then(|open| open.parse::<u64>().ok()) >= Some(1_000)
+    })
+    .await;
+    let more = house.server.memory_kib().saturating_sub(before);
+    assert!(more < 48 * 1024, "{more} KiB more");
+    let listed = shop.list_purchases(ListPurchasesRequest::default());
+    within("a known caller's answer", listed).await.unwrap();
+    // One of them goes on, byte by byte, which wins it no time.
+    let mut slow = peers.pop().unwrap();
+    let mut byte = [0];
+    loop {
+        tokio::select! {
+            biased;
+            ended = slow.read(&mut byte) => match ended {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            },
+            () = tokio::time::sleep(Duration::from_millis(200)) => {
+                // A server that has closed takes no more.
+                let _ = slow.write_all(&[7]).await;
+            }
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(25),
+            "it is still open"
+        );
+    }
+    until("all of them are gone", async || {
+        let metrics = house.metrics().await;
+        let open = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("tillwatch_connections "));
+        open.and_then(|open| open.parse::<u64>().ok()) <= Some(1)
+    })
+    .await;
+    drop(peers);
+    let after = house.server.memory_kib().saturating_sub(before);
+    assert!(after < 48 * 1024, "{after} KiB more afterwards");
 }

@@ -10,6 +10,7 @@ use tillwatch_sandbox::{Recipe, Sample, simulated};
 use tillwatch_server::{
     config::Config,
     grpc,
+    jwt::{Keys, Token},
     observation::{
         Answer, BUYER_ACTION_BYTES_MAX, IDENTIFIER_BYTES_MAX, Observation, Submitted,
         WORD_CHARACTERS_MAX,
@@ -264,5 +265,19 @@ pub fn configuration(data: &[u8]) {
     file.write_all(text.as_bytes()).expect("a temporary file");
     if let Err(error) = Config::load(Some(file.path()), std::iter::empty()) {
         assert!(!error.to_string().contains("CANARY"), "{error}");
+    }
+}
+
+/// Reads a text as a workload's token and as a set of keys. Of all texts only the signed seed proves
+/// anything.
+pub fn workload_tokens(text: &str) {
+    const KEYS: &[u8] = include_bytes!("../seeds/workload_tokens/keys");
+    const TOKEN: &str = include_str!("../seeds/workload_tokens/token");
+    static KNOWN: LazyLock<Keys> = LazyLock::new(|| Keys::parse(KEYS).expect("a set of keys"));
+    let _ = Keys::parse(text.as_bytes());
+    if let Some(token) = Token::parse(text)
+        && token.check(&KNOWN, now()).is_ok()
+    {
+        assert_eq!(text, TOKEN, "a token that nobody has signed");
     }
 }

@@ -18,7 +18,7 @@ mod telemetry;
 mod tree;
 
 pub use account::Account;
-pub use caller::{Allowed, Caller, SCOPES};
+pub use caller::{Allowed, Caller, Jwt, SCOPES};
 pub use server::{Address, Limits, Listen, Store};
 pub use telemetry::{LogFormat, Telemetry};
 

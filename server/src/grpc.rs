@@ -134,7 +134,10 @@ impl Service {
         // A door has identified the caller by its headers already; a server without a door does it here.
         let caller = match request.extensions().get::<Caller>() {
             Some(caller) => caller.clone(),
-            None => identify(&self.rooms.callers, request.metadata().as_ref(), &[])?,
+            None => {
+                let headers = request.metadata().as_ref();
+                identify(&self.rooms.callers, headers, &[], &self.rooms.clock)?
+            }
         };
         if !scopes.iter().any(|scope| caller.may(*scope)) {
             let words: Vec<&str> = scopes.iter().map(|scope| scope.word()).collect();

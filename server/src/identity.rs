@@ -1,7 +1,12 @@
-//! The identity of callers: bearer tokens to callers, and the rights of each.
+//! The identity of callers: bearer tokens, workloads' tokens and certificates to callers, and the rights
+//! of each.
 //!
 //! Identity comes from the `authorization` header alone; no forwarded header and no peer address
 //! ever decides it. Tokens are known here by their SHA-256 only.
+
+mod workloads;
+
+pub use workloads::Workload;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,12 +21,16 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
-use crate::purchase::{AccountName, CallerName, Secret};
+use crate::{
+    jwt,
+    purchase::{AccountName, CallerName, Secret, Timestamp},
+};
+use workloads::Workloads;
 
 /// The beginning of every token, by which a scanner recognises a leaked one.
 const TOKEN_PREFIX: &str = "tw_";
 /// The longest token that is looked at, in bytes.
-const TOKEN_BYTES_MAX: usize = 1_024;
+const TOKEN_BYTES_MAX: usize = jwt::BYTES_MAX;
 
 /// A right of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +75,8 @@ pub struct Caller {
     /// True once a right of the grant is gone. All grants of one name have one flag, as long as each
     /// gives what the last one gave.
     is_revoked: Arc<AtomicBool>,
+    /// True once the key is gone that has signed the caller's token; `None` if no key has.
+    key_is_gone: Option<Arc<AtomicBool>>,
 }
 
 /// The limits of one caller.
@@ -115,12 +126,24 @@ impl Caller {
         Self {
             grant: Arc::new(grant),
             is_revoked: Arc::default(),
+            key_is_gone: None,
         }
     }
 
-    /// True if a right that this caller had is gone by now: its streams have to end.
+    /// The same caller, known by a token whose key has this flag.
+    fn proved_by(self, key_is_gone: Arc<AtomicBool>) -> Self {
+        Self {
+            key_is_gone: Some(key_is_gone),
+            ..self
+        }
+    }
+
+    /// True if a right that this caller had is gone by now, or the key of its token: its streams have to
+    /// end.
     pub fn is_revoked(&self) -> bool {
+        let key_is_gone = self.key_is_gone.as_ref();
         self.is_revoked.load(Ordering::Relaxed)
+            || key_is_gone.is_some_and(|gone| gone.load(Ordering::Relaxed))
     }
 
     /// Its name.
@@ -179,9 +202,10 @@ impl Directory {
         &self,
         authorization: Option<&str>,
         names: &[String],
+        now: Timestamp,
     ) -> Result<Caller, Unauthenticated> {
         let callers = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        callers.authenticate(authorization, names)
+        callers.authenticate(authorization, names, now)
     }
 
     /// True if a caller is known by the lack of a header.
@@ -196,13 +220,14 @@ impl Directory {
         callers.limit_open_purchases()
     }
 
-    /// Knows these callers from now on. A caller that is gone, or that has lost a right, is revoked.
-    /// It returns the number of those.
-    pub fn replace(&self, newer: Callers) -> usize {
+    /// Knows these callers from now on. A caller that is gone, or that has lost a right, is revoked, and
+    /// so is what was opened with the tokens of a key that is gone. It returns the number of those
+    /// callers and keys.
+    pub fn replace(&self, mut newer: Callers) -> usize {
         let mut callers = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let older = callers.by_name();
         let newest = newer.by_name();
-        let mut revoked = 0;
+        let mut revoked = newer.workloads.succeed(&callers.workloads);
         let mut kept = BTreeMap::new();
         for (name, old) in older {
             let is_kept = newest
@@ -232,15 +257,34 @@ pub enum Unauthenticated {
     /// The header is no bearer token, or no caller has it.
     #[error("the bearer token is not known")]
     Unknown,
+    /// The header is a workload's token that proves nobody. The caller learns no more than if the token
+    /// were unknown, unless the token was good once.
+    #[error("{}", told(*.0))]
+    Token(jwt::Refusal),
+}
+
+fn told(refusal: jwt::Refusal) -> &'static str {
+    match refusal {
+        jwt::Refusal::Expired => "the bearer token has expired",
+        jwt::Refusal::NotYet => "the bearer token is not valid yet",
+        _ => "the bearer token is not known",
+    }
 }
 
 impl Unauthenticated {
-    /// Its word in the audit log.
+    /// All of them, in the order of their counters.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let own = [Self::Missing, Self::UnknownCertificate, Self::Unknown];
+        own.into_iter().chain(jwt::Refusal::ALL.map(Self::Token))
+    }
+
+    /// Its word in the audit log and in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Missing => "NO_TOKEN",
             Self::UnknownCertificate => "UNKNOWN_CERTIFICATE",
             Self::Unknown => "UNKNOWN_TOKEN",
+            Self::Token(refusal) => refusal.word(),
         }
     }
 }
@@ -252,6 +296,7 @@ pub struct Callers {
     tokens: Vec<([u8; 32], Caller)>,
     /// By a name in the client's certificate.
     names: BTreeMap<String, Caller>,
+    workloads: Workloads,
     anonymous: Option<Caller>,
 }
 
@@ -283,6 +328,13 @@ impl Callers {
         self
     }
 
+    /// With tokens of a workload by which a caller is known, too.
+    #[must_use]
+    pub fn with_workload(mut self, caller: &Caller, workload: Workload) -> Self {
+        self.workloads.add(workload, caller.clone());
+        self
+    }
+
     /// True if some caller may not have as many open purchases as it likes.
     fn limit_open_purchases(&self) -> bool {
         self.all().any(|caller| caller.limits().open_purchases > 0)
@@ -290,7 +342,10 @@ impl Callers {
 
     fn all(&self) -> impl Iterator<Item = &Caller> {
         let by_token = self.tokens.iter().map(|(_, caller)| caller);
-        by_token.chain(self.names.values()).chain(&self.anonymous)
+        by_token
+            .chain(self.names.values())
+            .chain(self.workloads.callers())
+            .chain(&self.anonymous)
     }
 
     fn by_name(&self) -> BTreeMap<CallerName, Caller> {
@@ -303,6 +358,7 @@ impl Callers {
         let by_token = self.tokens.iter_mut().map(|(_, caller)| caller);
         for caller in by_token
             .chain(self.names.values_mut())
+            .chain(self.workloads.callers_mut())
             .chain(&mut self.anonymous)
         {
             if let Some(flag) = flags.get(caller.name()) {
@@ -319,7 +375,8 @@ impl Callers {
 
     /// The caller that shows this `authorization` header, or without a header the caller that has one
     /// of these names in its client certificate; of several callers, that of the first name. A wrong
-    /// token is nobody's: neither the certificate's caller's nor the anonymous caller's.
+    /// token is nobody's: neither the certificate's caller's nor the anonymous caller's. `now` is the
+    /// time against which workloads' tokens are held.
     ///
     /// # Errors
     /// Nobody does.
@@ -327,6 +384,7 @@ impl Callers {
         &self,
         authorization: Option<&str>,
         names: &[String],
+        now: Timestamp,
     ) -> Result<Caller, Unauthenticated> {
         let Some(authorization) = authorization else {
             let named = names.iter().find_map(|name| self.names.get(name));
@@ -343,11 +401,11 @@ impl Callers {
         for (index, (known, _)) in (0_u64..).zip(&self.tokens) {
             fitting.conditional_assign(&index, hash.ct_eq(known));
         }
-        usize::try_from(fitting)
-            .ok()
-            .and_then(|index| self.tokens.get(index))
-            .map(|(_, caller)| caller.clone())
-            .ok_or(Unauthenticated::Unknown)
+        let place = usize::try_from(fitting).ok();
+        match place.and_then(|place| self.tokens.get(place)) {
+            Some((_, caller)) => Ok(caller.clone()),
+            None => self.workloads.authenticate(token, hash, now),
+        }
     }
 }
 
@@ -367,165 +425,4 @@ pub fn new_token(random: [u8; 32]) -> (Secret, String) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn caller(name: &str) -> Caller {
-        Caller::new(Grant {
-            name: CallerName::new(name),
-            scopes: BTreeSet::from([Scope::Create, Scope::Read]),
-            accounts: Some(BTreeSet::from([AccountName::new("masumi-main")])),
-            limits: CallerLimits::default(),
-        })
-    }
-
-    fn sha256(token: &str) -> [u8; 32] {
-        Sha256::digest(token).into()
-    }
-
-    #[test]
-    fn a_caller_is_known_by_its_token_alone() {
-        let callers = Callers::default()
-            .with(caller("shop"), &[sha256("a"), sha256("b")], false)
-            .with(caller("desk"), &[sha256("c")], false);
-        let with_anonymous = callers.clone().with(caller("local"), &[], true);
-        let unknown = Err(Unauthenticated::Unknown);
-        let table = [
-            (Some("Bearer a"), Ok("shop")),
-            (Some("bearer b"), Ok("shop")),
-            (Some("BEARER  c "), Ok("desk")),
-            (Some("Bearer d"), unknown),
-            (Some("Bearer A"), unknown),
-            (Some("Bearer"), unknown),
-            (Some("Bearer "), unknown),
-            (Some(""), unknown),
-            (Some("Basic a"), unknown),
-            (Some("a"), unknown),
-        ];
-        for (header, expected) in table {
-            for callers in [&callers, &with_anonymous] {
-                let found = callers.authenticate(header, &[]);
-                let found = found.as_ref().map(|caller| caller.name().as_str());
-                assert_eq!(found.map_err(|error| *error), expected, "{header:?}");
-            }
-        }
-        assert_eq!(
-            callers.authenticate(None, &[]).err(),
-            Some(Unauthenticated::Missing)
-        );
-        let nobody = with_anonymous.authenticate(None, &[]).unwrap();
-        assert_eq!(nobody.name().as_str(), "local");
-        assert_eq!(
-            Callers::default().authenticate(Some("Bearer a"), &[]).err(),
-            Some(Unauthenticated::Unknown)
-        );
-    }
-
-    #[test]
-    fn a_caller_is_known_by_a_name_in_its_certificate_unless_it_shows_a_token() {
-        let shop = caller("shop");
-        let names = |names: &[&str]| {
-            names
-                .iter()
-                .map(|name| (*name).to_owned())
-                .collect::<Vec<_>>()
-        };
-        let callers = Callers::default()
-            .with(caller("desk"), &[sha256("c")], false)
-            .with(shop.clone(), &[], false)
-            .with_names(&shop, &names(&["spiffe://a/shop", "shop.test"]));
-        let found = |header: Option<&str>, shown: &[&str]| {
-            let found = callers.authenticate(header, &names(shown));
-            found.map(|caller| caller.name().to_string())
-        };
-        let (shop, desk) = (Ok("shop".to_owned()), Ok("desk".to_owned()));
-        assert_eq!(found(None, &["other.test", "spiffe://a/shop"]), shop);
-        assert_eq!(
-            found(None, &["SHOP.test"]),
-            Err(Unauthenticated::UnknownCertificate)
-        );
-        assert_eq!(found(None, &[]), Err(Unauthenticated::Missing));
-        assert_eq!(found(Some("Bearer c"), &["shop.test"]), desk);
-        let unknown = Err(Unauthenticated::Unknown);
-        assert_eq!(found(Some("Bearer d"), &["shop.test"]), unknown);
-    }
-
-    #[test]
-    fn a_caller_that_is_gone_or_has_lost_a_right_is_revoked_and_no_other() {
-        let granted = |name: &str, scopes: &[Scope], accounts: Option<&[&str]>| {
-            let named = |names: &[&str]| names.iter().map(|name| AccountName::new(name)).collect();
-            Caller::new(Grant {
-                name: CallerName::new(name),
-                scopes: scopes.iter().copied().collect(),
-                accounts: accounts.map(named),
-                limits: CallerLimits::default(),
-            })
-        };
-        let (read, both) = ([Scope::Read], [Scope::Read, Scope::Create]);
-        let known =
-            |token: &str, caller: Caller| Callers::default().with(caller, &[sha256(token)], false);
-        let some: Option<&[&str]> = Some(&["a", "b"]);
-        let table = [
-            ("as it was", granted("shop", &both, some), true),
-            ("with another right", granted("shop", &both, None), true),
-            ("without a scope", granted("shop", &read, some), false),
-            (
-                "without an account",
-                granted("shop", &both, Some(&["a"])),
-                false,
-            ),
-            ("another caller", granted("other", &both, some), false),
-        ];
-        for (case, newer, is_kept) in table {
-            let directory = Directory::new(known("old", granted("shop", &both, some)));
-            let shop = directory.authenticate(Some("Bearer old"), &[]).unwrap();
-            // A token is replaced by the way, which takes no right.
-            let revoked = directory.replace(known("new", newer));
-            assert_eq!(shop.is_revoked(), !is_kept, "{case}");
-            assert_eq!(revoked, usize::from(!is_kept), "{case}");
-            let old = directory.authenticate(Some("Bearer old"), &[]).err();
-            assert_eq!(old, Some(Unauthenticated::Unknown), "{case}");
-            let new = directory.authenticate(Some("Bearer new"), &[]).unwrap();
-            assert!(!new.is_revoked(), "{case}");
-            // A later loss reaches the streams of all times.
-            directory.replace(Callers::default());
-            assert!(shop.is_revoked() && new.is_revoked(), "{case}");
-        }
-    }
-
-    #[test]
-    fn a_caller_may_do_and_use_what_it_is_given() {
-        let shop = caller("shop");
-        assert!(shop.may(Scope::Create) && shop.may(Scope::Read));
-        assert!(!shop.may(Scope::Adopt) && !shop.may(Scope::Operate));
-        assert!(shop.may_use(&AccountName::new("masumi-main")));
-        assert!(!shop.may_use(&AccountName::new("carbon-main")));
-        let all = Caller::new(Grant {
-            name: CallerName::new("all"),
-            scopes: BTreeSet::new(),
-            accounts: None,
-            limits: CallerLimits::default(),
-        });
-        assert!(all.may_use(&AccountName::new("anything")));
-    }
-
-    #[test]
-    fn a_scope_is_found_by_its_word() {
-        for scope in [Scope::Create, Scope::Adopt, Scope::Read, Scope::Operate] {
-            assert_eq!(Scope::named(scope.word()), Some(scope));
-        }
-        assert_eq!(Scope::named("Create"), None);
-    }
-
-    #[test]
-    fn a_new_token_is_its_callers_and_never_shown_by_accident() {
-        let (token, hash) = new_token([7; 32]);
-        assert!(token.expose().starts_with("tw_") && token.expose().len() == 46);
-        assert_eq!(hash, hex::encode(sha256(token.expose())));
-        assert_eq!(format!("{token:?}"), "[redacted]");
-        assert_ne!(new_token([8; 32]).1, hash);
-        let callers = Callers::default().with(caller("shop"), &[sha256(token.expose())], false);
-        let header = format!("Bearer {}", token.expose());
-        assert!(callers.authenticate(Some(&header), &[]).is_ok());
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@
 //!   account's budget and breaker.
 //! - [`journal`]: the durable log; [`feed`]: committed transitions on their way to watchers.
 //! - [`intake`]: create, join, recover, resolve; [`tracker`]: polls until FINAL.
-//! - [`grpc`], [`identity`], [`listener`], [`health`]: the way in.
+//! - [`grpc`], [`identity`], [`jwt`], [`listener`], [`health`]: the way in.
 //! - [`config`], [`telemetry`]: settings, logs and the export of spans; [`trace`]: the spans' places in
 //!   traces; [`audit`], [`outlet`]: the audit log and its way out; [`progress`]: the beats of long-lived
 //!   loops; [`failpoint`]: deaths and loops that stand still on demand, for tests.
@@ -25,6 +25,7 @@ pub mod health;
 pub mod identity;
 pub mod intake;
 pub mod journal;
+pub mod jwt;
 pub mod lifecycle;
 pub mod limits;
 pub mod listener;

@@ -18,6 +18,8 @@ pub enum Limit {
     Connections,
     /// Control frames of a connection.
     ControlFrames,
+    /// Calls of a connection whose callers are not known.
+    RefusedAttempts,
     /// The time and the bytes that a connection has until it must show who it is.
     Strangers,
     /// Bytes of requests that have not arrived whole.
@@ -50,9 +52,10 @@ pub enum Limit {
 
 impl Limit {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Connections,
         Self::ControlFrames,
+        Self::RefusedAttempts,
         Self::Strangers,
         Self::RequestBytes,
         Self::RequestTime,
@@ -74,6 +77,7 @@ impl Limit {
         match self {
             Self::Connections => "connections",
             Self::ControlFrames => "control_frames",
+            Self::RefusedAttempts => "refused_attempts",
             Self::Strangers => "strangers",
             Self::RequestBytes => "request_bytes",
             Self::RequestTime => "request_time",
@@ -93,7 +97,7 @@ impl Limit {
 
     /// Counts that it was met.
     pub fn met(self) {
-        let Some(times) = self.record().met(Instant::now()) else {
+        let Some(times) = self.tally().met(Instant::now()) else {
             return;
         };
         tracing::warn!(limit = self.name(), times, "a limit was met");
@@ -101,26 +105,26 @@ impl Limit {
 
     /// The number of times that it was met since the process began.
     pub fn times(self) -> u64 {
-        self.record().times.load(Ordering::Relaxed)
+        self.tally().times()
     }
 
-    fn record(self) -> &'static Record {
-        static RECORDS: [Record; Limit::ALL.len()] = [const { Record::new() }; Limit::ALL.len()];
+    fn tally(self) -> &'static Tally {
+        static TALLIES: [Tally; Limit::ALL.len()] = [const { Tally::new() }; Limit::ALL.len()];
         let place = Self::ALL.iter().position(|one| *one == self);
         place
-            .and_then(|place| RECORDS.get(place))
-            .unwrap_or(&RECORDS[0])
+            .and_then(|place| TALLIES.get(place))
+            .unwrap_or(&TALLIES[0])
     }
 }
 
-/// The number of times that one limit was met, and when that was told.
-#[derive(Debug)]
-struct Record {
+/// The number of times that something happened, and when that was told.
+#[derive(Debug, Default)]
+pub struct Tally {
     times: AtomicU64,
     told: Mutex<Option<Instant>>,
 }
 
-impl Record {
+impl Tally {
     const fn new() -> Self {
         Self {
             times: AtomicU64::new(0),
@@ -128,8 +132,13 @@ impl Record {
         }
     }
 
+    /// The number of times.
+    pub fn times(&self) -> u64 {
+        self.times.load(Ordering::Relaxed)
+    }
+
     /// Counts one more, and returns the sum if it is time to log it.
-    fn met(&self, now: Instant) -> Option<u64> {
+    pub fn met(&self, now: Instant) -> Option<u64> {
         let times = self.times.fetch_add(1, Ordering::Relaxed) + 1;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY);
@@ -146,10 +155,10 @@ mod tests {
 
     #[test]
     fn a_limit_is_counted_each_time_and_told_once_in_ten_seconds() {
-        let record = Record::new();
+        let tally = Tally::new();
         let began = Instant::now();
         let told: Vec<_> = [0, 1, 9_999, 10_000, 10_001, 20_000]
-            .map(|millis| record.met(began + Duration::from_millis(millis)))
+            .map(|millis| tally.met(began + Duration::from_millis(millis)))
             .into_iter()
             .flatten()
             .collect();

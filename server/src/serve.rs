@@ -2,6 +2,7 @@
 //! the outside in.
 
 mod accounts;
+mod attempts;
 mod backup;
 mod certificates;
 mod commits;
@@ -35,7 +36,7 @@ use crate::{
     fingerprint::{Keyring, KeyringError},
     grpc,
     health::{self, HealthService, Readiness},
-    identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope},
+    identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope, Workload},
     intake::Intake,
     journal::{Journal, JournalError},
     listener::{self, Listener},
@@ -392,6 +393,13 @@ fn next_rows(rows: usize, took: Duration) -> usize {
     usize::try_from(fitting).map_or(most, |fitting| fitting.clamp(fewest, most))
 }
 
+fn workload(jwt: &config::Jwt) -> Workload {
+    Workload {
+        terms: jwt.terms.clone(),
+        keys: jwt.keys.clone(),
+    }
+}
+
 /// The callers of a configuration.
 pub fn callers(configured: &[config::Caller]) -> Callers {
     configured
@@ -419,9 +427,13 @@ pub fn callers(configured: &[config::Caller]) -> Callers {
                 },
             };
             let known = Caller::new(grant);
-            callers
+            let callers = callers
                 .with(known.clone(), &caller.token_sha256, caller.anonymous)
-                .with_names(&known, &caller.cert_san)
+                .with_names(&known, &caller.cert_san);
+            match &caller.jwt {
+                None => callers,
+                Some(jwt) => callers.with_workload(&known, workload(jwt)),
+            }
         })
 }
 

@@ -1,8 +1,14 @@
 //! `[callers.NAME]`: callers, their proofs of identity, and their rights.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use crate::purchase::{AccountName, CallerName};
+use crate::{
+    jwt::{Keys, Terms},
+    purchase::{AccountName, CallerName},
+};
 
 use super::{
     server::{Listen, PerCaller},
@@ -30,6 +36,8 @@ pub struct Caller {
     pub token_sha256: Vec<[u8; 32]>,
     /// The alternative names of its client certificates.
     pub cert_san: Vec<String>,
+    /// The tokens of its workload.
+    pub jwt: Option<Jwt>,
     /// True if calls without a token are its.
     pub anonymous: bool,
     /// The accounts that it may use.
@@ -38,6 +46,17 @@ pub struct Caller {
     pub scopes: BTreeSet<&'static str>,
     /// Its limits.
     pub limits: PerCaller,
+}
+
+/// The tokens of a workload that are a caller's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Jwt {
+    /// The claims that they make.
+    pub terms: Terms,
+    /// The file with the keys that sign them.
+    pub jwks_file: Box<Path>,
+    /// The keys.
+    pub keys: Keys,
 }
 
 /// Reads all callers.
@@ -75,6 +94,7 @@ pub(super) fn read(
 struct Taken {
     tokens: BTreeSet<[u8; 32]>,
     names: BTreeSet<String>,
+    workloads: BTreeSet<Terms>,
     anonymous: bool,
 }
 
@@ -91,11 +111,15 @@ fn one(
     let place = section.place("anonymous");
     let anonymous = section.truth("anonymous", false);
     let has_proof = anonymous
-        || ["token_sha256", "cert_san"]
+        || ["token_sha256", "cert_san", "jwt"]
             .iter()
             .any(|key| section.place(key).is_some());
     if !has_proof {
-        section.refuse(None, "", "must have token_sha256, cert_san or anonymous");
+        section.refuse(
+            None,
+            "",
+            "must have token_sha256, cert_san, jwt or anonymous",
+        );
     }
     if anonymous && std::mem::replace(&mut taken.anonymous, true) {
         let rule = "must be left out: only one caller can be anonymous";
@@ -105,11 +129,58 @@ fn one(
         name: CallerName::new(name),
         token_sha256: tokens(section, taken),
         cert_san: names(section, taken),
+        jwt: jwt(section, taken),
         anonymous,
         accounts: accounts(section, known),
         scopes: scopes(section),
         limits,
     }
+}
+
+/// The tokens of a workload. Their keys are read here, so that a check of the settings and a start refuse
+/// the same files.
+fn jwt(section: &mut Section<'_>, taken: &mut Taken) -> Option<Jwt> {
+    const KEYS: [&str; 4] = ["issuer", "audience", "subject", "jwks_file"];
+    section.place("jwt")?;
+    let mut section = section.section("jwt");
+    let texts = KEYS.map(|key| {
+        let text = section.text(key);
+        if text.as_ref().is_none_or(|text| text.text.is_empty()) {
+            let place = text.as_ref().and_then(|text| text.place.as_deref());
+            section.refuse(place, key, "is required");
+        }
+        text
+    });
+    let jwt = match texts {
+        [Some(issuer), Some(audience), Some(subject), Some(file)] if !section.is_refused() => {
+            let terms = Terms {
+                issuer: issuer.text,
+                audience: audience.text,
+                subject: subject.text,
+            };
+            if !taken.workloads.insert(terms.clone()) {
+                let rule = "issuer, audience and subject together must belong to one caller";
+                section.refuse(None, "", rule);
+            }
+            keys(&section, &file).map(|keys| Jwt {
+                terms,
+                jwks_file: Path::new(&file.text).into(),
+                keys,
+            })
+        }
+        _ => None,
+    };
+    section.finish();
+    jwt
+}
+
+fn keys(section: &Section<'_>, file: &Text) -> Option<Keys> {
+    let refuse = |error| {
+        let rule = format!("must be usable: {error}");
+        section.refuse(file.place.as_deref(), "jwks_file", rule);
+    };
+    let read = Keys::read(Path::new(&file.text)).map_err(refuse);
+    read.ok()
 }
 
 /// A list that may be missing, but not be empty.

@@ -15,7 +15,7 @@ const CRATES: [&str; 8] = [
 ];
 const OWN: &str = "tillwatch_server";
 /// The modules of this crate.
-const MODULES: [&str; 27] = [
+const MODULES: [&str; 28] = [
     "account",
     "audit",
     "cadence",
@@ -29,6 +29,7 @@ const MODULES: [&str; 27] = [
     "identity",
     "intake",
     "journal",
+    "jwt",
     "lifecycle",
     "limits",
     "listener",

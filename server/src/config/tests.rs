@@ -3,6 +3,7 @@
 mod print;
 mod refusals;
 mod traces;
+mod workloads;
 
 use std::{collections::BTreeMap, io::Write as _, sync::Arc, time::Duration};
 

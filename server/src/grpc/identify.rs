@@ -22,11 +22,12 @@ pub fn identify(
     callers: &Directory,
     headers: &HeaderMap,
     names: &[String],
+    clock: &Clock,
 ) -> Result<Caller, Unauthenticated> {
     let header = headers.get("authorization");
     let header = header.map(|value| value.to_str()).transpose();
     let header = header.map_err(|_| Unauthenticated::Unknown)?;
-    callers.authenticate(header, names)
+    callers.authenticate(header, names, clock.now())
 }
 
 impl From<Unauthenticated> for Failure {

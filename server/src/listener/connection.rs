@@ -21,7 +21,7 @@ use hyper_util::{
 };
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
+use tonic::{Code, body::Body};
 use tower::{Layer, Service, ServiceExt as _};
 
 use super::{
@@ -116,6 +116,9 @@ where
             Ok(admitted) => admitted,
             Err(refused) => {
                 self.port.ended(refused.method, word(refused.status.code()));
+                if refused.status.code() == Code::Unauthenticated {
+                    Port::refused(&self.peer);
+                }
                 return Either::Left(ready(Ok(refused.status.into_http())));
             }
         };
@@ -286,7 +289,7 @@ impl Port {
         let peer = Peer::new(accepted.is_tcp(), self.at(Instant::now()));
         accepted.watch(peer.clone());
         let _joined = self.join(peer.clone());
-        let ended = peer.ended().clone();
+        let (left, ended) = (peer.left().clone(), peer.ended().clone());
         let shaken = tokio::select! {
             biased;
             () = ended.cancelled() => return,
@@ -308,6 +311,7 @@ impl Port {
             // The failure of a connection is its peer's affair.
             _ = &mut serving => return,
             () = ended.cancelled() => {}
+            () = left.cancelled() => {}
             () = stop.cancelled() => {}
         }
         serving.as_mut().graceful_shutdown();

@@ -36,6 +36,10 @@ struct Ledger {
     answers: Arc<Semaphore>,
     /// Ends the connection.
     end: CancellationToken,
+    /// Sends the peer away: open calls end by themselves, and no new one begins.
+    leave: CancellationToken,
+    /// Calls of callers that are not known.
+    refused: AtomicU32,
     calls: Mutex<Calls>,
 }
 
@@ -110,6 +114,8 @@ impl Peer {
             request_bytes: AtomicUsize::new(0),
             answers: Arc::new(Semaphore::new(ANSWER_KIB_PER_CONNECTION)),
             end: CancellationToken::new(),
+            leave: CancellationToken::new(),
+            refused: AtomicU32::new(0),
             calls: Mutex::default(),
         }))
     }
@@ -170,6 +176,20 @@ impl Peer {
     /// Ends the connection.
     pub(super) fn end(&self) {
         self.0.end.cancel();
+    }
+
+    /// Counts a call whose caller is not known, and returns the sum.
+    pub(super) fn refused(&self) -> u32 {
+        self.0.refused.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Sends the peer away.
+    pub(super) fn leave(&self) {
+        self.0.leave.cancel();
+    }
+
+    pub(super) fn left(&self) -> &CancellationToken {
+        &self.0.leave
     }
 
     pub(super) fn ended(&self) -> &CancellationToken {

@@ -63,6 +63,8 @@ const REFLECTIONS: u32 = 4;
 const OTHERS: u32 = 100;
 /// Streams of reflection on all connections.
 const ALL_REFLECTIONS: u32 = 256;
+/// Calls of callers that are not known, on one connection, before it is sent away.
+const REFUSED_ATTEMPTS: u32 = 100;
 /// The part of the number of connections that may be watches of health beyond a connection's first.
 /// The first needs no such place, so that a few connections keep no prober and no caller out.
 const MORE_WATCHES_PART: u32 = 2;
@@ -371,6 +373,16 @@ impl Port {
             if *own == 0 {
                 taken.by_caller.remove(caller);
             }
+        }
+    }
+
+    /// Counts a call whose caller is not known. A connection with many of them is sent away: it may
+    /// finish its open calls, since a mesh's sidecar brings the calls of good callers over the same
+    /// connection. Addresses are not counted: all callers of a mesh or behind a balancer have one.
+    pub(super) fn refused(peer: &Peer) {
+        if peer.refused() == REFUSED_ATTEMPTS {
+            Limit::RefusedAttempts.met();
+            peer.leave();
         }
     }
 

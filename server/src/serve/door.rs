@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::request::Parts;
 use tillwatch_proto::PURCHASE_SERVICE;
 
+use super::attempts::Attempts;
 use crate::{
-    audit::Audit,
     clock::Clock,
     grpc::{self, error::Reason},
     identity::Directory,
@@ -30,7 +30,12 @@ const REFLECTION: [&str; 2] = [
 const OTHER: &str = "other";
 
 /// The rules of the service's own port.
-pub(super) fn rules(callers: Directory, clock: Clock, audit: Audit, connections: u32) -> Rules {
+pub(super) fn rules(
+    callers: Directory,
+    clock: Clock,
+    attempts: Attempts,
+    connections: u32,
+) -> Rules {
     let trust = match callers.has_anonymous() {
         true => Trust::Anyone,
         false => Trust::Tokens,
@@ -38,8 +43,8 @@ pub(super) fn rules(callers: Directory, clock: Clock, audit: Audit, connections:
     Rules {
         trust,
         admit: {
-            let audit = audit.clone();
-            Arc::new(move |head| admit(&callers, &audit, head))
+            let (clock, attempts) = (clock.clone(), attempts.clone());
+            Arc::new(move |head| admit(&callers, &clock, &attempts, head))
         },
         refuse: Arc::new(move |cause, call| match cause {
             Cause::Limit(limit) => {
@@ -47,7 +52,7 @@ pub(super) fn rules(callers: Directory, clock: Clock, audit: Audit, connections:
                 if call.guest == Guest::Caller && limit != Limit::RequestTime {
                     let caller = CallerName::new(&call.caller);
                     let (word, _) = Reason::LimitExceeded.row();
-                    audit.refused(Some(&caller), word);
+                    attempts.audit().refused(Some(&caller), word);
                 }
                 grpc::beyond(limit)
             }
@@ -57,7 +62,12 @@ pub(super) fn rules(callers: Directory, clock: Clock, audit: Audit, connections:
     }
 }
 
-fn admit(callers: &Directory, audit: &Audit, head: &mut Parts) -> Result<Admitted, Box<Refused>> {
+fn admit(
+    callers: &Directory,
+    clock: &Clock,
+    attempts: &Attempts,
+    head: &mut Parts,
+) -> Result<Admitted, Box<Refused>> {
     let path = head.uri.path().strip_prefix('/').unwrap_or_default();
     let (service, method) = path.split_once('/').unwrap_or_default();
     let open = |guest, method, request_bytes| Admitted {
@@ -86,8 +96,8 @@ fn admit(callers: &Directory, audit: &Audit, head: &mut Parts) -> Result<Admitte
     let names = head.extensions.get::<CertificateNames>().cloned();
     let names = names.map(|CertificateNames(names)| names);
     let names = names.as_deref().unwrap_or_default();
-    let caller = grpc::identify(callers, &head.headers, names).map_err(|error| {
-        audit.refused(None, error.word());
+    let caller = grpc::identify(callers, &head.headers, names, clock).map_err(|error| {
+        attempts.refused(error);
         let status = grpc::stranger(error);
         Box::new(Refused { method, status })
     })?;
@@ -136,12 +146,9 @@ mod tests {
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let audit = Audit::default();
-        admit(
-            &callers(),
-            &audit,
-            &mut request.body(()).unwrap().into_parts().0,
-        )
+        let (clock, attempts) = (crate::testing::clock(), Attempts::default());
+        let mut head = request.body(()).unwrap().into_parts().0;
+        admit(&callers(), &clock, &attempts, &mut head)
     }
 
     #[test]

@@ -18,8 +18,8 @@ use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use super::{
-    House, Parts, StartError, accounts::Configured, door, keys::keyring, late::Late,
-    metrics::Collector, reload::Reloads,
+    House, Parts, StartError, accounts::Configured, attempts::Attempts, door, keys::keyring,
+    late::Late, metrics::Collector, reload::Reloads,
 };
 use crate::{
     audit::Audit,
@@ -51,6 +51,7 @@ pub(super) struct Front {
     /// The TLS of the callers' port, if it has any.
     tls: Option<ServerTls>,
     audit: Audit,
+    attempts: Attempts,
     /// Ends the servers.
     stop: CancellationToken,
     /// Closes the connections that are left.
@@ -74,6 +75,7 @@ impl Front {
             reloads: Reloads::default(),
             callers,
             tls,
+            attempts: Attempts::new(audit.clone()),
             audit,
             stop: CancellationToken::new(),
             close: CancellationToken::new(),
@@ -110,8 +112,9 @@ impl Front {
             .layer(RoomLayer)
             .service(routes.prepare());
         let callers = self.callers.clone();
-        let audit = self.audit.clone();
-        let port = Port::new(door::rules(callers, Clock::system(), audit, connections));
+        let attempts = self.attempts.clone();
+        let rules = door::rules(callers, Clock::system(), attempts, connections);
+        let port = Port::new(rules);
         let port = self.port.get_or_init(|| port).clone();
         let incoming = grpc.incoming(connections, self.close.clone());
         let incoming = incoming.secured(self.tls.clone());
@@ -125,9 +128,12 @@ impl Front {
         let incoming = ops.incoming(connections, self.close.clone());
         let (figures, port) = (Arc::clone(&self.figures), Arc::clone(&self.port));
         let (tls, reloads) = (self.tls.clone(), self.reloads.clone());
+        let attempts = self.attempts.clone();
         let page = Arc::new(move || {
             let text = figures.get();
-            let text = text.map(|figures| figures.text(port.get(), tls.as_ref(), &reloads));
+            let text = text.map(|figures| {
+                figures.text(port.get(), tls.as_ref(), &reloads, &attempts.figures())
+            });
             // A house that is not open has no figures, but the format requires the end mark.
             let text = text.unwrap_or_else(|| "# EOF\n".to_owned());
             (crate::telemetry::metrics::CONTENT_TYPE, text)

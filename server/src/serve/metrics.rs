@@ -55,6 +55,7 @@ impl Collector {
         port: Option<&Port>,
         tls: Option<&ServerTls>,
         reloads: &Reloads,
+        attempts: &[(&'static str, u64)],
     ) -> String {
         let rooms = &self.rooms;
         let figures = rooms.journal.figures();
@@ -71,6 +72,7 @@ impl Collector {
             commits: rooms.journal.commit_seconds(),
             connections: port.map_or(0, Port::connections),
             calls: port.map(Port::calls).unwrap_or_default(),
+            refused_attempts: attempts.to_vec(),
             limits: Limit::ALL.map(|limit| (limit.name(), limit.times())).into(),
             log_bytes: figures.log_bytes,
             log_is_pinned: figures.log_is_pinned,
@@ -174,7 +176,7 @@ mod tests {
         let page = Arc::new(move || {
             (
                 metrics::CONTENT_TYPE,
-                figures.text(None, None, &Reloads::default()),
+                figures.text(None, None, &Reloads::default(), &[]),
             )
         });
         let router = health::operations(&house.readiness, house.health(), page).into_axum_router();

@@ -199,14 +199,14 @@ pub(super) async fn follow(reload: Reload, changeable: Changeable, reloads: Relo
             }
         };
         if !is_asked {
-            if config.accounts == current.accounts {
+            if has_same_files(&config, &current) {
                 unsettled = None;
                 reloads.files_are_good();
                 continue;
             }
             let has_settled = unsettled
                 .take()
-                .is_some_and(|before| before.accounts == config.accounts);
+                .is_some_and(|before| has_same_files(&before, &config));
             if !has_settled {
                 unsettled = Some(config);
                 continue;
@@ -224,6 +224,15 @@ pub(super) async fn follow(reload: Reload, changeable: Changeable, reloads: Relo
             Err(error) => reloads.files_fail(&error, BTreeSet::new(), &changeable.audit),
         }
     }
+}
+
+/// True if the files that two readings of the same settings name had the same content.
+fn has_same_files(one: &Config, other: &Config) -> bool {
+    let keys = |config: &Config| -> Vec<_> {
+        let callers = config.callers.iter();
+        callers.map(|caller| caller.jwt.clone()).collect()
+    };
+    one.accounts == other.accounts && keys(one) == keys(other)
 }
 
 /// The accounts that the problems of settings are about.

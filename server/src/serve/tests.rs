@@ -135,7 +135,7 @@ async fn a_silent_disk_turns_readiness_until_it_answers() {
     assert!(
         house
             .figures
-            .text(None, None, &reload::Reloads::default())
+            .text(None, None, &reload::Reloads::default(), &[])
             .contains("journal_available 0")
     );
     journal.stall_writes(false);
@@ -145,7 +145,7 @@ async fn a_silent_disk_turns_readiness_until_it_answers() {
     assert!(
         house
             .figures
-            .text(None, None, &reload::Reloads::default())
+            .text(None, None, &reload::Reloads::default(), &[])
             .contains("journal_available 1")
     );
 }

@@ -114,6 +114,8 @@ pub struct Picture {
     pub connections: usize,
     /// Calls that have ended, by method and code.
     pub calls: Vec<(&'static str, &'static str, u64)>,
+    /// Calls whose callers are not known, by reason.
+    pub refused_attempts: Vec<(&'static str, u64)>,
     /// The times that limits were met, by their names.
     pub limits: Vec<(&'static str, u64)>,
     /// The size of the write-ahead log in use.
@@ -182,6 +184,11 @@ struct CallLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LineLabels {
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -454,6 +461,14 @@ fn port(registry: &mut Registry, picture: &Picture) {
         calls.get_or_create(&labels).inc_by(*times);
     }
     registry.register("calls", "Calls that have ended, by method and code", calls);
+    let attempts = Family::<AttemptLabels, Counter>::default();
+    for (reason, times) in &picture.refused_attempts {
+        attempts
+            .get_or_create(&AttemptLabels { reason })
+            .inc_by(*times);
+    }
+    let words = "Calls whose callers are not known, by reason";
+    registry.register("refused_attempts", words, attempts);
     let limits = Family::<LimitLabels, Counter>::default();
     for (limit, times) in &picture.limits {
         limits.get_or_create(&LimitLabels { limit }).inc_by(*times);
@@ -506,6 +521,7 @@ mod tests {
             commits: Histogram::new([0.1]),
             connections: 5,
             calls: vec![("GetStatus", "UNAUTHENTICATED", 6)],
+            refused_attempts: vec![("NO_TOKEN", 14)],
             limits: vec![("connections", 8)],
             settings_are_stale: true,
             reloads_failed: 4,
@@ -567,6 +583,7 @@ mod tests {
             "tillwatch_streams 9".to_owned(),
             "tillwatch_connections 5".to_owned(),
             "tillwatch_calls_total{method=\"GetStatus\",code=\"UNAUTHENTICATED\"} 6".to_owned(),
+            "tillwatch_refused_attempts_total{reason=\"NO_TOKEN\"} 14".to_owned(),
             "tillwatch_limits_met_total{limit=\"connections\"} 8".to_owned(),
             "tillwatch_journal_available 1".to_owned(),
             "tillwatch_journal_log_bytes 4096".to_owned(),

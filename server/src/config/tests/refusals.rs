@@ -294,7 +294,7 @@ fn bad_callers_are_refused() {
     let table = [
         (
             caller(rest),
-            "FILE:1: callers.c: must have token_sha256, cert_san or anonymous",
+            "FILE:1: callers.c: must have token_sha256, cert_san, jwt or anonymous",
         ),
         (
             caller(&format!("token_sha256 = []\n{rest}")),

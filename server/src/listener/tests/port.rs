@@ -1,5 +1,7 @@
 //! A port over real sockets in virtual time, with peers that send or read only a part.
 
+mod attempts;
+
 use std::{
     convert::Infallible,
     sync::{
