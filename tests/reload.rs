@@ -165,3 +165,35 @@ async fn bad_settings_change_nothing_and_keys_that_need_a_restart_are_named() {
     let refused = within("a create", stub.create_purchase(order("two"))).await;
     assert_eq!(Error::from(refused.unwrap_err()).reason(), "LIMIT_EXCEEDED");
 }
+
+#[tokio::test]
+async fn the_logs_level_and_the_limit_of_all_streams_hold_at_once() {
+    let house = House::still().await;
+    let open = async || {
+        let mut stub = house.stub("reader").await;
+        let feed = stub.watch_purchases(WatchPurchasesRequest::default());
+        within("a feed", feed)
+            .await
+            .map(tonic::Response::into_inner)
+    };
+    let mut first = open().await.unwrap();
+    // A log without this server's lines of information does not tell of the reload.
+    let told = || house.log.text().matches(DONE).count();
+    let before = fs::read_to_string(house.config()).unwrap();
+    let text = before.replace(&sha256(&token("shop")), &sha256("new"));
+    let more = "\n[telemetry]\nlog = \"warn\"\n[limits]\nstreams = 1\n";
+    fs::write(house.config(), text + more).unwrap();
+    house.server.signal("HUP").await;
+    until("the reload", async || code(&house, "new").await == Code::Ok).await;
+    until("the limit", async || {
+        let refused = open().await.err();
+        refused.is_some_and(|status| Error::from(status).reason() == "LIMIT_EXCEEDED")
+    })
+    .await;
+    assert_eq!(told(), 0);
+    reload(&house, DONE, |_| before.clone()).await;
+    assert!(open().await.is_ok());
+    let beat = within("the first stream", first.message()).await;
+    assert!(beat.unwrap().is_some(), "it goes on");
+    assert_eq!(told(), 1);
+}

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tillwatch_server::{
-    account::{Account, Accounts},
+    account::{Account, Accounts, Settings},
     cadence::{turns::Turns, wheel::Wheel},
     clock::Clock,
     journal::{Fingerprints, Journal, Record, memory::MemoryJournal},
@@ -44,7 +44,15 @@ async fn account_at(
     let provider = (registered.build)(&registered.secrets.iter().map(secret).collect()).ok()?;
     let policy = (registered.policy)();
     let name = AccountName::new(name);
-    Some(Account::open(name, provider, policy, upstream, clock.clone(), journal).await)
+    Some(
+        Account::open(
+            name,
+            Settings::new(provider, policy, upstream),
+            clock.clone(),
+            journal,
+        )
+        .await,
+    )
 }
 
 /// An open purchase that awaits funds.

@@ -7,7 +7,7 @@
 use std::{fs, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use tillwatch_server::{
-    account::{Account, Accounts},
+    account::{self, Account, Accounts},
     cadence::{Policy, Schedule},
     clock::Clock,
     journal::{Journal, Write, memory::MemoryJournal},
@@ -239,9 +239,7 @@ async fn account(
     let way_out = Arc::new(way_out);
     let opened = Account::open(
         name.clone(),
-        provider,
-        policy,
-        way_out,
+        account::Settings::new(provider, policy, way_out),
         clock.clone(),
         journal,
     );

@@ -30,13 +30,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::Notify;
 
 use crate::{
-    cadence::Policy,
     clock::{Clock, Now},
     journal::Journal,
     observation::Trouble,
     provider::Provider,
     purchase::{AccountName, CallerName, Moment, PurchaseId},
-    upstream::{Connection, Request, Response, Upstream, UpstreamError},
+    upstream::{Connection, Request, Response, UpstreamError},
 };
 use budget_store::BudgetStore;
 pub use class::{Class, Refusal};
@@ -106,13 +105,11 @@ impl Account {
     /// An account that goes on with the budget that the journal has kept of it.
     pub async fn open(
         name: AccountName,
-        provider: Arc<dyn Provider>,
-        policy: Policy,
-        upstream: Arc<dyn Upstream>,
+        settings: Settings,
         clock: Clock,
         journal: &Arc<dyn Journal>,
     ) -> Arc<Self> {
-        let mut live = Live::new(Settings::new(provider, policy, upstream));
+        let mut live = Live::new(settings);
         let store = BudgetStore::new(journal, &clock, &name);
         if let Some(kept) = store.load().await {
             live.budget.shares.resume(kept);

@@ -121,6 +121,14 @@ impl Keyring {
         Some(fields.collect())
     }
 
+    /// The fingerprint of a service and of a client there, made with the key `id`; `None` without it.
+    pub fn origin(&self, id: &str, service: &str, client: &[u8]) -> Option<[u8; 32]> {
+        let (_, key) = self.keys.iter().find(|(known, _)| known == id)?;
+        let service = hash(key, "service", service.trim_end_matches('/').as_bytes());
+        // No field of an order has this name.
+        Some(hash(key, "origin of a send", &[&service, client].concat()))
+    }
+
     /// True if `fields`, made with the key `id`, has this text in this field.
     pub fn matches(
         &self,

@@ -15,7 +15,11 @@ pub mod token;
 mod traced;
 mod validate;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tillwatch_proto::v1::{
     self as message, create_purchase_request::Order, purchase_service_server::PurchaseService,
@@ -92,6 +96,27 @@ pub struct StreamBounds {
     pub stream_age: Option<Duration>,
 }
 
+/// The bounds of streams that hold now. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct CurrentBounds(Arc<Mutex<StreamBounds>>);
+
+impl CurrentBounds {
+    /// These bounds, until others are set.
+    pub fn new(bounds: StreamBounds) -> Self {
+        Self(Arc::new(Mutex::new(bounds)))
+    }
+
+    /// The bounds of this moment.
+    pub fn get(&self) -> StreamBounds {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Other bounds hold for streams that are opened from now on.
+    pub fn set(&self, bounds: StreamBounds) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = bounds;
+    }
+}
+
 /// The purchase service.
 pub struct Service {
     rooms: Rooms,
@@ -99,7 +124,7 @@ pub struct Service {
     lists: Lists,
     feeds: StreamLimits,
     create_rates: CreateRates,
-    stream_age: Option<Duration>,
+    bounds: CurrentBounds,
 }
 
 impl fmt::Debug for Service {
@@ -117,15 +142,14 @@ struct Asker {
 
 impl Service {
     /// A service over these rooms.
-    pub fn new(rooms: Rooms, bounds: StreamBounds) -> Self {
-        let stream_age = bounds.stream_age;
+    pub fn new(rooms: Rooms, bounds: CurrentBounds) -> Self {
         Self {
             rooms,
-            limits: StreamLimits::new(bounds.streams),
+            limits: StreamLimits::new(),
             lists: Lists::default(),
             feeds: StreamLimits::of_feeds(),
             create_rates: CreateRates::default(),
-            stream_age,
+            bounds,
         }
     }
 
@@ -408,8 +432,7 @@ impl Service {
         {
             let until = Instant::now() + max_wait;
             // A call that waits costs as much as a stream.
-            let streams = asker.caller.limits().streams;
-            let _permit = self.limits.open(asker.caller.name(), streams)?;
+            let _permit = self.stream_of(&asker.caller)?;
             let feed = &self.rooms.feed;
             if !feed.wait_past(id, Revision(after), until).await?
                 && let Some(end) = feed.ending()

@@ -47,6 +47,7 @@ use attempt::{Conclusion, Prepared};
 use attempts::{Attempts, Sending};
 use completion::Completion;
 use deadlines::Deadlines;
+use doubt::ORIGIN;
 use key_locks::{KeyLock, LockedKeys};
 use look_up::LookUpCounts;
 use open_purchases::OpenPurchases;
@@ -476,7 +477,9 @@ impl Inner {
     ) -> Result<(Record, Transition), CreateError> {
         let id = self.clock.purchase_id();
         let begun = lifecycle::begun(now);
-        let recovery = placed.recovery(id, self.clock.uuid());
+        let mut recovery = placed.recovery(id, self.clock.uuid());
+        let origin = self.origin(self.keyring.current(), &new.settings);
+        recovery.extend(origin.map(|origin| (ORIGIN.to_owned(), origin)));
         let record = self.record(new, id, &begun.status, now, recovery)?;
         let record = Record {
             attempt: Some(Attempt {

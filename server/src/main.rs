@@ -210,7 +210,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     let start = || -> Result<(), Box<dyn Error + Send + Sync>> {
         let json = config.telemetry.log_format == LogFormat::Json;
         let traces = config.telemetry.traces.as_ref();
-        let traces = telemetry::init(&config.telemetry.log, json, traces)?;
+        let (log, traces) = telemetry::init(&config.telemetry.log, json, traces)?;
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
@@ -231,6 +231,11 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
             let reload = Reload {
                 asked: reload,
                 read: Arc::new(move || read(file.as_deref())),
+                log: Arc::new(move |filter| {
+                    if let Err(error) = log.set(filter) {
+                        tracing::error!(%error, "the log's filter stays");
+                    }
+                }),
             };
             let supervisor = Supervisor::of(|name| env::var_os(name)).unwrap_or_else(|error| {
                 tracing::warn!(%error, "the service manager is not told anything");

@@ -118,6 +118,11 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// The remedy for an unclear submit.
     fn unclear(&self) -> Unclear;
 
+    /// The credential that names the client, if an order's key says something to that client alone.
+    fn client(&self) -> Option<&HeaderValue> {
+        None
+    }
+
     /// Reads an order of this provider, once and for all that is done with it; `None` if it is
     /// another provider's.
     fn order(&self, order: &Order) -> Option<Arc<dyn Placed>>;

@@ -149,7 +149,7 @@ pub struct Parts {
 pub struct House {
     /// The rooms behind the service.
     pub rooms: grpc::Rooms,
-    limits: grpc::StreamBounds,
+    limits: grpc::CurrentBounds,
     /// Readiness, as health reports it.
     pub readiness: Readiness,
     health: Arc<HealthService>,
@@ -256,7 +256,7 @@ impl House {
             figures: metrics::Collector::new(rooms.clone(), work.all().clone(), configured.clone()),
             configured,
             rooms,
-            limits,
+            limits: grpc::CurrentBounds::new(limits),
             readiness,
             health,
             work,
@@ -276,7 +276,7 @@ impl House {
 
     /// The purchase service of this house.
     pub fn service(&self) -> PurchaseServiceServer<grpc::Service> {
-        let service = grpc::Service::new(self.rooms.clone(), self.limits);
+        let service = grpc::Service::new(self.rooms.clone(), self.limits.clone());
         PurchaseServiceServer::new(service).max_decoding_message_size(grpc::REQUEST_BYTES_MAX)
     }
 
@@ -525,6 +525,8 @@ pub async fn run_with(
             rooms: house.rooms.clone(),
             configured: house.configured.clone(),
             loops: house.work.clone(),
+            limits: house.limits.clone(),
+            log: Arc::clone(&reload.log),
             certificates: look,
             audit,
             supervisor: supervisor.clone(),

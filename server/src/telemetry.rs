@@ -8,9 +8,10 @@ pub mod traces;
 use std::io::stderr;
 
 use tracing_subscriber::{
-    EnvFilter, Layer as _,
+    EnvFilter, Layer as _, Registry,
     filter::{FilterExt as _, filter_fn},
     layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -31,6 +32,23 @@ pub enum TelemetryError {
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
 
+/// The filter of this process's log, which can change.
+#[derive(Debug, Clone)]
+pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    /// Lets these lines through from now on.
+    ///
+    /// # Errors
+    /// The filter cannot be read; the older one stays.
+    pub fn set(&self, filter: &str) -> Result<(), TelemetryError> {
+        let filter = parsed(filter)?;
+        // It fails if nobody logs any more.
+        let _ = self.0.reload(filter);
+        Ok(())
+    }
+}
+
 /// Sends this process's logs to standard error from now on, and its spans to a collector if one is set.
 ///
 /// # Errors
@@ -39,10 +57,8 @@ pub fn init(
     filter: &str,
     json: bool,
     collector: Option<&traces::Settings>,
-) -> Result<Traces, TelemetryError> {
-    let filter = EnvFilter::builder()
-        .parse(filter)
-        .map_err(TelemetryError::Filter)?;
+) -> Result<(LogFilter, Traces), TelemetryError> {
+    let (filter, handle) = reload::Layer::new(parsed(filter)?);
     let format = tracing_subscriber::fmt::format().with_ansi(false);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(stderr)
@@ -76,7 +92,12 @@ pub fn init(
         .with(layers)
         .try_init()
         .map_err(TelemetryError::Twice)?;
-    Ok(traces)
+    Ok((LogFilter(handle), traces))
+}
+
+fn parsed(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    let builder = EnvFilter::builder();
+    builder.parse(filter).map_err(TelemetryError::Filter)
 }
 
 #[cfg(test)]
@@ -87,9 +108,14 @@ mod tests {
     fn logging_is_set_up_once_by_a_filter_that_can_be_read() {
         let broken = init("info,=,=", false, None).unwrap_err();
         assert_eq!(broken.to_string(), "the log filter cannot be read");
-        init("warn,tillwatch_server=info", true, None).unwrap();
+        let (filter, _) = init("warn,tillwatch_server=info", true, None).unwrap();
         let span = tracing::error_span!("a span that nobody collects");
         assert!(span.is_disabled());
+        assert!(!tracing::enabled!(tracing::Level::DEBUG));
+        filter.set("debug").unwrap();
+        assert!(tracing::enabled!(tracing::Level::DEBUG));
+        filter.set("info,=,=").unwrap_err();
+        assert!(tracing::enabled!(tracing::Level::DEBUG), "nothing changed");
         let twice = init("warn", false, None).unwrap_err();
         assert_eq!(twice.to_string(), "logging is set up already");
     }

@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tracing::subscriber::DefaultGuard;
 
 use crate::{
-    account::Account,
+    account::{Account, Settings},
     cadence::Policy,
     clock::Clock,
     journal::{AttemptChange, Fingerprints, Journal, Record, Write, memory::MemoryJournal},
@@ -44,8 +44,8 @@ pub async fn account(
     clock: &Clock,
     journal: Arc<dyn Journal>,
 ) -> Arc<Account> {
-    let (name, provider) = (AccountName::new(name), self::provider(provider));
-    Account::open(name, provider, policy, upstream, clock.clone(), &journal).await
+    let settings = Settings::new(self::provider(provider), policy, upstream);
+    Account::open(AccountName::new(name), settings, clock.clone(), &journal).await
 }
 
 /// An empty journal in memory.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tillwatch_server::{
     House, Parts,
-    account::{Account, Accounts},
+    account::{Account, Accounts, Settings},
     audit::Audit,
     cadence::Schedule,
     clock::Clock,
@@ -125,9 +125,7 @@ async fn accounts(
         });
         let account = Account::open(
             AccountName::new(name),
-            (row.build)(&secrets).unwrap(),
-            policy,
-            Arc::new(upstream),
+            Settings::new((row.build)(&secrets).unwrap(), policy, Arc::new(upstream)),
             clock.clone(),
             journal,
         );

@@ -12,6 +12,8 @@ pub struct Settings {
     pub provider: Arc<dyn Provider>,
     /// The polling policy.
     pub policy: Policy,
+    /// The service at the end of the way out, by its base URL; empty if the way has none.
+    pub service: Arc<str>,
     /// The way out.
     pub(super) upstream: Arc<dyn Upstream>,
     /// The number of times that the credentials or the way out have changed.
@@ -24,8 +26,18 @@ impl Settings {
         Self {
             provider,
             policy,
+            service: Arc::from(""),
             upstream,
             access: 0,
+        }
+    }
+
+    /// The same on a way to the service with this base URL.
+    #[must_use]
+    pub fn at(self, base_url: &str) -> Self {
+        Self {
+            service: Arc::from(base_url),
+            ..self
         }
     }
 
@@ -38,19 +50,12 @@ impl Settings {
         }
     }
 
-    /// Other credentials or another way out, under another policy.
+    /// The newer settings, whose credentials or way out are other than these.
     #[must_use]
-    pub fn with_access(
-        &self,
-        provider: Arc<dyn Provider>,
-        upstream: Arc<dyn Upstream>,
-        policy: Policy,
-    ) -> Self {
+    pub fn moved_to(&self, newer: Self) -> Self {
         Self {
-            provider,
-            policy,
-            upstream,
             access: self.access + 1,
+            ..newer
         }
     }
 }

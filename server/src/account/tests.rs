@@ -14,11 +14,14 @@ use super::{
     *,
 };
 use crate::{
-    cadence::Schedule,
+    cadence::{Policy, Schedule},
     observation::Submitted,
     purchase::Reference,
     testing::{self, clock, journal},
-    upstream::scripted::{Scripted, json_response},
+    upstream::{
+        Upstream,
+        scripted::{Scripted, json_response},
+    },
 };
 
 fn policy(requests_per_minute: u32) -> Policy {

@@ -22,10 +22,6 @@ impl Config {
             ("listen.threads", listen.threads != newer.listen.threads),
             ("listen.drain", listen.drain != newer.listen.drain),
             (
-                "listen.stream_age",
-                listen.stream_age != newer.listen.stream_age,
-            ),
-            (
                 "listen.tls_cert, tls_key, tls_client_ca",
                 listen.tls != newer.listen.tls,
             ),
@@ -43,12 +39,10 @@ impl Config {
                 "limits: the first open_purchases_per_caller",
                 !counts_open(self) && counts_open(newer),
             ),
-            ("limits.streams", limits.streams != newer.limits.streams),
             (
                 "limits.connections",
                 limits.connections != newer.limits.connections,
             ),
-            ("telemetry.log", self.telemetry.log != newer.telemetry.log),
             (
                 "telemetry.log_format",
                 self.telemetry.log_format != newer.telemetry.log_format,

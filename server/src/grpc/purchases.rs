@@ -10,7 +10,7 @@ use super::{
     Asker, Service, as_of, convert,
     convert::View,
     error::{Failure, Reason},
-    stream::{self, Responses},
+    stream::{self, Permit, Responses},
     token::{self, Binding, PageCursor},
     validate,
 };
@@ -32,11 +32,16 @@ pub const ANSWER_BYTES_MAX: usize = PAGE_BYTES_MAX + 128 * 1024;
 const AGE_JITTER: u32 = 5;
 
 impl Service {
+    /// The right of a caller to one more stream.
+    pub(super) fn stream_of(&self, caller: &Caller) -> Result<Permit, Failure> {
+        let most = (caller.limits().streams, self.bounds.get().streams);
+        self.limits.open(caller.name(), most)
+    }
+
     /// The rhythm of a new stream.
     fn rhythm(&self, heartbeat: Duration) -> Rhythm {
-        let age = self
-            .stream_age
-            .map(|age| age - self.rooms.clock.up_to(age / AGE_JITTER));
+        let age = self.bounds.get().stream_age;
+        let age = age.map(|age| age - self.rooms.clock.up_to(age / AGE_JITTER));
         Rhythm {
             heartbeat,
             ends_at: age.map(|age| Instant::now() + age),
@@ -52,8 +57,7 @@ impl Service {
         let invalid = |violation| Failure::invalid(vec![violation]);
         let until = validate::until(request.until).map_err(invalid)?;
         let beat = validate::heartbeat(request.heartbeat_interval.as_ref()).map_err(invalid)?;
-        let streams = asker.caller.limits().streams;
-        let permit = self.limits.open(asker.caller.name(), streams)?;
+        let permit = self.stream_of(&asker.caller)?;
         let cursor = request.after_revision.map(Revision);
         let rhythm = self.rhythm(beat);
         let opened = self.rooms.feed.watch(id, cursor, until, rhythm).await?;
@@ -202,8 +206,8 @@ impl Service {
         let caller = asker.caller.name();
         let limits = asker.caller.limits();
         let permit = (
-            self.feeds.open(caller, limits.feeds)?,
-            self.limits.open(caller, limits.streams)?,
+            self.feeds.open(caller, (limits.feeds, u32::MAX))?,
+            self.stream_of(&asker.caller)?,
         );
         let filter = Self::narrowed(&asker.caller, filter).unwrap_or_else(|| Filter {
             // The filter admits nothing: no account has an empty name.

@@ -35,7 +35,6 @@ pub(super) struct StreamLimits(Arc<Open>);
 
 #[derive(Debug)]
 struct Open {
-    most: u32,
     /// The limit that a caller with too many streams meets.
     per_caller: Limit,
     /// Streams in all, and by caller.
@@ -50,35 +49,34 @@ pub(super) struct Permit {
 }
 
 impl StreamLimits {
-    pub(super) fn new(most: u32) -> Self {
-        Self::of(most, Limit::StreamsPerCaller)
+    pub(super) fn new() -> Self {
+        Self::of(Limit::StreamsPerCaller)
     }
 
     /// The limits of streams over many purchases: each costs something at every commit that concerns
     /// it.
     pub(super) fn of_feeds() -> Self {
-        Self::of(u32::MAX, Limit::FeedsPerCaller)
+        Self::of(Limit::FeedsPerCaller)
     }
 
-    fn of(most: u32, per_caller: Limit) -> Self {
+    fn of(per_caller: Limit) -> Self {
         Self(Arc::new(Open {
-            most,
             per_caller,
             counts: Mutex::default(),
         }))
     }
 
-    /// The right to one more stream of a caller that may have so many.
+    /// The right to one more stream, of a caller that may have so many, if all callers may.
     pub(super) fn open(
         &self,
         caller: &CallerName,
-        most_per_caller: u32,
+        (most_per_caller, most): (u32, u32),
     ) -> Result<Permit, Failure> {
         let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, by_caller) = &mut *counts;
         let own = by_caller.entry(caller.clone()).or_default();
         let beyond = [
-            (*all >= self.0.most, Limit::Streams),
+            (*all >= most, Limit::Streams),
             (*own >= most_per_caller, self.0.per_caller),
         ];
         if let Some((_, limit)) = beyond.into_iter().find(|(is_met, _)| *is_met) {
@@ -274,9 +272,10 @@ mod tests {
     #[tokio::test]
     async fn a_stream_that_panics_ends_with_internal_and_gives_back_its_place() {
         use futures_util::StreamExt as _;
-        let limits = StreamLimits::new(1);
+        let limits = StreamLimits::new();
         let shop = CallerName::new("shop");
-        let permit = limits.open(&shop, 1).unwrap();
+        let permit = limits.open(&shop, (9, 1)).unwrap();
+        assert!(limits.open(&shop, (9, 1)).is_err(), "it is the only one");
         let clock = Clock::system();
         let caller = caller();
         let mut stream = responses(
@@ -294,7 +293,10 @@ mod tests {
         assert!(!format!("{status:?}").contains("canary"));
         assert!(stream.next().await.is_none());
         drop(stream);
-        assert!(limits.open(&shop, 1).is_ok(), "its place is free again");
+        assert!(
+            limits.open(&shop, (9, 1)).is_ok(),
+            "its place is free again"
+        );
     }
 
     #[test]
@@ -302,27 +304,30 @@ mod tests {
         let feeds = StreamLimits::of_feeds();
         let (shop, other) = (CallerName::new("shop"), CallerName::new("other"));
         let before = Limit::FeedsPerCaller.times();
-        let _open = [feeds.open(&shop, 2).unwrap(), feeds.open(&shop, 2).unwrap()];
-        assert!(feeds.open(&shop, 2).is_err() && feeds.open(&other, 2).is_ok());
+        let _open = [
+            feeds.open(&shop, (2, 9)).unwrap(),
+            feeds.open(&shop, (2, 9)).unwrap(),
+        ];
+        assert!(feeds.open(&shop, (2, 9)).is_err() && feeds.open(&other, (2, 9)).is_ok());
         assert!(Limit::FeedsPerCaller.times() > before);
     }
 
     #[test]
     fn streams_are_counted_in_all_and_by_caller() {
-        let limits = StreamLimits::new(3);
+        let limits = StreamLimits::new();
         let (shop, other) = (CallerName::new("shop"), CallerName::new("other"));
-        let first = limits.open(&shop, 2).unwrap();
-        let _second = limits.open(&shop, 2).unwrap();
+        let first = limits.open(&shop, (2, 3)).unwrap();
+        let _second = limits.open(&shop, (2, 3)).unwrap();
         assert_eq!(
-            limits.open(&shop, 2).unwrap_err().reason(),
+            limits.open(&shop, (2, 3)).unwrap_err().reason(),
             Reason::LimitExceeded
         );
-        let _third = limits.open(&other, 2).unwrap();
+        let _third = limits.open(&other, (2, 3)).unwrap();
         assert_eq!(
-            limits.open(&other, 2).unwrap_err().reason(),
+            limits.open(&other, (2, 3)).unwrap_err().reason(),
             Reason::LimitExceeded
         );
         drop(first);
-        assert!(limits.open(&other, 2).is_ok());
+        assert!(limits.open(&other, (2, 3)).is_ok());
     }
 }

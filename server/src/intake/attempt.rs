@@ -328,7 +328,7 @@ impl Inner {
                 let (reason, deadline) = if send.goes_on(sent) || is_undated {
                     (AttentionReason::OutcomeUnknown, None)
                 } else {
-                    Remedy::of(&send.record, &self.circumstances(settings), now).attention()
+                    Remedy::of(&send.record, &self.circumstances(&send.record), now).attention()
                 };
                 lifecycle::unclear(status, reason, deadline, Cause::Create, now)
             }

@@ -6,6 +6,8 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use http::HeaderValue;
+
 use super::{
     Inner, SUBMIT_SLACK,
     phase::{Circumstances, SubmitPhase, is_settled},
@@ -18,6 +20,8 @@ use crate::{
     purchase::{PurchaseId, Timestamp},
 };
 
+/// The recovery fact of the origin of an order's sends.
+pub(super) const ORIGIN: &str = "origin";
 /// Records looked at at once.
 const LOOKED_AT: usize = 1_000;
 /// The most that a send's end can lie ahead if the account is not configured any more. Ours.
@@ -26,16 +30,22 @@ const REACH_MAX: Duration = Duration::from_secs(600);
 impl Inner {
     /// The phase of a record's submit now.
     pub(super) fn phase(&self, record: &Record) -> SubmitPhase {
-        let account = self.accounts.get(&record.purchase.account);
-        let circumstances = account.map_or(self.circumstances_of_none(), |account| {
-            self.circumstances(&account.settings())
-        });
-        SubmitPhase::of(record, &circumstances, self.clock.now())
+        SubmitPhase::of(record, &self.circumstances(record), self.clock.now())
     }
 
-    /// The circumstances of submits at an account.
-    pub(super) fn circumstances(&self, settings: &Settings) -> Circumstances {
+    /// The circumstances of a record's submit.
+    pub(super) fn circumstances(&self, record: &Record) -> Circumstances {
+        match self.accounts.get(&record.purchase.account) {
+            Some(account) => self.circumstances_by(&account.settings(), record),
+            None => self.circumstances_of_none(),
+        }
+    }
+
+    /// The circumstances of a record's submit, if its account has these settings.
+    pub(super) fn circumstances_by(&self, settings: &Settings, record: &Record) -> Circumstances {
+        let now = self.origin(&record.fingerprints.key_id, settings);
         Circumstances {
+            is_same_origin: record.recovery.get(ORIGIN) == now.as_ref(),
             unclear: settings.provider.unclear(),
             reach: settings.policy.timeout + SUBMIT_SLACK,
             in_doubt: self.is_in_doubt(),
@@ -46,9 +56,24 @@ impl Inner {
     fn circumstances_of_none(&self) -> Circumstances {
         Circumstances {
             unclear: Unclear::AskNobody,
+            is_same_origin: false,
             reach: REACH_MAX,
             in_doubt: self.is_in_doubt(),
         }
+    }
+
+    /// The fingerprint of the service, and of the client there, that an order is sent to: a recovery
+    /// fact, if a repeat is safe there alone.
+    pub(super) fn origin(&self, key_id: &str, settings: &Settings) -> Option<String> {
+        let provider = &settings.provider;
+        let is_needed = match provider.unclear() {
+            Unclear::RepeatWithKey { .. } => true,
+            Unclear::LookUp { repeat_is_safe } => repeat_is_safe,
+            Unclear::AskNobody => false,
+        };
+        let client = provider.client().map_or(&[][..], HeaderValue::as_bytes);
+        let origin = (self.keyring).origin(key_id, &settings.service, client);
+        origin.filter(|_| is_needed).map(hex::encode)
     }
 
     /// True if the wall clock was set back, and the stored purchases have not been looked through since.

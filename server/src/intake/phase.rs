@@ -21,6 +21,9 @@ pub(super) struct Circumstances {
     /// The longest that a send can be under way. A stored time that lies further ahead comes from a
     /// process that is gone and whose clock was ahead.
     pub(super) reach: Duration,
+    /// True if the account leads to the service, and to the client there, that the order was sent to.
+    /// Elsewhere a repeat makes a second purchase.
+    pub(super) is_same_origin: bool,
     /// True if the wall clock was set back, and nobody has looked through the rights that stored times
     /// give since then.
     pub(super) in_doubt: bool,
@@ -101,12 +104,16 @@ impl Remedy {
     /// The remedy for a record's create, if it is unclear.
     pub(super) fn of(record: &Record, circumstances: &Circumstances, now: Timestamp) -> Self {
         match circumstances.unclear {
-            Unclear::LookUp { repeat_is_safe } => Self::LookUp { repeat_is_safe },
+            Unclear::LookUp { repeat_is_safe } => Self::LookUp {
+                repeat_is_safe: repeat_is_safe && circumstances.is_same_origin,
+            },
             Unclear::RepeatWithKey { within } => {
                 let first = record.first_send_time;
                 let first = first.unwrap_or(record.purchase.create_time);
                 let until = first.plus(within);
-                let is_right = !circumstances.in_doubt && first.since(now) <= SET_BACK;
+                let is_right = circumstances.is_same_origin
+                    && !circumstances.in_doubt
+                    && first.since(now) <= SET_BACK;
                 match is_right && now < until {
                     true => Self::Repeat { until },
                     false => Self::Nobody,

@@ -53,7 +53,7 @@ impl Inner {
         loop {
             let id = record.purchase.id;
             let under_way = self.attempts.concluding(id);
-            let joined = match (under_way, self.action(&record), &new.purpose) {
+            let joined = match (under_way, self.action(&record, new), &new.purpose) {
                 (Some(conclusion), ..) => Some(Joined {
                     conclusion,
                     replayed: true,
@@ -130,8 +130,10 @@ impl Inner {
         })
     }
 
-    fn action(&self, record: &Record) -> Action {
-        match self.phase(record) {
+    fn action(&self, record: &Record, new: &NewPurchase) -> Action {
+        // What is sent would go by these settings.
+        let circumstances = self.circumstances_by(&new.settings, record);
+        match SubmitPhase::of(record, &circumstances, self.clock.now()) {
             SubmitPhase::Waiting { .. }
             | SubmitPhase::NeverSent
             | SubmitPhase::Unclear {
@@ -177,7 +179,7 @@ impl Inner {
             }
         };
         // The time in which a repeat is safe may have passed while the account was waited for.
-        if !matches!(self.action(&record), Action::Send) {
+        if !matches!(self.action(&record, new), Action::Send) {
             return Ok(None);
         }
         // The first to come here sends; the others join it.

@@ -51,7 +51,13 @@ impl Inner {
     /// Takes up a purchase of an earlier process.
     pub(super) fn recovered(&self, record: &Record) {
         let status = &record.purchase.status;
-        if record.attempt.is_some() || status.buyer_action.is_some() {
+        // The account may lead elsewhere by now, so that a repeat that was wanted is wanted no more.
+        let is_lost = || {
+            let remedy = Remedy::Nobody;
+            !is_settled(status)
+                && matches!(self.phase(record), SubmitPhase::Unclear { remedy: now, .. } if now == remedy)
+        };
+        if record.attempt.is_some() || status.buyer_action.is_some() || is_lost() {
             self.deadlines.at(self.clock.moment(), record.purchase.id);
         }
         self.consider(&record.purchase);
@@ -127,7 +133,7 @@ impl Inner {
                 ..
             } => Ok(Some(self.clock.moment_of(until))),
             SubmitPhase::Overdue => {
-                let remedy = Remedy::of(&record, &self.circumstances(&account.settings()), now);
+                let remedy = Remedy::of(&record, &self.circumstances(&record), now);
                 self.tell_unclear(&record, remedy, now).await
             }
             SubmitPhase::NeverSent => self.never_sent(&record).await,

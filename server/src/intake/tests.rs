@@ -9,6 +9,7 @@ mod key;
 mod not_yet;
 mod open_purchases;
 mod orders;
+mod origin;
 mod outcome;
 mod panic;
 mod phase;

@@ -172,6 +172,10 @@ impl Provider for Devdraft {
         GRAPH
     }
 
+    fn client(&self) -> Option<&HeaderValue> {
+        Some(&self.client_key)
+    }
+
     fn horizon(&self, _status: &Status, configured: Option<Duration>) -> Option<Duration> {
         Some(configured.unwrap_or(HORIZON))
     }

@@ -9,16 +9,13 @@ use std::{
 
 use super::{RECOVERED_AT_ONCE, StartError, loops::Loops};
 use crate::{
-    account::{Account, Accounts},
+    account::{Account, Accounts, Settings},
     clock::Clock,
     config, grpc,
     journal::{Journal, JournalError, Record},
-    provider::{self, Provider},
+    provider,
     purchase::AccountName,
-    upstream::{
-        Upstream,
-        http::{HttpUpstream, Settings},
-    },
+    upstream::http::{self, HttpUpstream},
 };
 
 /// The wait after a failure of the journal while purchases are handed over.
@@ -36,14 +33,11 @@ struct Held {
     is_gone: bool,
 }
 
-/// The way of an account to its provider.
-type Access = (Arc<dyn Provider>, Arc<dyn Upstream>);
-
 /// One account's way to newer settings.
 struct Step {
     settings: config::Account,
     /// Other credentials or another way out; `None` leaves them.
-    access: Option<Access>,
+    access: Option<Settings>,
     /// True if the account was not configured before.
     is_new: bool,
 }
@@ -145,22 +139,18 @@ impl Configured {
         journal: &Arc<dyn Journal>,
         clock: &Clock,
     ) -> Option<Arc<Account>> {
-        let (settings, policy) = (&step.settings, step.settings.policy.clone());
+        let (settings, name) = (&step.settings, step.settings.name.clone());
         let known = (self.lock().get(&settings.name)).map(|held| Arc::clone(&held.account));
         let account = match (known, step.access.clone()) {
-            (Some(account), Some((provider, upstream))) => {
-                let before = account.settings();
-                account.take_up(before.with_access(provider, upstream, policy));
+            (Some(account), Some(newer)) => {
+                account.take_up(account.settings().moved_to(newer));
                 account
             }
             (Some(account), None) => {
-                account.take_up(account.settings().with_policy(policy));
+                account.take_up(account.settings().with_policy(settings.policy.clone()));
                 account
             }
-            (None, Some((provider, upstream))) => {
-                let (name, clock) = (settings.name.clone(), clock.clone());
-                Account::open(name, provider, policy, upstream, clock, journal).await
-            }
+            (None, Some(settings)) => Account::open(name, settings, clock.clone(), journal).await,
             (None, None) => return None,
         };
         let held = Held {
@@ -220,18 +210,20 @@ fn is_same_access(before: &config::Account, after: &config::Account) -> bool {
     with_policy == *after
 }
 
-fn access(settings: &config::Account) -> Result<Access, String> {
+fn access(settings: &config::Account) -> Result<Settings, String> {
     let row = provider::registered(settings.provider).ok_or("no such provider")?;
     let provider = (row.build)(&settings.secrets).map_err(|error| error.to_string())?;
-    let way = Settings {
+    let way = http::Settings {
         allow_insecure: settings.allow_insecure,
         allow_private_networks: settings.allow_private_networks,
         proxy: settings.proxy.clone(),
         tls: settings.tls.clone(),
-        ..Settings::new(settings.base_url.clone())
+        ..http::Settings::new(settings.base_url.clone())
     };
     let upstream = HttpUpstream::new(way).map_err(|error| error.to_string())?;
-    Ok((provider, Arc::new(upstream)))
+    let policy = settings.policy.clone();
+    let newer = Settings::new(provider, policy, Arc::new(upstream));
+    Ok(newer.at(settings.base_url.as_str()))
 }
 
 impl Touched {
@@ -272,11 +264,11 @@ impl Touched {
     }
 
     async fn hand(&self, record: &Record, rooms: &grpc::Rooms) -> Result<(), JournalError> {
+        rooms.intake.recover(record);
         if self.changed.contains(&record.purchase.account) {
             rooms.tracker.reschedule(record);
             return Ok(());
         }
-        rooms.intake.recover(record);
         rooms.tracker.recover(record).await
     }
 }

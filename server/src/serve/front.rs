@@ -164,10 +164,7 @@ impl Front {
             keyring,
             accounts,
             callers: self.callers.clone(),
-            limits: grpc::StreamBounds {
-                streams: config.limits.streams,
-                stream_age: config.listen.stream_age,
-            },
+            limits: stream_bounds(config),
             retention: config.store.retention,
             audit: self.audit.clone(),
         };
@@ -211,6 +208,14 @@ impl Front {
         if tokio::time::timeout(CLOSING, house.close()).await.is_err() {
             tracing::warn!("gave up on closing the journal");
         }
+    }
+}
+
+/// The bounds of streams that settings say.
+pub(super) fn stream_bounds(config: &Config) -> grpc::StreamBounds {
+    grpc::StreamBounds {
+        streams: config.limits.streams,
+        stream_age: config.listen.stream_age,
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     StartError,
     accounts::{Configured, Touched},
     callers, files,
+    front::stream_bounds,
     loops::Loops,
     supervisor::Supervisor,
 };
@@ -38,6 +39,8 @@ pub struct Reload {
     pub asked: Arc<Notify>,
     /// Reads the settings as a start does. It blocks.
     pub read: Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+    /// Sets the log's filter.
+    pub log: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl fmt::Debug for Reload {
@@ -147,10 +150,13 @@ pub(super) struct Changeable {
     pub(super) rooms: grpc::Rooms,
     pub(super) configured: Configured,
     pub(super) loops: Loops,
+    pub(super) limits: grpc::CurrentBounds,
     /// Lets the certificates be looked at.
     pub(super) certificates: Arc<Notify>,
     pub(super) audit: Audit,
     pub(super) supervisor: Supervisor,
+    /// Sets the log's filter.
+    pub(super) log: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 /// Follows the wishes for a reload, and looks at the files, without end.
@@ -261,6 +267,7 @@ impl Changeable {
         if is_asked {
             self.turn_audit(config).await?;
         }
+        (self.log)(&config.telemetry.log);
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
@@ -281,6 +288,7 @@ impl Changeable {
             self.rooms.feed.wake_all();
         }
         self.certificates.notify_one();
+        self.limits.set(stream_bounds(config));
         let names = |names: &BTreeSet<_>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         tracing::info!(
             callers = config.callers.len(),

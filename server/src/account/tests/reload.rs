@@ -17,7 +17,8 @@ fn way(status: u16) -> (Arc<dyn Upstream>, Arc<AtomicU32>) {
 fn move_to(account: &Account, upstream: Arc<dyn Upstream>) {
     let before = account.settings();
     let (provider, policy) = (testing::provider("devdraft"), before.policy.clone());
-    account.take_up(before.with_access(provider, upstream, policy));
+    let newer = Settings::new(provider, policy, upstream);
+    account.take_up(before.moved_to(newer));
 }
 
 /// Asks, and learns that the credentials are refused.

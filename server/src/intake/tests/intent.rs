@@ -189,10 +189,10 @@ async fn c3_a_repeat_whose_commit_took_over_5_s_is_not_sent() {
 async fn c5_of_an_order_only_fingerprints_and_recovery_facts_are_stored() {
     let recovery: [(&str, &[&str]); PROVIDERS.len()] = [
         ("phygitals", &["pulls"]),
-        ("masumi", &["blockchain_identifier", "network"]),
+        ("masumi", &["blockchain_identifier", "network", "origin"]),
         ("inabit", &["purchase_identifier"]),
         ("carbon", &[]),
-        ("devdraft", &["idempotency_key"]),
+        ("devdraft", &["idempotency_key", "origin"]),
     ];
     assert_eq!(recovery.map(|(provider, _)| provider), PROVIDERS);
     for (provider, facts) in recovery {

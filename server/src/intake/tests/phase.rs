@@ -156,6 +156,7 @@ fn each_phase_of_a_submit_follows_from_its_record_and_the_time() {
         let mut circumstances = Circumstances {
             unclear: provider,
             reach: REACH,
+            is_same_origin: true,
             in_doubt: false,
         };
         assert_eq!(
@@ -163,6 +164,21 @@ fn each_phase_of_a_submit_follows_from_its_record_and_the_time() {
             expected,
             "{record:?}"
         );
+        // Elsewhere nothing is repeated that may have been sent.
+        circumstances.is_same_origin = false;
+        let elsewhere = SubmitPhase::of(&record, &circumstances, at(0));
+        let repeats = matches!(
+            elsewhere,
+            SubmitPhase::Unclear {
+                remedy: Remedy::Repeat { .. }
+                    | Remedy::LookUp {
+                        repeat_is_safe: true
+                    },
+                ..
+            }
+        );
+        assert!(!repeats, "{record:?}");
+        circumstances.is_same_origin = true;
         circumstances.in_doubt = true;
         let doubted = match expected {
             SubmitPhase::Unclear {
