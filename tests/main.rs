@@ -59,5 +59,6 @@ mod traces;
 mod unclear;
 mod upstream_tls;
 mod watchers;
+mod web;
 mod wire;
 mod workloads;

@@ -89,14 +89,19 @@ async fn d4_half_sent_requests_of_a_caller_are_bounded_too() {
 }
 
 /// The port's answer to text over HTTP/1.
-async fn answered(house: &House, text: &str) -> String {
+pub async fn answered(house: &House, text: &str) -> String {
+    String::from_utf8_lossy(&bytes(house, text.as_bytes()).await).into_owned()
+}
+
+/// The bytes of that answer.
+pub async fn bytes(house: &House, text: &[u8]) -> Vec<u8> {
     let mut peer = house.socket().await;
-    peer.write_all(text.as_bytes()).await.unwrap();
+    peer.write_all(text).await.unwrap();
     peer.flush().await.unwrap();
     let mut told = Vec::new();
     // A connection that is reset is closed too.
     let _ = within("the end of a connection", peer.read_to_end(&mut told)).await;
-    String::from_utf8_lossy(&told).into_owned()
+    told
 }
 
 #[tokio::test]

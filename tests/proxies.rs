@@ -19,6 +19,7 @@ use tillwatch_sandbox::{Fault, Options, Scenario};
 use tonic::{Code, Streaming};
 use tonic_types::StatusExt as _;
 
+pub use self::proxy::{free_port, libraries};
 use self::{
     crowd::Crowd,
     proxy::{Kind, Proxy},

@@ -128,6 +128,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("opentelemetry_sdk", &["trace", "telemetry"]),
     ("tracing_opentelemetry", &["trace", "telemetry"]),
     ("tokio_rustls", &["listener"]),
+    ("tonic_web", &["listener"]),
     ("x509_parser", &["tls"]),
     ("rusqlite", &["journal"]),
     ("toml", &["config"]),

@@ -237,6 +237,22 @@ async fn tls_1_2_and_1_3_are_spoken_for_http_2_alone() {
     }
 }
 
+#[tokio::test]
+async fn tls_offers_http_1_1_to_browsers_where_pages_are_served() {
+    let own = authority();
+    let mounted = Mounted::new(&own);
+    let mut settings = mounted.settings();
+    settings.listen += "\nweb_origins = [\"https://shop.example\"]";
+    let house = House::start(settings).await;
+    for (offered, agreed) in [
+        (vec![&b"http/1.1"[..], b"h2"], &b"h2"[..]),
+        (vec![b"http/1.1"], b"http/1.1"),
+    ] {
+        let session = session(&house, &own, &TLS13, &offered).await.unwrap();
+        assert_eq!(session.get_ref().1.alpn_protocol(), Some(agreed));
+    }
+}
+
 /// The stream of a caller over all of its purchases.
 async fn feed(channel: Channel) -> tonic::Streaming<tillwatch_proto::v1::WatchPurchasesResponse> {
     let mut stub = PurchaseServiceClient::new(channel);

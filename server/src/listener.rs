@@ -14,6 +14,7 @@ mod peer;
 mod port;
 mod protocol;
 mod stream;
+mod web;
 
 pub use body::word as code_word;
 pub use connection::{CertificateNames, EndsAt, RoomLayer, WithRoom};
@@ -21,6 +22,7 @@ pub use incoming::{Guarded, Incoming};
 pub use panic::{CatchPanic, PanicLayer};
 pub use port::{Admit, Admitted, CallCounts, Cause, Guest, Port, Refuse, Refused, Rules};
 pub use protocol::Trust;
+pub use web::Origins;
 
 use std::{
     fmt, fs,

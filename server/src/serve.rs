@@ -43,7 +43,7 @@ use crate::{
     outlet::Target,
     progress::Progress,
     purchase::AccountName,
-    tls::{ServerTls, ServerTlsError},
+    tls::{Offered, ServerTls, ServerTlsError},
     tracker::Tracker,
 };
 use accounts::Configured;
@@ -485,7 +485,12 @@ pub async fn run_with(
     bound: impl FnOnce(&str),
 ) -> Result<(), StartError> {
     let started = config.clone();
-    let tls = config.listen.tls.clone().map(ServerTls::load).transpose()?;
+    let offered = match config.listen.web_origins.is_empty() {
+        true => Offered::Http2,
+        false => Offered::Both,
+    };
+    let tls = config.listen.tls.clone();
+    let tls = (tls.map(|files| ServerTls::load(files, offered))).transpose()?;
     let audit = open_audit(config.telemetry.audit_log.as_ref())?;
     let _summing = AbortOnDropHandle::new(tokio::spawn(audit.clone().run()));
     let file_limit = listener::raise_file_limit();

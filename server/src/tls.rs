@@ -34,8 +34,27 @@ use crate::purchase::Timestamp;
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The most names of a certificate that are looked at. Ours.
 const NAMES_MAX: usize = 100;
-/// HTTP/2 is the only protocol that is offered.
-const ALPN: &[u8] = b"h2";
+/// The protocols that can be offered, by their registered names.
+const HTTP_2: &[u8] = b"h2";
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// The protocols that are offered inside of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// HTTP/2 alone.
+    Http2,
+    /// HTTP/2, or HTTP/1.1 to a peer that lacks it.
+    Both,
+}
+
+impl Offered {
+    fn names(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Http2 => vec![HTTP_2.to_vec()],
+            Self::Both => vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()],
+        }
+    }
+}
 
 /// The files of the server's own TLS, all in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +118,7 @@ pub struct ServerTls(Arc<Shared>);
 
 struct Shared {
     files: ServerFiles,
+    offered: Offered,
     current: Mutex<InUse>,
     reloads_failed: AtomicU64,
     handshakes_failed: AtomicU64,
@@ -143,9 +163,9 @@ impl ServerTls {
     ///
     /// # Errors
     /// See [`ServerTlsError`].
-    pub fn load(files: ServerFiles) -> Result<Self, ServerTlsError> {
+    pub fn load(files: ServerFiles, offered: Offered) -> Result<Self, ServerTlsError> {
         let read = Contents::read(&files)?;
-        let (config, expires) = read.config(&files)?;
+        let (config, expires) = read.config(&files, offered)?;
         let current = InUse {
             config,
             expires,
@@ -154,6 +174,7 @@ impl ServerTls {
         };
         Ok(Self(Arc::new(Shared {
             files,
+            offered,
             current: Mutex::new(current),
             reloads_failed: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
@@ -178,7 +199,7 @@ impl ServerTls {
         if self.current().seen == digest {
             return Ok(false);
         }
-        match read.config(&self.0.files) {
+        match read.config(&self.0.files, self.0.offered) {
             Ok((config, expires)) => {
                 *self.current() = InUse {
                     config,
@@ -268,6 +289,7 @@ impl Contents {
     fn config(
         &self,
         files: &ServerFiles,
+        offered: Offered,
     ) -> Result<(Arc<ServerConfig>, Timestamp), ServerTlsError> {
         let chain = certificates(&self.certificate, &files.certificate)?;
         let expires = chain.first().and_then(|own| expires(own));
@@ -302,7 +324,7 @@ impl Contents {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .map_err(unusable)?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = offered.names();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;

@@ -132,7 +132,7 @@ impl Proxy {
         let child = Command::new(executable)
             .args(kind.arguments(folder.path(), &config))
             .env_clear()
-            .env("LD_LIBRARY_PATH", libraries())
+            .env("LD_LIBRARY_PATH", libraries("debian"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -226,16 +226,21 @@ fn filled(kind: Kind, house: &House, idle: &str, ports: (&str, &str), folder: &P
 }
 
 /// A port that was free just now. It is the proxy that has to bind it.
-fn free_port() -> String {
+pub fn free_port() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port().to_string()
 }
 
-/// The folders with the libraries of unpacked packages.
-pub fn libraries() -> String {
-    let library = root().join(".cache/debian/usr/lib");
+/// The folders with the libraries of packages that were unpacked there.
+pub fn libraries(unpacked: &str) -> String {
+    let library = root().join(".cache").join(unpacked).join("usr/lib");
     let folders = fs::read_dir(library).into_iter().flatten();
-    let paths = folders.map(|folder| folder.unwrap().path().display().to_string());
+    // A library that others share privately lies one folder deeper.
+    let paths = folders.flat_map(|folder| {
+        let folder = folder.unwrap().path();
+        let private = folder.join("pulseaudio");
+        [folder, private].map(|path| path.display().to_string())
+    });
     paths.collect::<Vec<_>>().join(":")
 }
 

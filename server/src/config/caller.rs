@@ -73,6 +73,10 @@ pub(super) fn read(
         let caller = one(&name, &mut section, known, usual, &mut taken);
         if caller.anonymous {
             refuse_anonymous_abroad(&section, listen);
+            if !listen.web_origins.is_empty() {
+                let rule = "must be left out if listen.web_origins lets pages of browsers in";
+                section.refuse(None, "anonymous", rule);
+            }
         }
         let is_asked = listen
             .tls

@@ -25,6 +25,10 @@ impl Config {
                 "listen.tls_cert, tls_key, tls_client_ca",
                 listen.tls != newer.listen.tls,
             ),
+            (
+                "listen.web_origins",
+                listen.web_origins != newer.listen.web_origins,
+            ),
             ("store.url", store.database != newer.store.database),
             ("store.retention", store.retention != newer.store.retention),
             (

@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
+use url::Url;
+
 use super::{
     file,
     tree::{Section, Text},
 };
-use crate::tls::{ServerFiles, ServerTls};
+use crate::tls::{Offered, ServerFiles, ServerTls};
 
 /// The longest duration that any key takes.
 pub(super) const TEN_YEARS: Duration = Duration::from_secs(3_650 * 86_400);
@@ -73,6 +75,8 @@ pub struct Listen {
     pub stream_age: Option<Duration>,
     /// The files of the gRPC listener's TLS; `None` is plain text.
     pub tls: Option<ServerFiles>,
+    /// The origins whose pages may call by gRPC-Web, each as a browser sends it.
+    pub web_origins: Vec<String>,
 }
 
 pub(super) fn listen(mut section: Section<'_>, warnings: &mut Vec<String>) -> Listen {
@@ -97,9 +101,47 @@ pub(super) fn listen(mut section: Section<'_>, warnings: &mut Vec<String>) -> Li
             .duration("stream_age", Duration::ZERO..=TEN_YEARS)
             .filter(|age| !age.is_zero()),
         tls,
+        web_origins: web_origins(&mut section),
     };
     section.finish();
     listen
+}
+
+/// The most origins that can be listed.
+const ORIGINS_MAX: usize = 100;
+
+fn web_origins(section: &mut Section<'_>) -> Vec<String> {
+    const KEY: &str = "web_origins";
+    let place = section.place(KEY);
+    let listed = section.texts(KEY).unwrap_or_default();
+    if listed.len() > ORIGINS_MAX {
+        let rule = format!("must have at most {ORIGINS_MAX} entries");
+        section.refuse(place.as_deref(), KEY, rule);
+    }
+    let mut origins = Vec::new();
+    for Text { text, place, .. } in listed {
+        if !is_origin(&text) {
+            let rule = "each entry must be an origin as browsers send it: https://host or \
+                        https://host:port, in lower case and without a path or a usual port; http only \
+                        for localhost, 127.0.0.1 and [::1]";
+            section.refuse(place.as_deref(), KEY, rule);
+        } else if origins.contains(&text) {
+            section.refuse(place.as_deref(), KEY, "each entry must be named once");
+        }
+        origins.push(text);
+    }
+    origins
+}
+
+/// True if a text is an origin in the form in which browsers send it, and nobody between a browser and
+/// its page can change the page.
+fn is_origin(text: &str) -> bool {
+    let Ok(url) = Url::parse(text) else {
+        return false;
+    };
+    let is_local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let is_safe = url.scheme() == "https" || (url.scheme() == "http" && is_local);
+    is_safe && url.origin().ascii_serialization() == text && !text.contains('*')
 }
 
 /// The files of the server's own TLS. All of them are read here, so that a check of the settings and a
@@ -132,7 +174,7 @@ fn tls_files(section: &mut Section<'_>, warnings: &mut Vec<String>) -> Option<Se
         key: key.text.into(),
         client_ca: client_ca.map(|text| text.text.into()),
     };
-    if let Err(error) = ServerTls::load(files.clone()) {
+    if let Err(error) = ServerTls::load(files.clone(), Offered::Http2) {
         let rule = format!("must be usable: {}", whole(&error));
         section.refuse(certificate.place.as_deref(), "tls_cert", rule);
     }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, future::Either};
 use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming as Received;
@@ -31,7 +32,8 @@ use super::{
     incoming::Guarded,
     peer::Peer,
     port::{Admitted, Cause, Open, Port, Room},
-    protocol,
+    protocol::{self, Served},
+    web::{self, Origins},
 };
 
 /// The time that a connection has to go once it is ended.
@@ -87,6 +89,10 @@ struct Door<S> {
 }
 
 type HttpAnswer = Response<Body>;
+type Answering = Either<
+    std::future::Ready<Result<HttpAnswer, Infallible>>,
+    Pin<Box<dyn Future<Output = Result<HttpAnswer, Infallible>> + Send>>,
+>;
 
 impl<S> hyper::service::Service<Request<Received>> for Door<S>
 where
@@ -95,22 +101,49 @@ where
 {
     type Response = HttpAnswer;
     type Error = Infallible;
-    type Future = Either<
-        std::future::Ready<Result<HttpAnswer, Infallible>>,
-        Pin<Box<dyn Future<Output = Result<HttpAnswer, Infallible>> + Send>>,
-    >;
+    type Future = Answering;
 
     fn call(&self, request: Request<Received>) -> Self::Future {
+        let (head, body) = request.into_parts();
+        let rules = self.port.rules();
+        let served = protocol::check(&head, rules.trust, &rules.origins, self.peer.is_tcp());
+        match served {
+            Ok(Served::Grpc) => self.let_in(Request::from_parts(head, body)),
+            Ok(Served::Web(origin)) => {
+                let door = self.clone();
+                let inner = tower::service_fn(move |request| door.let_in::<Body>(request));
+                let request = Request::from_parts(head, body);
+                Either::Right(Box::pin(web::call(origin, request, inner)))
+            }
+            Ok(Served::Preflight(origin)) => {
+                self.port.ended("none", "HTTP 204");
+                Either::Left(ready(Ok(web::permission(origin))))
+            }
+            Err(refused) => {
+                self.port.ended("none", refused.code());
+                if head.version != http::Version::HTTP_2 {
+                    // A peer that speaks another protocol has no reason to stay.
+                    self.peer.end();
+                }
+                Either::Left(ready(Ok(plain(&refused, &rules.origins))))
+            }
+        }
+    }
+}
+
+impl<S> Door<S>
+where
+    S: Service<Request<Body>, Response = HttpAnswer, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    /// Lets a call in if its headers show a right to that and there is room for it.
+    fn let_in<B>(&self, request: Request<B>) -> Answering
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let (mut head, body) = request.into_parts();
         let rules = self.port.rules();
-        if let Err(refused) = protocol::check(&head, rules.trust, self.peer.is_tcp()) {
-            self.port.ended("none", refused.code());
-            if head.version != http::Version::HTTP_2 {
-                // A peer that speaks another protocol has no reason to stay.
-                self.peer.end();
-            }
-            return Either::Left(ready(Ok(plain(&refused))));
-        }
         head.extensions.insert(self.names.clone());
         let admitted = match (rules.admit)(&mut head) {
             Ok(admitted) => admitted,
@@ -158,7 +191,7 @@ fn leaving(answer: HttpAnswer, mut open: Open) -> HttpAnswer {
 }
 
 /// The answer to a request that is no gRPC call.
-fn plain(refused: &protocol::NotServed) -> HttpAnswer {
+fn plain(refused: &protocol::NotServed, origins: &Origins) -> HttpAnswer {
     let mut answer = Response::new(Body::new(http_body_util::Full::from(refused.text)));
     *answer.status_mut() = refused.status;
     let headers = answer.headers_mut();
@@ -166,6 +199,9 @@ fn plain(refused: &protocol::NotServed) -> HttpAnswer {
     headers.insert(header::CONTENT_TYPE, text);
     if refused.status == http::StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
+    if !origins.is_empty() {
+        web::depends_on_origin(headers);
     }
     answer
 }
@@ -298,7 +334,7 @@ impl Port {
         };
         // A handshake that fails is its peer's affair.
         let Ok(names) = shaken else { return };
-        let builder = builder(&peer);
+        let builder = builder(&peer, &self.rules().origins);
         let door = Door {
             port: self.clone(),
             peer,
@@ -325,7 +361,7 @@ impl Port {
 }
 
 /// hyper's server with limits on the cost of a connection.
-fn builder(peer: &Peer) -> auto::Builder<Tasks> {
+fn builder(peer: &Peer, origins: &Origins) -> auto::Builder<Tasks> {
     let mut builder = auto::Builder::new(Tasks(peer.clone()));
     let (stream_window, connection_window) = WINDOWS;
     let (interval, timeout) = KEEPALIVE;
@@ -342,11 +378,13 @@ fn builder(peer: &Peer) -> auto::Builder<Tasks> {
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .max_send_buf_size(SEND_BUFFER);
-    // A peer that speaks HTTP/1 gets one answer that says so.
+    // A browser keeps its connection, in silence for as long as the headers of its next request may
+    // take. Another peer that speaks HTTP/1 gets one answer that says so.
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(super::PREFACE_TIMEOUT)
-        .keep_alive(false);
+        .max_buf_size(HEADER_LIST_BYTES as usize)
+        .keep_alive(!origins.is_empty());
     builder
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The length of HTTP/2's connection preface (RFC 9113, 3.4), and of a frame's head (4.1).
-const PREFACE: usize = 24;
+/// HTTP/2's connection preface (RFC 9113, 3.4), and the length of a frame's head (4.1).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD: usize = 9;
 /// The types of frames that carry a call (6.1, 6.2).
 const DATA: u8 = 0;
@@ -27,6 +27,10 @@ const BYTES_PER_FRAME: u64 = 64;
 /// The count of one connection.
 #[derive(Debug)]
 pub(super) struct Frames {
+    /// The part of the preface that has not come yet.
+    preface: &'static [u8],
+    /// True if the peer speaks another protocol, which has no frames.
+    is_foreign: bool,
     /// Bytes to come before the next head.
     skipped: usize,
     head: [u8; HEAD],
@@ -42,7 +46,9 @@ pub(super) struct Frames {
 impl Frames {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            skipped: PREFACE,
+            preface: PREFACE,
+            is_foreign: false,
+            skipped: 0,
             head: [0; HEAD],
             filled: 0,
             left: AT_ONCE,
@@ -60,6 +66,13 @@ impl Frames {
 
     /// Looks at bytes that the peer has sent. False if it has sent more control frames than it may.
     pub(super) fn read(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> bool {
+        let (expected, rest) = self.preface.split_at(self.preface.len().min(bytes.len()));
+        let (preface, frames) = bytes.split_at(expected.len());
+        self.is_foreign |= preface != expected;
+        if self.is_foreign {
+            return true;
+        }
+        (self.preface, bytes) = (rest, frames);
         while !bytes.is_empty() {
             let skipped = self.skipped.min(bytes.len());
             self.skipped -= skipped;

@@ -64,7 +64,7 @@ pub(super) struct WatchedCall {
     pub(super) guest: Guest,
     /// The time at which it began, in the port's milliseconds.
     pub(super) began_at: u64,
-    /// The task that sends its answer.
+    /// The task that sends its answer; over HTTP/1 that is the connection's own, and none is here.
     task: OnceLock<AbortHandle>,
     request: AtomicU8,
     request_waker: AtomicWaker,
@@ -330,13 +330,16 @@ impl WatchedCall {
         };
         let is_over = (self.ends_at.load(Ordering::Relaxed).checked_sub(1))
             .is_some_and(|ends_at| now >= ends_at.saturating_add(grace) && handed_at < now);
-        if is_over || now.saturating_sub(handed_at) >= answer {
-            if let Some(task) = self.task.get() {
-                task.abort();
-            }
-            return Look::Unread;
+        match is_over || now.saturating_sub(handed_at) >= answer {
+            true => Look::Unread,
+            false => Look::Fine,
         }
-        Look::Fine
+    }
+
+    /// Cuts its answer off. False if that takes the end of its connection.
+    pub(super) fn cut(&self) -> bool {
+        let task = self.task.get();
+        task.inspect(|task| task.abort()).is_some()
     }
 }
 

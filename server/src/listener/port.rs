@@ -23,6 +23,7 @@ use super::{
     STREAMS_PER_CONNECTION,
     peer::{Look, Peer, Places, WatchedCall},
     protocol::Trust,
+    web::Origins,
 };
 use crate::limits::Limit;
 
@@ -156,6 +157,8 @@ pub type Refuse = Arc<dyn Fn(Cause, &Admitted) -> Status + Send + Sync>;
 pub struct Rules {
     /// The peers that it trusts without a token.
     pub trust: Trust,
+    /// The origins whose pages may call by gRPC-Web.
+    pub origins: Origins,
     /// The door.
     pub admit: Admit,
     /// The maker of statuses for calls that this side ends.
@@ -415,7 +418,7 @@ impl Port {
                 .collect();
             for some in peers.chunks(SWEPT_AT_ONCE) {
                 for peer in some {
-                    peer.each(|call| look(call, now, is_stopped));
+                    peer.each(|call| look(peer, call, now, is_stopped));
                     self.hold(peer, now);
                 }
                 tokio::task::yield_now().await;
@@ -450,7 +453,7 @@ impl Port {
     }
 }
 
-fn look(call: &WatchedCall, now: u64, is_stopped: bool) {
+fn look(peer: &Peer, call: &WatchedCall, now: u64, is_stopped: bool) {
     if is_stopped {
         call.stop();
     }
@@ -462,7 +465,14 @@ fn look(call: &WatchedCall, now: u64, is_stopped: bool) {
     match call.look(now, request, answer, grace) {
         Look::Fine => {}
         Look::Late => Limit::RequestTime.met(),
-        Look::Unread => Limit::AnswerTime.met(),
+        // A connection that is about to go was told before.
+        Look::Unread if peer.ended().is_cancelled() => {}
+        Look::Unread => {
+            Limit::AnswerTime.met();
+            if !call.cut() {
+                peer.end();
+            }
+        }
     }
 }
 

@@ -1,9 +1,11 @@
-//! The requests that may reach a handler: gRPC by POST over HTTP/2. If the server trusts anyone, a web
-//! page's requests may not.
+//! The requests that may reach a handler: gRPC by POST over HTTP/2, and gRPC-Web of listed origins. If
+//! the server trusts anyone, a web page's requests may not.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use http::{HeaderMap, Method, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request::Parts};
+
+use super::web::{self, Origins};
 
 /// The peers that a listener trusts without a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +36,32 @@ impl NotServed {
     }
 }
 
-const fn not_served(status: StatusCode, text: &'static str) -> Result<(), NotServed> {
+/// A request that may go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Served {
+    /// A call by gRPC.
+    Grpc,
+    /// A call by gRPC-Web, from this origin.
+    Web(HeaderValue),
+    /// A browser's question if a page of this origin may call.
+    Preflight(HeaderValue),
+}
+
+const fn not_served(status: StatusCode, text: &'static str) -> Result<Served, NotServed> {
     Err(NotServed { status, text })
 }
 
-/// True if a request may go on.
-pub(super) fn check(head: &Parts, trust: Trust, is_tcp: bool) -> Result<(), NotServed> {
+/// Tells the protocol of a request that may go on.
+pub(super) fn check(
+    head: &Parts,
+    trust: Trust,
+    origins: &Origins,
+    is_tcp: bool,
+) -> Result<Served, NotServed> {
+    // Anonymous callers and pages do not go together, whatever is listed.
+    if trust == Trust::Tokens && !origins.is_empty() && web::is_web(head) {
+        return check_web(head, origins);
+    }
     if head.version != Version::HTTP_2 {
         return not_served(StatusCode::NOT_FOUND, "this port speaks gRPC over HTTP/2\n");
     }
@@ -56,11 +78,31 @@ pub(super) fn check(head: &Parts, trust: Trust, is_tcp: bool) -> Result<(), NotS
         return not_served(StatusCode::METHOD_NOT_ALLOWED, "a gRPC call is a POST\n");
     }
     match is_grpc(&head.headers) {
-        true => Ok(()),
+        true => Ok(Served::Grpc),
         false => not_served(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the content type has to be application/grpc\n",
         ),
+    }
+}
+
+/// Tells if a page's request comes from a listed origin.
+fn check_web(head: &Parts, origins: &Origins) -> Result<Served, NotServed> {
+    if ![Version::HTTP_11, Version::HTTP_2].contains(&head.version) {
+        return not_served(
+            StatusCode::NOT_FOUND,
+            "gRPC-Web goes over HTTP/1.1 or HTTP/2\n",
+        );
+    }
+    let Some(origin) = origins.of(&head.headers) else {
+        return not_served(StatusCode::FORBIDDEN, "the origin is not listed\n");
+    };
+    if web::is_preflight(head) {
+        return Ok(Served::Preflight(origin));
+    }
+    match head.method == Method::POST {
+        true => Ok(Served::Web(origin)),
+        false => not_served(StatusCode::METHOD_NOT_ALLOWED, "a gRPC call is a POST\n"),
     }
 }
 
@@ -131,7 +173,52 @@ mod tests {
     }
 
     fn status(head: &Parts, trust: Trust, is_tcp: bool) -> u16 {
-        check(head, trust, is_tcp).map_or_else(|refused| refused.status.as_u16(), |()| 200)
+        let checked = check(head, trust, &Origins::default(), is_tcp);
+        checked.map_or_else(|refused| refused.status.as_u16(), |_| 200)
+    }
+
+    #[test]
+    fn grpc_web_is_served_to_listed_origins_alone_and_changes_nothing_else() {
+        let origins = Origins::new(&["https://shop.example".to_owned()]);
+        let web = ("content-type", "application/grpc-web+proto");
+        let grpc = ("content-type", "application/grpc");
+        let good = ("origin", "https://shop.example");
+        let evil = ("origin", "https://evil.example");
+        let asks = ("access-control-request-method", "POST");
+        let table: [(Version, &str, &[_], u16); 15] = [
+            (Version::HTTP_11, "POST", &[web, good], 200),
+            (Version::HTTP_2, "POST", &[web, good], 200),
+            (Version::HTTP_11, "OPTIONS", &[asks, good], 200),
+            (Version::HTTP_2, "OPTIONS", &[asks, good], 200),
+            (Version::HTTP_10, "POST", &[web, good], 404),
+            (Version::HTTP_11, "POST", &[web, evil], 403),
+            (Version::HTTP_2, "POST", &[web, evil], 403),
+            (Version::HTTP_2, "OPTIONS", &[asks, evil], 403),
+            (Version::HTTP_2, "POST", &[web], 403),
+            (Version::HTTP_11, "OPTIONS", &[asks], 403),
+            (Version::HTTP_2, "GET", &[web, good], 405),
+            (Version::HTTP_2, "OPTIONS", &[good], 405),
+            (Version::HTTP_11, "POST", &[grpc, good], 404),
+            (Version::HTTP_11, "GET", &[], 404),
+            (Version::HTTP_2, "POST", &[grpc], 200),
+        ];
+        for (version, method, headers, expected) in table {
+            let head = head(version, method, "http://localhost/x", headers);
+            let told = |trust| {
+                let checked = check(&head, trust, &origins, true);
+                checked.map_or_else(|refused| refused.status.as_u16(), |_| 200)
+            };
+            assert_eq!(
+                told(Trust::Tokens),
+                expected,
+                "{version:?} {method} {headers:?}"
+            );
+            let is_a_page = headers.contains(&web) || headers.contains(&asks);
+            assert!(
+                !is_a_page || told(Trust::Anyone) >= 400,
+                "{method} {headers:?}"
+            );
+        }
     }
 
     #[test]

@@ -16,9 +16,10 @@ use tokio::{
 use tonic::{body::Body, transport::server::Connected as _};
 
 use super::*;
-use crate::tls::{ServerFiles, ServerTls};
+use crate::tls::{Offered, ServerFiles, ServerTls};
 
 mod port;
+mod web;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 const HEAD_START: &[u8] = b"HTTP/1.1 200 OK";
@@ -94,7 +95,7 @@ fn tls(folder: &Path) -> ServerTls {
     };
     fs::write(&files.certificate, made.cert.pem()).unwrap();
     fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    ServerTls::load(files).unwrap()
+    ServerTls::load(files, Offered::Http2).unwrap()
 }
 
 /// A slow handshake has its own deadline, and then the preface has one: bytes of the handshake do not

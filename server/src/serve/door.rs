@@ -12,7 +12,7 @@ use crate::{
     grpc::{self, error::Reason},
     identity::Directory,
     limits::Limit,
-    listener::{Admitted, Cause, CertificateNames, Guest, Refused, Rules, Trust},
+    listener::{Admitted, Cause, CertificateNames, Guest, Origins, Refused, Rules, Trust},
     purchase::CallerName,
 };
 
@@ -35,6 +35,7 @@ pub(super) fn rules(
     clock: Clock,
     attempts: Attempts,
     connections: u32,
+    origins: Origins,
 ) -> Rules {
     let trust = match callers.has_anonymous() {
         true => Trust::Anyone,
@@ -42,6 +43,7 @@ pub(super) fn rules(
     };
     Rules {
         trust,
+        origins,
         admit: {
             let (clock, attempts) = (clock.clone(), attempts.clone());
             Arc::new(move |head| admit(&callers, &clock, &attempts, head))

@@ -29,7 +29,7 @@ use crate::{
     health::{self, HealthService, Readiness},
     identity::Directory,
     journal::{Journal, sqlite::SqliteJournal},
-    listener::{self, Listener, PanicLayer, Port, RoomLayer},
+    listener::{self, Listener, Origins, PanicLayer, Port, RoomLayer},
     tls::ServerTls,
 };
 
@@ -112,8 +112,9 @@ impl Front {
             .layer(RoomLayer)
             .service(routes.prepare());
         let callers = self.callers.clone();
+        let origins = Origins::new(&config.listen.web_origins);
         let attempts = self.attempts.clone();
-        let rules = door::rules(callers, Clock::system(), attempts, connections);
+        let rules = door::rules(callers, Clock::system(), attempts, connections, origins);
         let port = Port::new(rules);
         let port = self.port.get_or_init(|| port).clone();
         let incoming = grpc.incoming(connections, self.close.clone());

@@ -58,7 +58,7 @@ fn year(tls: &ServerTls) -> String {
 #[test]
 fn changed_files_are_used_and_unchanged_ones_are_left_alone() {
     let folder = Folder::new();
-    let tls = ServerTls::load(folder.files()).unwrap();
+    let tls = ServerTls::load(folder.files(), Offered::Http2).unwrap();
     assert_eq!(year(&tls), "2100");
     let before = tls.config();
     assert!(!tls.reload().unwrap());
@@ -72,7 +72,7 @@ fn changed_files_are_used_and_unchanged_ones_are_left_alone() {
 #[test]
 fn files_that_cannot_be_used_change_nothing_and_are_told_once() {
     let folder = Folder::new();
-    let tls = ServerTls::load(folder.files()).unwrap();
+    let tls = ServerTls::load(folder.files(), Offered::Http2).unwrap();
     let before = tls.config();
     let certificate = fs::read_to_string(folder.files().certificate).unwrap();
     folder.renew(2_101);
@@ -119,7 +119,9 @@ fn a_file_without_an_end_is_refused() {
         client_ca: Some("/dev/zero".into()),
         ..folder.files()
     };
-    let told = ServerTls::load(files).unwrap_err().to_string();
+    let told = ServerTls::load(files, Offered::Http2)
+        .unwrap_err()
+        .to_string();
     assert!(
         told.contains("/dev/zero must hold no more than 4 MiB"),
         "{told}"

@@ -338,6 +338,10 @@ fn bad_callers_are_refused() {
             caller("anonymous = true\naccounts = [\"*\", \"x\"]\nscopes = [\"read\"]"),
             "\"*\" must stand alone",
         ),
+        (
+            format!("{anonymous}web_origins = [\"https://shop.example\"]"),
+            "callers.c.anonymous: must be left out if listen.web_origins lets pages",
+        ),
         (format!("{anonymous}grpc = \"0.0.0.0:1\""), abroad),
         (format!("{anonymous}grpc = \"tillwatch:1\""), abroad),
         (format!("{anonymous}ops = \"[::]:1\""), abroad),
@@ -415,4 +419,54 @@ fn bad_files_of_an_accounts_tls_are_refused_by_key_and_rule() {
         ),
     ];
     check_all(&table);
+}
+
+#[test]
+fn origins_of_pages_are_as_browsers_send_them() {
+    let listen = |list: &str| format!("{CALLER}[listen]\nweb_origins = [{list}]");
+    let good = [
+        "https://shop.example",
+        "https://shop.example:8443",
+        "https://192.0.2.1",
+        "http://localhost:3000",
+        "http://localhost",
+        "http://127.0.0.1:8080",
+        "http://[::1]:8080",
+    ];
+    for origin in good {
+        let config = load(&listen(&format!("\"{origin}\"")), &[]).unwrap();
+        assert_eq!(config.listen.web_origins, [origin]);
+        assert_eq!(config.restart_keys(&config), Vec::<String>::new());
+        let without = load(&listen(""), &[]).unwrap();
+        assert_eq!(config.restart_keys(&without), ["listen.web_origins"]);
+    }
+    let bad = [
+        "*",
+        "https://*",
+        "https://*.shop.example",
+        "https://shop.example/",
+        "https://shop.example/a",
+        "https://shop.example?a",
+        "https://Shop.example",
+        "https://shop.example:443",
+        "https://user@shop.example",
+        "http://shop.example",
+        "http://localhost.evil.example",
+        "ftp://localhost",
+        "shop.example",
+        "null",
+        "",
+    ];
+    for origin in bad {
+        let told = refused(&listen(&format!("\"{origin}\"")), &[]);
+        let rule = "listen.web_origins: each entry must be an origin as browsers send it";
+        assert!(told.contains(rule), "{origin}: {told}");
+    }
+    let twice = refused(&listen("\"https://a.example\", \"https://a.example\""), &[]);
+    assert!(twice.contains("each entry must be named once"), "{twice}");
+    let many: Vec<_> = (0..101)
+        .map(|number| format!("\"https://{number}.example\""))
+        .collect();
+    let many = refused(&listen(&many.join(", ")), &[]);
+    assert!(many.contains("must have at most 100 entries"), "{many}");
 }

@@ -34,7 +34,7 @@ fn control_frames_are_counted_however_the_bytes_are_cut() {
     ] {
         for piece in [1, 7, 9, 4_096] {
             let mut frames = Frames::new(now);
-            let mut bytes = vec![0; PREFACE];
+            let mut bytes = PREFACE.to_vec();
             bytes.extend(frame(kind, length).repeat(most));
             assert_eq!(
                 taken(&mut frames, &bytes, piece, now),
@@ -50,7 +50,7 @@ fn control_frames_are_counted_however_the_bytes_are_cut() {
 fn frames_of_calls_and_what_they_carry_count_nothing() {
     let now = Instant::now();
     let mut frames = Frames::new(now);
-    assert!(frames.read(&[0; PREFACE], || now));
+    assert!(frames.read(PREFACE, || now));
     // The payload looks like a PING's head.
     let mut call = frame(HEADERS, 30);
     call.extend(frame(DATA, 16 * HEAD));
@@ -64,7 +64,7 @@ fn frames_of_calls_and_what_they_carry_count_nothing() {
 fn time_and_answers_grant_more_and_answers_to_pings_do_not_suffice() {
     let began = Instant::now();
     let mut frames = Frames::new(began);
-    assert!(frames.read(&[0; PREFACE], || began));
+    assert!(frames.read(PREFACE, || began));
     let ping = frame(PING, 8);
     let flood = |frames: &mut Frames, now: Instant, written: usize| {
         let mut taken = 0_u64;
@@ -85,4 +85,17 @@ fn time_and_answers_grant_more_and_answers_to_pings_do_not_suffice() {
     let day = began + Duration::from_secs(86_400);
     assert_eq!(flood(&mut frames, day, 0), AT_ONCE);
     assert_eq!(flood(&mut frames, day, 0), 0);
+}
+
+/// A body of HTTP/1.1 is any bytes, and many of them look like the heads of control frames.
+#[test]
+fn a_peer_that_speaks_another_protocol_has_no_frames() {
+    let now = Instant::now();
+    let most = usize::try_from(AT_ONCE).unwrap();
+    for start in [&b"POST / HTTP/1.1\r\n"[..], b"PRI * HTTP/1.1\r\n", b"P"] {
+        let mut frames = Frames::new(now);
+        assert!(frames.read(start, || now));
+        let body = vec![0; 2 * HEAD * most];
+        assert_eq!(taken(&mut frames, &body, 4_096, now), body.len());
+    }
 }

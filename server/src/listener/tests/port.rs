@@ -34,15 +34,15 @@ const LARGE: usize = 3 << 20;
 type Frames = BoxStream<'static, Result<Frame<Bytes>, Infallible>>;
 type Sender = SendRequest<StreamBody<Frames>>;
 
-struct Served {
-    address: String,
-    port: Port,
+pub(super) struct Served {
+    pub(super) address: String,
+    pub(super) port: Port,
     stop: CancellationToken,
     serving: JoinHandle<()>,
     /// Large answers that were made.
     made: Arc<AtomicUsize>,
     /// Bodies that are held.
-    held: Arc<AtomicUsize>,
+    pub(super) held: Arc<AtomicUsize>,
 }
 
 /// Counts for as long as it lives.
@@ -140,6 +140,11 @@ async fn answer(
 }
 
 async fn serve(connections: u32) -> Served {
+    serve_pages(connections, Origins::default()).await
+}
+
+/// Serves pages of these origins too.
+pub(super) async fn serve_pages(connections: u32, origins: Origins) -> Served {
     let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
     let address = listener.address();
     let (stop, close) = (CancellationToken::new(), CancellationToken::new());
@@ -150,6 +155,7 @@ async fn serve(connections: u32) -> Served {
     });
     let port = Port::new(Rules {
         trust: Trust::Tokens,
+        origins,
         admit: Arc::new(admit),
         refuse: Arc::new(refuse),
         connections,
