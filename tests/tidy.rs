@@ -22,6 +22,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("fingerprint", &["purchase"]),
     ("failpoint", &[]),
     ("progress", &["failpoint"]),
+    ("figures", &[]),
     ("upstream", &["purchase"]),
     (
         "provider",
@@ -36,11 +37,15 @@ const MODULES: &[(&str, &[&str])] = &[
             "upstream",
             "provider",
             "clock",
+            "figures",
             "journal",
         ],
     ),
-    ("journal", &["purchase", "progress", "clock"]),
-    ("feed", &["purchase", "journal", "progress", "clock"]),
+    ("journal", &["purchase", "progress", "figures", "clock"]),
+    (
+        "feed",
+        &["purchase", "journal", "progress", "figures", "clock"],
+    ),
     (
         "intake",
         &[
@@ -93,14 +98,14 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("tls", &["purchase"]),
-    ("listener", &["limits", "tls"]),
+    ("listener", &["limits", "tls", "figures"]),
     ("identity", &["purchase", "jwt"]),
     ("jwt", &["purchase"]),
-    ("health", &["limits"]),
+    ("health", &["limits", "telemetry"]),
     ("limits", &[]),
     ("outlet", &[]),
     ("audit", &["purchase", "clock", "outlet"]),
-    ("telemetry", &[]),
+    ("telemetry", &["figures"]),
     (
         "config",
         &[

@@ -31,6 +31,7 @@ use tokio::sync::Notify;
 
 use crate::{
     clock::{Clock, Now},
+    figures::{REQUEST_BOUNDS, Seen, Spread},
     journal::Journal,
     observation::Trouble,
     provider::Provider,
@@ -67,6 +68,8 @@ pub struct Account {
     saving: tokio::sync::Mutex<()>,
     /// The delays between the due times and the beginnings of polls.
     lag: Histogram,
+    /// The times of requests, by class.
+    request_times: [Spread; Class::ALL.len()],
 }
 
 impl fmt::Debug for Account {
@@ -125,6 +128,7 @@ impl Account {
             recovered,
             saving: tokio::sync::Mutex::default(),
             lag: Histogram::new(figures::LAG_BOUNDS),
+            request_times: Class::ALL.map(|_| Spread::new(REQUEST_BOUNDS)),
         })
     }
 
@@ -294,7 +298,13 @@ impl Account {
         let Settings {
             upstream, policy, ..
         } = &*admission.settings;
-        Ok(upstream.send(request, policy.timeout).await)
+        let began = self.clock.moment();
+        let result = upstream.send(request, policy.timeout).await;
+        let took = self.clock.moment().since(began);
+        if let Some(times) = self.request_times.get(admission.class().place()) {
+            times.add_time(took);
+        }
+        Ok(result)
     }
 
     /// Takes in the trouble that an answer told, if its status alone does not tell it, and says whose
@@ -334,6 +344,14 @@ impl Account {
     /// A poll began this much later than it was due.
     pub fn began_late(&self, late: Duration) {
         self.lag.observe(late.as_secs_f64());
+    }
+
+    /// The times of requests that have ended, by class.
+    pub fn request_times(&self) -> Vec<(Class, Seen)> {
+        let classes = Class::ALL.into_iter().zip(&self.request_times);
+        classes
+            .map(|(class, times)| (class, times.seen()))
+            .collect()
     }
 
     /// The delays with which polls began, so far.

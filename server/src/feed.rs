@@ -7,6 +7,7 @@
 
 mod alarms;
 mod channel;
+mod figures;
 mod followers;
 mod pulse;
 mod purchases;
@@ -34,6 +35,7 @@ use crate::{
 };
 use alarms::Alarms;
 use channel::Channels;
+pub use figures::FeedFigures;
 use followers::Followers;
 pub use purchases::{FeedEvent, WatchAll};
 use ring::Ring;
@@ -93,6 +95,7 @@ struct Inner {
     available: AtomicBool,
     /// Of [`Feed::run`].
     progress: Progress,
+    figures: Arc<FeedFigures>,
 }
 
 impl fmt::Debug for Feed {
@@ -121,6 +124,7 @@ impl Feed {
             as_of_ms: AtomicI64::new(now_ms),
             available: AtomicBool::new(true),
             progress: Progress::new("feed"),
+            figures: Arc::default(),
         });
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
@@ -156,6 +160,11 @@ impl Feed {
             self.0.channels.forget(self.0.clock.moment());
             self.0.alarms.tick(Instant::now());
         }
+    }
+
+    /// The figures of its streams.
+    pub fn figures(&self) -> &FeedFigures {
+        &self.0.figures
     }
 
     /// The progress of [`Feed::run`].
@@ -251,9 +260,10 @@ fn code(end: End) -> u8 {
 
 impl Inner {
     fn committed(&self, committed: &[Arc<Committed>]) {
-        lock(&self.ring).extend(committed);
+        let at = Instant::now();
+        lock(&self.ring).extend(committed, at);
         for one in committed {
-            self.channels.committed(one, &self.clock);
+            self.channels.committed(one, at, &self.clock);
         }
         self.followers.committed(committed);
     }

@@ -27,14 +27,18 @@ use tillwatch_proto::{
 };
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, codegen::http::StatusCode, service::Routes};
+use tonic::{
+    Code, Request, Response, Status,
+    codegen::http::{HeaderMap, HeaderValue, StatusCode, header},
+    service::Routes,
+};
 use tonic_health::{
     pb::health_server::Health as _,
     server::{HealthReporter, HealthService as States},
 };
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::limits::Limit;
+use crate::{limits::Limit, telemetry::metrics::Format};
 
 /// The name that is SERVING while the process answers and its own loops go on: waiting for a disk or
 /// a provider is going on.
@@ -168,8 +172,8 @@ pub async fn health() -> (Readiness, HealthService) {
     (readiness, service)
 }
 
-/// A text of some media type, made for each request.
-pub type MetricsPage = Arc<dyn Fn() -> (&'static str, String) + Send + Sync>;
+/// A text of OpenMetrics, made for each request.
+pub type MetricsPage = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// The answers to a probe without gRPC: `/healthz` and `/readyz`, beside the health protocol itself,
 /// and what a scrape asks: `/metrics`.
@@ -178,10 +182,11 @@ pub fn operations(
     health: HealthServer<HealthService>,
     metrics: MetricsPage,
 ) -> Routes {
-    let metrics = move || {
-        let (media_type, text) = metrics();
-        let kind = (tonic::codegen::http::header::CONTENT_TYPE, media_type);
-        std::future::ready(([kind], text))
+    let metrics = move |headers: HeaderMap| {
+        let accept = headers.get(header::ACCEPT).map(HeaderValue::to_str);
+        let format = Format::accepted(accept.and_then(Result::ok).unwrap_or_default());
+        let kind = (header::CONTENT_TYPE, format.media_type());
+        std::future::ready(([kind], format.told(metrics())))
     };
     let readiness = readiness.clone();
     let living = readiness.clone();

@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::{
+    figures::Seen,
     progress::Progress,
     purchase::{
         AccountName, CallerName, Finality, Purchase, PurchaseId, Reference, Revision, State,
@@ -269,6 +270,8 @@ pub struct Figures {
     pub log_bytes: u64,
     /// True if a reader keeps these commits from being moved into the file.
     pub log_is_pinned: bool,
+    /// The time for which a reader has done so; zero if nobody does.
+    pub oldest_reader: Duration,
     /// The number of rows met that cannot be read.
     pub unreadable_rows: u64,
     /// The number of times that the committing task was begun again after a defect.
@@ -409,6 +412,11 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// The time that the commit under way has taken so far; zero if none is under way.
     fn silent_for(&self) -> Duration {
         self.published().under_way.lasts()
+    }
+
+    /// The writes of each commit, for metrics.
+    fn group_sizes(&self) -> Seen {
+        self.published().group_sizes()
     }
 
     /// Transactions committed since this journal was opened, for metrics.

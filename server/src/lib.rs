@@ -9,8 +9,9 @@
 //! - [`intake`]: create, join, recover, resolve; [`tracker`]: polls until FINAL.
 //! - [`grpc`], [`identity`], [`jwt`], [`listener`], [`health`]: the way in.
 //! - [`config`], [`telemetry`]: settings, logs and the export of spans; [`trace`]: the spans' places in
-//!   traces; [`audit`], [`outlet`]: the audit log and its way out; [`progress`]: the beats of long-lived
-//!   loops; [`failpoint`]: deaths and loops that stand still on demand, for tests.
+//!   traces; [`audit`], [`outlet`]: the audit log and its way out; [`progress`], [`figures`]: the beats of
+//!   long-lived loops, and what rooms count for the metrics; [`failpoint`]: deaths and loops that stand
+//!   still on demand, for tests.
 
 pub mod account;
 pub mod audit;
@@ -19,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod failpoint;
 pub mod feed;
+pub mod figures;
 pub mod fingerprint;
 pub mod grpc;
 pub mod health;

@@ -14,8 +14,11 @@ mod late;
 mod loops;
 mod metrics;
 mod probe;
+mod process;
 mod reload;
+mod retention;
 mod supervisor;
+mod tally;
 mod wall;
 mod watch;
 
@@ -24,7 +27,7 @@ use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, t
 use tillwatch_proto::{
     health::health_server::HealthServer, v1::purchase_service_server::PurchaseServiceServer,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -53,7 +56,9 @@ use loops::Loops;
 pub use probe::{ProbeError, probe};
 use reload::Changeable;
 pub use reload::Reload;
+use retention::retire;
 pub use supervisor::{Supervisor, SupervisorError};
+use tally::Tally;
 use wall::Wall;
 use watch::Watcher;
 
@@ -61,16 +66,6 @@ use watch::Watcher;
 const RECOVERED_AT_ONCE: usize = 1_000;
 /// The interval of looks at the wall clock while nothing else looks at it.
 const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
-/// The interval between two runs of retention.
-const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
-/// The time for which retention may hold commits up: a batch takes about so long, and an equal pause
-/// follows.
-const RETIREMENT_LASTS: Duration = Duration::from_millis(10);
-/// Rows that retention takes in its first batch, and the most and the fewest in any other.
-const RETIRED_ROWS: (usize, usize, usize) = (100, 1_000, 10);
-/// The least time that a key is remembered (promise C2).
-const REMNANTS_KEPT: Duration = Duration::from_secs(400 * 86_400);
-
 /// The reason why the service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -208,7 +203,12 @@ impl House {
             intake.count_open_purchases();
         }
         let wall = Arc::new(Wall::open(&journal, &clock).await?);
-        recover(journal.as_ref(), &tracker, &intake).await?;
+        let tally = Arc::<Tally>::default();
+        journal.observe({
+            let tally = Arc::clone(&tally);
+            Arc::new(move |committed| tally.heard(committed))
+        });
+        recover(journal.as_ref(), &tracker, &intake, &tally).await?;
         intake.mind_the_clock().await?;
         let work = Loops::default();
         if let Some(committing) = journal.progress() {
@@ -253,7 +253,12 @@ impl House {
             audit,
         };
         Ok(Self {
-            figures: metrics::Collector::new(rooms.clone(), work.all().clone(), configured.clone()),
+            figures: metrics::Collector::new(
+                rooms.clone(),
+                tally,
+                work.all().clone(),
+                configured.clone(),
+            ),
             configured,
             rooms,
             limits: grpc::CurrentBounds::new(limits),
@@ -306,6 +311,7 @@ async fn recover(
     journal: &dyn Journal,
     tracker: &Tracker,
     intake: &Intake,
+    tally: &Tally,
 ) -> Result<(), JournalError> {
     let mut after = None;
     let mut open: u64 = 0;
@@ -315,6 +321,7 @@ async fn recover(
         after = Some(last.purchase.id);
         for record in &records {
             open += 1;
+            tally.recovered(&record.purchase);
             intake.recover(record);
             tracker.recover(record).await?;
         }
@@ -348,49 +355,6 @@ async fn mind_the_clock(wall: Arc<Wall>, intake: Intake, progress: Progress) {
         progress.across(minded).await;
         tokio::time::sleep(CLOCK_LOOKED_AT_EVERY).await;
     }
-}
-
-/// Makes room: keeps purchases for the configured time after FINAL, and their keys for 400 days.
-async fn retire(
-    journal: Arc<dyn Journal>,
-    wall: Arc<Wall>,
-    retention: Duration,
-    progress: Progress,
-) {
-    let (mut rows, _, _) = RETIRED_ROWS;
-    loop {
-        progress.round().await;
-        let now = wall.aged();
-        let (finals, remnants) = (
-            now.minus(retention),
-            now.minus(REMNANTS_KEPT.max(retention)),
-        );
-        let begun = Instant::now();
-        let retired = journal.retire(finals, remnants, rows);
-        let retired = progress.across(retired).await;
-        let took = begun.elapsed();
-        let wait = match retired {
-            Ok(0) => RETENTION_EVERY,
-            Ok(_) => {
-                rows = next_rows(rows, took);
-                took.max(RETIREMENT_LASTS)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "retention has to wait");
-                RETENTION_EVERY
-            }
-        };
-        progress.across(tokio::time::sleep(wait)).await;
-    }
-}
-
-/// Rows of the next batch of retention, if the last batch took so long.
-fn next_rows(rows: usize, took: Duration) -> usize {
-    let (_, most, fewest) = RETIRED_ROWS;
-    let wanted = RETIREMENT_LASTS.as_micros();
-    let rows = u128::try_from(rows).unwrap_or(u128::MAX);
-    let fitting = rows.saturating_mul(wanted) / took.as_micros().max(1);
-    usize::try_from(fitting).map_or(most, |fitting| fitting.clamp(fewest, most))
 }
 
 fn workload(jwt: &config::Jwt) -> Workload {

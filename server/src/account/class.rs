@@ -28,6 +28,22 @@ pub enum Class {
 }
 
 impl Class {
+    /// All of them, in their order.
+    pub const ALL: [Self; 7] = [
+        Self::Create,
+        Self::Adopt,
+        Self::LookUp,
+        Self::Poll,
+        Self::AfterTerminal,
+        Self::Refresh,
+        Self::Sweep,
+    ];
+
+    /// Its place among [`Class::ALL`].
+    pub(super) fn place(self) -> usize {
+        self as usize
+    }
+
     /// The word in metrics.
     pub fn as_str(self) -> &'static str {
         match self {

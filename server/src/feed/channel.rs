@@ -7,6 +7,7 @@ use std::{
 };
 
 use slab::Slab;
+use tokio::time::Instant;
 
 use super::{Wake, lock};
 use crate::{
@@ -34,8 +35,8 @@ pub(super) struct Channel(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The newest transitions, dense, oldest first.
-    tail: VecDeque<Arc<Committed>>,
+    /// The newest transitions, dense, oldest first, and when this process heard of their commits.
+    tail: VecDeque<(Arc<Committed>, Instant)>,
     /// The newest revision that is known here.
     head: Revision,
     /// Its finality.
@@ -45,8 +46,8 @@ struct State {
 
 /// The next thing for a watcher, after its cursor.
 pub(super) enum Next {
-    /// The next transition.
-    Here(Box<Transition>),
+    /// The next transition, and when this process heard of its commit.
+    Here(Box<Transition>, Instant),
     /// There is a next transition, and the journal has it.
     InJournal,
     /// Nothing; the newest status has this finality.
@@ -86,12 +87,12 @@ impl Channels {
         }
     }
 
-    pub(super) fn committed(&self, committed: &Arc<Committed>, clock: &Clock) {
+    pub(super) fn committed(&self, committed: &Arc<Committed>, at: Instant, clock: &Clock) {
         let channel = lock(self.part(committed.purchase.id))
             .get(&committed.purchase.id)
             .cloned();
         let Some(channel) = channel else { return };
-        channel.committed(committed);
+        channel.committed(committed, at);
         let action = committed.purchase.status.buyer_action.as_ref();
         if let Some(time) = action.and_then(BuyerAction::expire_time) {
             let mut expiring = lock(&self.expiring);
@@ -134,7 +135,7 @@ impl Channels {
 }
 
 impl Channel {
-    fn committed(&self, committed: &Arc<Committed>) {
+    fn committed(&self, committed: &Arc<Committed>, at: Instant) {
         let status = &committed.purchase.status;
         let mut state = lock(&self.0);
         if status.revision <= state.head {
@@ -150,7 +151,7 @@ impl Channel {
         }
         state.head = status.revision;
         state.finality = Some(status.finality);
-        state.tail.push_back(Arc::clone(committed));
+        state.tail.push_back((Arc::clone(committed), at));
         if state.tail.len() > TAIL_MAX {
             state.tail.pop_front();
         }
@@ -188,13 +189,14 @@ impl Channel {
         let found = state
             .tail
             .iter()
-            .find(|one| one.purchase.status.revision == wanted);
-        found.map_or(Next::InJournal, |one| {
-            Next::Here(Box::new(Transition {
+            .find(|(one, _)| one.purchase.status.revision == wanted);
+        found.map_or(Next::InJournal, |(one, at)| {
+            let transition = Transition {
                 from_state: one.from_state,
                 status: one.purchase.status.as_ref().clone(),
                 cause: one.cause,
-            }))
+            };
+            Next::Here(Box::new(transition), *at)
         })
     }
 }

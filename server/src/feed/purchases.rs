@@ -9,8 +9,14 @@ use std::{
 };
 
 use futures_util::{Stream, future::BoxFuture};
+use tokio::time::Instant;
 
-use super::{End, Inner, Rhythm, Wake, lock, pulse::Pulse};
+use super::{
+    End, Inner, Rhythm, Wake,
+    figures::{Kind, Life},
+    lock,
+    pulse::Pulse,
+};
 use crate::journal::{Committed, Filter, JournalError, Position};
 
 /// Transitions read from the journal at once.
@@ -33,12 +39,14 @@ pub struct WatchAll {
     filter: Filter,
     /// The position up to which the stream has looked at everything.
     position: Position,
-    looked_up: VecDeque<Arc<Committed>>,
+    /// Transitions that were looked up, and when their commits were heard of, if that is known.
+    looked_up: VecDeque<(Arc<Committed>, Option<Instant>)>,
     reading: Option<BoxFuture<'static, Read>>,
     /// The position that `looked_up` reaches.
     reaches: Position,
     place: usize,
     pulse: Pulse,
+    life: Life,
     ended: bool,
 }
 
@@ -72,6 +80,7 @@ impl WatchAll {
             reaches: after,
             place,
             pulse: Pulse::new(wake, rhythm),
+            life: Life::begin(&inner.figures, Kind::Feed),
             ended: false,
         }
     }
@@ -82,12 +91,15 @@ impl WatchAll {
     }
 
     /// The next admitted transition; `None` if the stream has caught up.
-    fn advance(&mut self, context: &mut Context<'_>) -> Poll<Option<Arc<Committed>>> {
+    fn advance(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<(Arc<Committed>, Option<Instant>)>> {
         loop {
-            while let Some(one) = self.looked_up.pop_front() {
+            while let Some((one, at)) = self.looked_up.pop_front() {
                 self.position = one.position;
                 if self.filter.admits(&one.purchase) {
-                    return Poll::Ready(Some(one));
+                    return Poll::Ready(Some((one, at)));
                 }
             }
             self.position = self.position.max(self.reaches);
@@ -98,7 +110,7 @@ impl WatchAll {
                     self.pulse.read_again(&self.inner.alarms);
                     return Poll::Pending;
                 };
-                self.looked_up = read.into();
+                self.looked_up = read.into_iter().map(|one| (one, None)).collect();
                 self.reaches = reaches;
                 continue;
             }
@@ -111,7 +123,8 @@ impl WatchAll {
                         self.position = self.position.max(reaches);
                         return Poll::Ready(None);
                     }
-                    self.looked_up = next.into();
+                    let next = next.into_iter();
+                    self.looked_up = next.map(|(one, at)| (one, Some(at))).collect();
                 }
                 None => {
                     let journal = Arc::clone(&self.inner.journal);
@@ -137,16 +150,22 @@ impl Stream for WatchAll {
         let aged = this.pulse.is_aged().then_some(End::Aged);
         if let Some(end) = this.inner.ending().or(aged) {
             this.ended = true;
+            this.life.ends(end);
             return Poll::Ready(Some(Err(end)));
         }
         let advanced = this.advance(context);
-        if let Poll::Ready(Some(one)) = advanced {
+        if let Poll::Ready(Some((one, at))) = advanced {
             this.pulse.sends();
+            let changed = one.purchase.status.provider_change_time;
+            this.life.tells_news(at, changed, || this.inner.clock.now());
             return Poll::Ready(Some(Ok((FeedEvent::Transition(one), this.position))));
         }
         let beat = this.pulse.beat(&this.inner.alarms, advanced.is_ready());
         let position = this.position;
-        beat.map(|()| Some(Ok((FeedEvent::Heartbeat, position))))
+        beat.map(|()| {
+            this.life.tells();
+            Some(Ok((FeedEvent::Heartbeat, position)))
+        })
     }
 }
 

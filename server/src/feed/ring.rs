@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::time::Instant;
+
 use crate::{
     journal::{Committed, Position},
     purchase::{CallerName, Purchase, Status},
@@ -28,10 +30,13 @@ pub(super) struct Ring {
     newest: Position,
 }
 
+/// A transition, and when this process heard of its commit.
+pub(super) type Told = (Arc<Committed>, Instant);
+
 /// Transitions of one caller, or of all, in order and without a gap.
 #[derive(Debug)]
 struct Tail {
-    items: VecDeque<Arc<Committed>>,
+    items: VecDeque<Told>,
     /// Everything after this position is here.
     after: Position,
 }
@@ -45,7 +50,7 @@ impl Tail {
     }
 
     fn forget_oldest(&mut self) -> Option<Arc<Committed>> {
-        let oldest = self.items.pop_front()?;
+        let (oldest, _) = self.items.pop_front()?;
         self.after = oldest.position;
         Some(oldest)
     }
@@ -61,7 +66,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn extend(&mut self, committed: &[Arc<Committed>]) {
+    pub(super) fn extend(&mut self, committed: &[Arc<Committed>], at: Instant) {
         for one in committed {
             let one = without_buyer_action(one);
             self.newest = self.newest.max(one.position);
@@ -73,8 +78,8 @@ impl Ring {
                     .entry(caller.clone())
                     .or_insert_with(|| Tail::after(began)),
             };
-            own.items.push_back(Arc::clone(&one));
-            self.all.items.push_back(one);
+            own.items.push_back((Arc::clone(&one), at));
+            self.all.items.push_back((one, at));
         }
         while self.all.items.len() > RING_MAX {
             // The oldest transition of all is also the oldest of its caller.
@@ -92,7 +97,7 @@ impl Ring {
         &self,
         caller: Option<&CallerName>,
         position: Position,
-    ) -> Option<(Vec<Arc<Committed>>, Position)> {
+    ) -> Option<(Vec<Told>, Position)> {
         let tail = match caller {
             None => Some(&self.all),
             Some(caller) => self.by_caller.get(caller),
@@ -104,11 +109,13 @@ impl Ring {
         let Some(tail) = tail else {
             return Some((Vec::new(), self.newest));
         };
-        let first = tail.items.partition_point(|one| one.position <= position);
+        let first = tail
+            .items
+            .partition_point(|(one, _)| one.position <= position);
         let mut rest = tail.items.iter().skip(first);
         let next: Vec<_> = rest.by_ref().take(LOOKED_AT_MAX).cloned().collect();
         let reaches = match (rest.next(), next.last()) {
-            (Some(_), Some(last)) => last.position,
+            (Some(_), Some((last, _))) => last.position,
             _ => self.newest,
         };
         Some((next, reaches))

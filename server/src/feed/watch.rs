@@ -9,10 +9,12 @@ use std::{
 };
 
 use futures_util::{Stream, future::BoxFuture};
+use tokio::time::Instant;
 
 use super::{
     End, Inner, Rhythm, Wake,
     channel::{Channel, Next},
+    figures::{Kind, Life},
     pulse::Pulse,
 };
 use crate::{
@@ -60,7 +62,8 @@ type Reading = BoxFuture<'static, Result<Option<Vec<Transition>>, JournalError>>
 
 /// The next thing after a stream's cursor.
 enum Found {
-    Next(Box<Transition>),
+    /// The next transition, and when its commit was heard of, if that is known.
+    Next(Box<Transition>, Option<Instant>),
     /// Nothing; the newest status has this finality.
     CaughtUp(Finality),
     /// The purchase is gone.
@@ -86,6 +89,8 @@ pub struct Watch {
     read: VecDeque<Transition>,
     reading: Option<Reading>,
     until: Until,
+    /// Its life, once there is something to watch.
+    life: Option<Life>,
     ended: bool,
 }
 
@@ -125,6 +130,7 @@ impl Watch {
             read: VecDeque::new(),
             reading: None,
             until,
+            life: None,
             ended: false,
         };
         let Some(record) = inner.journal.record(purchase).await? else {
@@ -136,7 +142,19 @@ impl Watch {
             watch.sent = record.purchase.status.finality;
             watch.snapshot = Some(Box::new(record.purchase.status.as_ref().clone()));
         }
+        watch.life = Some(Life::begin(&inner.figures, Kind::Purchase));
         Ok(Some((record, watch)))
+    }
+
+    fn tells(&mut self) {
+        self.life.iter_mut().for_each(Life::tells);
+    }
+
+    /// This service ends the stream.
+    fn ends(&mut self, end: End) -> End {
+        self.ended = true;
+        self.life.iter_mut().for_each(|life| life.ends(end));
+        end
     }
 
     /// The next transition after the cursor, or the finality of the newest status.
@@ -146,7 +164,7 @@ impl Watch {
                 if transition.status.revision <= self.cursor {
                     continue;
                 }
-                return Poll::Ready(Found::Next(Box::new(transition)));
+                return Poll::Ready(Found::Next(Box::new(transition), None));
             }
             if let Some(reading) = &mut self.reading {
                 let result = ready!(reading.as_mut().poll(context));
@@ -162,7 +180,9 @@ impl Watch {
                 continue;
             }
             match self.channel.after(self.cursor) {
-                Next::Here(transition) => return Poll::Ready(Found::Next(transition)),
+                Next::Here(transition, at) => {
+                    return Poll::Ready(Found::Next(transition, Some(at)));
+                }
                 Next::CaughtUp(finality) => return Poll::Ready(Found::CaughtUp(finality)),
                 Next::Ahead => return Poll::Ready(Found::CaughtUp(self.sent)),
                 Next::InJournal => {
@@ -192,35 +212,42 @@ impl Stream for Watch {
         this.pulse.register(context);
         if let Some(status) = this.snapshot.take() {
             this.pulse.sends();
+            this.tells();
             return Poll::Ready(Some(Ok(Event::Snapshot(status))));
         }
         let aged = this.pulse.is_aged().then_some(End::Aged);
         let end = this.inner.ending().or(aged);
         let newest = match this.advance(context) {
-            Poll::Ready(Found::Next(transition)) if end != Some(End::JournalLost) => {
+            Poll::Ready(Found::Next(transition, at)) if end != Some(End::JournalLost) => {
                 this.cursor = transition.status.revision;
                 this.sent = transition.status.finality;
                 this.pulse.sends();
+                let changed = transition.status.provider_change_time;
+                if let Some(life) = &mut this.life {
+                    life.tells_news(at, changed, || this.inner.clock.now());
+                }
                 return Poll::Ready(Some(Ok(Event::Transition(transition))));
             }
             Poll::Ready(Found::CaughtUp(finality)) => Some(finality),
             Poll::Ready(Found::Gone) => {
-                this.ended = true;
-                return Poll::Ready(Some(Err(End::Gone)));
+                return Poll::Ready(Some(Err(this.ends(End::Gone))));
             }
-            Poll::Ready(Found::Next(_)) | Poll::Pending => None,
+            Poll::Ready(Found::Next(..)) | Poll::Pending => None,
         };
         if newest.is_some_and(|finality| this.until.is_reached(finality)) {
             this.ended = true;
+            this.life.iter_mut().for_each(Life::completes);
             return Poll::Ready(None);
         }
         if let Some(end) = end {
-            this.ended = true;
-            return Poll::Ready(Some(Err(end)));
+            return Poll::Ready(Some(Err(this.ends(end))));
         }
         let beat = this.pulse.beat(&this.inner.alarms, newest.is_some());
         let revision = this.cursor;
-        beat.map(|()| Some(Ok(Event::Heartbeat { revision })))
+        beat.map(|()| {
+            this.tells();
+            Some(Ok(Event::Heartbeat { revision }))
+        })
     }
 }
 

@@ -1,6 +1,10 @@
 //! The one error table: each reason, its code, and its details.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -133,12 +137,36 @@ impl Reason {
         }
     }
 
+    /// Its place among [`Reason::ALL`].
+    fn place(self) -> usize {
+        self as usize
+    }
+
+    /// Counts that a call or a stream ends with it.
+    fn is_told(self) {
+        if let Some(count) = TOLD.get(self.place()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often each reason was told since the process began.
+    pub fn told() -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = TOLD.iter().map(|count| count.load(Ordering::Relaxed));
+        Self::ALL
+            .into_iter()
+            .map(|reason| reason.row().0)
+            .zip(counts)
+    }
+
     /// True if the error says when to try again.
     pub fn is_retried(self) -> bool {
         matches!(self.row().1, Code::ResourceExhausted | Code::Unavailable)
             || self == Self::AccountUnauthorized
     }
 }
+
+/// How often each reason was told, in the order of [`Reason::ALL`].
+static TOLD: [AtomicU64; Reason::ALL.len()] = [const { AtomicU64::new(0) }; Reason::ALL.len()];
 
 /// A failure on its way to a caller.
 #[derive(Debug, Clone)]
@@ -223,6 +251,7 @@ fn cut(text: &str) -> String {
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
+        failure.reason.is_told();
         let (word, code) = failure.reason.row();
         let mut details = ErrorDetails::new();
         details.set_error_info(word, DOMAIN, failure.metadata);

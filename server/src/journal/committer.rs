@@ -24,7 +24,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
-use crate::{progress::Progress, purchase::Timestamp};
+use crate::{
+    figures::{GROUP_BOUNDS, Seen, Spread},
+    progress::Progress,
+    purchase::Timestamp,
+};
 
 use super::{Committed, JournalError, Observer, Position, Write, Written, age::Age};
 
@@ -174,6 +178,8 @@ pub struct Published {
     commits: AtomicU64,
     restarts: AtomicU64,
     commit_seconds: Histogram,
+    /// The writes of each commit.
+    group_sizes: Spread,
     available: watch::Sender<bool>,
     pub(super) under_way: UnderWay,
     pub(super) observers: Observers,
@@ -187,6 +193,7 @@ impl Published {
             commits: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             commit_seconds: Histogram::new(COMMIT_BOUNDS),
+            group_sizes: Spread::new(GROUP_BOUNDS),
             available: watch::Sender::new(true),
             under_way: UnderWay::default(),
             observers: Observers::default(),
@@ -225,6 +232,10 @@ impl Published {
 
     pub(super) fn commit_seconds(&self) -> Histogram {
         self.commit_seconds.clone()
+    }
+
+    pub(super) fn group_sizes(&self) -> Seen {
+        self.group_sizes.seen()
     }
 
     pub(super) fn available(&self) -> watch::Receiver<bool> {
@@ -410,6 +421,8 @@ impl<S: Store> Worker<S> {
             writers.push(job.span);
         }
         let span = span(writers);
+        let writes = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+        self.published.group_sizes.add(writes);
         let begun = Instant::now();
         let store = Arc::clone(&self.store);
         let work = blocking(store, move |store| store.commit(changes));

@@ -20,6 +20,7 @@ use std::{
     hash::Hash,
     path::Path,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -336,6 +337,7 @@ impl Journal for SqliteJournal {
         Figures {
             log_bytes: self.log.bytes.load(Ordering::Relaxed),
             log_is_pinned: self.log.is_pinned.load(Ordering::Relaxed),
+            oldest_reader: Duration::from_millis(self.log.pinned_ms.load(Ordering::Relaxed)),
             unreadable_rows: self.damage.times(),
             restarts: self.committer.published().restarts(),
         }

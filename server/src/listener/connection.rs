@@ -116,11 +116,11 @@ where
                 Either::Right(Box::pin(web::call(origin, request, inner)))
             }
             Ok(Served::Preflight(origin)) => {
-                self.port.ended("none", "HTTP 204");
+                self.port.turned_away("none", "HTTP 204");
                 Either::Left(ready(Ok(web::permission(origin))))
             }
             Err(refused) => {
-                self.port.ended("none", refused.code());
+                self.port.turned_away("none", refused.code());
                 if head.version != http::Version::HTTP_2 {
                     // A peer that speaks another protocol has no reason to stay.
                     self.peer.end();
@@ -148,7 +148,8 @@ where
         let admitted = match (rules.admit)(&mut head) {
             Ok(admitted) => admitted,
             Err(refused) => {
-                self.port.ended(refused.method, word(refused.status.code()));
+                self.port
+                    .turned_away(refused.method, word(refused.status.code()));
                 if refused.status.code() == Code::Unauthenticated {
                     Port::refused(&self.peer);
                 }
@@ -160,7 +161,7 @@ where
             Err(limit) => {
                 limit.met();
                 let status = (rules.refuse)(Cause::Limit(limit), &admitted);
-                self.port.ended(admitted.method, word(status.code()));
+                self.port.turned_away(admitted.method, word(status.code()));
                 return Either::Left(ready(Ok(status.into_http())));
             }
         };

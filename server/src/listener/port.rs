@@ -25,7 +25,10 @@ use super::{
     protocol::Trust,
     web::Origins,
 };
-use crate::limits::Limit;
+use crate::{
+    figures::{CALL_BOUNDS, Seen, Spread},
+    limits::Limit,
+};
 
 /// The interval at which calls and connections are held to their times.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
@@ -173,6 +176,23 @@ impl fmt::Debug for Rules {
     }
 }
 
+/// The calls of one method that have ended.
+#[derive(Debug)]
+struct MethodCalls {
+    by_code: BTreeMap<&'static str, u64>,
+    /// The times of those that were let in.
+    times: Spread,
+}
+
+impl Default for MethodCalls {
+    fn default() -> Self {
+        Self {
+            by_code: BTreeMap::new(),
+            times: Spread::new(CALL_BOUNDS),
+        }
+    }
+}
+
 /// The number of a method's calls that ended with a code.
 pub type CallCounts = Vec<(&'static str, &'static str, u64)>;
 
@@ -196,7 +216,7 @@ struct Shared {
     /// Room for the unread answers of each caller, in KiB; callers are few and configured.
     answers_by_caller: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
     request_bytes: Mutex<RequestBytes>,
-    calls: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    calls: Mutex<BTreeMap<&'static str, MethodCalls>>,
 }
 
 #[derive(Debug, Default)]
@@ -261,15 +281,34 @@ impl Port {
     /// The ends of calls, by method and code.
     pub fn calls(&self) -> CallCounts {
         let calls = lock(&self.0.calls);
-        calls
-            .iter()
-            .map(|((method, code), count)| (*method, *code, *count))
+        let each = calls.iter().flat_map(|(method, calls)| {
+            let by_code = calls.by_code.iter();
+            by_code.map(|(code, count)| (*method, *code, *count))
+        });
+        each.collect()
+    }
+
+    /// The times of calls that were let in and have ended, by method.
+    pub fn call_times(&self) -> Vec<(&'static str, Seen)> {
+        let calls = lock(&self.0.calls);
+        let each = calls.iter();
+        each.map(|(method, calls)| (*method, calls.times.seen()))
             .collect()
     }
 
-    /// Counts a call that has ended.
-    pub(super) fn ended(&self, method: &'static str, code: &'static str) {
-        *lock(&self.0.calls).entry((method, code)).or_default() += 1;
+    /// Counts a call that has ended, and was not let in.
+    pub(super) fn turned_away(&self, method: &'static str, code: &'static str) {
+        let mut calls = lock(&self.0.calls);
+        let of_method = calls.entry(method).or_default();
+        *of_method.by_code.entry(code).or_default() += 1;
+    }
+
+    /// Counts a call that has ended after it was let in.
+    fn ended(&self, method: &'static str, code: &'static str, took: Duration) {
+        let mut calls = lock(&self.0.calls);
+        let of_method = calls.entry(method).or_default();
+        *of_method.by_code.entry(code).or_default() += 1;
+        of_method.times.add_time(took);
     }
 
     /// The time of the last sweep, in milliseconds: near enough for waits of many seconds.
@@ -303,6 +342,7 @@ impl Port {
             number,
             _place: place,
             method: admitted.method,
+            began: Instant::now(),
             code: None,
         })
     }
@@ -515,6 +555,7 @@ pub(super) struct Open {
     pub(super) call: Arc<WatchedCall>,
     number: usize,
     method: &'static str,
+    began: Instant,
     _place: Option<SharedPlace>,
     /// Its end, once that is known.
     pub(super) code: Option<&'static str>,
@@ -524,7 +565,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.peer.close(self.number, self.call.guest);
         // A caller that hung up, or was cut off, got no other code.
-        self.port
-            .ended(self.method, self.code.unwrap_or("CANCELLED"));
+        let code = self.code.unwrap_or("CANCELLED");
+        self.port.ended(self.method, code, self.began.elapsed());
     }
 }

@@ -136,8 +136,7 @@ impl Front {
                 figures.text(port.get(), tls.as_ref(), &reloads, &attempts.figures())
             });
             // A house that is not open has no figures, but the format requires the end mark.
-            let text = text.unwrap_or_else(|| "# EOF\n".to_owned());
-            (crate::telemetry::metrics::CONTENT_TYPE, text)
+            text.unwrap_or_else(|| "# EOF\n".to_owned())
         });
         let routes = health::operations(&self.readiness, health_server(&self.health), page);
         let stop = self.stop.clone().cancelled_owned();

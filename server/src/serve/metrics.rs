@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{accounts::Configured, loops::All, reload::Reloads};
+use super::{accounts::Configured, loops::All, process, reload::Reloads, tally::Tally};
 use crate::{
     account::{Account, Health},
-    grpc::Rooms,
+    grpc::{Rooms, error::Reason},
     limits::Limit,
     listener::Port,
     telemetry::{
         self,
         metrics::{
             self, AccountLabels, AccountPicture, AuditPicture, LoopPicture, Picture, TlsPicture,
-            TransitionLabels, Transitions,
         },
     },
     tls::ServerTls,
@@ -22,34 +21,25 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(super) struct Collector {
     rooms: Rooms,
-    transitions: Transitions,
+    tally: Arc<Tally>,
     loops: All,
     configured: Configured,
+    /// The time of the start, in seconds since 1970.
+    started_s: i64,
 }
 
 impl Collector {
-    /// Counts commits from now on.
-    pub(super) fn new(rooms: Rooms, loops: All, configured: Configured) -> Self {
-        let transitions = Transitions::default();
-        let counted = transitions.clone();
-        rooms.journal.observe(Arc::new(move |committed| {
-            for one in committed {
-                let labels = TransitionLabels {
-                    account: one.purchase.account.to_string(),
-                    state: one.purchase.status.state.as_str(),
-                };
-                counted.get_or_create(&labels).inc();
-            }
-        }));
+    pub(super) fn new(rooms: Rooms, tally: Arc<Tally>, loops: All, configured: Configured) -> Self {
         Self {
+            started_s: rooms.clock.now().as_millis() / 1_000,
             rooms,
-            transitions,
+            tally,
             loops,
             configured,
         }
     }
 
-    /// All figures as text.
+    /// All figures as a text of OpenMetrics.
     pub(super) fn text(
         &self,
         port: Option<&Port>,
@@ -59,6 +49,7 @@ impl Collector {
     ) -> String {
         let rooms = &self.rooms;
         let figures = rooms.journal.figures();
+        let feed = rooms.feed.figures();
         let picture = Picture {
             accounts: rooms
                 .accounts
@@ -68,14 +59,22 @@ impl Collector {
                 .collect(),
             streams: rooms.feed.streams(),
             journal_available: *rooms.journal.available().borrow(),
-            transitions: self.transitions.clone(),
+            streams_open: feed.open().into(),
+            streams_ended: feed.ended(),
+            first_event: feed.first_event().into(),
+            push_delay: feed.push_delay().into(),
+            transitions: self.tally.transitions(),
             commits: rooms.journal.commit_seconds(),
+            group_sizes: rooms.journal.group_sizes(),
             connections: port.map_or(0, Port::connections),
             calls: port.map(Port::calls).unwrap_or_default(),
             refused_attempts: attempts.to_vec(),
+            call_times: port.map(Port::call_times).unwrap_or_default(),
+            refusals: Reason::told().collect(),
             limits: Limit::ALL.map(|limit| (limit.name(), limit.times())).into(),
             log_bytes: figures.log_bytes,
             log_is_pinned: figures.log_is_pinned,
+            oldest_reader: figures.oldest_reader,
             unreadable_rows: figures.unreadable_rows,
             settings_are_stale: reloads.is_stale(),
             reloads_failed: reloads.failed(),
@@ -111,6 +110,7 @@ impl Collector {
                     silent: one.silent(),
                 })
                 .collect(),
+            process: process::picture(self.started_s),
         };
         metrics::render(&picture).unwrap_or_default()
     }
@@ -125,13 +125,20 @@ impl Collector {
             requests: requests
                 .map(|((class, outcome), made)| (class.as_str(), outcome.as_str(), *made))
                 .collect(),
+            request_times: (account.request_times().into_iter())
+                .map(|(class, times)| (class.as_str(), times))
+                .collect(),
             unreadable: snapshot.figures.unreadable,
             nowhere: snapshot.figures.nowhere,
             open: self.rooms.tracker.open_purchases(&account.name),
+            by_age: self.tally.open(&account.name, self.rooms.clock.now()),
+            unclear: self.tally.unclear(&account.name),
+            unmapped: self.tally.unmapped(&account.name),
             due: backlog.due,
             late: backlog.late,
             held_back: self.rooms.tracker.held_back(&account.name),
             budget_used: (limit > 0).then(|| part(snapshot.requests_last_minute, limit)),
+            budget_left: (limit > 0).then(|| limit.saturating_sub(snapshot.requests_last_minute)),
             breaker_open: snapshot.breaker_open,
             in_flight: snapshot.in_flight,
             health: match snapshot.health {
@@ -167,26 +174,31 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::{health, serve::tests::empty, testing};
+    use crate::{health, serve::tests::empty, telemetry::metrics::Format, testing};
 
     #[tokio::test]
-    async fn the_operations_listener_shows_metrics_in_the_open_format() {
+    async fn the_operations_listener_shows_metrics_in_the_format_that_is_asked_for() {
         let house = empty(testing::journal()).await;
         let figures = house.figures.clone();
-        let page = Arc::new(move || {
-            (
-                metrics::CONTENT_TYPE,
-                figures.text(None, None, &Reloads::default(), &[]),
-            )
-        });
+        let page = Arc::new(move || figures.text(None, None, &Reloads::default(), &[]));
         let router = health::operations(&house.readiness, house.health(), page).into_axum_router();
-        let request = http::Request::get("/metrics").body(axum::body::Body::empty());
-        let answer = router.oneshot(request.unwrap()).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.headers()["content-type"], metrics::CONTENT_TYPE);
-        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await;
-        let text = String::from_utf8(body.unwrap().to_vec()).unwrap();
-        assert!(text.contains("\ntillwatch_streams 0\n"), "{text}");
-        assert!(text.contains("\ntillwatch_journal_available 1\n"), "{text}");
+        for (accept, format) in [
+            ("application/openmetrics-text", Format::OpenMetrics),
+            ("text/plain", Format::Prometheus),
+            ("", Format::Prometheus),
+        ] {
+            let request = http::Request::get("/metrics").header("accept", accept);
+            let request = request.body(axum::body::Body::empty()).unwrap();
+            let answer = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            assert_eq!(answer.headers()["content-type"], format.media_type());
+            let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await;
+            let text = String::from_utf8(body.unwrap().to_vec()).unwrap();
+            assert!(text.contains("\ntillwatch_streams 0\n"), "{text}");
+            assert!(text.contains("\ntillwatch_journal_available 1\n"), "{text}");
+            let is_open = format == Format::OpenMetrics;
+            assert_eq!(text.ends_with("# EOF\n"), is_open, "{text}");
+            assert_eq!(text.contains("# UNIT"), is_open, "{text}");
+        }
     }
 }

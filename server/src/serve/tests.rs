@@ -3,7 +3,12 @@
 mod clock;
 mod defects;
 
-use super::*;
+use tokio::time::Instant;
+
+use super::{
+    retention::{RETIREMENT_LASTS, next_rows},
+    *,
+};
 use crate::{
     journal::{Record, Write, memory::MemoryJournal},
     purchase::{CallerName, Cause, Finality, PurchaseId, Revision, State, Status, Transition},

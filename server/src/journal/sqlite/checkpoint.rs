@@ -38,6 +38,8 @@ pub(super) struct Log {
     pub(super) bytes: AtomicU64,
     /// True if a reader keeps it from being emptied.
     pub(super) is_pinned: AtomicBool,
+    /// The time for which it has done so at the last checkpoint, in milliseconds.
+    pub(super) pinned_ms: AtomicU64,
 }
 
 /// The pages that one checkpoint met.
@@ -68,6 +70,12 @@ impl Progress {
             _ => self.stands = Some((met.moved, now)),
         }
         false
+    }
+
+    /// The time for which the log has stood still.
+    fn stands_for(&self, now: Instant) -> Duration {
+        let since = self.stands.map(|(_, since)| since);
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// True if it is time to say that a log of this size is pinned.
@@ -119,6 +127,12 @@ impl Checkpointer {
         let bytes = met.pages.saturating_mul(self.page_bytes);
         self.log.bytes.store(bytes, Ordering::Relaxed);
         self.log.is_pinned.store(is_pinned, Ordering::Relaxed);
+        let pinned = match is_pinned {
+            true => self.progress.stands_for(now),
+            false => Duration::ZERO,
+        };
+        let pinned_ms = u64::try_from(pinned.as_millis()).unwrap_or(u64::MAX);
+        self.log.pinned_ms.store(pinned_ms, Ordering::Relaxed);
         if is_pinned && self.progress.tells(met, now) {
             tracing::warn!(
                 log_bytes = bytes,
