@@ -7,18 +7,29 @@
 #![expect(clippy::print_stdout, reason = "tables are what this program is for")]
 
 mod allocator;
+mod authority;
+mod bare;
 mod budget;
+mod caller;
+mod calls;
 mod freshness;
 mod memory;
 mod polls;
+mod renewal;
 mod scheduler;
+mod server;
+mod settings;
 mod table;
+mod upstream;
 
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use table::{Spread, Table};
+
+/// The reason why a benchmark has no figures.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[global_allocator]
 static ALLOCATOR: allocator::Counting = allocator::Counting;
@@ -62,9 +73,24 @@ enum Benchmark {
         #[arg(long, default_value_t = 60)]
         minutes: u64,
     },
+    /// The server's processor time for each call of GetStatus, plain and over TLS, against bare tonic.
+    Calls {
+        /// The seconds of each round.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+    /// Open streams while certificates, authorities, tokens, secrets, accounts and limits are renewed.
+    Renewal {
+        /// The number of open streams.
+        #[arg(long, default_value_t = 10_000)]
+        streams: usize,
+    },
+    /// Serves one answer with bare tonic; `calls` starts this.
+    #[command(hide = true)]
+    Bare(bare::Arguments),
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn main() -> Result<(), Failure> {
     let (name, tables) = match Arguments::parse().benchmark {
         Benchmark::Freshness { hours } => ("freshness", freshness(hours)),
         Benchmark::Memory { purchases } => ("memory", vec![memory::table(purchases)]),
@@ -84,6 +110,12 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                 ))],
             )
         }
+        Benchmark::Calls { seconds } => {
+            let length = Duration::from_secs(seconds);
+            ("calls", vec![calls::table(length)?])
+        }
+        Benchmark::Renewal { streams } => ("renewal", vec![renewal::table(streams)?]),
+        Benchmark::Bare(arguments) => return bare::serve(&arguments),
     };
     for table in &tables {
         println!("{table}");

@@ -4,7 +4,7 @@
 //! another thread, answers each status request as Devdraft's page shows it. The service is the tracker
 //! with its scheduler, account and HTTP client, over a journal in memory.
 
-use std::{fs, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use tillwatch_server::{
     account::{self, Account, Accounts},
@@ -16,17 +16,13 @@ use tillwatch_server::{
     tracker::Tracker,
     upstream::http::{HttpUpstream, Settings},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    sync::oneshot,
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
+    Failure,
     memory::{record, reference},
     table::{Spread, Table},
+    upstream::{Upstream, on_this_thread},
 };
 
 /// Requests under way at once.
@@ -38,87 +34,11 @@ const FEW: u32 = 1_000;
 /// The time of each round that does not count.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
 /// Nanoseconds that this thread has run on a processor.
 fn ran_ns() -> u64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let first = text.split_whitespace().next();
     first.and_then(|first| first.parse().ok()).unwrap_or(0)
-}
-
-/// An upstream on a thread of its own, which ends when this is dropped.
-struct Upstream {
-    address: SocketAddr,
-    _stop: oneshot::Sender<()>,
-}
-
-impl Upstream {
-    fn start() -> Result<Self, Failure> {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        thread::spawn(move || {
-            let serving = async {
-                let Ok(listener) = TcpListener::from_std(listener) else {
-                    return;
-                };
-                let mut open = JoinSet::new();
-                while let Ok((stream, _)) = listener.accept().await {
-                    open.spawn(answer(stream));
-                }
-            };
-            let _ = on_this_thread(async {
-                tokio::select! {
-                    () = serving => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        Ok(Self {
-            address,
-            _stop: stop,
-        })
-    }
-}
-
-fn on_this_thread<T>(run: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(run))
-}
-
-async fn answer(mut stream: TcpStream) {
-    let _ = stream.set_nodelay(true);
-    let mut head = Vec::new();
-    let mut buffer = [0; 4_096];
-    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        head.extend_from_slice(buffer.get(..count).unwrap_or_default());
-        if !head.ends_with(b"\r\n\r\n") {
-            continue;
-        }
-        let text = String::from_utf8_lossy(&head);
-        let id = text.split('/').rev().find(|part| part.starts_with("0000"));
-        let body = body(id.unwrap_or_default());
-        let whole = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json; charset=utf-8\r\n\
-             content-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        if stream.write_all(whole.as_bytes()).await.is_err() {
-            return;
-        }
-        head.clear();
-    }
-}
-
-/// A status as Devdraft's page shows it.
-fn body(id: &str) -> String {
-    format!(
-        r#"{{"id":"{id}","status":"AWAITING_FUNDS","amount":"100.00","bridge_transfer_id":"transfer-{id}","source":{{"currency":"usdc","payment_rail":"ethereum"}},"destination":{{"currency":"eurc","payment_rail":"base","to_address":"0x0000000000000000000000000000000000000001"}},"created_at":"2026-11-20T10:00:00.000Z","updated_at":"2026-11-20T10:00:00.000Z"}}"#
-    )
 }
 
 /// Requests per second of this thread's processor time.
