@@ -207,7 +207,7 @@ impl Audit {
     }
 
     /// Tells that a call was refused, of this caller if it is known. The first refusal of its kind is
-    /// told at once, and later ones are counted until [`Audit::sum_up`] is due.
+    /// told at once, and later ones are counted and summed up every ten seconds.
     pub fn refused(&self, caller: Option<&CallerName>, reason: &'static str) {
         let Some(inner) = &self.0 else { return };
         let now = Instant::now();

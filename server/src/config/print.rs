@@ -71,6 +71,10 @@ impl Config {
                         text(listen.ops.as_ref().map_or_else(String::new, address)),
                     ),
                     ("reflection", Item::Value(listen.reflection.into())),
+                    (
+                        "web_origins",
+                        Item::Value(listen.web_origins.clone().into()),
+                    ),
                     ("threads", count(listen.threads)),
                     ("drain", text(show(listen.drain))),
                     ("stream_age", text(show(stream_age))),

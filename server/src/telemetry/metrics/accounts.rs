@@ -90,7 +90,7 @@ pub struct AccountPicture {
     pub breaker_open: bool,
     /// Requests under way.
     pub in_flight: u32,
-    /// Its health, one of [`HEALTHS`].
+    /// Its health, one of `HEALTHS`.
     pub health: &'static str,
     /// True if changed files of its TLS cannot be used; `None` if it has no such files.
     pub tls_is_stale: Option<bool>,
