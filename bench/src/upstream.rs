@@ -142,3 +142,24 @@ fn status_of(id: &str, word: &str) -> String {
         r#"{{"id":"{id}","status":"{word}","amount":"100.00","bridge_transfer_id":"transfer-{id}","source":{{"currency":"usdc","payment_rail":"ethereum"}},"destination":{{"currency":"eurc","payment_rail":"base","to_address":"0x0000000000000000000000000000000000000001"}},"created_at":"2026-11-20T10:00:00.000Z","updated_at":"2026-11-20T10:00:00.000Z"}}"#
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_is_demanded_is_the_only_one_that_is_answered() {
+        let head = "GET /payment-intents/0000-1/status HTTP/1.1\r\nx-client-secret: old\r\n\r\n";
+        let check = |secret, status: &str| {
+            let answers = Answers {
+                word: "IN_REVIEW",
+                secret,
+            };
+            let answer = answer(head, &answers);
+            assert!(answer.starts_with(status), "{secret:?}: {answer}");
+        };
+        check(None, "HTTP/1.1 200 OK");
+        check(Some("old"), "HTTP/1.1 200 OK");
+        check(Some("new"), "HTTP/1.1 401 Unauthorized");
+    }
+}

@@ -111,11 +111,12 @@ mod tests {
         let (filter, _) = init("warn,tillwatch_server=info", true, None).unwrap();
         let span = tracing::error_span!("a span that nobody collects");
         assert!(span.is_disabled());
-        assert!(!tracing::enabled!(tracing::Level::DEBUG));
+        assert!(!tracing::event_enabled!(tracing::Level::DEBUG));
         filter.set("debug").unwrap();
-        assert!(tracing::enabled!(tracing::Level::DEBUG));
+        assert!(tracing::event_enabled!(tracing::Level::DEBUG));
         filter.set("info,=,=").unwrap_err();
-        assert!(tracing::enabled!(tracing::Level::DEBUG), "nothing changed");
+        let is_kept = tracing::event_enabled!(tracing::Level::DEBUG);
+        assert!(is_kept, "nothing changed");
         let twice = init("warn", false, None).unwrap_err();
         assert_eq!(twice.to_string(), "logging is set up already");
     }

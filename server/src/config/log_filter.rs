@@ -15,7 +15,7 @@ const CRATES: [&str; 8] = [
 ];
 const OWN: &str = "tillwatch_server";
 /// The modules of this crate.
-const MODULES: [&str; 28] = [
+const MODULES: [&str; 29] = [
     "account",
     "audit",
     "cadence",
@@ -23,6 +23,7 @@ const MODULES: [&str; 28] = [
     "config",
     "failpoint",
     "feed",
+    "figures",
     "fingerprint",
     "grpc",
     "health",

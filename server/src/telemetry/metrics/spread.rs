@@ -100,7 +100,7 @@ impl<L: EncodeLabelSet + fmt::Debug + Send + Sync + 'static> Collector for Sprea
 impl<L> Spreads<L> {
     fn tell(&self, metric: &mut MetricEncoder<'_>, seen: &Seen) -> Result<(), fmt::Error> {
         let bounds = seen.bounds.iter().map(|bound| self.values.told(*bound));
-        let bounds = bounds.chain([f64::MAX]);
+        let bounds = bounds.chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(seen.counts.iter().copied()).collect();
         let (sum, count) = (self.values.told(seen.sum), seen.counts.iter().sum());
         metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
