@@ -1,5 +1,6 @@
 //! The service: its callers, their requests and the answers. Nothing else uses the service's messages.
 
+mod accounts;
 pub mod convert;
 mod create_rates;
 mod deadline;
@@ -28,7 +29,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    account::{Account, Accounts, Snapshot},
+    account::{Account, Accounts},
     audit::Audit,
     clock::Clock,
     feed::Feed,
@@ -38,7 +39,7 @@ use crate::{
     limits::Limit,
     provider::{self, Violation},
     purchase::{AccountName, Purchase, PurchaseId, Revision, Timestamp},
-    tracker::{Backlog, Tracker},
+    tracker::Tracker,
 };
 use convert::View;
 use create_rates::CreateRates;
@@ -478,46 +479,6 @@ impl Service {
             )),
         })
     }
-
-    fn account_message(&self, account: &Account) -> message::Account {
-        use crate::account::Health;
-        let snapshot = account.snapshot();
-        let health = match snapshot.health {
-            Health::Ok => message::AccountHealth::Ok,
-            Health::Degraded => message::AccountHealth::Degraded,
-            Health::Unauthorized => message::AccountHealth::Unauthorized,
-        };
-        let open = self.rooms.tracker.open_purchases(&account.name);
-        let backlog = self.rooms.tracker.backlog(&account.name);
-        message::Account {
-            name: account.name.to_string(),
-            provider: account.provider().row().name.to_owned(),
-            health: health.into(),
-            note: account_note(&snapshot, backlog),
-            open_purchases: u32::try_from(open).unwrap_or(u32::MAX),
-            requests_per_minute: snapshot.requests_per_minute,
-            requests_last_minute: snapshot.requests_last_minute,
-        }
-    }
-}
-
-/// The lateness of polls from which an account's note mentions it.
-const LATE_TO_SAY: Duration = Duration::from_secs(5);
-
-/// The reasons, in words, why an account's news are late: the last failure, the breaker, late polls.
-fn account_note(snapshot: &Snapshot, backlog: Backlog) -> String {
-    let mut parts = Vec::new();
-    if !snapshot.note.is_empty() {
-        parts.push(snapshot.note.clone());
-    }
-    if snapshot.breaker_open {
-        parts.push("the breaker is open".to_owned());
-    }
-    if backlog.late >= LATE_TO_SAY {
-        let (due, late) = (backlog.due, backlog.late.as_secs());
-        parts.push(format!("{due} due, late by {late} s"));
-    }
-    parts.join("; ")
 }
 
 #[tonic::async_trait]
