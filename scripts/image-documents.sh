@@ -55,6 +55,10 @@ licences() {
         if ((${#files[@]} == 0)) && owner=${sibling[$name]:-} && [[ $owner ]]; then
             mapfile -t files < <(texts "$owner" "$(crates | sed -n "s/^$owner \([^ ]*\) .*/\1/p" | head -n 1)")
         fi
+        # Nothing in this licence's text is of one work, and a crate without a file has no NOTICE to pass on.
+        if ((${#files[@]} == 0)) && [[ $licence == Apache-2.0 ]]; then
+            files=(LICENSE)
+        fi
         if ((${#files[@]} == 0)); then
             echo "$name has no licence file: name a crate of its repository that has it" >&2
             return 1
