@@ -47,7 +47,7 @@ pub const REQUEST_BOUNDS: &[u64] = &[
 /// Upper bounds of the writes in one commit.
 pub const GROUP_BOUNDS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 
-/// How often values fell between bounds.
+/// The number of values between each two bounds.
 #[derive(Debug)]
 pub struct Spread {
     bounds: &'static [u64],

@@ -146,7 +146,7 @@ impl Times {
     }
 }
 
-/// What a checked token proves, besides its caller.
+/// The proof that a checked token gives, besides its caller.
 #[derive(Debug, Clone)]
 pub struct Proof {
     /// The time for which it is good.

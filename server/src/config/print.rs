@@ -39,7 +39,7 @@ impl Config {
     /// is named. The text with the secrets added makes the same settings.
     pub fn print(&self) -> String {
         let mut root = self.known();
-        // What the operator has set and has no default.
+        // Keys without a default are printed if the operator has set them.
         let problems = Problems::default();
         let mut written = tree::parse("", &self.source.text, &problems);
         tree::overlay(&mut written, &self.source.environment, &problems);

@@ -149,7 +149,7 @@ impl Reason {
         }
     }
 
-    /// How often each reason was told since the process began.
+    /// The number of times that each reason was told since the process began.
     pub fn told() -> impl Iterator<Item = (&'static str, u64)> {
         let counts = TOLD.iter().map(|count| count.load(Ordering::Relaxed));
         Self::ALL
@@ -165,7 +165,7 @@ impl Reason {
     }
 }
 
-/// How often each reason was told, in the order of [`Reason::ALL`].
+/// The number of times that each reason was told, in the order of [`Reason::ALL`].
 static TOLD: [AtomicU64; Reason::ALL.len()] = [const { AtomicU64::new(0) }; Reason::ALL.len()];
 
 /// A failure on its way to a caller.

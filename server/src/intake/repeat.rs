@@ -131,7 +131,7 @@ impl Inner {
     }
 
     fn action(&self, record: &Record, new: &NewPurchase) -> Action {
-        // What is sent would go by these settings.
+        // The order would be sent by these settings.
         let circumstances = self.circumstances_by(&new.settings, record);
         match SubmitPhase::of(record, &circumstances, self.clock.now()) {
             SubmitPhase::Waiting { .. }

@@ -1,4 +1,4 @@
-//! What commits have told of open purchases, counted as they come, so that a scrape looks at no
+//! Counts of open purchases, kept by the commits as they come, so that a scrape looks at no
 //! purchase: a million of them cost it as much as one.
 
 use std::{

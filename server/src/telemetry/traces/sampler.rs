@@ -204,7 +204,7 @@ mod tests {
         SpanContext::new(trace, span, flags, is_remote, TraceState::default())
     }
 
-    /// How many of a thousand spans at once are exported.
+    /// The number of a thousand spans at once that are exported.
     fn exported(share: &str, parent: Option<SpanContext>, link: Option<SpanContext>) -> usize {
         let sampler = Sampler::new(Share::parse(share).unwrap());
         let parent = parent.map(|parent| Context::new().with_remote_span_context(parent));

@@ -21,7 +21,7 @@ async fn a_connection_with_many_refused_attempts_is_sent_away_and_its_good_calls
     }
     assert!((100..150).contains(&refused), "{refused}");
     assert_eq!(Limit::RefusedAttempts.times(), before + 1);
-    // Whoever comes over another connection is let in.
+    // A caller over another connection is let in.
     let (mut other, other_connection) = connect(&served).await;
     let status = told(&mut other, call("caller", "/echo", nothing())).await;
     assert_eq!(status.code(), Code::Ok);
