@@ -4,10 +4,13 @@
 //! observers hear of each committed transition in commit order, before the writer does.
 
 mod age;
+mod alone;
 mod attempt;
 mod committer;
 mod decide;
+mod fence;
 pub mod memory;
+mod ownership;
 mod rules;
 pub mod sqlite;
 #[cfg(test)]
@@ -26,9 +29,12 @@ use crate::{
         Timestamp, Transition,
     },
 };
+pub use alone::Alone;
 pub use attempt::{Attempt, AttemptChange};
 pub use committer::Published;
 pub use decide::{Decided, decide};
+pub use fence::Fence;
+pub use ownership::{Lease, Look, Ownership, Replica, ReplicaId};
 
 /// A place in the order of all commits of one store: 1, 2, 3 …; 0 stands before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -110,6 +116,9 @@ pub enum Write {
     Append {
         /// The purchase.
         purchase: PurchaseId,
+        /// The right of the account's owner, for a step that its owner alone may make; `None` for a step
+        /// that any process may.
+        fence: Option<Fence>,
         /// The transition; its status's revision is the guard's next.
         transition: Box<Transition>,
         /// The newest revision must be this one.
@@ -140,6 +149,9 @@ pub enum Write {
     Put {
         /// The key.
         key: String,
+        /// The right of the owner of the account that the text is about; `None` for a text that any
+        /// process may write.
+        fence: Option<Fence>,
         /// The text.
         value: String,
     },
@@ -157,6 +169,22 @@ pub enum Written {
     /// The newest revision is not the expected one, or is FINAL, or is not the one before the
     /// transition's (or the purchase is gone: `None`).
     Stale(Option<Box<Record>>),
+    /// The account has another owner by now, or none: its lease is not held under the write's fence.
+    Fenced,
+}
+
+/// The purchases that retention takes away. Both times are of retention's clock ([`Journal::age`]).
+#[derive(Debug, Clone)]
+pub struct Retirement {
+    /// The right to keep house.
+    pub fence: Fence,
+    /// Purchases that became FINAL before this time become remnants.
+    pub finals_before: Timestamp,
+    /// Remnants that became FINAL, and whose further keys were bound, before this time are deleted.
+    pub remnants_before: Timestamp,
+    /// About the most rows to take. A purchase counts as one row and one more for each of its revisions,
+    /// a remnant as one.
+    pub limit: usize,
 }
 
 /// A transition that is durable, as observers and feeds see it.
@@ -288,7 +316,7 @@ pub type Observer = Arc<dyn Fn(&[Arc<Committed>]) + Send + Sync>;
 /// The durable log.
 ///
 /// A write that breaks one of its guards changes nothing, and its answer names the guard. Guards are
-/// checked in this order: key, reference of a `Begin`; revision, reference of an `Append`. A write
+/// checked in this order: fence; key, reference of a `Begin`; revision, reference of an `Append`. A write
 /// that contradicts itself (a `Begin` without dense transitions or with the id of another purchase)
 /// fails.
 ///
@@ -364,19 +392,10 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// The text kept by a key.
     async fn get(&self, key: &str) -> Result<Option<String>, JournalError>;
 
-    /// Makes remnants of purchases that became FINAL before `finals_before`. Deletes remnants that
-    /// became FINAL, and whose further keys were bound, before `remnants_before`. Both times are of
-    /// retention's clock ([`Journal::age`]).
-    ///
-    /// Takes the oldest first, until about `limit` rows are gone: a purchase counts as one row and
-    /// one more for each of its revisions, a remnant as one. Returns the number of rows; 0 if nothing
-    /// is left to do. Neither is an event: it has no position, and no observer hears of it.
-    async fn retire(
-        &self,
-        finals_before: Timestamp,
-        remnants_before: Timestamp,
-        limit: usize,
-    ) -> Result<usize, JournalError>;
+    /// Takes purchases and remnants away, the oldest first, until about `limit` rows are gone. Returns the
+    /// number of rows; 0 if nothing is left to do, `None` if another process keeps house by now. It is no
+    /// event: it has no position, and no observer hears of it.
+    async fn retire(&self, retirement: Retirement) -> Result<Option<usize>, JournalError>;
 
     /// The position below which some transitions are gone, since retention has taken them; 0 while
     /// it has taken none.

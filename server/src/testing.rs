@@ -14,7 +14,10 @@ use crate::{
     account::{Account, Settings},
     cadence::Policy,
     clock::Clock,
-    journal::{AttemptChange, Fingerprints, Journal, Record, Write, memory::MemoryJournal},
+    journal::{
+        AttemptChange, Fence, Fingerprints, Journal, JournalError, Record, Retirement, Write,
+        memory::MemoryJournal,
+    },
     provider::{Provider, registered},
     purchase::{
         AccountName, CallerName, Cause, Purchase, PurchaseId, Revision, Secret, Status, Timestamp,
@@ -109,11 +112,29 @@ pub fn begin(record: Record) -> Write {
 pub fn append(purchase: PurchaseId, transition: Transition) -> Write {
     Write::Append {
         purchase,
+        fence: None,
         expected: Revision(transition.status.revision.0 - 1),
         transition: Box::new(transition),
         attempt: AttemptChange::Keep,
         note: None,
     }
+}
+
+/// Retires as the process that keeps house in a store of its own. Returns the number of rows.
+pub async fn retire(
+    journal: &dyn Journal,
+    finals_before: Timestamp,
+    remnants_before: Timestamp,
+    limit: usize,
+) -> Result<usize, JournalError> {
+    let retirement = Retirement {
+        fence: Fence::alone(Fence::housekeeping()),
+        finals_before,
+        remnants_before,
+        limit,
+    };
+    let rows = journal.retire(retirement).await?;
+    Ok(rows.expect("nobody else keeps house"))
 }
 
 /// An authority for certificates.

@@ -350,6 +350,7 @@ impl Inner {
         };
         let append = Write::Append {
             purchase: purchase.id,
+            fence: None,
             transition: Box::new(transition),
             expected: purchase.status.revision,
             attempt: AttemptChange::Keep,

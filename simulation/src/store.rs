@@ -14,9 +14,9 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tillwatch_server::{
     journal::{
         Committed, Filter, Journal, JournalError, Listed, Place, Position, Published, Record,
-        Write, Written, memory::MemoryJournal,
+        Retirement, Write, Written, memory::MemoryJournal,
     },
-    purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Timestamp, Transition},
+    purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Transition},
 };
 
 /// True if a process lives. Clones are of the same process.
@@ -155,15 +155,9 @@ impl Journal for Mortal {
         self.inner.get(key).await
     }
 
-    async fn retire(
-        &self,
-        finals_before: Timestamp,
-        remnants_before: Timestamp,
-        limit: usize,
-    ) -> Result<usize, JournalError> {
+    async fn retire(&self, retirement: Retirement) -> Result<Option<usize>, JournalError> {
         self.pass(2).await;
-        let retired = self.inner.retire(finals_before, remnants_before, limit);
-        retired.await
+        self.inner.retire(retirement).await
     }
 
     fn epoch(&self) -> &str {

@@ -108,6 +108,7 @@ impl BudgetStore {
         }
         let put = Write::Put {
             key: self.key.clone(),
+            fence: None,
             value,
         };
         self.journal.write(put).await.is_ok()

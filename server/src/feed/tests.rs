@@ -286,6 +286,7 @@ async fn s6_streams_outlive_the_journal_by_a_minute() {
     world.journal.fail_writes(true);
     let put = || Write::Put {
         key: "k".to_owned(),
+        fence: None,
         value: "v".to_owned(),
     };
     world.journal.write(put()).await.unwrap_err();
@@ -323,6 +324,7 @@ async fn s6_a_silent_disk_is_a_journal_that_is_away() {
     let (begun, began) = (world.clock.now(), Instant::now());
     let put = || Write::Put {
         key: "k".to_owned(),
+        fence: None,
         value: "v".to_owned(),
     };
     let journal = Arc::clone(&world.journal);
@@ -482,7 +484,7 @@ async fn a_stream_ends_where_retention_has_taken_what_it_has_not_sent() {
     world.open_steps(id, 40).await;
     world.append(id, State::Completed, Finality::Final).await;
     let later = world.clock.now().plus(Duration::from_secs(1));
-    let retired = world.journal.retire(later, Timestamp::default(), 10).await;
+    let retired = testing::retire(&*world.journal, later, Timestamp::default(), 10).await;
     assert!(retired.unwrap() > 0);
     assert_eq!(words(&mut behind, 2).await, ["Gone", "end"]);
 }

@@ -64,7 +64,7 @@ impl Inner {
             }),
             Written::KeyTaken(other) => self.answer_known(*other, new).await,
             // Retention has taken the purchase in between.
-            Written::Stale(_) | Written::ReferenceTaken(_) => {
+            Written::Stale(_) | Written::ReferenceTaken(_) | Written::Fenced => {
                 Err(CreateError::Journal { purchase: None })
             }
         }
@@ -126,7 +126,7 @@ impl Inner {
             }
             Written::KeyTaken(known) => self.answer_known(*known, new).await,
             Written::ReferenceTaken(known) => self.adopted_before(new, known).await,
-            Written::Stale(_) => Err(CreateError::Journal { purchase: None }),
+            Written::Stale(_) | Written::Fenced => Err(CreateError::Journal { purchase: None }),
         }
     }
 }

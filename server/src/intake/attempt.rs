@@ -151,7 +151,7 @@ impl Inner {
         match self.journal.write(begin).await {
             Ok(Written::Done) => {}
             Ok(Written::KeyTaken(_) | Written::Stale(_)) => return Err(Conclusion::Elsewhere),
-            Ok(Written::ReferenceTaken(_)) | Err(_) => {
+            Ok(Written::ReferenceTaken(_) | Written::Fenced) | Err(_) => {
                 return Err(Conclusion::Failed(CreateError::Journal { purchase }));
             }
         }
@@ -272,13 +272,13 @@ impl Inner {
             };
             let step = |record: &Record| self.meaning(send, sent, record);
             let settled =
-                journal::decide(&*self.journal, known.clone(), (change, None), step).await?;
+                journal::decide(&*self.journal, known.clone(), None, (change, None), step).await?;
             let record = match settled {
                 Decided::Stepped(record) => return Ok(*record),
                 Decided::ReferenceTaken(record) => {
                     return self.reference_is_taken(sent, *record).await;
                 }
-                Decided::Unchanged(record) => *record,
+                Decided::Unchanged(record) | Decided::Fenced(record) => *record,
             };
             // The attempt has ended all the same, if the newest revision was looked at.
             let end = Write::ChangeAttempt {
@@ -355,7 +355,7 @@ impl Inner {
             true => AttemptChange::End,
             false => AttemptChange::Accepted,
         };
-        let settled = journal::decide(&*self.journal, record, (change, None), step).await?;
+        let settled = journal::decide(&*self.journal, record, None, (change, None), step).await?;
         Ok(settled.into_record())
     }
 

@@ -181,9 +181,10 @@ impl Inner {
             lifecycle::observed(status, observation, graph, Cause::Poll, now)
         };
         let attempt = (AttemptChange::End, None);
-        let settled = journal::decide(&*self.journal, record.clone(), attempt, decide).await?;
+        let settled =
+            journal::decide(&*self.journal, record.clone(), None, attempt, decide).await?;
         match settled {
-            Decided::Stepped(_) | Decided::Unchanged(_) => Ok(None),
+            Decided::Stepped(_) | Decided::Unchanged(_) | Decided::Fenced(_) => Ok(None),
             // Tracked by another purchase: it is not adopted twice, and a person has to look.
             Decided::ReferenceTaken(_) => Ok(Some(self.clock.moment().plus(TAKEN_AGAIN))),
         }

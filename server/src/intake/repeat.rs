@@ -239,6 +239,7 @@ impl Inner {
                 record.purchase.status = Arc::new(transition.status.clone());
                 Write::Append {
                     purchase,
+                    fence: None,
                     transition: Box::new(transition),
                     expected,
                     attempt,

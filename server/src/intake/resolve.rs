@@ -78,6 +78,7 @@ impl Inner {
         };
         let append = Write::Append {
             purchase,
+            fence: None,
             transition: Box::new(transition.clone()),
             expected,
             attempt: AttemptChange::End,
@@ -92,7 +93,9 @@ impl Inner {
             Written::Stale(Some(newer)) => Err(ResolveError::RevisionChanged {
                 newest: newer.purchase.status.revision,
             }),
-            Written::Stale(None) | Written::KeyTaken(_) => Err(ResolveError::NotFound),
+            Written::Stale(None) | Written::KeyTaken(_) | Written::Fenced => {
+                Err(ResolveError::NotFound)
+            }
         }
     }
 

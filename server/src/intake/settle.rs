@@ -242,7 +242,7 @@ impl Inner {
             }
         };
         let attempt = (AttemptChange::End, None);
-        journal::decide(&*self.journal, record.clone(), attempt, decide).await?;
+        journal::decide(&*self.journal, record.clone(), None, attempt, decide).await?;
         Ok(None)
     }
 

@@ -27,10 +27,9 @@ use tracing::{Instrument as _, Span};
 use crate::{
     figures::{GROUP_BOUNDS, Seen, Spread},
     progress::Progress,
-    purchase::Timestamp,
 };
 
-use super::{Committed, JournalError, Observer, Position, Write, Written, age::Age};
+use super::{Committed, JournalError, Observer, Position, Retirement, Write, Written, age::Age};
 
 /// The most writes of one commit: more would make each of them wait longer than they save.
 const GROUP_MAX: usize = 512;
@@ -41,15 +40,6 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// The time for which a commit may be under way before the disk counts as silent, and the journal as
 /// away.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(5);
-
-/// The purchases that retention takes away.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Retirement {
-    pub(super) finals_before: Timestamp,
-    pub(super) remnants_before: Timestamp,
-    /// Rows, as [`super::Journal::retire`] counts them.
-    pub(super) limit: usize,
-}
 
 /// One part of a group.
 #[derive(Debug)]
@@ -62,7 +52,8 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) enum CommitAnswer {
     Written(Written),
-    Retired(usize),
+    /// The number of rows; `None` if another process keeps house.
+    Retired(Option<usize>),
 }
 
 /// The outcome of a group that is committed.
@@ -332,7 +323,10 @@ impl Committer {
     }
 
     /// Retires between two writes.
-    pub(super) async fn retire(&self, retirement: Retirement) -> Result<usize, JournalError> {
+    pub(super) async fn retire(
+        &self,
+        retirement: Retirement,
+    ) -> Result<Option<usize>, JournalError> {
         match self.change(Change::Retire(retirement)).await? {
             CommitAnswer::Retired(count) => Ok(count),
             CommitAnswer::Written(_) => Err(JournalError::unavailable("an answer of another kind")),

@@ -1,6 +1,6 @@
 //! Committing a step against a record that may have moved on.
 
-use super::{AttemptChange, Journal, JournalError, Record, Write, Written};
+use super::{AttemptChange, Fence, Journal, JournalError, Record, Write, Written};
 use crate::purchase::Transition;
 
 /// The most decisions about one step if other writers commit in between.
@@ -15,27 +15,32 @@ pub enum Decided {
     Unchanged(Box<Record>),
     /// Another purchase has the reference; nothing was written.
     ReferenceTaken(Box<Record>),
+    /// The account has another owner by now; nothing was written.
+    Fenced(Box<Record>),
 }
 
 impl Decided {
     /// The record as it is now.
     pub fn into_record(self) -> Record {
         match self {
-            Self::Stepped(record) | Self::Unchanged(record) | Self::ReferenceTaken(record) => {
-                *record
-            }
+            Self::Stepped(record)
+            | Self::Unchanged(record)
+            | Self::ReferenceTaken(record)
+            | Self::Fenced(record) => *record,
         }
     }
 }
 
 /// Commits the step that `step` decides on from the newest record; `known` is a recent one. If
-/// another step came first, `step` decides again. If it decides on none, nothing is written.
+/// another step came first, `step` decides again. If it decides on none, nothing is written. A step of
+/// the account's owner has its fence.
 ///
 /// # Errors
 /// The journal is away, the purchase is gone, or others change it at every attempt.
 pub async fn decide(
     journal: &dyn Journal,
     known: Record,
+    fence: Option<&Fence>,
     (attempt, note): (AttemptChange, Option<String>),
     step: impl Fn(&Record) -> Option<Transition> + Send + Sync,
 ) -> Result<Decided, JournalError> {
@@ -47,6 +52,7 @@ pub async fn decide(
         let status = transition.status.clone();
         let append = Write::Append {
             purchase: record.purchase.id,
+            fence: fence.cloned(),
             transition: Box::new(transition),
             expected: record.purchase.status.revision,
             attempt,
@@ -62,6 +68,7 @@ pub async fn decide(
             Written::ReferenceTaken(_) => {
                 return Ok(Decided::ReferenceTaken(Box::new(record)));
             }
+            Written::Fenced => return Ok(Decided::Fenced(Box::new(record))),
             Written::Stale(None) | Written::KeyTaken(_) => break,
         }
     }

@@ -3,6 +3,7 @@
 //! It has no task of its own, so that it outlives the runtime of a process that a simulation kills.
 //! The next process finds the same store by [`MemoryJournal::reopened`].
 
+mod lease;
 mod state;
 
 use std::{
@@ -16,14 +17,13 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use crate::purchase::{
-    AccountName, CallerName, PurchaseId, Reference, Revision, Timestamp, Transition,
-};
+use crate::purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Transition};
 
 use super::{
-    Committed, Filter, Journal, JournalError, Listed, Place, Position, Record, Write, Written,
-    committer::{Published, Retirement},
+    Committed, Filter, Journal, JournalError, Listed, Place, Position, Record, Retirement, Write,
+    Written, committer::Published,
 };
+pub use lease::MemoryOwnership;
 use state::State;
 
 /// A journal in memory.
@@ -151,10 +151,7 @@ impl MemoryJournal {
         change: impl FnOnce(&mut State, &mut Vec<Arc<Committed>>) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
         self.check_open()?;
-        if self.fails_writes.load(Ordering::SeqCst) {
-            self.published.set_available(false);
-            return Err(JournalError::unavailable("writes are made to fail"));
-        }
+        self.check_writes()?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut committed = Vec::new();
         let answer = change(&mut state, &mut committed);
@@ -162,6 +159,14 @@ impl MemoryJournal {
         // Under the lock, which keeps the order of commits; observers must not block anyway.
         self.published.observers.tell(&committed);
         answer
+    }
+
+    fn check_writes(&self) -> Result<(), JournalError> {
+        if self.fails_writes.load(Ordering::SeqCst) {
+            self.published.set_available(false);
+            return Err(JournalError::unavailable("writes are made to fail"));
+        }
+        Ok(())
     }
 
     fn check_open(&self) -> Result<(), JournalError> {
@@ -242,18 +247,8 @@ impl Journal for MemoryJournal {
         self.read(|state| state.get(key))
     }
 
-    async fn retire(
-        &self,
-        finals_before: Timestamp,
-        remnants_before: Timestamp,
-        limit: usize,
-    ) -> Result<usize, JournalError> {
-        let retirement = Retirement {
-            finals_before,
-            remnants_before,
-            limit,
-        };
-        self.commit(|state, _| Ok(state.retire(retirement)))
+    async fn retire(&self, retirement: Retirement) -> Result<Option<usize>, JournalError> {
+        self.commit(|state, _| Ok(state.retire(&retirement)))
     }
 
     fn epoch(&self) -> &str {

@@ -4,7 +4,7 @@ use crate::purchase::{
     AttentionReason, Purchase, PurchaseId, Revision, State, Status, Timestamp, Transition,
 };
 
-use super::{JournalError, Position, age::Age};
+use super::{Fence, JournalError, Position, age::Age};
 
 /// The time at which the status last really changed. A revision that only sets or clears an attention
 /// about silence does not count.
@@ -31,6 +31,11 @@ fn equal_but_for_attention(previous: &Status, next: &Status) -> bool {
     aligned.observe_time = next.observe_time;
     aligned.attention.clone_from(&next.attention);
     aligned == *next
+}
+
+/// True if a write with this fence may be made in a store in which nobody takes leases.
+pub(super) fn is_held_alone(fence: Option<&Fence>) -> bool {
+    fence.is_none_or(|fence| fence.number == 0)
 }
 
 /// The last status of a beginning, if its transitions are dense from revision 1.

@@ -34,12 +34,13 @@ use tokio_util::{
 use crate::{
     clock::Clock,
     progress::Progress,
-    purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Timestamp, Transition},
+    purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Transition},
 };
 
 use super::{
-    Figures, Filter, Journal, JournalError, Listed, Place, Position, Record, Write, Written,
-    committer::{Committer, Published, Retirement},
+    Figures, Filter, Journal, JournalError, Listed, Place, Position, Record, Retirement, Write,
+    Written,
+    committer::{Committer, Published},
 };
 pub use backup::back_up;
 use batch::{Asked, Batch};
@@ -315,17 +316,7 @@ impl Journal for SqliteJournal {
         .await
     }
 
-    async fn retire(
-        &self,
-        finals_before: Timestamp,
-        remnants_before: Timestamp,
-        limit: usize,
-    ) -> Result<usize, JournalError> {
-        let retirement = Retirement {
-            finals_before,
-            remnants_before,
-            limit,
-        };
+    async fn retire(&self, retirement: Retirement) -> Result<Option<usize>, JournalError> {
         self.committer.retire(retirement).await
     }
 
@@ -384,6 +375,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::purchase::Timestamp;
 
     #[tokio::test]
     async fn nothing_that_reads_many_rows_takes_the_place_of_a_point_read() {

@@ -4,6 +4,7 @@
 //! `model` random histories.
 
 mod bound;
+mod fences;
 mod file;
 mod guards;
 mod health;
@@ -17,7 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Journal, memory::MemoryJournal, sqlite::SqliteJournal};
+use super::{
+    Journal, Ownership,
+    memory::{MemoryJournal, MemoryOwnership},
+    sqlite::SqliteJournal,
+};
 use crate::clock::Clock;
 use values::at;
 
@@ -27,6 +32,26 @@ pub struct Subject {
     pub fail_writes: Box<dyn Fn(bool) + Send + Sync>,
     /// Kept for as long as the file is used.
     _folder: Option<tempfile::TempDir>,
+}
+
+/// Two openings of one store that processes can share, each with its view of the leases.
+pub struct Shared {
+    pub journals: [Arc<dyn Journal>; 2],
+    pub ownerships: [Arc<dyn Ownership>; 2],
+}
+
+pub fn shared_memory() -> Shared {
+    let first = MemoryJournal::new("epoch");
+    let second = first.reopened();
+    let clock = Clock::simulated(at(0), 1);
+    let ownership = |journal, name| MemoryOwnership::new(journal, &clock, name);
+    Shared {
+        ownerships: [
+            Arc::new(ownership(&first, "first")),
+            Arc::new(ownership(&second, "second")),
+        ],
+        journals: [Arc::new(first), Arc::new(second)],
+    }
 }
 
 pub fn memory() -> Subject {
@@ -83,9 +108,31 @@ macro_rules! behaviours {
     };
 }
 
+/// Runs each behaviour against each store that processes can share.
+macro_rules! shared_behaviours {
+    ($($area:ident :: $behaviour:ident,)+) => {
+        mod on_shared_memory {
+            $(#[tokio::test(start_paused = true)]
+            async fn $behaviour() {
+                super::$area::$behaviour(super::shared_memory()).await;
+            })+
+        }
+    };
+}
+
+shared_behaviours! {
+    fences::fences_of_a_passed_take_are_refused_and_change_nothing,
+    fences::fences_are_looked_at_before_any_other_guard,
+    fences::fences_are_given_only_for_a_lease_that_is_as_it_was_seen,
+    fences::fences_of_a_released_lease_are_passed,
+    fences::fences_of_housekeeping_let_one_replica_retire,
+    fences::fences_never_go_back_under_hammering,
+}
+
 behaviours! {
     bound::a_further_key_names_the_purchase_with_its_own_fingerprints,
     bound::a_further_key_and_its_purchase_live_as_long_as_a_key_from_its_binding_on,
+    fences::fences_of_a_store_without_leases_are_all_zero,
     guards::a_purchase_that_was_begun_is_read_back_whole,
     guards::an_adopted_purchase_begins_with_two_transitions,
     guards::a_key_is_taken_once_per_caller,

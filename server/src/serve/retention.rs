@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::wall::Wall;
-use crate::{journal::Journal, progress::Progress};
+use crate::{
+    journal::{Fence, Journal, Retirement},
+    progress::Progress,
+};
 
 /// The interval between two runs of retention.
 const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
@@ -29,17 +32,18 @@ pub(super) async fn retire(
     loop {
         progress.round().await;
         let now = wall.aged();
-        let (finals, remnants) = (
-            now.minus(retention),
-            now.minus(REMNANTS_KEPT.max(retention)),
-        );
+        let retirement = Retirement {
+            fence: Fence::alone(Fence::housekeeping()),
+            finals_before: now.minus(retention),
+            remnants_before: now.minus(REMNANTS_KEPT.max(retention)),
+            limit: rows,
+        };
         let begun = Instant::now();
-        let retired = journal.retire(finals, remnants, rows);
-        let retired = progress.across(retired).await;
+        let retired = progress.across(journal.retire(retirement)).await;
         let took = begun.elapsed();
         let wait = match retired {
-            Ok(0) => RETENTION_EVERY,
-            Ok(_) => {
+            Ok(Some(0) | None) => RETENTION_EVERY,
+            Ok(Some(_)) => {
                 rows = next_rows(rows, took);
                 took.max(RETIREMENT_LASTS)
             }

@@ -127,6 +127,7 @@ async fn a_silent_disk_turns_readiness_until_it_answers() {
     journal.stall_writes(true);
     let put = Write::Put {
         key: "k".to_owned(),
+        fence: None,
         value: "v".to_owned(),
     };
     let stalled = tokio::spawn({

@@ -171,6 +171,7 @@ impl Wall {
         let Some(kept) = kept else { return };
         let put = Write::Put {
             key: KEY.to_owned(),
+            fence: None,
             value: kept.text(),
         };
         if self.journal.write(put).await.is_ok() {

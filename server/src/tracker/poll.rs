@@ -214,10 +214,10 @@ impl Inner {
         };
         let attempt = (AttemptChange::Keep, None);
         Ok(
-            match journal::decide(&*self.journal, record, attempt, decide).await? {
+            match journal::decide(&*self.journal, record, None, attempt, decide).await? {
                 Decided::Stepped(record) => Some(record.purchase.status.state),
                 // If another purchase has the reference that the answer names, nothing changes.
-                Decided::Unchanged(_) | Decided::ReferenceTaken(_) => None,
+                Decided::Unchanged(_) | Decided::ReferenceTaken(_) | Decided::Fenced(_) => None,
             },
         )
     }

@@ -367,10 +367,12 @@ impl Inner {
         if self.journal.get(&key).await?.as_ref() == Some(&value) {
             return Ok(());
         }
-        self.journal
-            .write(Write::Put { key, value })
-            .await
-            .map(drop)
+        let put = Write::Put {
+            key,
+            fence: None,
+            value,
+        };
+        self.journal.write(put).await.map(drop)
     }
 
     /// Waits for the right to ask for a page.

@@ -65,7 +65,9 @@ async fn c2_a_second_key_for_a_tracked_reference_names_its_purchase_for_400_days
     let retire = async |world: &World| {
         let now = world.clock.now();
         let (finals, remnants) = (now.minus(seconds(90 * DAY)), now.minus(seconds(400 * DAY)));
-        world.journal.retire(finals, remnants, 10).await.unwrap()
+        testing::retire(&*world.journal, finals, remnants, 10)
+            .await
+            .unwrap()
     };
     let by_key = async |world: &World, key: &str| {
         let caller = CallerName::new("shop");

@@ -89,7 +89,13 @@ async fn c1_nothing_is_sent_while_the_disk_is_silent() {
         let journal = Arc::clone(&world.journal);
         let stalled = tokio::spawn(async move {
             let (key, value) = ("k".to_owned(), "v".to_owned());
-            journal.write(Write::Put { key, value }).await
+            journal
+                .write(Write::Put {
+                    key,
+                    fence: None,
+                    value,
+                })
+                .await
         });
         world.pass(seconds(6)).await;
         let failed = world.create().await;

@@ -106,14 +106,13 @@ async fn c2_a_repeat_answers_the_same_after_final_after_a_crash_and_400_days_lat
     let world = world.killed().await;
     world.pass(seconds(399 * 86_400)).await;
     let now = world.clock.now();
-    let retired = world
-        .journal
-        .retire(
-            now.minus(seconds(90 * 86_400)),
-            now.minus(seconds(400 * 86_400)),
-            10,
-        )
-        .await;
+    let retired = testing::retire(
+        &*world.journal,
+        now.minus(seconds(90 * 86_400)),
+        now.minus(seconds(400 * 86_400)),
+        10,
+    )
+    .await;
     assert!(retired.unwrap() > 0, "the purchase is a remnant");
     assert!(world.journal.record(first.id).await.unwrap().is_none());
     let late = world.create().await.unwrap();

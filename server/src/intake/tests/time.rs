@@ -22,6 +22,7 @@ async fn settled_as_unclear(world: &World) {
     let step = crate::lifecycle::unclear(status, reason, None, Cause::Deadline, now);
     let append = Write::Append {
         purchase: record.purchase.id,
+        fence: None,
         transition: Box::new(step.unwrap()),
         expected: status.revision,
         attempt: AttemptChange::End,

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    purchase::{Cause, PurchaseId, Status},
+    purchase::{Cause, PurchaseId, Status, Timestamp},
     testing,
 };
 
@@ -106,6 +106,7 @@ impl Bench {
     async fn write(&self, count: usize) -> Vec<JoinHandle<Result<Written, JournalError>>> {
         let put = || Write::Put {
             key: String::new(),
+            fence: None,
             value: String::new(),
         };
         let writers: Vec<_> = (0..count)

@@ -8,12 +8,14 @@ use std::{
 use crate::{
     journal::{
         AttemptChange, Binding, Committed, FLOOR_KEY, Filter, JournalError, LOOKED_AT_MAX, Listed,
-        Place, Position, Record, Write, Written, age::Age, committer::Retirement, rules,
+        Place, Position, Record, Retirement, Write, Written, age::Age, rules,
     },
     purchase::{
         AccountName, CallerName, Finality, PurchaseId, Reference, Revision, Timestamp, Transition,
     },
 };
+
+use super::lease::Leases;
 
 /// One purchase with its history; a remnant has none.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(super) struct State {
     log: BTreeMap<u64, (PurchaseId, Revision)>,
     texts: BTreeMap<String, String>,
     age: Arc<Age>,
+    pub(super) leases: Leases,
 }
 
 impl State {
@@ -65,8 +68,14 @@ impl State {
                 transitions,
             } => self.begin(*record, transitions, committed),
             Write::Bind(binding) => Ok(self.bind(*binding)),
+            Write::Append { fence, .. } | Write::Put { fence, .. }
+                if !self.leases.admit(fence.as_ref()) =>
+            {
+                Ok(Written::Fenced)
+            }
             Write::Append {
                 purchase,
+                fence: _,
                 transition,
                 expected,
                 attempt,
@@ -83,7 +92,11 @@ impl State {
                 }
                 Ok(Written::Done)
             }
-            Write::Put { key, value } => {
+            Write::Put {
+                key,
+                fence: _,
+                value,
+            } => {
                 self.texts.insert(key, value);
                 Ok(Written::Done)
             }
@@ -364,7 +377,10 @@ impl State {
         self.texts.get(key).cloned()
     }
 
-    pub(super) fn retire(&mut self, retirement: Retirement) -> usize {
+    pub(super) fn retire(&mut self, retirement: &Retirement) -> Option<usize> {
+        if !self.leases.admit(Some(&retirement.fence)) {
+            return None;
+        }
         // The oldest remnants go first, so that none is made and deleted by one call.
         let mut remnants: Vec<_> = (self.purchases.values())
             .filter(|kept| kept.is_remnant)
@@ -401,7 +417,7 @@ impl State {
             rows += kept.map_or(0, |kept| kept.transitions.len()) + 1;
             self.make_remnant(id);
         }
-        rows
+        Some(rows)
     }
 
     fn make_remnant(&mut self, id: PurchaseId) {

@@ -78,6 +78,7 @@ mod tests {
     fn put(key: u32) -> Write {
         Write::Put {
             key: key.to_string(),
+            fence: None,
             value: "x".repeat(10_000),
         }
     }

@@ -6,8 +6,8 @@ use rusqlite::{OptionalExtension as _, Result};
 
 use crate::{
     journal::{
-        AttemptChange, Binding, Committed, Fingerprints, Position, Record, Written,
-        committer::Retirement, rules,
+        AttemptChange, Binding, Committed, Fingerprints, Position, Record, Retirement, Written,
+        rules,
     },
     purchase::{
         AttentionReason, Finality, Purchase, PurchaseId, Revision, State, Status, Timestamp,
@@ -342,7 +342,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    pub(super) fn retire(&self, retirement: Retirement) -> Result<usize> {
+    pub(super) fn retire(&self, retirement: &Retirement) -> Result<usize> {
         // The oldest remnants go first, so that none is made and deleted by one call.
         let remnants = self.oldest(
             "SELECT id, 0 FROM purchase WHERE remnant IS NOT NULL AND final_time < ?1

@@ -7,9 +7,10 @@ use tokio::sync::Notify;
 
 use super::damage::{self, Damage};
 use crate::journal::{
-    Committed, JournalError, Position, Write, Written,
+    Committed, Fence, JournalError, Position, Write, Written,
     age::Age,
     committer::{Change, CommitAnswer, Group, Store},
+    rules,
 };
 
 /// The written rows after which a checkpoint is due: about a thousand pages, SQLite's own default.
@@ -190,6 +191,14 @@ fn is_of_one_change(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// The lock of the file keeps every other process out, so that nobody takes leases here.
+fn check_fence(fence: Option<&Fence>) -> Applied<()> {
+    match rules::is_held_alone(fence) {
+        true => Ok(()),
+        false => Err(Unmade::Guarded(Written::Fenced)),
+    }
+}
+
 impl Transaction<'_> {
     fn apply_all(
         &mut self,
@@ -242,7 +251,11 @@ impl Transaction<'_> {
 
     fn apply(&mut self, change: Change) -> Applied<CommitAnswer> {
         match change {
-            Change::Retire(retirement) => Ok(CommitAnswer::Retired(self.retire(retirement)?)),
+            Change::Retire(retirement) => {
+                let is_held = rules::is_held_alone(Some(&retirement.fence));
+                let rows = is_held.then(|| self.retire(&retirement)).transpose()?;
+                Ok(CommitAnswer::Retired(rows))
+            }
             Change::Write(write) => {
                 self.write(write)?;
                 Ok(CommitAnswer::Written(Written::Done))
@@ -259,11 +272,15 @@ impl Transaction<'_> {
             Write::Bind(binding) => self.bind(&binding),
             Write::Append {
                 purchase,
+                fence,
                 transition,
                 expected,
                 attempt,
                 note,
-            } => self.append(purchase, *transition, expected, attempt, note.as_deref()),
+            } => {
+                check_fence(fence.as_ref())?;
+                self.append(purchase, *transition, expected, attempt, note.as_deref())
+            }
             Write::ChangeAttempt {
                 purchase,
                 expected,
@@ -275,7 +292,8 @@ impl Transaction<'_> {
             Write::WipeBuyerActions { purchase, through } => {
                 Ok(self.wipe_buyer_actions(purchase, through)?)
             }
-            Write::Put { key, value } => {
+            Write::Put { key, fence, value } => {
+                check_fence(fence.as_ref())?;
                 self.connection
                     .prepare_cached(
                         "INSERT INTO kept_text (key, value) VALUES (?1, ?2)
@@ -315,6 +333,7 @@ mod tests {
     fn put(key: &str, value: String) -> Change {
         Change::Write(Write::Put {
             key: key.to_owned(),
+            fence: None,
             value,
         })
     }

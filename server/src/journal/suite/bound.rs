@@ -2,7 +2,7 @@
 
 use super::{
     Subject,
-    values::{append, at, begin, begin_write, caller, id, record, reference},
+    values::{append, at, begin, begin_write, caller, id, record, reference, retire},
 };
 use crate::{
     journal::{Binding, Fingerprints, Journal, Record, Write, Written},
@@ -84,18 +84,18 @@ pub async fn a_further_key_and_its_purchase_live_as_long_as_a_key_from_its_bindi
         bind(journal, binding(1, "more", 5_000)).await,
         Written::Done
     );
-    assert_eq!(journal.retire(at(9_000), at(0), 10).await.unwrap(), 6);
+    assert_eq!(retire(journal, at(9_000), at(0), 10).await.unwrap(), 6);
     let remnant = known(journal, "more").await.unwrap();
     assert_eq!(remnant.purchase.id, id(1));
     assert_eq!(remnant.fingerprints, binding(1, "more", 5_000).fingerprints);
     let late = bind(journal, binding(1, "late", 6_000)).await;
     assert_eq!(late, Written::Stale(None), "a remnant gets no more keys");
 
-    assert_eq!(journal.retire(at(0), at(5_000), 10).await.unwrap(), 1);
+    assert_eq!(retire(journal, at(0), at(5_000), 10).await.unwrap(), 1);
     assert!(known(journal, "key-2").await.is_none());
     assert!(known(journal, "key-1").await.is_some());
     assert!(known(journal, "more").await.is_some());
-    assert_eq!(journal.retire(at(0), at(5_001), 10).await.unwrap(), 1);
+    assert_eq!(retire(journal, at(0), at(5_001), 10).await.unwrap(), 1);
     assert!(known(journal, "key-1").await.is_none());
     assert!(known(journal, "more").await.is_none());
     begin(journal, record(3)).await;

@@ -77,6 +77,7 @@ async fn fill(journal: &SqliteJournal) {
     .await;
     let write = Write::Put {
         key: "k".to_owned(),
+        fence: None,
         value: "v".to_owned(),
     };
     journal.write(write).await.unwrap();
@@ -143,7 +144,12 @@ async fn the_head_survives_the_retirement_of_the_newest_transition() {
     let journal = open(&path).await.unwrap();
     begin(&journal, record(1)).await;
     super::values::finish(&journal, 1).await;
-    assert_eq!(journal.retire(at(90_000), at(0), 10).await.unwrap(), 3);
+    assert_eq!(
+        super::values::retire(&journal, at(90_000), at(0), 10)
+            .await
+            .unwrap(),
+        3
+    );
     journal.close().await;
     let journal = open(&path).await.unwrap();
     assert_eq!(journal.head(), Position(2));

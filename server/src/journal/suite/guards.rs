@@ -147,6 +147,7 @@ pub async fn revisions_are_dense(subject: Subject) {
     skipping.revision = Revision(6);
     let write = Write::Append {
         purchase: id(1),
+        fence: None,
         transition: Box::new(step(&pending, skipping)),
         expected: Revision(4),
         attempt: AttemptChange::Keep,
@@ -383,6 +384,7 @@ pub async fn a_text_is_kept_by_its_key(subject: Subject) {
     for value in ["1", "", "2"] {
         let write = Write::Put {
             key: "budget/shop".to_owned(),
+            fence: None,
             value: value.to_owned(),
         };
         assert_eq!(journal.write(write).await.unwrap(), Written::Done);

@@ -11,7 +11,7 @@ use super::{
     memory, sqlite,
     values::{
         append_write, at, attention, begin_write, caller, following, id, record, redirect,
-        reference, step, tracker_of,
+        reference, retire, step, tracker_of,
     },
 };
 use crate::{
@@ -179,6 +179,7 @@ async fn write_of(model: &dyn Journal, act: &Act) -> Option<Write> {
         }),
         Act::Put { key, value } => Some(Write::Put {
             key: key.to_string(),
+            fence: None,
             value: value.to_string(),
         }),
         Act::Retire { .. } => None,
@@ -382,8 +383,12 @@ async fn play(acts: &[Act]) {
         } = *act
         {
             let (finals, remnants) = (at(finals_before), at(remnants_before));
-            let left = model.journal.retire(finals, remnants, limit).await.unwrap();
-            let right = real.journal.retire(finals, remnants, limit).await.unwrap();
+            let left = retire(&*model.journal, finals, remnants, limit)
+                .await
+                .unwrap();
+            let right = retire(&*real.journal, finals, remnants, limit)
+                .await
+                .unwrap();
             assert_eq!(left, right, "{act:?}");
             continue;
         }

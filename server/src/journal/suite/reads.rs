@@ -6,7 +6,7 @@ use super::{
     Subject,
     values::{
         append, at, attention, begin, begin_write, caller, finish, id, newest, record, redirect,
-        reference, tracker_of, try_append,
+        reference, retire, tracker_of, try_append,
     },
 };
 use crate::{
@@ -448,17 +448,17 @@ pub async fn a_final_purchase_becomes_a_remnant(subject: Subject) {
     }
     begin(journal, record(4)).await;
     let mut last = journal.record(id(1)).await.unwrap().unwrap();
-    let count = journal.retire(at(2_001), at(0), 10).await.unwrap();
+    let count = retire(journal, at(2_001), at(0), 10).await.unwrap();
     assert_eq!(count, 0, "before is before");
     // The rows are its own and those of its three revisions.
-    assert_eq!(journal.retire(at(2_003), at(0), 1).await.unwrap(), 4);
+    assert_eq!(retire(journal, at(2_003), at(0), 1).await.unwrap(), 4);
     assert_eq!(
         journal.record(id(1)).await.unwrap(),
         None,
         "the oldest is first"
     );
-    assert_eq!(journal.retire(at(2_003), at(0), 10).await.unwrap(), 4);
-    assert_eq!(journal.retire(at(2_003), at(0), 10).await.unwrap(), 0);
+    assert_eq!(retire(journal, at(2_003), at(0), 10).await.unwrap(), 4);
+    assert_eq!(retire(journal, at(2_003), at(0), 10).await.unwrap(), 0);
 
     assert_eq!(journal.record(id(2)).await.unwrap(), None);
     assert_eq!(
@@ -494,7 +494,7 @@ pub async fn retention_is_bounded_by_rows(subject: Subject) {
     let all = at(90_000);
     let mut taken = Vec::new();
     loop {
-        match journal.retire(all, at(0), 3).await.unwrap() {
+        match retire(journal, all, at(0), 3).await.unwrap() {
             0 => break,
             rows => taken.push(rows),
         }
@@ -507,7 +507,7 @@ pub async fn a_remnant_keeps_its_key_and_frees_its_reference(subject: Subject) {
     let journal = &*subject.journal;
     finished(journal, 1).await;
     let last = journal.record(id(1)).await.unwrap().unwrap();
-    assert_eq!(journal.retire(at(9_000), at(0), 10).await.unwrap(), 4);
+    assert_eq!(retire(journal, at(9_000), at(0), 10).await.unwrap(), 4);
     let written = journal.write(begin_write(record(1))).await.unwrap();
     let Written::KeyTaken(remnant) = written else {
         panic!("{written:?}");
@@ -533,15 +533,15 @@ pub async fn remnants_end_with_their_time(subject: Subject) {
     for number in [1, 2, 3] {
         finished(journal, number).await;
     }
-    assert_eq!(journal.retire(at(9_000), at(9_000), 10).await.unwrap(), 12);
+    assert_eq!(retire(journal, at(9_000), at(9_000), 10).await.unwrap(), 12);
     let known = async |key: &str| {
         let record = journal.record_by_key(&caller("anna"), key).await.unwrap();
         record.is_some()
     };
     assert!(known("key-1").await, "none is made and deleted by one call");
-    assert_eq!(journal.retire(at(0), at(2_003), 1).await.unwrap(), 1);
+    assert_eq!(retire(journal, at(0), at(2_003), 1).await.unwrap(), 1);
     assert!(!known("key-1").await && known("key-2").await);
-    assert_eq!(journal.retire(at(0), at(2_003), 10).await.unwrap(), 1);
+    assert_eq!(retire(journal, at(0), at(2_003), 10).await.unwrap(), 1);
     assert!(!known("key-2").await && known("key-3").await);
     begin(journal, record(1)).await;
 }
@@ -553,15 +553,15 @@ pub async fn what_ends_while_the_wall_clock_is_years_behind_is_kept_as_long_as_a
     let journal = &*subject.journal;
     journal.age(at(1_000_000));
     finished(journal, 1).await;
-    assert_eq!(journal.retire(at(1_000_000), at(0), 10).await.unwrap(), 0);
-    assert_eq!(journal.retire(at(1_000_001), at(0), 10).await.unwrap(), 4);
+    assert_eq!(retire(journal, at(1_000_000), at(0), 10).await.unwrap(), 0);
+    assert_eq!(retire(journal, at(1_000_001), at(0), 10).await.unwrap(), 4);
     let known = async || {
         let record = journal.record_by_key(&caller("anna"), "key-1").await;
         record.unwrap().is_some()
     };
-    assert_eq!(journal.retire(at(0), at(1_000_000), 10).await.unwrap(), 0);
+    assert_eq!(retire(journal, at(0), at(1_000_000), 10).await.unwrap(), 0);
     assert!(known().await);
-    assert_eq!(journal.retire(at(0), at(1_000_001), 10).await.unwrap(), 1);
+    assert_eq!(retire(journal, at(0), at(1_000_001), 10).await.unwrap(), 1);
     assert!(!known().await);
 }
 
@@ -569,7 +569,7 @@ pub async fn positions_are_not_given_again_after_retirement(subject: Subject) {
     let journal = &*subject.journal;
     finished(journal, 1).await;
     assert_eq!(journal.head(), Position(3));
-    journal.retire(at(9_000), at(0), 10).await.unwrap();
+    retire(journal, at(9_000), at(0), 10).await.unwrap();
     assert_eq!(journal.head(), Position(3));
     begin(journal, record(2)).await;
     let (tail, _) = journal.tail(None, Position(3), 10).await.unwrap();

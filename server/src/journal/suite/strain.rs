@@ -26,6 +26,7 @@ async fn opened(folder: &tempfile::TempDir) -> (SqliteJournal, PathBuf) {
 fn put(key: u64, bytes: usize) -> Write {
     Write::Put {
         key: key.to_string(),
+        fence: None,
         value: "x".repeat(bytes),
     }
 }

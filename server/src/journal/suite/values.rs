@@ -11,7 +11,7 @@ use crate::{
     testing,
 };
 
-pub use crate::testing::{append as append_write, begin as begin_write, first};
+pub use crate::testing::{append as append_write, begin as begin_write, first, retire};
 
 /// The time so many milliseconds after the tests' beginning of time.
 pub fn at(millis: u64) -> Timestamp {

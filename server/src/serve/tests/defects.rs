@@ -12,11 +12,11 @@ use tonic_types::StatusExt as _;
 use super::*;
 use crate::{
     journal::{
-        Committed, Filter, Listed, Place, Position, Published, Write, Written,
+        Committed, Filter, Listed, Place, Position, Published, Retirement, Write, Written,
         memory::MemoryJournal,
     },
     listener::PanicLayer,
-    purchase::{Reference, Timestamp},
+    purchase::Reference,
 };
 
 /// The purchase whose record panics, and the purchase whose transitions panic.
@@ -94,13 +94,8 @@ impl Journal for Defective {
         self.0.get(key).await
     }
 
-    async fn retire(
-        &self,
-        finals_before: Timestamp,
-        remnants_before: Timestamp,
-        limit: usize,
-    ) -> Result<usize, JournalError> {
-        self.0.retire(finals_before, remnants_before, limit).await
+    async fn retire(&self, retirement: Retirement) -> Result<Option<usize>, JournalError> {
+        self.0.retire(retirement).await
     }
 
     fn epoch(&self) -> &str {

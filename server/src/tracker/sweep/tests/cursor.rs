@@ -31,6 +31,7 @@ async fn a_cursor_that_was_kept_too_far_ahead_is_taken_back_after_a_restart() {
     let ahead = world.clock.now().plus(Duration::from_secs(3_600));
     let kept = Write::Put {
         key: "sweep/a/Preprod/Web3CardanoV1".to_owned(),
+        fence: None,
         value: format!("{} cm000099", ahead.as_millis()),
     };
     world.journal.write(kept).await.unwrap();

@@ -1,0 +1,51 @@
+//! The ownership of a store that has one process.
+
+use async_trait::async_trait;
+
+use super::{Fence, JournalError, Lease, Look, Ownership, ReplicaId};
+use crate::purchase::AccountName;
+
+/// The one process of a store. It owns each account as soon as it asks, for as long as it lives.
+#[derive(Debug)]
+pub struct Alone {
+    replica: ReplicaId,
+}
+
+impl Default for Alone {
+    fn default() -> Self {
+        Self {
+            replica: ReplicaId::new("alone"),
+        }
+    }
+}
+
+#[async_trait]
+impl Ownership for Alone {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn replica(&self) -> &ReplicaId {
+        &self.replica
+    }
+
+    async fn look(&self, _renewed: &[Fence]) -> Result<Look, JournalError> {
+        Ok(Look::default())
+    }
+
+    async fn take(
+        &self,
+        account: &AccountName,
+        _seen: Option<&Lease>,
+    ) -> Result<Option<Fence>, JournalError> {
+        Ok(Some(Fence::alone(account.clone())))
+    }
+
+    async fn release(&self, _fence: &Fence) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    async fn leave(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
+}

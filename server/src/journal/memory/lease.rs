@@ -1,0 +1,200 @@
+//! The leases of a store in memory.
+
+use std::{collections::BTreeMap, fmt, sync::PoisonError, time::Duration};
+
+use async_trait::async_trait;
+
+use super::MemoryJournal;
+use crate::{
+    clock::Clock,
+    journal::{Fence, JournalError, Lease, Look, Ownership, Replica, ReplicaId},
+    purchase::{AccountName, Timestamp},
+};
+
+/// The time that a lease lasts after its last renewal, by the store's clock.
+const LEASE_LASTS: Duration = Duration::from_secs(5);
+
+/// The leases of all accounts, and the replicas.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    leases: BTreeMap<AccountName, Held>,
+    replicas: BTreeMap<ReplicaId, Life>,
+}
+
+#[derive(Debug)]
+struct Held {
+    owner: Option<ReplicaId>,
+    fence: u64,
+    beat: u64,
+    expires: Timestamp,
+}
+
+#[derive(Debug, Default)]
+struct Life {
+    beat: u64,
+    is_leaving: bool,
+}
+
+impl Held {
+    fn is(&self, fence: u64) -> bool {
+        self.owner.is_some() && self.fence == fence
+    }
+
+    fn shown(&self, account: &AccountName, now: Timestamp) -> Lease {
+        Lease {
+            account: account.clone(),
+            owner: self.owner.clone(),
+            fence: self.fence,
+            beat: self.beat,
+            has_expired: self.expires <= now,
+        }
+    }
+}
+
+impl Leases {
+    /// True if a write with this fence may be made.
+    pub(super) fn admit(&self, fence: Option<&Fence>) -> bool {
+        fence.is_none_or(|fence| match self.leases.get(&fence.account) {
+            Some(held) => held.is(fence.number),
+            None => fence.number == 0,
+        })
+    }
+
+    fn look(&mut self, replica: &ReplicaId, renewed: &[Fence], now: Timestamp) -> Look {
+        self.replicas.entry(replica.clone()).or_default().beat += 1;
+        for fence in renewed {
+            let held = self.leases.get_mut(&fence.account);
+            if let Some(held) = held.filter(|held| held.is(fence.number)) {
+                held.beat += 1;
+                held.expires = now.plus(LEASE_LASTS);
+            }
+        }
+        let shown = |(id, life): (&ReplicaId, &Life)| Replica {
+            id: id.clone(),
+            beat: life.beat,
+            is_leaving: life.is_leaving,
+        };
+        let leases = self.leases.iter();
+        Look {
+            replicas: self.replicas.iter().map(shown).collect(),
+            leases: leases
+                .map(|(account, held)| held.shown(account, now))
+                .collect(),
+        }
+    }
+
+    fn take(
+        &mut self,
+        replica: &ReplicaId,
+        account: &AccountName,
+        seen: Option<&Lease>,
+        now: Timestamp,
+    ) -> Option<Fence> {
+        let known = self.leases.get(account);
+        let is_as_seen = match (known, seen) {
+            (None, None) => true,
+            (Some(held), Some(seen)) => held.fence == seen.fence && held.beat == seen.beat,
+            _ => false,
+        };
+        if !is_as_seen {
+            return None;
+        }
+        let number = known.map_or(0, |held| held.fence) + 1;
+        let held = Held {
+            owner: Some(replica.clone()),
+            fence: number,
+            beat: 0,
+            expires: now.plus(LEASE_LASTS),
+        };
+        self.leases.insert(account.clone(), held);
+        Some(Fence {
+            account: account.clone(),
+            number,
+        })
+    }
+
+    fn release(&mut self, fence: &Fence) {
+        let held = self.leases.get_mut(&fence.account);
+        if let Some(held) = held.filter(|held| held.is(fence.number)) {
+            held.owner = None;
+        }
+    }
+}
+
+/// The leases of a store in memory, as one of its openings uses them.
+pub struct MemoryOwnership {
+    journal: MemoryJournal,
+    /// The store's clock.
+    clock: Clock,
+    replica: ReplicaId,
+}
+
+impl fmt::Debug for MemoryOwnership {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("MemoryOwnership")
+            .field("replica", &self.replica)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MemoryOwnership {
+    /// The leases of this journal's store for the process with this name, by the store's clock. They are
+    /// away while commits fail.
+    pub fn new(journal: &MemoryJournal, clock: &Clock, replica: &str) -> Self {
+        Self {
+            journal: journal.reopened(),
+            clock: clock.clone(),
+            replica: ReplicaId::new(replica),
+        }
+    }
+
+    async fn with<T>(
+        &self,
+        act: impl FnOnce(&mut Leases, Timestamp) -> T,
+    ) -> Result<T, JournalError> {
+        self.journal.answered().await?;
+        self.journal.check_writes()?;
+        let now = self.clock.now();
+        let state = &self.journal.state;
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(act(&mut state.leases, now))
+    }
+}
+
+#[async_trait]
+impl Ownership for MemoryOwnership {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn replica(&self) -> &ReplicaId {
+        &self.replica
+    }
+
+    async fn look(&self, renewed: &[Fence]) -> Result<Look, JournalError> {
+        self.with(|leases, now| leases.look(&self.replica, renewed, now))
+            .await
+    }
+
+    async fn take(
+        &self,
+        account: &AccountName,
+        seen: Option<&Lease>,
+    ) -> Result<Option<Fence>, JournalError> {
+        self.with(|leases, now| leases.take(&self.replica, account, seen, now))
+            .await
+    }
+
+    async fn release(&self, fence: &Fence) -> Result<(), JournalError> {
+        self.with(|leases, _| leases.release(fence)).await
+    }
+
+    async fn leave(&self) -> Result<(), JournalError> {
+        let left = self.with(|leases, _| {
+            let life = leases.replicas.entry(self.replica.clone()).or_default();
+            life.is_leaving = true;
+        });
+        left.await
+    }
+}

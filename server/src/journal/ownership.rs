@@ -1,0 +1,105 @@
+//! Leases of accounts, as a store keeps them for the processes that share it.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::{Fence, JournalError};
+use crate::purchase::AccountName;
+
+/// One of the processes that share a store, by a name that no other has or ever had.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicaId(Arc<str>);
+
+impl ReplicaId {
+    /// The replica with this name.
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A replica, as the store shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// Its name.
+    pub id: ReplicaId,
+    /// The number of its looks.
+    pub beat: u64,
+    /// True if it is about to end, and takes no more accounts.
+    pub is_leaving: bool,
+}
+
+/// An account's lease, as the store shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The account.
+    pub account: AccountName,
+    /// Its owner; `None` once it is released.
+    pub owner: Option<ReplicaId>,
+    /// The number of its takes.
+    pub fence: u64,
+    /// The number of its renewals.
+    pub beat: u64,
+    /// True if it was not renewed for as long as a lease lasts, by the store's clock.
+    pub has_expired: bool,
+}
+
+/// All replicas and leases of a store at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The replicas, the looking one among them.
+    pub replicas: Vec<Replica>,
+    /// The leases of all accounts that were ever taken.
+    pub leases: Vec<Lease>,
+}
+
+/// The leases of one store, as one of its processes uses them. The store judges nothing: whoever takes a
+/// lease has judged that its owner is gone.
+///
+/// All methods are cancel-safe: whatever is dropped may still be done.
+#[async_trait]
+pub trait Ownership: fmt::Debug + Send + Sync {
+    /// False in a store that has one process. Its leases last as long as the process, and nobody needs
+    /// to look at them.
+    fn is_shared(&self) -> bool;
+
+    /// This process.
+    fn replica(&self) -> &ReplicaId;
+
+    /// Tells that this replica lives, renews these leases as far as they are still held under these
+    /// fences, and looks at everything.
+    ///
+    /// # Errors
+    /// The store is away. It may have renewed all the same.
+    async fn look(&self, renewed: &[Fence]) -> Result<Look, JournalError>;
+
+    /// Takes a lease that is still as it was seen; `None` as seen stands for one that was never taken.
+    /// Returns its fence; `None` if it is as seen no more. No write under an older fence is done
+    /// afterwards.
+    ///
+    /// # Errors
+    /// The store is away. It may have given the lease all the same.
+    async fn take(
+        &self,
+        account: &AccountName,
+        seen: Option<&Lease>,
+    ) -> Result<Option<Fence>, JournalError>;
+
+    /// Gives a lease back, so that another replica may take it at once. A lease that is held under this
+    /// fence no more stays as it is.
+    ///
+    /// # Errors
+    /// The store is away. It may have taken the lease back all the same.
+    async fn release(&self, fence: &Fence) -> Result<(), JournalError>;
+
+    /// Tells that this replica is about to end.
+    ///
+    /// # Errors
+    /// The store is away.
+    async fn leave(&self) -> Result<(), JournalError>;
+}
