@@ -7,10 +7,14 @@ mod age;
 mod alone;
 mod attempt;
 mod committer;
+mod damage;
 mod decide;
+mod encoding;
 mod fence;
+mod listing;
 pub mod memory;
 mod ownership;
+mod questions;
 mod rules;
 pub mod sqlite;
 #[cfg(test)]
@@ -20,6 +24,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     figures::Seen,
@@ -274,7 +279,8 @@ pub enum JournalError {
     /// reader's alone: everything else can be read. Reading again does not help.
     #[error("a row of the journal cannot be read (column {0})")]
     Unreadable(usize),
-    /// It cannot be opened: another process has it, its schema is newer, it is damaged.
+    /// It cannot be opened (another process has it, its schema is newer, it is damaged), or another
+    /// process has taken it over since.
     #[error("the journal cannot be opened: {0}")]
     Unusable(Arc<str>),
 }
@@ -320,11 +326,11 @@ pub type Observer = Arc<dyn Fn(&[Arc<Committed>]) + Send + Sync>;
 /// that contradicts itself (a `Begin` without dense transitions or with the id of another purchase)
 /// fails.
 ///
-/// If a commit fails, all writes of its group fail and none of them is done. [`Journal::available`]
+/// If a commit fails, its writes fail and none of them is done. [`Journal::available`]
 /// turns false before they are answered, and true with the next commit that works; the journal itself
-/// tries one each second. If a commit is under way for 5 s, the journal is unavailable too: the
-/// commit's own writers wait for its outcome, and later writers are refused at once, with nothing
-/// done.
+/// tries one each second. If a commit is under way for 5 s, or its way to the store is lost, the journal
+/// is unavailable too: the commit's own writers wait for its outcome, and later writers are refused at
+/// once, with nothing done.
 ///
 /// All methods are cancel-safe: a write whose future is dropped may still be committed, a read has
 /// no effect.
@@ -426,6 +432,12 @@ pub trait Journal: fmt::Debug + Send + Sync {
     /// True if the last commit or read worked and none is silent, as a value that can be waited on.
     fn available(&self) -> tokio::sync::watch::Receiver<bool> {
         self.published().available()
+    }
+
+    /// Cancelled once another process has taken the store over, so that nothing can be committed here any
+    /// more: all later writes are [`JournalError::Unusable`], and the process should end.
+    fn lost(&self) -> CancellationToken {
+        self.published().lost.clone()
     }
 
     /// The time that the commit under way has taken so far; zero if none is under way.

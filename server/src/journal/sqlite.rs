@@ -4,7 +4,6 @@
 //! commits, on a connection of their own.
 
 mod backup;
-mod batch;
 mod change;
 mod checkpoint;
 mod damage;
@@ -16,7 +15,6 @@ mod schema;
 mod write;
 
 use std::{
-    collections::HashMap,
     hash::Hash,
     path::Path,
     sync::{Arc, atomic::Ordering},
@@ -40,12 +38,12 @@ use crate::{
 use super::{
     Figures, Filter, Journal, JournalError, Listed, Place, Position, Record, Retirement, Write,
     Written,
-    committer::{Committer, Published},
+    committer::{Blocks, Committer, Published},
+    damage::Damage,
+    questions::{Found, Questions},
 };
 pub use backup::back_up;
-use batch::{Asked, Batch};
 use checkpoint::Log;
-use damage::Damage;
 use readers::{ReadError, Readers};
 use write::{Writer, unavailable};
 
@@ -68,9 +66,9 @@ pub struct SqliteJournal {
     log: Arc<Log>,
     damage: Damage,
     /// Records, read together.
-    records: Arc<Batch<PurchaseId, Option<Record>>>,
+    records: Arc<Questions<PurchaseId, Option<Record>>>,
     /// Like `records`, for transitions after a revision, at most so many.
-    transitions: Arc<Batch<(PurchaseId, Revision, usize), Vec<Transition>>>,
+    transitions: Arc<Questions<(PurchaseId, Revision, usize), Vec<Transition>>>,
     /// Owns the checkpointer; `close` waits for it.
     tasks: TaskTracker,
     /// Ends the checkpointer, at the latest when the journal is dropped.
@@ -110,7 +108,7 @@ impl SqliteJournal {
         let readers = |most| Readers::new(opened.path.clone(), most);
         Ok(Self {
             epoch: opened.epoch,
-            committer: Committer::start(writer, published),
+            committer: Committer::start(Blocks::new(writer), published),
             points: Arc::new(readers(POINT_READERS)),
             tails: readers(TAIL_READERS),
             lists: readers(LIST_READERS),
@@ -134,10 +132,10 @@ impl SqliteJournal {
         told(answer.await, self.committer.published())
     }
 
-    /// Asks for one thing. If nobody is reading, reads everything that is asked for.
+    /// Reads one thing together with others that are asked for.
     async fn read_together<K, T>(
         &self,
-        batch: &Arc<Batch<K, T>>,
+        questions: &Arc<Questions<K, T>>,
         key: K,
         read: fn(&Connection, &Damage, &K) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError>
@@ -145,47 +143,23 @@ impl SqliteJournal {
         K: Clone + Eq + Hash + Send + 'static,
         T: Clone + Send + 'static,
     {
-        let (answer, begins) = batch.ask(key);
-        if begins {
-            let (batch, readers) = (Arc::clone(batch), Arc::clone(&self.points));
-            let damage = self.damage.clone();
-            let published = Arc::clone(self.committer.published());
-            self.tasks.spawn(async move {
-                while let Some(asked) = batch.take() {
-                    let keys: Vec<K> = asked.keys().cloned().collect();
-                    let damage = damage.clone();
-                    let found = readers.read(move |connection| {
-                        let found = keys.into_iter().map(|key| {
-                            let found = read(connection, &damage, &key);
-                            Ok((key, damage::apart(found)?.map_err(unavailable)))
-                        });
-                        found.collect::<rusqlite::Result<Found<K, T>>>()
+        let (readers, damage) = (Arc::clone(&self.points), self.damage.clone());
+        let published = Arc::clone(self.committer.published());
+        let read_all = move |keys: Vec<K>| {
+            let (readers, damage) = (Arc::clone(&readers), damage.clone());
+            let published = Arc::clone(&published);
+            async move {
+                let found = readers.read(move |connection| {
+                    let found = keys.into_iter().map(|key| {
+                        let found = read(connection, &damage, &key);
+                        Ok((key, damage::apart(found)?.map_err(unavailable)))
                     });
-                    tell(asked, &told(found.await, &published));
-                }
-            });
-        }
-        answer
-            .await
-            .unwrap_or_else(|_| Err(JournalError::unavailable("it is closed")))
-    }
-}
-
-/// The answer to each question: the value found, or that its row cannot be read.
-type Found<K, T> = HashMap<K, Result<T, JournalError>>;
-
-/// Answers everybody who has asked.
-fn tell<K: Eq + Hash, T: Clone>(asked: Asked<K, T>, found: &Result<Found<K, T>, JournalError>) {
-    for (key, senders) in asked {
-        let answer = match found {
-            Ok(found) => found.get(&key).cloned(),
-            Err(error) => Some(Err(error.clone())),
+                    found.collect::<rusqlite::Result<Found<K, T>>>()
+                });
+                told(found.await, &published)
+            }
         };
-        let answer = answer.unwrap_or_else(|| Err(JournalError::unavailable("it was not read")));
-        for sender in senders {
-            // An asker that has stopped waiting needs no answer.
-            drop(sender.send(answer.clone()));
-        }
+        questions.answer(&self.tasks, key, read_all).await
     }
 }
 

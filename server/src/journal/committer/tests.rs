@@ -43,7 +43,7 @@ fn transition() -> Arc<Committed> {
     })
 }
 
-impl Store for Slow {
+impl BlockingStore for Slow {
     fn commit(&mut self, changes: Vec<Change>) -> Result<Group, JournalError> {
         self.sizes.send(changes.len()).unwrap();
         let committed = match self.go.recv().unwrap() {
@@ -59,6 +59,7 @@ impl Store for Slow {
             committed,
             head: Position(0),
             wrote: true,
+            failed: None,
         })
     }
 
@@ -88,7 +89,7 @@ fn bench() -> Bench {
     };
     let published = Arc::new(Published::new(Position(0)));
     Bench {
-        committer: Arc::new(Committer::start(store, published)),
+        committer: Arc::new(Committer::start(Blocks::new(store), published)),
         go,
         sizes,
     }

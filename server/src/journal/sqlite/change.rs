@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension as _, Result};
 use crate::{
     journal::{
         AttemptChange, Binding, Committed, Fingerprints, Position, Record, Retirement, Written,
-        rules,
+        encoding, rules,
     },
     purchase::{
         AttentionReason, Finality, Purchase, PurchaseId, Revision, State, Status, Timestamp,
@@ -299,10 +299,7 @@ impl Transaction<'_> {
             mut status,
             cause,
         } = transition;
-        // The action lies in a table of its own; it must not be in the text as well.
-        let action = status.buyer_action.take();
-        let text = json(&status)?;
-        status.buyer_action = action;
+        let (text, action) = encoding::status_texts(&mut status).map_err(unwritable)?;
         self.head += 1;
         self.connection
             .prepare_cached(
@@ -319,12 +316,12 @@ impl Transaction<'_> {
                 cause.as_str(),
                 text,
             ))?;
-        if let Some(action) = &status.buyer_action {
+        if let Some(action) = action {
             self.connection
                 .prepare_cached(
                     "INSERT INTO buyer_action (purchase, revision, action) VALUES (?1, ?2, ?3)",
                 )?
-                .execute((id_bytes(purchase.id), status.revision.0, json(action)?))?;
+                .execute((id_bytes(purchase.id), status.revision.0, action))?;
         }
         self.committed.push(Arc::new(Committed {
             position: Position(self.head),
@@ -433,6 +430,9 @@ fn macs(fingerprints: &Fingerprints) -> Result<String> {
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+    serde_json::to_string(value).map_err(unwritable)
+}
+
+fn unwritable(error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }

@@ -4,105 +4,54 @@ use std::fmt::Write as _;
 
 use rusqlite::{Connection, Result, ToSql, params_from_iter};
 
-use super::{
-    damage::Damage,
-    read::{self, id_bytes, id_of, integer, json, purchase_columns, timestamp},
-};
+use super::read::{self, id_bytes, id_of, integer, json, purchase_columns, timestamp};
 use crate::{
-    journal::{Filter, LOOKED_AT_MAX, Listed, Place},
-    purchase::{Finality, State},
+    journal::{
+        Filter, Listed, Place,
+        damage::Damage,
+        listing::{Along, STEP, Walk},
+    },
 };
-
-/// Rows of one statement: few, because a statement that is being read keeps the checkpoint from
-/// restarting the write-ahead log.
-const STEP: usize = 500;
 
 /// The condition of the index of live purchases, as its migration spells it.
 const IS_LIVE: &str = " AND (p.finality <> 'FINAL' OR p.state NOT IN ('COMPLETED', 'FAILED', 'EXPIRED', \
      'CANCELED', 'RETURNED', 'REFUNDED', 'DISPUTE_SETTLED'))";
-/// The states that are ends, as in that condition.
-const ENDS: [State; 7] = [
-    State::Completed,
-    State::Failed,
-    State::Expired,
-    State::Canceled,
-    State::Returned,
-    State::Refunded,
-    State::DisputeSettled,
-];
-
 /// Reads a page. It ends early once `is_wanted` says no; then nobody gets it.
 pub(super) fn list(
     connection: &Connection,
     damage: &Damage,
     filter: &Filter,
-    mut after: Option<Place>,
+    after: Option<Place>,
     limit: usize,
     is_wanted: impl Fn() -> bool,
 ) -> Result<Listed> {
-    let mut listed = Listed::default();
-    let mut looked = 0;
-    while looked < LOOKED_AT_MAX && is_wanted() {
-        let query = Query::new(filter, after);
+    let mut walk = Walk::new(after, limit);
+    while is_wanted() {
+        let query = Query::new(filter, walk.after());
         let mut statement = connection.prepare_cached(&query.sql)?;
         let mut rows = statement.query(params_from_iter(query.values))?;
-        let mut seen = 0;
         while let Some(row) = rows.next()? {
-            seen += 1;
             let place = (timestamp(row, 6)?, id_of(row.get(0)?));
             let admitted = damage.skips(row, |row| {
                 let is_admitted = row.get_ref(7)?.as_str_or_null()?.is_some();
                 let purchase = || read::purchase(row, json(row, 7)?);
                 is_admitted.then(purchase).transpose()
             })?;
-            if let Some(purchase) = admitted.flatten() {
-                if listed.purchases.len() >= limit {
-                    // There is more, and this row is its first.
-                    listed.next = after;
-                    return Ok(listed);
-                }
-                listed.purchases.push(purchase);
+            if !walk.look(place, admitted.flatten()) {
+                break;
             }
-            after = Some(place);
         }
-        if seen < STEP {
-            return Ok(listed);
+        if !walk.goes_on() {
+            break;
         }
-        looked += seen;
     }
-    listed.next = after;
-    Ok(listed)
+    Ok(walk.end())
 }
 
 /// One step of a list: the next rows of an index, each with its status if the filter admits it.
 pub(super) struct Query {
     pub(super) sql: String,
     pub(super) values: Vec<Box<dyn ToSql>>,
-}
-
-/// The index that a list goes along.
-enum Along<'filter> {
-    Attention,
-    /// One of the filter's labels, of a caller.
-    Label(&'filter str, &'filter str),
-    Live,
-    All,
-}
-
-impl<'filter> Along<'filter> {
-    fn of(filter: &'filter Filter) -> Self {
-        // Only a filter that admits nothing of the history may skip it.
-        let is_live = |finalities: &[Finality], states: &[State]| {
-            let open = !states.is_empty() && !states.iter().any(|state| ENDS.contains(state));
-            open || (!finalities.is_empty() && !finalities.contains(&Finality::Final))
-        };
-        match (&filter.caller, filter.labels.first_key_value()) {
-            _ if filter.needs_attention => Self::Attention,
-            (Some(_), Some((key, value))) => Self::Label(key, value),
-            _ if is_live(&filter.finalities, &filter.states) => Self::Live,
-            _ => Self::All,
-        }
-    }
 }
 
 impl Query {

@@ -5,9 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use rusqlite::{Connection, OptionalExtension as _, Result, Row, ToSql, types::Type};
 use serde::de::DeserializeOwned;
 
-use super::damage::Damage;
 use crate::{
-    journal::{Attempt, Committed, Fingerprints, Position, Record, rules},
+    journal::{Attempt, Committed, Fingerprints, Position, Record, damage::Damage, rules},
     purchase::{
         AccountName, CallerName, Cause, Purchase, PurchaseId, Reference, Revision, State, Status,
         Timestamp, Transition,

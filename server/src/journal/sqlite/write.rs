@@ -5,11 +5,12 @@ use std::{fs::File, sync::Arc};
 use rusqlite::{Connection, ErrorCode, Result};
 use tokio::sync::Notify;
 
-use super::damage::{self, Damage};
+use super::damage;
 use crate::journal::{
     Committed, Fence, JournalError, Position, Write, Written,
     age::Age,
-    committer::{Change, CommitAnswer, Group, Store},
+    committer::{BlockingStore, Change, CommitAnswer, Group},
+    damage::Damage,
     rules,
 };
 
@@ -80,7 +81,7 @@ impl Writer {
     }
 }
 
-impl Store for Writer {
+impl BlockingStore for Writer {
     fn commit(&mut self, changes: Vec<Change>) -> std::result::Result<Group, JournalError> {
         let connection = self.connection()?;
         let changed_before = connection.total_changes();
@@ -113,6 +114,7 @@ impl Store for Writer {
             committed,
             head: Position(head),
             wrote: changed > changed_before,
+            failed: None,
         })
     }
 
