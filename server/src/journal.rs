@@ -14,6 +14,7 @@ mod fence;
 mod listing;
 pub mod memory;
 mod ownership;
+pub mod postgres;
 mod questions;
 mod rules;
 pub mod sqlite;

@@ -1,22 +1,29 @@
 //! The behaviours that every journal has: one set, run against each of them.
 //!
-//! `file` has the abilities that only a file has, `strain` the burdens that a file has to bear, and
-//! `model` random histories.
+//! `file` has the abilities that only a file has, `strain` the burdens that a file has to bear, `server`
+//! and `outcome` what only a server has and does, and `model` random histories.
 
-mod bound;
+pub mod bound;
 mod fences;
 mod file;
+mod gate;
 mod guards;
 mod health;
 mod model;
+mod outcome;
 mod reads;
+mod server;
 mod strain;
-mod values;
+mod texts;
+pub mod values;
 
 use std::{
+    any::Any,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use tillwatch_cluster::Cluster;
 
 use super::{
     Journal, Ownership,
@@ -30,8 +37,8 @@ use values::at;
 pub struct Subject {
     pub journal: Arc<dyn Journal>,
     pub fail_writes: Box<dyn Fn(bool) + Send + Sync>,
-    /// Kept for as long as the file is used.
-    _folder: Option<tempfile::TempDir>,
+    /// The file or database, kept for as long as it is used.
+    _kept: Box<dyn Any + Send + Sync>,
 }
 
 /// Two openings of one store that processes can share, each with its view of the leases.
@@ -60,7 +67,7 @@ pub fn memory() -> Subject {
     Subject {
         journal,
         fail_writes: Box::new(move |fail| faulty.fail_writes(fail)),
-        _folder: None,
+        _kept: Box::new(()),
     }
 }
 
@@ -73,7 +80,18 @@ pub async fn sqlite() -> Subject {
     Subject {
         journal: Arc::new(journal),
         fail_writes: Box::new(move |fail| file::fail_commits(&path, fail)),
-        _folder: Some(folder),
+        _kept: Box::new(folder),
+    }
+}
+
+pub async fn postgres() -> Subject {
+    let database = Arc::new(Cluster::shared().database());
+    let journal = server::open(&database.url(), 1).await.unwrap();
+    let faulty = Arc::clone(&database);
+    Subject {
+        journal: Arc::new(journal),
+        fail_writes: Box::new(move |fail| server::fail_commits(&faulty, fail)),
+        _kept: Box::new(database),
     }
 }
 
@@ -89,8 +107,8 @@ pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>)
     }
 }
 
-/// Runs each behaviour against each journal, as a test of its own, in paused time: a journal's work
-/// on other threads must hold time still.
+/// Runs each behaviour against each journal, as a test of its own. Time is paused where it can be: a
+/// journal's work on other threads must hold it still. A wait for a server's socket does not.
 macro_rules! behaviours {
     ($($area:ident :: $behaviour:ident,)+) => {
         mod on_memory {
@@ -103,6 +121,12 @@ macro_rules! behaviours {
             $(#[tokio::test(start_paused = true)]
             async fn $behaviour() {
                 super::$area::$behaviour(super::sqlite().await).await;
+            })+
+        }
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                super::$area::$behaviour(super::postgres().await).await;
             })+
         }
     };
@@ -137,6 +161,7 @@ behaviours! {
     guards::an_adopted_purchase_begins_with_two_transitions,
     guards::a_key_is_taken_once_per_caller,
     guards::a_reference_is_tracked_once_per_account,
+    guards::keys_and_references_that_collide_within_a_group_are_given_once,
     guards::a_reference_that_was_left_is_free_again,
     guards::an_append_needs_the_newest_revision,
     guards::revisions_are_dense,
@@ -170,4 +195,6 @@ behaviours! {
     health::an_observer_that_panics_stops_nobody,
     health::a_failing_commit_is_refused_and_turns_available_off,
     health::a_closed_journal_refuses,
+    texts::a_reference_may_be_as_long_as_any_provider_s,
+    texts::a_label_and_a_filter_may_have_any_character,
 }

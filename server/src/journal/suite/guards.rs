@@ -97,6 +97,48 @@ pub async fn a_reference_is_tracked_once_per_account(subject: Subject) {
     assert_eq!(tracker_of(journal, "other").await, None);
 }
 
+/// Writes that arrive together can be one commit.
+pub async fn keys_and_references_that_collide_within_a_group_are_given_once(subject: Subject) {
+    let journal = &*subject.journal;
+    for number in [1, 2, 3] {
+        begin(journal, record(number)).await;
+    }
+    let named = async |number: u64, name: &str| {
+        let previous = newest(journal, number).await;
+        let mut status = following(&previous, State::Created);
+        status.reference = Some(reference(name));
+        append_write(id(number), step(&previous, status))
+    };
+    let mut same_key = record(5);
+    same_key.purchase.idempotency_key = Arc::from("key-4");
+    let bound = super::bound::binding(1, "key-4", 5);
+    let writes = [
+        begin_write(record(4)),
+        begin_write(same_key),
+        Write::Bind(Box::new(bound)),
+        adopted(6, "a"),
+        named(1, "a").await,
+        named(2, "b").await,
+        named(3, "b").await,
+    ];
+    let writing = writes.map(|write| journal.write(write));
+    let written = futures_util::future::try_join_all(writing).await.unwrap();
+    let fourth = journal.record(id(4)).await.unwrap().map(Box::new).unwrap();
+    let expected = [
+        Written::Done,
+        Written::KeyTaken(fourth.clone()),
+        Written::KeyTaken(fourth),
+        Written::Done,
+        Written::ReferenceTaken(id(6)),
+        Written::Done,
+        Written::ReferenceTaken(id(2)),
+    ];
+    assert_eq!(written, expected);
+    assert_eq!(journal.record(id(5)).await.unwrap(), None);
+    assert_eq!(tracker_of(journal, "a").await, Some(id(6)));
+    assert_eq!(tracker_of(journal, "b").await, Some(id(2)));
+}
+
 pub async fn a_reference_that_was_left_is_free_again(subject: Subject) {
     let journal = &*subject.journal;
     begin(journal, record(1)).await;

@@ -1,4 +1,4 @@
-//! Random histories: the memory journal and the file must answer every write and read alike, and
+//! Random histories: the memory journal and each other one must answer every write and read alike, and
 //! both must keep the rules that the promises rest on.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use proptest::{collection::vec, prelude::*};
 use super::{
     Subject,
     bound::binding,
-    memory, sqlite,
+    memory, postgres, sqlite,
     values::{
         append_write, at, attention, begin_write, caller, following, id, record, redirect,
         reference, retire, step, tracker_of,
@@ -366,8 +366,8 @@ fn check_promises(seen: &Seen, heard: &[std::sync::Arc<Committed>]) {
     }
 }
 
-async fn play(acts: &[Act]) {
-    let (model, real): (Subject, Subject) = (memory(), sqlite().await);
+async fn play(acts: &[Act], real: Subject) {
+    let model = memory();
     let heard = [(); 2].map(|()| std::sync::Arc::<std::sync::Mutex<Vec<_>>>::default());
     for (journal, heard) in [&model.journal, &real.journal].into_iter().zip(&heard) {
         let heard = std::sync::Arc::clone(heard);
@@ -407,15 +407,29 @@ async fn play(acts: &[Act]) {
     }
 }
 
+fn run(history: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(history);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn both_journals_tell_the_same_history(acts in acts()) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        runtime.block_on(play(&acts));
+        run(async { play(&acts, sqlite().await).await });
+    }
+}
+
+proptest! {
+    // Each has a database of its own, which takes longer than the history.
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_server_tells_the_same_history_as_the_memory(acts in acts()) {
+        run(async { play(&acts, postgres().await).await });
     }
 }

@@ -64,15 +64,23 @@ async fn a_foreign_reader_stalls_no_commit_and_only_lets_the_log_grow() {
 async fn a_row_that_cannot_be_read_is_its_own_reader_s_trouble_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (journal, path) = opened(&folder).await;
+    check_damage(&journal, || {
+        let foreign = Connection::open(&path).unwrap();
+        let sql = "UPDATE transition_log SET status = replace(status, 'CREATED', 'CREATEE')
+             WHERE purchase = ?1";
+        let changed = foreign.execute(sql, [2_u128.to_be_bytes()]).unwrap();
+        assert_eq!(changed, 2);
+    })
+    .await;
+}
+
+/// Fills a journal, damages the rows of purchase 2, and reads everything.
+pub async fn check_damage(journal: &dyn Journal, damage: impl FnOnce()) {
     for number in 1..=3 {
-        begin(&journal, record(number)).await;
-        append(&journal, number, |status| status.state = State::Created).await;
+        begin(journal, record(number)).await;
+        append(journal, number, |status| status.state = State::Created).await;
     }
-    let foreign = Connection::open(&path).unwrap();
-    let sql = "UPDATE transition_log SET status = replace(status, 'CREATED', 'CREATEE')
-         WHERE purchase = ?1";
-    let changed = foreign.execute(sql, [2_u128.to_be_bytes()]).unwrap();
-    assert_eq!(changed, 2);
+    damage();
 
     let read = [1, 2, 3].map(|number| journal.record(id(number)));
     let read = futures_util::future::join_all(read).await;

@@ -1,0 +1,305 @@
+//! The journal on a PostgreSQL server: one connection that commits, one that shows that this process lives,
+//! a few that read.
+//!
+//! A commit is one call of a function in the database, so no lock there ever waits for a client. A lost
+//! answer is looked for under a new opening, which refuses the call if it comes late.
+
+mod arrays;
+mod batch;
+mod beat;
+mod commit;
+mod connect;
+mod list;
+mod opening;
+mod outcome;
+mod read;
+mod readers;
+mod row;
+mod schema;
+mod settings;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use crate::{
+    clock::Clock,
+    progress::Progress,
+    purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Transition},
+};
+
+use super::{
+    Figures, Filter, Journal, JournalError, Listed, Place, Position, Record, Retirement, Write,
+    Written,
+    committer::{Committer, Published},
+    damage::Damage,
+    questions::Questions,
+};
+use commit::Writer;
+use connect::Connector;
+use opening::Holder;
+use read::{Referring, Steps};
+use readers::{ReadError, Readers};
+pub use settings::Settings;
+
+/// The journal in one database of a PostgreSQL server.
+#[derive(Debug)]
+pub struct PostgresJournal {
+    epoch: String,
+    committer: Committer,
+    /// Connections for creates, statuses and streams: no read of many rows takes their place.
+    points: Arc<Readers>,
+    /// Connections for reads of many rows: each of their steps takes a turn.
+    scans: Arc<Readers>,
+    damage: Damage,
+    /// Records, read together.
+    records: Arc<Questions<PurchaseId, Option<Record>>>,
+    /// Like `records`, for transitions after a revision, at most so many.
+    transitions: Arc<Questions<Steps, Vec<Transition>>>,
+    /// Owns the beat and the reads together; `close` waits for them.
+    tasks: TaskTracker,
+    /// Ends the wait for outcomes.
+    closing: CancellationToken,
+    /// Ends the beat, at the latest when the journal is dropped.
+    beat: CancellationToken,
+    _on_drop: DropGuard,
+}
+
+impl PostgresJournal {
+    /// Opens the database, brings its schema to this build's, and starts the committing task and the
+    /// beat.
+    ///
+    /// Waits for up to 5 s if another process has the database and may be cut off.
+    ///
+    /// # Errors
+    /// [`JournalError::Unusable`] if the server cannot be reached, is older than version 14 or set up so
+    /// that it could lose commits; if another process has the database; if its schema is for newer builds
+    /// or altered, or the database is another program's.
+    pub async fn open(settings: &Settings, clock: &Clock) -> Result<Self, JournalError> {
+        let opened = Self::opened(settings, clock).await;
+        opened.map_err(|error| match error {
+            JournalError::Unusable(why) | JournalError::Unavailable(why) => {
+                JournalError::unusable(format_args!("{}: {why}", settings.place()))
+            }
+            JournalError::Unreadable(_) => error,
+        })
+    }
+
+    async fn opened(settings: &Settings, clock: &Clock) -> Result<Self, JournalError> {
+        let connector = Arc::new(Connector::new(settings)?);
+        let session = connector.connect().await;
+        let mut session = session.map_err(connect::Trouble::error)?;
+        schema::prepare(&mut session, clock).await?;
+        let holder = Holder::new(clock.uuid());
+        let mut opening = holder.take(session).await?;
+        let epoch = read::epoch(&mut opening.session).await;
+        let head = read::head(&mut opening.session).await;
+        let epoch = epoch.map_err(connect::Trouble::error)??;
+        let head = head.map_err(connect::Trouble::error)??;
+
+        let published = Arc::new(Published::new(head));
+        let (damage, closing) = (Damage::default(), CancellationToken::new());
+        let beat = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        tasks.spawn(beat::beat(
+            Arc::clone(&connector),
+            holder,
+            Arc::clone(&published),
+            beat.clone(),
+        ));
+        let writer = Writer::new(
+            opening,
+            (Arc::clone(&connector), holder),
+            (Arc::clone(&published), damage.clone()),
+            closing.clone(),
+        );
+        let readers = |most| Arc::new(Readers::new(Arc::clone(&connector), most));
+        let (points, scans) = settings.shares();
+        Ok(Self {
+            epoch,
+            committer: Committer::start(writer, published),
+            points: readers(points),
+            scans: readers(scans),
+            damage,
+            records: Arc::default(),
+            transitions: Arc::default(),
+            tasks,
+            closing,
+            _on_drop: beat.clone().drop_guard(),
+            beat,
+        })
+    }
+
+    /// A read's answer as its asker gets it.
+    fn told<T>(&self, answer: Result<T, ReadError>) -> Result<T, JournalError> {
+        told(answer, self.committer.published())
+    }
+}
+
+/// A read's failure as its asker hears of it. A failure of the store makes the journal unavailable.
+fn told<T>(answer: Result<T, ReadError>, published: &Published) -> Result<T, JournalError> {
+    if let Err(ReadError::Failed(error)) = &answer {
+        tracing::error!(%error, "a read of the journal failed");
+        // A probe that commits turns it true again.
+        published.set_available(false);
+    }
+    answer.map_err(|error| match error {
+        ReadError::Own(error) | ReadError::Failed(error) => error,
+        ReadError::Closed => JournalError::unavailable("it is closed"),
+    })
+}
+
+#[async_trait]
+impl Journal for PostgresJournal {
+    async fn write(&self, write: Write) -> Result<Written, JournalError> {
+        self.committer.write(write).await
+    }
+
+    async fn record(&self, purchase: PurchaseId) -> Result<Option<Record>, JournalError> {
+        let (points, damage) = (Arc::clone(&self.points), self.damage.clone());
+        let published = Arc::clone(self.committer.published());
+        let read = move |ids: Vec<PurchaseId>| {
+            let (points, damage) = (Arc::clone(&points), damage.clone());
+            let published = Arc::clone(&published);
+            async move { told(read::records(&mut &*points, &damage, &ids).await, &published) }
+        };
+        self.records.answer(&self.tasks, purchase, read).await
+    }
+
+    async fn record_by_key(
+        &self,
+        caller: &CallerName,
+        key: &str,
+    ) -> Result<Option<Record>, JournalError> {
+        let keys = [(caller.as_str(), key)];
+        let found = read::records_by_keys(&mut &*self.points, &self.damage, &keys).await;
+        Ok(self.told(found)?.pop().unwrap_or(Ok(None))?)
+    }
+
+    async fn purchase_by_reference(
+        &self,
+        account: &AccountName,
+        reference: &Reference,
+    ) -> Result<Option<PurchaseId>, JournalError> {
+        let referring = [Referring {
+            account: Some(account.as_str()),
+            purchase: None,
+            digest: row::digest(reference),
+        }];
+        let found = read::owners(&mut &*self.points, &referring).await;
+        Ok(self.told(found)?.pop().flatten())
+    }
+
+    async fn transitions(
+        &self,
+        purchase: PurchaseId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Transition>, JournalError> {
+        let (points, damage) = (Arc::clone(&self.points), self.damage.clone());
+        let published = Arc::clone(self.committer.published());
+        let read = move |asked: Vec<Steps>| {
+            let (points, damage) = (Arc::clone(&points), damage.clone());
+            let published = Arc::clone(&published);
+            async move { told(read::transitions(&mut &*points, &damage, &asked).await, &published) }
+        };
+        let asked = (purchase, after, limit);
+        self.transitions.answer(&self.tasks, asked, read).await
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Listed, JournalError> {
+        let mut scans = &*self.scans;
+        let listed = list::list(&mut scans, &self.damage, filter, after, limit);
+        self.told(listed.await)
+    }
+
+    async fn tail(
+        &self,
+        caller: Option<&CallerName>,
+        after: Position,
+        limit: usize,
+    ) -> Result<(Vec<Arc<super::Committed>>, Position), JournalError> {
+        // The head is taken before the read. Everything up to it is in the store already, and nothing
+        // beyond it is shown before observers hear of it.
+        let reach = (after, self.head());
+        let mut scans = &*self.scans;
+        let tail = read::tail(&mut scans, &self.damage, caller, reach, limit);
+        self.told(tail.await)
+    }
+
+    async fn open_records(
+        &self,
+        after: Option<PurchaseId>,
+        limit: usize,
+    ) -> Result<Vec<Record>, JournalError> {
+        let mut scans = &*self.scans;
+        let records = read::open_records(&mut scans, &self.damage, after, limit);
+        self.told(records.await)
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<String>, JournalError> {
+        let mut points = &*self.points;
+        let text = read::text(&mut points, key);
+        self.told(text.await)
+    }
+
+    async fn retire(&self, retirement: Retirement) -> Result<Option<usize>, JournalError> {
+        self.committer.retire(retirement).await
+    }
+
+    fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    fn figures(&self) -> Figures {
+        Figures {
+            unreadable_rows: self.damage.times(),
+            restarts: self.committer.published().restarts(),
+            ..Figures::default()
+        }
+    }
+
+    fn progress(&self) -> Option<&Progress> {
+        Some(self.committer.progress())
+    }
+
+    fn published(&self) -> &Published {
+        self.committer.published()
+    }
+
+    async fn close(&self) {
+        // The beat goes on until everything is committed, so that nobody takes the store meanwhile.
+        self.closing.cancel();
+        self.committer.close().await;
+        self.beat.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        for readers in [&self.points, &self.scans] {
+            readers.close().await;
+        }
+    }
+}
+
+/// The server's plan for a list.
+#[cfg(test)]
+pub(super) async fn list_plan(
+    client: &tokio_postgres::Client,
+    filter: &Filter,
+    after: Option<Place>,
+) -> String {
+    let query = list::Query::new(filter, after);
+    let values: Vec<_> = query.values.iter().map(list::Value::typed).collect();
+    let explain = format!("EXPLAIN {}", query.sql);
+    let rows = client.query_typed(&explain, &values).await.unwrap();
+    let lines: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,192 @@
+//! One call, and its outcome if the answer is lost on its way: done or nothing done, and never unknown.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio_postgres::{Row, types::ToSql};
+
+use super::{
+    commit::Writer,
+    connect::{Asked, Refusal, Session, Trouble},
+    opening::{Opening, Unopened},
+    read,
+    row::{self, Read},
+};
+use crate::{
+    journal::JournalError,
+    purchase::{Purchase, PurchaseId},
+};
+
+/// The time between two looks for an outcome.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The answer to a call.
+pub(super) enum Called {
+    Rows(Vec<Row>),
+    /// The answer as the call has kept it: the letters, and the places.
+    Kept(String, Vec<Option<i64>>),
+}
+
+/// The reason why nothing of a call is done.
+pub(super) enum Uncalled {
+    /// One of its items is to blame, or stood in another's way: each by itself may be done.
+    Apart(JournalError),
+    /// The store failed.
+    Failed(JournalError),
+}
+
+impl Writer {
+    /// Calls one of the functions that commit. The first four of its values are the process, its opening,
+    /// the number of the call, and that of the last call whose answer is kept.
+    pub(super) async fn call(
+        &mut self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Called, Uncalled> {
+        let mut opening = self.opened().await.map_err(Uncalled::Failed)?;
+        opening.calls += 1;
+        let (id, number) = (self.holder.id(), opening.number);
+        let (calls, kept) = (opening.calls, opening.kept);
+        let mut all: Vec<&(dyn ToSql + Sync)> = vec![&id, &number, &calls, &kept];
+        all.extend(values);
+        // Until there is an answer, the opening is over: should this future be dropped or panic, nothing
+        // that it has sent can be done after the next opening.
+        match opening.session.rows(&Asked::Own(sql, &all)).await {
+            Ok(rows) => {
+                self.opening = Some(opening);
+                Ok(Called::Rows(rows))
+            }
+            Err(Trouble::Refused(Refusal::Values | Refusal::Rivalry, error)) => {
+                self.opening = Some(opening);
+                Err(Uncalled::Apart(error))
+            }
+            // A server that could not may have become one that only reads: the next call looks for another.
+            Err(Trouble::Refused(Refusal::Server, error)) => Err(Uncalled::Failed(error)),
+            Err(Trouble::Refused(Refusal::OtherOpening, error)) => {
+                let reopened = self.reopened().await.map_err(Uncalled::Failed)?;
+                self.opening = Some(reopened);
+                Err(Uncalled::Failed(error))
+            }
+            Err(Trouble::Lost(error) | Trouble::Silent(error)) => {
+                opening.session.cut();
+                self.outcome(number, calls, &error).await
+            }
+        }
+    }
+
+    async fn opened(&mut self) -> Result<Opening, JournalError> {
+        match self.opening.take() {
+            Some(opening) if !opening.session.is_closed() => Ok(opening),
+            _ => self.reopened().await,
+        }
+    }
+
+    async fn reopened(&mut self) -> Result<Opening, JournalError> {
+        if self.published.lost.is_cancelled() {
+            return Err(taken_over());
+        }
+        match self.holder.reopen(&self.connector, self.opened).await {
+            Ok(opening) => {
+                self.opened = opening.number;
+                Ok(opening)
+            }
+            Err(Unopened::Held) => {
+                self.published.lose_store();
+                Err(taken_over())
+            }
+            Err(Unopened::Trouble(trouble)) => Err(trouble.error()),
+        }
+    }
+
+    /// Looks for the outcome of a call until it is known. No other call can have come in between, and
+    /// this one cannot be made after the look: it is of an older opening then.
+    async fn outcome(
+        &mut self,
+        number: i64,
+        calls: i64,
+        why: &JournalError,
+    ) -> Result<Called, Uncalled> {
+        tracing::warn!(error = %why, "the answer to a commit is lost: looking for its outcome");
+        self.published.under_way.lose();
+        loop {
+            match self.found(number, calls).await {
+                Ok(Some((letters, places))) => return Ok(Called::Kept(letters, places)),
+                Ok(None) => return Err(Uncalled::Failed(why.clone())),
+                Err(trouble) => {
+                    tracing::debug!(error = %trouble.error(), "the outcome is not known yet");
+                }
+            }
+            let wait = tokio::time::sleep(LOOK_INTERVAL);
+            if self.closing.run_until_cancelled(wait).await.is_none() {
+                let unknown = "it was closed before the outcome of a commit was known";
+                tracing::error!("{unknown}");
+                return Err(Uncalled::Failed(JournalError::unavailable(unknown)));
+            }
+        }
+    }
+
+    /// The constant facts of purchases whose transitions turned out to be committed.
+    pub(super) async fn purchases(&self, ids: &[PurchaseId]) -> HashMap<PurchaseId, Read<Purchase>> {
+        loop {
+            let found = async {
+                let mut session = self.connector.connect().await?;
+                read::purchases(&mut session, &self.damage, ids).await
+            };
+            match found.await {
+                Ok(found) => return found,
+                Err(trouble) => {
+                    tracing::debug!(error = %trouble.error(), "a commit cannot be told yet");
+                }
+            }
+            let wait = tokio::time::sleep(LOOK_INTERVAL);
+            if self.closing.run_until_cancelled(wait).await.is_none() {
+                return HashMap::new();
+            }
+        }
+    }
+
+    async fn found(&mut self, number: i64, calls: i64) -> Result<Option<Kept>, Trouble> {
+        // The number that is needed stays the one of the lost call until its outcome is known, since the
+        // answer to an opening can be lost as well.
+        match self.holder.reopen(&self.connector, number).await {
+            Ok(mut opening) => {
+                let found = kept(&mut opening.session, self.holder.id(), number, calls).await?;
+                self.opened = opening.number;
+                self.opening = Some(opening);
+                Ok(found)
+            }
+            // The newcomer's opening has ended this one's just as well.
+            Err(Unopened::Held) => {
+                self.published.lose_store();
+                let mut session = self.connector.connect().await?;
+                kept(&mut session, self.holder.id(), number, calls).await
+            }
+            Err(Unopened::Trouble(trouble)) => Err(trouble),
+        }
+    }
+}
+
+type Kept = (String, Vec<Option<i64>>);
+
+async fn kept(
+    session: &mut Session,
+    id: &str,
+    number: i64,
+    calls: i64,
+) -> Result<Option<Kept>, Trouble> {
+    const KEPT: &str = "SELECT outcomes, places FROM commit_answer
+         WHERE replica = $1 AND opening = $2 AND number = $3";
+    let rows = session
+        .rows(&Asked::Own(KEPT, &[&id, &number, &calls]))
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let unread = |_| Trouble::lost("a kept answer cannot be read");
+    let letters = row::get(row, 0).map_err(unread)?;
+    let places = row::get(row, 1).map_err(unread)?;
+    Ok(Some((letters, places)))
+}
+
+fn taken_over() -> JournalError {
+    JournalError::unusable("another process has taken the store over")
+}

@@ -1,0 +1,319 @@
+//! Every query that answers a read, but for lists.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio_postgres::{Row, types::ToSql};
+
+use super::{
+    connect::{Asked, Session, Trouble},
+    row::{self, Read, Unread, integer, purchase_columns, small, uuid_of},
+};
+use crate::{
+    journal::{
+        Committed, FLOOR_KEY, JournalError, Position, Record, damage::Damage, questions::Found,
+        rules,
+    },
+    purchase::{CallerName, Purchase, PurchaseId, Revision, Status, Timestamp, Transition},
+};
+
+/// A query of whole records. `$keys` has the fingerprints, and `$more` may add a column.
+macro_rules! record_query {
+    ($more:literal, $from:literal, $keys:literal, $rest:literal) => {
+        concat!(
+            "SELECT ",
+            purchase_columns!(),
+            ", coalesce(p.remnant, t.status), a.action, ",
+            $keys,
+            ".fingerprint_key, ",
+            $keys,
+            ".fingerprints, p.recovery, p.submit_until, p.first_send_time, p.sends, p.change_time,
+               p.resolution_note",
+            $more,
+            " FROM ",
+            $from,
+            " LEFT JOIN transition_log t ON t.purchase = p.id AND t.revision = p.revision
+             LEFT JOIN buyer_action a ON a.purchase = p.id AND a.revision = p.revision ",
+            $rest
+        )
+    };
+}
+
+/// A query along the log.
+macro_rules! tail_query {
+    ($where:literal, $order:literal) => {
+        concat!(
+            "SELECT ",
+            purchase_columns!(),
+            ", t.status, t.position, t.from_state, t.cause
+             FROM (SELECT * FROM transition_log WHERE ",
+            $where,
+            " ORDER BY ",
+            $order,
+            " LIMIT $3) t JOIN purchase p ON p.id = t.purchase ORDER BY t.position"
+        )
+    };
+}
+
+const RECORDS: &str = record_query!(
+    "",
+    "purchase p",
+    "p",
+    "WHERE p.id = ANY ($1) AND p.remnant IS NULL"
+);
+const PURCHASES: &str = concat!(
+    "SELECT ",
+    purchase_columns!(),
+    " FROM purchase p WHERE p.id = ANY ($1)"
+);
+const OPEN_RECORDS: &str = record_query!(
+    "",
+    "(SELECT * FROM purchase WHERE id >= $1 AND finality <> 'FINAL' ORDER BY id LIMIT $2) p",
+    "p",
+    "ORDER BY p.id"
+);
+const RECORDS_BY_KEYS: &str = record_query!(
+    ", asked.number",
+    "unnest($1::text[], $2::text[]) WITH ORDINALITY asked (caller, key, number)
+     CROSS JOIN LATERAL (
+         SELECT o.id, o.fingerprint_key, o.fingerprints FROM purchase o
+         WHERE o.caller = asked.caller AND o.key = asked.key
+         UNION ALL
+         SELECT b.purchase, b.fingerprint_key, b.fingerprints FROM bound_key b
+         WHERE b.caller = asked.caller AND b.key = asked.key
+     ) named JOIN purchase p ON p.id = named.id",
+    "named",
+    ""
+);
+/// The owners of references: of an account, or of the account of a purchase.
+const OWNERS: &str = "SELECT o.id, asked.number
+     FROM unnest($1::text[], $2::uuid[], $3::bytea[]) WITH ORDINALITY
+         asked (account, id, reference, number)
+     LEFT JOIN purchase p ON p.id = asked.id
+     JOIN purchase o ON o.account = coalesce(asked.account, p.account)
+         AND o.reference = asked.reference AND o.reference IS NOT NULL AND o.remnant IS NULL";
+const TRANSITIONS: &str = "SELECT asked.id, t.status, t.action, t.from_state, t.cause, asked.number
+     FROM unnest($1::uuid[], $2::int[], $3::bigint[]) WITH ORDINALITY asked (id, after, most, number)
+     CROSS JOIN LATERAL (
+         SELECT l.revision, l.status, a.action, l.from_state, l.cause FROM transition_log l
+         LEFT JOIN buyer_action a ON a.purchase = l.purchase AND a.revision = l.revision
+         WHERE l.purchase = asked.id AND l.revision > asked.after
+         ORDER BY l.revision LIMIT asked.most
+     ) t ORDER BY asked.number, t.revision";
+const TEXT: &str = "SELECT value FROM kept_text WHERE key = $1";
+const TAIL: &str = tail_query!("position > $1 AND position <= $2", "position");
+// As rows, so that the index by caller is taken: a planner that expects few of a caller's rows, and many of
+// others', walks along all positions instead.
+const TAIL_OF_CALLER: &str = tail_query!(
+    "(caller, position) > ($4, $1) AND (caller, position) <= ($4, $2)",
+    "caller, position"
+);
+const HEAD: &str = "SELECT greatest(
+         (SELECT coalesce(max(position), 0) FROM transition_log),
+         (SELECT value::bigint FROM kept_text WHERE key = $1), 0)";
+const EPOCH: &str = "SELECT value FROM meta WHERE key = 'epoch'";
+
+/// A connection, or a choice of them, that a read goes over.
+pub(super) trait Asks: Send {
+    type Error: Send;
+
+    /// The rows that answer a statement.
+    fn ask(
+        &mut self,
+        statement: Asked<'_>,
+    ) -> impl Future<Output = Result<Vec<Row>, Self::Error>> + Send;
+}
+
+impl Asks for Session {
+    type Error = Trouble;
+
+    async fn ask(&mut self, statement: Asked<'_>) -> Result<Vec<Row>, Trouble> {
+        self.rows(&statement).await
+    }
+}
+
+/// The answer about each purchase.
+pub(super) async fn records<A: Asks>(
+    connection: &mut A,
+    damage: &Damage,
+    ids: &[PurchaseId],
+) -> Result<Found<PurchaseId, Option<Record>>, A::Error> {
+    let uuids: Vec<_> = ids.iter().map(|id| uuid_of(*id)).collect();
+    let rows = connection.ask(Asked::Own(RECORDS, &[&uuids])).await?;
+    let mut found: Found<_, _> = ids.iter().map(|id| (*id, Ok(None))).collect();
+    for row in rows {
+        let record = damage.noted_of(&row, row::record);
+        if let Ok(id) = row::id(&row, 0) {
+            found.insert(id, record.map(Some).map_err(JournalError::from));
+        }
+    }
+    Ok(found)
+}
+
+/// The constant facts of purchases, each with a status that means nothing.
+pub(super) async fn purchases<A: Asks>(
+    connection: &mut A,
+    damage: &Damage,
+    ids: &[PurchaseId],
+) -> Result<HashMap<PurchaseId, Read<Purchase>>, A::Error> {
+    let uuids: Vec<_> = ids.iter().map(|id| uuid_of(*id)).collect();
+    let rows = connection.ask(Asked::Own(PURCHASES, &[&uuids])).await?;
+    Ok(purchases_of(&rows, damage))
+}
+
+/// The same, of rows that begin with the columns of [`row::purchase`].
+pub(super) fn purchases_of(rows: &[Row], damage: &Damage) -> HashMap<PurchaseId, Read<Purchase>> {
+    let without_status = |row: &Row| row::purchase(row, Status::pending(Timestamp::default()));
+    let purchases = rows.iter().filter_map(|row| {
+        let id = row::id(row, 0).ok()?;
+        Some((id, damage.noted_of(row, without_status)))
+    });
+    purchases.collect()
+}
+
+/// The record or remnant of each key of a caller, in the keys' order.
+pub(super) async fn records_by_keys<A: Asks>(
+    connection: &mut A,
+    damage: &Damage,
+    keys: &[(&str, &str)],
+) -> Result<Vec<Read<Option<Record>>>, A::Error> {
+    // No text of the server's has a U+0000, and so no stored key.
+    let (callers, texts): (Vec<&str>, Vec<Option<&str>>) = (keys.iter())
+        .map(|(caller, key)| (*caller, (!key.contains('\0')).then_some(*key)))
+        .unzip();
+    let asked = Asked::Own(RECORDS_BY_KEYS, &[&callers, &texts]);
+    let rows = connection.ask(asked).await?;
+    let mut found: Vec<_> = keys.iter().map(|_| Ok(None)).collect();
+    for row in rows {
+        if let Some(place) = numbered(&mut found, &row, 17) {
+            *place = damage.noted_of(&row, row::record).map(Some);
+        }
+    }
+    Ok(found)
+}
+
+/// A reference's digest with the account that it belongs to, or with a purchase of that account.
+pub(super) struct Referring<'name> {
+    pub(super) account: Option<&'name str>,
+    pub(super) purchase: Option<PurchaseId>,
+    pub(super) digest: Vec<u8>,
+}
+
+/// The purchase that tracks each reference, in the references' order.
+pub(super) async fn owners<A: Asks>(
+    connection: &mut A,
+    references: &[Referring<'_>],
+) -> Result<Vec<Option<PurchaseId>>, A::Error> {
+    let accounts: Vec<_> = references.iter().map(|one| one.account).collect();
+    let purchases = references.iter().map(|one| one.purchase.map(uuid_of));
+    let purchases: Vec<_> = purchases.collect();
+    let digests: Vec<_> = references.iter().map(|one| one.digest.as_slice()).collect();
+    let asked = Asked::Own(OWNERS, &[&accounts, &purchases, &digests]);
+    let rows = connection.ask(asked).await?;
+    let mut found: Vec<_> = references.iter().map(|_| None).collect();
+    for row in rows {
+        if let Some(place) = numbered(&mut found, &row, 1) {
+            *place = row::id(&row, 0).ok();
+        }
+    }
+    Ok(found)
+}
+
+/// The place of a row that says which question it answers, counted from 1.
+fn numbered<'found, T>(found: &'found mut [T], row: &Row, index: usize) -> Option<&'found mut T> {
+    let number = row::get::<i64>(row, index).ok()?;
+    found.get_mut(usize::try_from(number).ok()?.checked_sub(1)?)
+}
+
+/// A purchase, the revision after which to read, and the most transitions.
+pub(super) type Steps = (PurchaseId, Revision, usize);
+
+/// The transitions of each purchase.
+pub(super) async fn transitions<A: Asks>(
+    connection: &mut A,
+    damage: &Damage,
+    asked: &[Steps],
+) -> Result<Found<Steps, Vec<Transition>>, A::Error> {
+    let ids: Vec<_> = asked.iter().map(|(id, ..)| uuid_of(*id)).collect();
+    let after: Vec<_> = asked.iter().map(|(_, after, _)| small(after.0)).collect();
+    let most: Vec<_> = asked.iter().map(|(.., most)| integer(*most)).collect();
+    let statement = Asked::Own(TRANSITIONS, &[&ids, &after, &most]);
+    let rows = connection.ask(statement).await?;
+    let mut found: Vec<Read<Vec<Transition>>> = asked.iter().map(|_| Ok(Vec::new())).collect();
+    for row in rows {
+        let read = damage.noted_of(&row, row::transition);
+        if let Some(place) = numbered(&mut found, &row, 5) {
+            match (read, &mut *place) {
+                (Ok(transition), Ok(transitions)) => transitions.push(transition),
+                (Err(unread), Ok(_)) => *place = Err(unread),
+                (_, Err(_)) => {}
+            }
+        }
+    }
+    let found = found.into_iter().map(|one| one.map_err(JournalError::from));
+    Ok(asked.iter().copied().zip(found).collect())
+}
+
+/// Records that are not FINAL. Goes on beyond those that cannot be read.
+pub(super) async fn open_records<A: Asks>(
+    connection: &mut A,
+    damage: &Damage,
+    mut after: Option<PurchaseId>,
+    limit: usize,
+) -> Result<Vec<Record>, A::Error> {
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(from) = after.map_or(Some(0), |id| id.as_u128().checked_add(1))
+    {
+        let from = uuid_of(PurchaseId::from_u128(from));
+        let wanted = limit - found.len();
+        let statement = Asked::Own(OPEN_RECORDS, &[&from, &integer(wanted)]);
+        let rows = connection.ask(statement).await?;
+        for row in &rows {
+            found.extend(damage.noted_of(row, row::record));
+        }
+        let last = rows.last().and_then(|row| row::id(row, 0).ok());
+        if rows.len() < wanted || last.is_none() {
+            break;
+        }
+        after = last;
+    }
+    Ok(found)
+}
+
+pub(super) async fn tail<A: Asks>(
+    connection: &mut A,
+    damage: &Damage,
+    caller: Option<&CallerName>,
+    (after, head): (Position, Position),
+    limit: usize,
+) -> Result<(Vec<Arc<Committed>>, Position), A::Error> {
+    let (from, to, most) = (integer(after.0), integer(head.0), integer(limit));
+    let caller = caller.map(CallerName::as_str);
+    let rows = match &caller {
+        None => connection.ask(Asked::Own(TAIL, &[&from, &to, &most])).await,
+        Some(caller) => {
+            let values = [&from as &(dyn ToSql + Sync), &to, &most, caller];
+            connection.ask(Asked::Own(TAIL_OF_CALLER, &values)).await
+        }
+    }?;
+    let committed = rows.iter().filter_map(|row| damage.noted_of(row, row::committed).ok());
+    let last = rows.last().and_then(|row| row::position(row, 8).ok());
+    let through = rules::searched_through(after, head, last, rows.len() >= limit);
+    Ok((committed.map(Arc::new).collect(), through))
+}
+
+pub(super) async fn text<A: Asks>(connection: &mut A, key: &str) -> Result<Option<String>, A::Error> {
+    let rows = connection.ask(Asked::Own(TEXT, &[&key])).await?;
+    Ok(rows.first().and_then(|row| row.get(0)))
+}
+
+/// The newest position ever committed, even if its transition has been retired.
+pub(super) async fn head<A: Asks>(connection: &mut A) -> Result<Read<Position>, A::Error> {
+    let rows = connection.ask(Asked::Own(HEAD, &[&FLOOR_KEY])).await?;
+    Ok(rows.first().ok_or(Unread(0)).and_then(|row| row::position(row, 0)))
+}
+
+pub(super) async fn epoch<A: Asks>(connection: &mut A) -> Result<Read<String>, A::Error> {
+    let rows = connection.ask(Asked::Own(EPOCH, &[])).await?;
+    Ok(rows.first().ok_or(Unread(0)).and_then(|row| row::get(row, 0)))
+}
