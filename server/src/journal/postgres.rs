@@ -165,7 +165,12 @@ impl Journal for PostgresJournal {
         let read = move |ids: Vec<PurchaseId>| {
             let (points, damage) = (Arc::clone(&points), damage.clone());
             let published = Arc::clone(&published);
-            async move { told(read::records(&mut &*points, &damage, &ids).await, &published) }
+            async move {
+                told(
+                    read::records(&mut &*points, &damage, &ids).await,
+                    &published,
+                )
+            }
         };
         self.records.answer(&self.tasks, purchase, read).await
     }
@@ -205,7 +210,12 @@ impl Journal for PostgresJournal {
         let read = move |asked: Vec<Steps>| {
             let (points, damage) = (Arc::clone(&points), damage.clone());
             let published = Arc::clone(&published);
-            async move { told(read::transitions(&mut &*points, &damage, &asked).await, &published) }
+            async move {
+                told(
+                    read::transitions(&mut &*points, &damage, &asked).await,
+                    &published,
+                )
+            }
         };
         let asked = (purchase, after, limit);
         self.transitions.answer(&self.tasks, asked, read).await

@@ -263,7 +263,8 @@ impl<'item> Arrays<'item> {
         rows.fingerprints.push(&item.fingerprints);
         rows.recovery.push(&item.recovery);
         let submit_until = record.attempt.map(|attempt| attempt.submit_until);
-        rows.submit_until.push(submit_until.map(Timestamp::as_millis));
+        rows.submit_until
+            .push(submit_until.map(Timestamp::as_millis));
         let first_send = record.first_send_time.map(Timestamp::as_millis);
         rows.first_send_time.push(first_send);
         rows.sends.push(small(record.sends));
@@ -315,7 +316,8 @@ impl<'item> Arrays<'item> {
             AttemptChange::Begin { attempt, now } => ("begin", Some((attempt.submit_until, now))),
         };
         rows.attempt.push(word);
-        rows.submit_until.push(times.map(|(until, _)| until.as_millis()));
+        rows.submit_until
+            .push(times.map(|(until, _)| until.as_millis()));
         rows.now.push(times.map(|(_, now)| now.as_millis()));
     }
 
@@ -332,7 +334,9 @@ impl<'item> Arrays<'item> {
         rows.finality.push(Some(status.finality.as_str()));
         rows.attention.push(attention(status));
         rows.reference.push(item.reference.as_deref());
-        let changed = item.change_time.unwrap_or_else(|| age.stamp(status.observe_time));
+        let changed = item
+            .change_time
+            .unwrap_or_else(|| age.stamp(status.observe_time));
         rows.change_time.push(Some(changed.as_millis()));
         rows.is_judged.push(item.change_time.is_some());
         rows.final_time.push(final_time(status, age));
@@ -377,7 +381,8 @@ impl<'item> Arrays<'item> {
         rows.id.push(uuid_of(purchase));
         rows.revision.push(small(transition.status.revision.0));
         rows.caller.push(caller);
-        rows.from_state.push(transition.from_state.map(State::as_str));
+        rows.from_state
+            .push(transition.from_state.map(State::as_str));
         rows.cause.push(transition.cause.as_str());
         rows.status.push(text);
         rows.action.push(action.as_deref());

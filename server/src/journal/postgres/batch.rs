@@ -8,9 +8,7 @@ use std::{
 
 use super::row;
 use crate::{
-    journal::{
-        JournalError, Retirement, Write, committer::Change, encoding, rules,
-    },
+    journal::{JournalError, Retirement, Write, committer::Change, encoding, rules},
     purchase::{CallerName, PurchaseId, Revision, Timestamp, Transition},
 };
 
@@ -235,7 +233,11 @@ mod tests {
                 vec![vec![0, 2], vec![1], vec![3]],
             ),
             (
-                vec![append(1, Some("a")), append(2, Some("a")), append(3, Some("b"))],
+                vec![
+                    append(1, Some("a")),
+                    append(2, Some("a")),
+                    append(3, Some("b")),
+                ],
                 vec![vec![0, 2], vec![1]],
             ),
             (
@@ -243,17 +245,29 @@ mod tests {
                 vec![vec![0, 1], vec![2]],
             ),
             (
-                vec![begin_write(record(1)), append(1, None), begin_write(record(2))],
+                vec![
+                    begin_write(record(1)),
+                    append(1, None),
+                    begin_write(record(2)),
+                ],
                 vec![vec![0, 2], vec![1]],
             ),
             // The key of a purchase that begins, as the further key of another one.
             (
-                vec![begin_write(record(1)), Write::Bind(Box::new(binding(2, "key-1", 0)))],
+                vec![
+                    begin_write(record(1)),
+                    Write::Bind(Box::new(binding(2, "key-1", 0))),
+                ],
                 vec![vec![0], vec![1]],
             ),
             // The third waits for the second, which waits for the first.
             (
-                vec![append(1, Some("a")), append(2, Some("a")), wipe(2), append(1, None)],
+                vec![
+                    append(1, Some("a")),
+                    append(2, Some("a")),
+                    wipe(2),
+                    append(1, None),
+                ],
                 vec![vec![0], vec![1, 3], vec![2]],
             ),
         ];

@@ -245,7 +245,10 @@ impl Writer {
         if items.is_empty() {
             return Vec::new();
         }
-        let ids: Vec<_> = items.iter().filter_map(|item| concerned(&item.write)).collect();
+        let ids: Vec<_> = items
+            .iter()
+            .filter_map(|item| concerned(&item.write))
+            .collect();
         let records = match &mut self.opening {
             None => Err(JournalError::unavailable("its connection is lost")),
             Some(opening) => {
@@ -291,8 +294,7 @@ impl Writer {
         let finals = retirement.finals_before.as_millis();
         let remnants = retirement.remnants_before.as_millis();
         let most = integer(retirement.limit);
-        let values: [&(dyn ToSql + Sync); 4] =
-            [&finals, &remnants, &most, &FLOOR_KEY];
+        let values: [&(dyn ToSql + Sync); 4] = [&finals, &remnants, &most, &FLOOR_KEY];
         let called = match self.call(RETIRE, &values).await {
             Ok(called) => called,
             Err(Uncalled::Apart(error)) => return Ok(Err(error)),
@@ -302,7 +304,9 @@ impl Writer {
             Called::Rows(rows) => rows.first().and_then(|row| row::get(row, 0).ok()),
             Called::Kept(_, places) => places.first().copied().flatten(),
         };
-        let gone = gone.and_then(|gone| usize::try_from(gone).ok()).unwrap_or(0);
+        let gone = gone
+            .and_then(|gone| usize::try_from(gone).ok())
+            .unwrap_or(0);
         if gone > 0 {
             draft.wrote = true;
             self.keep();
@@ -332,9 +336,15 @@ impl Store for Writer {
         if let Some(error) = failed.take_if(|_| !draft.wrote) {
             return Err(error);
         }
-        let undone = || Err(failed.clone().unwrap_or_else(|| JournalError::unavailable("it was left out")));
+        let undone = || {
+            Err(failed
+                .clone()
+                .unwrap_or_else(|| JournalError::unavailable("it was left out")))
+        };
         let answers = draft.answers.into_iter();
-        let answers = answers.map(|answer| answer.unwrap_or_else(undone)).collect();
+        let answers = answers
+            .map(|answer| answer.unwrap_or_else(undone))
+            .collect();
         // Each part has drawn its positions after the one before it; within a part they follow the items.
         draft.committed.sort_by_key(|committed| committed.position);
         Ok(Group {
@@ -444,14 +454,17 @@ fn committed(
         | Write::WipeBuyerActions { .. }
         | Write::Put { .. } => return Vec::new(),
     };
-    let told = transitions.into_iter().zip(places).map(|(transition, place)| {
-        Arc::new(Committed {
-            position: *place,
-            purchase: rules::with_status(&purchase, transition.status),
-            from_state: transition.from_state,
-            cause: transition.cause,
-        })
-    });
+    let told = transitions
+        .into_iter()
+        .zip(places)
+        .map(|(transition, place)| {
+            Arc::new(Committed {
+                position: *place,
+                purchase: rules::with_status(&purchase, transition.status),
+                from_state: transition.from_state,
+                cause: transition.cause,
+            })
+        });
     told.collect()
 }
 
@@ -503,15 +516,17 @@ async fn refusals(
             Some(Err(unread)) => Err(unread.into()),
             Some(Ok(None)) | None => Err(gone()),
         },
-        'R' => (owners.next().flatten()).map_or_else(|| Err(gone()), |id| Ok(Written::ReferenceTaken(id))),
+        'R' => (owners.next().flatten())
+            .map_or_else(|| Err(gone()), |id| Ok(Written::ReferenceTaken(id))),
         'S' => {
             let record = concerned(&item.write).and_then(|id| records.get(&id).cloned());
             Ok(Written::Stale(record.unwrap_or(Ok(None))?.map(Box::new)))
         }
         _ => match &item.write {
-            Write::Begin { record, .. } => {
-                Err(rules::malformed(record.purchase.id, "it exists with another key"))
-            }
+            Write::Begin { record, .. } => Err(rules::malformed(
+                record.purchase.id,
+                "it exists with another key",
+            )),
             _ => Err(gone()),
         },
     });

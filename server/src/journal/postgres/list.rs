@@ -91,7 +91,9 @@ impl Query {
         };
         match along {
             Along::Label(key, value) => {
-                query.sql.push_str("purchase_label l JOIN purchase p ON p.id = l.purchase WHERE true");
+                query
+                    .sql
+                    .push_str("purchase_label l JOIN purchase p ON p.id = l.purchase WHERE true");
                 query.also(" AND l.key = ", Value::Text(label(key)));
                 query.also(" AND l.value = ", Value::Text(label(value)));
             }
@@ -113,7 +115,10 @@ impl Query {
             query.also(&format!(" AND {time} >= "), Value::Number(from.as_millis()));
         }
         if let Some(before) = filter.created_before {
-            query.also(&format!(" AND {time} < "), Value::Number(before.as_millis()));
+            query.also(
+                &format!(" AND {time} < "),
+                Value::Number(before.as_millis()),
+            );
         }
         if let Some((after_time, after_id)) = after {
             let after_time = Value::Number(after_time.as_millis());

@@ -125,7 +125,10 @@ impl Writer {
     }
 
     /// The constant facts of purchases whose transitions turned out to be committed.
-    pub(super) async fn purchases(&self, ids: &[PurchaseId]) -> HashMap<PurchaseId, Read<Purchase>> {
+    pub(super) async fn purchases(
+        &self,
+        ids: &[PurchaseId],
+    ) -> HashMap<PurchaseId, Read<Purchase>> {
         loop {
             let found = async {
                 let mut session = self.connector.connect().await?;

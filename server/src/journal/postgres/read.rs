@@ -296,13 +296,18 @@ pub(super) async fn tail<A: Asks>(
             connection.ask(Asked::Own(TAIL_OF_CALLER, &values)).await
         }
     }?;
-    let committed = rows.iter().filter_map(|row| damage.noted_of(row, row::committed).ok());
+    let committed = rows
+        .iter()
+        .filter_map(|row| damage.noted_of(row, row::committed).ok());
     let last = rows.last().and_then(|row| row::position(row, 8).ok());
     let through = rules::searched_through(after, head, last, rows.len() >= limit);
     Ok((committed.map(Arc::new).collect(), through))
 }
 
-pub(super) async fn text<A: Asks>(connection: &mut A, key: &str) -> Result<Option<String>, A::Error> {
+pub(super) async fn text<A: Asks>(
+    connection: &mut A,
+    key: &str,
+) -> Result<Option<String>, A::Error> {
     let rows = connection.ask(Asked::Own(TEXT, &[&key])).await?;
     Ok(rows.first().and_then(|row| row.get(0)))
 }
@@ -310,10 +315,16 @@ pub(super) async fn text<A: Asks>(connection: &mut A, key: &str) -> Result<Optio
 /// The newest position ever committed, even if its transition has been retired.
 pub(super) async fn head<A: Asks>(connection: &mut A) -> Result<Read<Position>, A::Error> {
     let rows = connection.ask(Asked::Own(HEAD, &[&FLOOR_KEY])).await?;
-    Ok(rows.first().ok_or(Unread(0)).and_then(|row| row::position(row, 0)))
+    Ok(rows
+        .first()
+        .ok_or(Unread(0))
+        .and_then(|row| row::position(row, 0)))
 }
 
 pub(super) async fn epoch<A: Asks>(connection: &mut A) -> Result<Read<String>, A::Error> {
     let rows = connection.ask(Asked::Own(EPOCH, &[])).await?;
-    Ok(rows.first().ok_or(Unread(0)).and_then(|row| row::get(row, 0)))
+    Ok(rows
+        .first()
+        .ok_or(Unread(0))
+        .and_then(|row| row::get(row, 0)))
 }

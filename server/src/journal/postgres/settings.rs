@@ -173,7 +173,10 @@ fn is_local(config: &Config) -> bool {
     }
     config.get_hosts().iter().all(|host| match host {
         Host::Tcp(name) => {
-            name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+            name == "localhost"
+                || name
+                    .parse()
+                    .is_ok_and(|address: IpAddr| address.is_loopback())
         }
         #[cfg(unix)]
         Host::Unix(_) => true,
@@ -203,7 +206,10 @@ mod tests {
                 "postgres://u@db.example/d?sslrootcert=/etc/a%20b+c.pem&sslmode=verify-ca",
                 file(),
             ),
-            ("postgres://u@localhost/d?sslrootcert=/etc/a%20b%2Bc.pem", file()),
+            (
+                "postgres://u@localhost/d?sslrootcert=/etc/a%20b%2Bc.pem",
+                file(),
+            ),
         ];
         for (url, tls) in table {
             let settings = Settings::parse(url).unwrap();
@@ -222,13 +228,22 @@ mod tests {
             ("sqlite:a.db", "must begin"),
             ("host=db.example dbname=d", "must begin"),
             ("postgres://u:hush@db.example:no/d", "must be postgres://"),
-            ("postgres://u:hush@db.example/d?color=red", "must be postgres://"),
+            (
+                "postgres://u:hush@db.example/d?color=red",
+                "must be postgres://",
+            ),
             ("postgres://u:hush@db.example", "must name a database"),
             ("postgres:///d?user=u", "must name a host"),
             ("postgres://u:hush@db.example/d?sslmode=prefer", "gives in"),
             ("postgres://u:hush@localhost/d?sslmode=allow", "gives in"),
-            ("postgres://u:hush@db.example/d?sslmode=hush", "must be verify-full"),
-            ("postgres://u:hush@h/d?sslmode=disable&sslrootcert=a", "contradict"),
+            (
+                "postgres://u:hush@db.example/d?sslmode=hush",
+                "must be verify-full",
+            ),
+            (
+                "postgres://u:hush@h/d?sslmode=disable&sslrootcert=a",
+                "contradict",
+            ),
         ];
         for (url, expected) in table {
             let error = Settings::parse(url).unwrap_err();
@@ -242,13 +257,22 @@ mod tests {
         let settings = Settings::parse("postgres://u:hush@a.example,b.example/d").unwrap();
         let shown = format!("{settings:?} {}", settings.place());
         assert!(!shown.contains("hush"), "{shown}");
-        assert!(shown.contains("database d at a.example,b.example"), "{shown}");
+        assert!(
+            shown.contains("database d at a.example,b.example"),
+            "{shown}"
+        );
     }
 
     #[test]
     fn reads_of_many_rows_have_at_most_half_of_the_connections() {
         let mut settings = Settings::parse("postgres://u@localhost/d").unwrap();
-        let table = [(0, (1, 1)), (2, (1, 1)), (3, (2, 1)), (4, (2, 2)), (9, (5, 4))];
+        let table = [
+            (0, (1, 1)),
+            (2, (1, 1)),
+            (3, (2, 1)),
+            (4, (2, 2)),
+            (9, (5, 4)),
+        ];
         for (connections, shares) in table {
             settings.connections = connections;
             assert_eq!(settings.shares(), shares, "{connections}");

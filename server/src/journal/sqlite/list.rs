@@ -5,12 +5,10 @@ use std::fmt::Write as _;
 use rusqlite::{Connection, Result, ToSql, params_from_iter};
 
 use super::read::{self, id_bytes, id_of, integer, json, purchase_columns, timestamp};
-use crate::{
-    journal::{
-        Filter, Listed, Place,
-        damage::Damage,
-        listing::{Along, STEP, Walk},
-    },
+use crate::journal::{
+    Filter, Listed, Place,
+    damage::Damage,
+    listing::{Along, STEP, Walk},
 };
 
 /// The condition of the index of live purchases, as its migration spells it.

@@ -52,7 +52,9 @@ impl Gate {
         let direct = database.url();
         let name = direct.rsplit('/').next().unwrap();
         let cluster = database.cluster();
-        let socket = cluster.folder().join(format!(".s.PGSQL.{}", cluster.port()));
+        let socket = cluster
+            .folder()
+            .join(format!(".s.PGSQL.{}", cluster.port()));
         let state = Arc::new(State {
             way: Mutex::new(Way::Open),
             cuts: AtomicUsize::new(0),
@@ -74,7 +76,10 @@ impl Gate {
         });
         Self {
             state,
-            url: format!("postgres://{}@127.0.0.1:{port}/{name}", tillwatch_cluster::ROLE),
+            url: format!(
+                "postgres://{}@127.0.0.1:{port}/{name}",
+                tillwatch_cluster::ROLE
+            ),
             _tasks: tasks,
         }
     }

@@ -9,7 +9,8 @@ use super::{
     server::open,
     until,
     values::{
-        append, append_write, at, begin, begin_write, finish, following, id, newest, record, retire, step,
+        append, append_write, at, begin, begin_write, finish, following, id, newest, record,
+        retire, step,
     },
 };
 use crate::{
@@ -54,7 +55,10 @@ impl Bench {
 
 async fn created(journal: &dyn Journal, number: u64) -> Write {
     let previous = newest(journal, number).await;
-    append_write(id(number), step(&previous, following(&previous, State::Created)))
+    append_write(
+        id(number),
+        step(&previous, following(&previous, State::Created)),
+    )
 }
 
 const TRANSITIONS: &str = "SELECT count(*) FROM transition_log";
@@ -69,7 +73,12 @@ async fn a_commit_whose_answer_was_lost_is_told_as_it_was_done() {
     let mut same_key = record(4);
     same_key.purchase.idempotency_key = "key-1".into();
     let mut stale = created(journal, 2).await;
-    if let Write::Append { expected, transition, .. } = &mut stale {
+    if let Write::Append {
+        expected,
+        transition,
+        ..
+    } = &mut stale
+    {
         expected.0 -= 1;
         transition.status.revision.0 -= 1;
     }
@@ -132,12 +141,18 @@ async fn a_call_that_was_lost_on_its_way_is_nothing_done_and_refused_if_it_comes
     begin(journal, record(1)).await;
     bench.gate.turn(Way::HoldsCalls);
     let losing = async {
-        until("the call is held", async || bench.gate.holds().then_some(())).await;
+        until("the call is held", async || {
+            bench.gate.holds().then_some(())
+        })
+        .await;
         bench.gate.turn(Way::Open);
         bench.gate.cut();
     };
     let (answer, ()) = tokio::join!(journal.write(begin_write(record(2))), losing);
-    assert!(matches!(answer, Err(JournalError::Unavailable(_))), "{answer:?}");
+    assert!(
+        matches!(answer, Err(JournalError::Unavailable(_))),
+        "{answer:?}"
+    );
     let late = bench.gate.deliver().await;
     assert!(late.contains("another opening has the store"), "{late}");
     assert_eq!(journal.record(id(2)).await.unwrap(), None);
@@ -206,7 +221,10 @@ async fn a_newcomer_takes_over_from_a_process_that_is_cut_off_which_never_commit
     assert!(answer.is_err(), "{answer:?}");
     lost.cancelled().await;
     let answer = first.write(begin_write(record(3))).await;
-    assert!(matches!(answer, Err(JournalError::Unusable(_))), "{answer:?}");
+    assert!(
+        matches!(answer, Err(JournalError::Unusable(_))),
+        "{answer:?}"
+    );
     assert!(!*first.available().borrow());
     assert_eq!(second.record(id(3)).await.unwrap(), None);
     first.close().await;

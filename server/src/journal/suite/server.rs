@@ -109,7 +109,10 @@ async fn a_process_that_is_gone_without_closing_holds_nobody_up() {
     drop(journal);
     let begun = std::time::Instant::now();
     let journal = open(&database.url(), 2).await.unwrap();
-    assert!(begun.elapsed().as_secs() < 5, "its connections tell that it is gone");
+    assert!(
+        begun.elapsed().as_secs() < 5,
+        "its connections tell that it is gone"
+    );
     assert_eq!(journal.record(id(1)).await.unwrap(), kept);
     assert_eq!(journal.head(), Position(3));
 }
@@ -153,10 +156,19 @@ async fn of_two_processes_that_open_a_new_database_at_once_one_has_it() {
 #[tokio::test]
 async fn a_schema_for_newer_builds_or_an_altered_one_is_refused_and_a_newer_one_is_not() {
     let table = [
-        ("UPDATE meta SET value = '99' WHERE key = 'oldest'", "use the newer build"),
-        ("UPDATE migration SET checksum = 'other' WHERE number = 2", "migration 2"),
+        (
+            "UPDATE meta SET value = '99' WHERE key = 'oldest'",
+            "use the newer build",
+        ),
+        (
+            "UPDATE migration SET checksum = 'other' WHERE number = 2",
+            "migration 2",
+        ),
         ("DELETE FROM migration WHERE number = 1", "migration 1"),
-        ("DELETE FROM meta WHERE key = 'application'", "another program"),
+        (
+            "DELETE FROM meta WHERE key = 'application'",
+            "another program",
+        ),
         ("DROP TABLE migration", "another program"),
     ];
     let database = database();
@@ -192,7 +204,11 @@ async fn a_database_that_could_lose_or_mix_commits_is_refused() {
     let table = [
         ("synchronous_commit", "off", "synchronous_commit is off"),
         ("synchronous_commit", "local", "synchronous_commit is local"),
-        ("default_transaction_isolation", "repeatable read", "must be read committed"),
+        (
+            "default_transaction_isolation",
+            "repeatable read",
+            "must be read committed",
+        ),
     ];
     for (name, value, expected) in table {
         let database = database();
@@ -265,7 +281,10 @@ async fn a_commit_whose_lock_nobody_gives_fails_after_5_s_with_nothing_done() {
         .unwrap();
     let begun = std::time::Instant::now();
     let answer = journal.write(begin_write(record(1))).await;
-    assert!(matches!(answer, Err(JournalError::Unavailable(_))), "{answer:?}");
+    assert!(
+        matches!(answer, Err(JournalError::Unavailable(_))),
+        "{answer:?}"
+    );
     assert!((4..9).contains(&begun.elapsed().as_secs()));
     assert!(!*available.borrow_and_update());
     assert_eq!(journal.record(id(1)).await.unwrap(), None);
@@ -312,7 +331,10 @@ async fn a_server_that_crashes_and_comes_back_is_used_again_with_everything_ackn
     cluster.kill();
     let mut available = journal.available();
     let answer = journal.write(begin_write(record(2))).await;
-    assert!(matches!(answer, Err(JournalError::Unavailable(_))), "{answer:?}");
+    assert!(
+        matches!(answer, Err(JournalError::Unavailable(_))),
+        "{answer:?}"
+    );
     assert!(!*available.borrow_and_update());
     assert!(journal.record(id(1)).await.is_err());
     cluster.start_again();
@@ -341,11 +363,17 @@ async fn a_server_is_verified_by_its_authority_and_its_name() {
     let (good, bad) = (file("ours.pem", &ours), file("theirs.pem", &theirs));
     let url = database.url();
     let of = |parameters: &str| format!("{url}?{parameters}");
-    refused(open(&of(&format!("sslrootcert={bad}")), 1).await, "certificate");
+    refused(
+        open(&of(&format!("sslrootcert={bad}")), 1).await,
+        "certificate",
+    );
     refused(open(&of("sslmode=verify-full"), 1).await, "certificate");
     let renamed = of(&format!("sslrootcert={good}")).replace("@127.0.0.1", "@localhost");
     refused(open(&renamed, 1).await, "certificate");
-    refused(open(&of("sslrootcert=/nowhere.pem"), 1).await, "cannot be read");
+    refused(
+        open(&of("sslrootcert=/nowhere.pem"), 1).await,
+        "cannot be read",
+    );
     let wrong = of(&format!("sslrootcert={good}")).replace(":hush@", ":other-secret@");
     let opened = open(&wrong, 1).await;
     let shown = format!("{opened:?}");
@@ -385,7 +413,10 @@ async fn concurrent_appends_to_a_database_are_grouped() {
     }
     let commits = journal.commits() - before;
     let appends = WRITERS * u64::from(STEPS);
-    println!("{appends} appends in {commits} commits, {:?}", start.elapsed());
+    println!(
+        "{appends} appends in {commits} commits, {:?}",
+        start.elapsed()
+    );
     assert!(commits * 4 < appends, "{commits} commits");
     assert_eq!(newest(&*journal, 7).await.revision, Revision(STEPS + 1));
     assert_eq!(journal.head(), Position(WRITERS + appends));
@@ -433,7 +464,10 @@ async fn lists_of_a_database_follow_an_index() {
     // The tables are small: without these a plan would read all of them, and rightly.
     let settings = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off";
     client.batch_execute(settings).await.unwrap();
-    let labels = [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())];
+    let labels = [
+        ("a".to_owned(), "1".to_owned()),
+        ("b".to_owned(), "2".to_owned()),
+    ];
     let filters = [
         (Filter::default(), "purchase_by_time", "purchase_by_caller"),
         (
@@ -472,7 +506,10 @@ async fn lists_of_a_database_follow_an_index() {
             for after in [None, Some((at(5), id(5)))] {
                 let plan = list_plan(&client, &filter, after).await;
                 assert!(!plan.contains("Sort"), "{filter:?}: {plan}");
-                assert!(plan.contains(&format!("using {index} on")), "{filter:?}: {plan}");
+                assert!(
+                    plan.contains(&format!("using {index} on")),
+                    "{filter:?}: {plan}"
+                );
             }
         }
     }

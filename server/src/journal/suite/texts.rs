@@ -18,11 +18,16 @@ pub async fn a_reference_may_be_as_long_as_any_provider_s(subject: Subject) {
     // Nothing that a store could compress.
     let mut number = 1_u64;
     let digits = std::iter::repeat_with(|| {
-        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        number = number
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         format!("{number:016x}")
     });
     let text: String = digits.take(500).collect();
-    append(journal, 1, |status| status.reference = Some(reference(&text))).await;
+    append(journal, 1, |status| {
+        status.reference = Some(reference(&text))
+    })
+    .await;
     assert_eq!(tracker_of(journal, &text).await, Some(id(1)));
     let name = |status: &mut Status| status.reference = Some(reference(&text));
     let written = try_append(journal, 2, name).await.unwrap();
