@@ -18,6 +18,7 @@ use crate::{
     authority::Authority,
     bare,
     caller::{SERVER_NAME, Stub, Way, adopt},
+    collector::Collector,
     server::{Folder, Server},
     settings::{ACCOUNT, NAME, Settings, TOKEN},
     table::{Spread, Table},
@@ -83,11 +84,26 @@ async fn run(length: Duration) -> Result<Table, Failure> {
         pair: Some(authority.sign(NAME)?),
         ..over_tls.clone()
     };
-    let folders = [folder(&authority)?, folder(&authority)?];
-    let [plain_folder, tls_folder] = &folders;
-    let plain = service(plain_folder, &upstream, false).await?;
-    let tls = service(tls_folder, &upstream, true).await?;
-    for (way, server) in [(&token, &plain), (&over_tls, &tls)] {
+    let collector = Collector::start()?;
+    let mut folders = Vec::new();
+    for _ in 0..5 {
+        folders.push(folder(&authority)?);
+    }
+    let [plain_folder, tls_folder, quiet, some, all] = folders.as_slice() else {
+        return Err("five folders".into());
+    };
+    let plain = service(plain_folder, &upstream, false, "").await?;
+    let tls = service(tls_folder, &upstream, true, "").await?;
+    let quiet = service(quiet, &upstream, false, QUIET).await?;
+    let some = service(some, &upstream, false, &traces(&collector, "0.01")).await?;
+    let all = service(all, &upstream, false, &traces(&collector, "1")).await?;
+    for (way, server) in [
+        (&token, &plain),
+        (&over_tls, &tls),
+        (&token, &quiet),
+        (&token, &some),
+        (&token, &all),
+    ] {
         adopt(&mut way.stub(server.address).await?, ACCOUNT, 1).await?;
     }
     let request = GetStatusRequest {
@@ -111,6 +127,9 @@ async fn run(length: Duration) -> Result<Table, Failure> {
         side("bare tonic", &bare, &token),
         side("bare tonic, TLS", &bare_tls, &over_tls),
         side("the service", &plain, &token),
+        side("the service, no log and no audit log", &quiet, &token),
+        side("the service, traces of 1 %", &some, &token),
+        side("the service, traces of 100 %", &all, &token),
         side("the service, TLS", &tls, &over_tls),
         side("the service, mutual TLS", &tls, &mutual),
     ];
@@ -135,8 +154,25 @@ fn folder(authority: &Authority) -> Result<Folder, Failure> {
     Ok(folder)
 }
 
-async fn service(folder: &Folder, upstream: &Upstream, is_tls: bool) -> Result<Server, Failure> {
-    let settings = Settings::new(upstream.address);
+/// Settings that write as little as can be: the line with the address is needed.
+const QUIET: &str = "log = \"off,tillwatch_server::serve=info\"\naudit_log = \"\"\n";
+
+/// Settings that send a part of all traces to a collector.
+fn traces(collector: &Collector, part: &str) -> String {
+    format!(
+        "otlp_endpoint = \"http://{}\"\ntrace_sample = \"{part}\"\n",
+        collector.address
+    )
+}
+
+async fn service(
+    folder: &Folder,
+    upstream: &Upstream,
+    is_tls: bool,
+    telemetry: &str,
+) -> Result<Server, Failure> {
+    let mut settings = Settings::new(upstream.address);
+    telemetry.clone_into(&mut settings.telemetry);
     folder.put("tillwatch.toml", &settings.text(folder.path(), is_tls))?;
     Server::start(folder.path()).await
 }

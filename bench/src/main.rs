@@ -7,11 +7,14 @@
 #![expect(clippy::print_stdout, reason = "tables are what this program is for")]
 
 mod allocator;
+mod attacks;
 mod authority;
 mod bare;
 mod budget;
 mod caller;
 mod calls;
+mod collector;
+mod frames;
 mod freshness;
 mod memory;
 mod polls;
@@ -85,6 +88,12 @@ enum Benchmark {
         #[arg(long, default_value_t = 10_000)]
         streams: usize,
     },
+    /// Memory, and the waits of another caller, before, during and after attacks over TLS.
+    Attacks {
+        /// The seconds of each phase.
+        #[arg(long, default_value_t = 15)]
+        seconds: u64,
+    },
     /// Serves one answer with bare tonic; `calls` starts this.
     #[command(hide = true)]
     Bare(bare::Arguments),
@@ -115,6 +124,10 @@ fn main() -> Result<(), Failure> {
             ("calls", vec![calls::table(length)?])
         }
         Benchmark::Renewal { streams } => ("renewal", vec![renewal::table(streams)?]),
+        Benchmark::Attacks { seconds } => {
+            let length = Duration::from_secs(seconds);
+            ("attacks", vec![attacks::table(length)?])
+        }
         Benchmark::Bare(arguments) => return bare::serve(&arguments),
     };
     for table in &tables {

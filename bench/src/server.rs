@@ -75,6 +75,17 @@ impl Server {
         ran.sum()
     }
 
+    /// Its memory that is in use, in KiB.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn resident_kib(&self) -> Result<u64, Failure> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let figure = line.and_then(|line| line.split_whitespace().next());
+        Ok(figure.ok_or("it is gone")?.parse()?)
+    }
+
     /// Lets it read its settings again.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ pub struct Settings {
     pub second: Option<&'static str>,
     /// The caller's feeds. None: as many as the default says.
     pub feeds: Option<u32>,
+    /// Lines of the section `telemetry`.
+    pub telemetry: String,
 }
 
 impl Settings {
@@ -31,6 +33,7 @@ impl Settings {
             token: TOKEN,
             second: None,
             feeds: None,
+            telemetry: String::new(),
         }
     }
 
@@ -67,7 +70,8 @@ impl Settings {
             "[listen]\ngrpc = \"127.0.0.1:0\"\nops = \"\"\n{tls}\
              [store]\nurl = \"sqlite:{path}/tillwatch.db\"\n\
              [callers.load]\ntoken_sha256 = [\"{hash}\"]\n{names}accounts = [\"*\"]\n\
-             scopes = [\"adopt\", \"read\"]\n{feeds}{accounts}"
+             scopes = [\"adopt\", \"read\"]\n{feeds}{accounts}[telemetry]\n{}",
+            self.telemetry
         )
     }
 
