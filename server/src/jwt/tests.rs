@@ -2,35 +2,18 @@ use std::sync::atomic::Ordering;
 
 use ring::{
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+        Ed25519KeyPair, KeyPair as _,
+    },
 };
 use serde_json::{Value, json};
 
 use super::*;
 
-/// A public key of RSA, and tokens that its private key has signed by RS256 and by PS256 before it was
-/// thrown away: ring makes no keys of RSA.
-const MODULUS: &str = "skkQ5tWcXa4QaY0oT2aH-Qusgne_3ocd2EL8X6IK3e76-XHS4tOrOgdk4egQ0_8ZD3ZsespeXPBdBO4A4Nfe\
-    rn2p5ZScSZpQc-yv8FzAAbIjGE0YLlbA8KwVXuiEx_IvrOavqklsEOCI0l0qM_YDX86vWjv4sjqXqGBk2t7b\
-    YrM8_khdhEksrb0JTGHgVnOdSiSPowhVdXxSS8Xm6S6ypO33VSzNIdBLAoq6sl2YSI-9a-qdQFgCihvNv7X1\
-    6A3u5-cPVQlRFoNZGU6zFrcnAUlojCJazX-67nXBAfZuDnfaw_2taDKSYLtpCpwJfTUpcJnQnAFXWG1MBkdv\
-    eKgIEw";
-const RS256: &str = "eyJhbGciOiAiUlMyNTYiLCAia2lkIjogInJzYSIsICJ0eXAiOiAiSldUIn0.eyJpc3MiOiAiaHR0cHM6Ly9p\
-    c3N1ZXIudGVzdCIsICJzdWIiOiAic3lzdGVtOnNlcnZpY2VhY2NvdW50OnNob3A6YnV5ZXIiLCAiYXVkIjog\
-    WyJ0aWxsd2F0Y2giXSwgImV4cCI6IDE3ODI5MDM2MDAsICJpYXQiOiAxNzgyOTAwMDAwLCAibmJmIjogMTc4\
-    MjkwMDAwMH0.V-tLTGl8ssHo9eN2KOjLqZlfO4HJJMMn06UwA9cDdxNbFiuuQxmryNADLjbL3WmXYe16lQrr\
-    SXEVh5cwpv1CadKXQp2w1FrlYif3oBpw4ehtUq9sZ6orUzAjsppxr27X6P-qE861wKX3Ig-sTVaHqKMm-nv2\
-    vW7BPf_OePT17bAorcQdr9q8yGqPtT-iRY9nFoNkgaGoHrURAGUsYMhKiTWlTGRXhucjJ76f2WswjmoRvlkw\
-    ho4kIVRBjNz3MIZdxA8KFE0N-Xh4Q8NpKZRQMpTtc8u0gGXNn7hVT1o2nIPPCWKqtK5yvdts9i7sA_kGqq4p\
-    uNAbwm6OzyH4RhWtYg";
-const PS256: &str = "eyJhbGciOiAiUFMyNTYiLCAia2lkIjogInJzYSIsICJ0eXAiOiAiSldUIn0.eyJpc3MiOiAiaHR0cHM6Ly9p\
-    c3N1ZXIudGVzdCIsICJzdWIiOiAic3lzdGVtOnNlcnZpY2VhY2NvdW50OnNob3A6YnV5ZXIiLCAiYXVkIjog\
-    WyJ0aWxsd2F0Y2giXSwgImV4cCI6IDE3ODI5MDM2MDAsICJpYXQiOiAxNzgyOTAwMDAwLCAibmJmIjogMTc4\
-    MjkwMDAwMH0.Nz2MiQho-0rJ_c8y20uhAqI8ZtWWh82Y_iOzLo2u9rIEBtN-tvpCKa1cBhsLdIDtlDzlHh4y\
-    K1scyUVscUXbBBYWXU0mUW_dBhAzCDARYT9UHPY9tGeDMOfXGaOynpBDf2a0VREgFMDy07k34x7-tXKmPq-2\
-    E4USYL86EvbDHGtS4Jm0JgkjDw5bYbe1j80hBbf_upcOwnKb1aMus_wgtXAB5BoI-YVjALn5SsjrXxqs_Z5l\
-    IiVdif4eF_cdqspxXPOKfL4VC_3OtgTZsbgb74t0YL1cHagZrjRzN4km_fPS8uF9pfxBRFOYdWwinebHsIfn\
-    4qyTir9zgCBlKdcrxA";
+/// The modulus of a public key of RSA, and a token by each of its algorithms. The private key signed them
+/// and was thrown away: ring makes no keys of RSA.
+const RSA: &str = include_str!("tests/rsa.json");
 
 const ISSUER: &str = "https://issuer.test";
 const SUBJECT: &str = "system:serviceaccount:shop:buyer";
@@ -292,35 +275,72 @@ fn what_is_no_token_or_was_changed_on_its_way_proves_nothing() {
 }
 
 #[test]
-fn keys_of_rsa_and_ed25519_sign_as_keys_of_p_256_do() {
-    let rsa = |alg: Option<&str>, kid: &str| {
-        let mut key = json!({"kty": "RSA", "kid": kid, "use": "sig", "n": MODULUS, "e": "AQAB"});
+fn a_key_of_rsa_signs_by_the_algorithm_that_its_set_names_and_by_no_other() {
+    let made: Value = serde_json::from_str(RSA).unwrap();
+    let tokens = made["tokens"].as_object().unwrap();
+    let token = |algorithm: &str| tokens[algorithm].as_str().unwrap();
+    let key = |alg: Option<&str>, kid: &str| {
+        let modulus = &made["modulus"];
+        let mut key = json!({"kty": "RSA", "kid": kid, "use": "sig", "n": modulus, "e": "AQAB"});
         if let Some(alg) = alg {
             key["alg"] = json!(alg);
         }
         key
     };
-    let keys = set(&[rsa(None, "rsa"), Issuer::new("other").jwk()]);
-    assert_eq!(refusal(RS256, &keys), "");
+    assert_eq!(tokens.len(), 6);
+    for named in tokens.keys() {
+        let keys = set(&[key(Some(named), "rsa"), Issuer::new("other").jwk()]);
+        for (used, token) in tokens {
+            let expected = match used == named {
+                true => "",
+                false => "OTHER_ALGORITHM",
+            };
+            let token = token.as_str().unwrap();
+            assert_eq!(
+                refusal(token, &keys),
+                expected,
+                "{used} by a key of {named}"
+            );
+        }
+    }
+    let keys = set(&[key(None, "rsa")]);
+    assert_eq!(refusal(token("RS256"), &keys), "");
     assert_eq!(
-        refusal(PS256, &keys),
+        refusal(token("PS256"), &keys),
         "OTHER_ALGORITHM",
         "the usual one is RS256"
     );
-    let keys = set(&[rsa(Some("PS256"), "rsa")]);
-    assert_eq!(refusal(PS256, &keys), "");
-    assert_eq!(refusal(RS256, &keys), "OTHER_ALGORITHM");
-    assert_eq!(refusal(RS256, &set(&[rsa(None, "else")])), "UNKNOWN_KEY");
+    assert_eq!(
+        refusal(token("RS256"), &set(&[key(None, "else")])),
+        "UNKNOWN_KEY"
+    );
+}
 
+#[test]
+fn keys_of_p_384_and_ed25519_sign_as_keys_of_p_256_do() {
     let random = SystemRandom::new();
+    let refused = |key: Value, alg: &str, sign: &dyn Fn(&[u8]) -> Vec<u8>| {
+        let header = json!({"alg": alg, "kid": key["kid"]}).to_string();
+        let message = format!("{}.{}", encoded(header), encoded(claims().to_string()));
+        let signature = encoded(sign(message.as_bytes()));
+        refusal(&format!("{message}.{signature}"), &set(&[key]))
+    };
+
     let pkcs8 = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
     let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
     let public = encoded(pair.public_key().as_ref());
     let key = json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": public});
-    let header = json!({"alg": "EdDSA", "kid": "ed"}).to_string();
-    let message = format!("{}.{}", encoded(header), encoded(claims().to_string()));
-    let signature = encoded(pair.sign(message.as_bytes()));
-    assert_eq!(refusal(&format!("{message}.{signature}"), &set(&[key])), "");
+    let sign = |message: &[u8]| pair.sign(message).as_ref().to_vec();
+    assert_eq!(refused(key, "EdDSA", &sign), "");
+
+    let curve = &ECDSA_P384_SHA384_FIXED_SIGNING;
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(curve, &random).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(curve, pkcs8.as_ref(), &random).unwrap();
+    let (x, y) = pair.public_key().as_ref()[1..].split_at(48);
+    let key = json!({"kty": "EC", "crv": "P-384", "kid": "ec", "x": encoded(x), "y": encoded(y)});
+    let sign = |message: &[u8]| pair.sign(&random, message).unwrap().as_ref().to_vec();
+    assert_eq!(refused(key.clone(), "ES384", &sign), "");
+    assert_eq!(refused(key, "ES256", &sign), "OTHER_ALGORITHM");
 }
 
 #[test]
