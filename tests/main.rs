@@ -39,6 +39,7 @@ mod health_probes;
 mod kill_loop;
 mod limits;
 mod liveness;
+mod log;
 mod metrics;
 mod nowhere;
 mod port;

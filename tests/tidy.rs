@@ -105,7 +105,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("outlet", &[]),
     ("audit", &["purchase", "clock", "outlet"]),
-    ("telemetry", &["figures"]),
+    ("telemetry", &["figures", "outlet"]),
     (
         "config",
         &[

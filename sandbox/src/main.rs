@@ -24,6 +24,8 @@ const EXIT_USAGE: u8 = 64;
 /// The address at which clients look for a server by default, and any free port.
 const USUAL: &str = "127.0.0.1:50051";
 const ANY: &str = "127.0.0.1:0";
+/// The longest delay of the exit by a reader of the log that hangs.
+const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Five payment providers, simulated over HTTP for trying and for tests.
 #[derive(Debug, Parser)]
@@ -172,7 +174,7 @@ async fn serve(arguments: Serve) -> Result<(), Box<dyn Error>> {
 }
 
 async fn demo(arguments: Demo) -> Result<ExitCode, Box<dyn Error>> {
-    tillwatch_server::telemetry::init("warn", false, None)?;
+    let (log, ..) = tillwatch_server::telemetry::init("warn", false, None)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
@@ -193,7 +195,10 @@ async fn demo(arguments: Demo) -> Result<ExitCode, Box<dyn Error>> {
         keep: arguments.keep,
         command: tillwatch_command(),
     };
-    let ended = demo::run(&options, &mut Page::new(&mut out, color), stop).await?;
+    let ended = demo::run(&options, &mut Page::new(&mut out, color), stop).await;
+    // Lines that are left are lost with their reader.
+    let _ = log.finish(LOG_TIMEOUT);
+    let ended = ended?;
     Ok(ExitCode::from(ended.code()))
 }
 

@@ -4,6 +4,7 @@
 //! configuration, 1 a failed start or backup.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     env,
     error::Error,
     future::Future,
@@ -39,6 +40,9 @@ const CORES_FOR_ONE_THREAD: usize = 2;
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest delay of the exit by a collector of traces, if the drain has left so much time.
 const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest delay of the exit by a reader of the log that hangs.
+const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Creates purchases at payment providers and pushes their normalised status.
 #[derive(Debug, Parser)]
@@ -210,7 +214,8 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     let start = || -> Result<(), Box<dyn Error + Send + Sync>> {
         let json = config.telemetry.log_format == LogFormat::Json;
         let traces = config.telemetry.traces.as_ref();
-        let (log, traces) = telemetry::init(&config.telemetry.log, json, traces)?;
+        let (log, filter, traces) = telemetry::init(&config.telemetry.log, json, traces)?;
+        log_panics();
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
@@ -231,8 +236,8 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
             let reload = Reload {
                 asked: reload,
                 read: Arc::new(move || read(file.as_deref())),
-                log: Arc::new(move |filter| {
-                    if let Err(error) = log.set(filter) {
+                log: Arc::new(move |directives| {
+                    if let Err(error) = filter.set(directives) {
                         tracing::error!(%error, "the log's filter stays");
                     }
                 }),
@@ -248,9 +253,24 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
         runtime.shutdown_timeout(EXIT_TIMEOUT);
         let spent = ends.get().map_or(Duration::ZERO, Instant::elapsed);
         traces.finish(drain.saturating_sub(spent).min(TRACES_TIMEOUT));
+        // Lines that were left are lost with their reader.
+        let _ = log.finish(LOG_TIMEOUT);
         served
     };
     start().map_err(Failure::Start)
+}
+
+/// Lets panics be told by the log from now on: whoever reads standard error may hang, and a thread that
+/// panics must not wait for that.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(tracing::field::display);
+        let words = panic.payload_as_str().unwrap_or_default();
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured)
+            .then(|| tracing::field::display(&backtrace));
+        tracing::error!(place, words, backtrace, "panicked");
+    }));
 }
 
 /// The runtime for this many threads; with 0, the number of cores decides.

@@ -75,6 +75,8 @@ struct Shared {
     failures: AtomicU64,
     /// True once the writer has ended.
     ended: CancellationToken,
+    /// Wakes whoever blocks until then.
+    drained: Condvar,
 }
 
 #[derive(Default)]
@@ -126,13 +128,14 @@ impl Outlet {
             left_out: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             ended: CancellationToken::new(),
+            drained: Condvar::new(),
         });
         let writing = Arc::clone(&shared);
         thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
                 writing.write_all(file);
-                writing.ended.cancel();
+                writing.end();
             })?;
         Ok(Self(shared))
     }
@@ -176,6 +179,18 @@ impl Outlet {
         ended.is_ok() && self.0.queue().lines.is_empty()
     }
 
+    /// Does as [`Outlet::close`] does, and blocks this thread meanwhile.
+    pub fn finish(&self, within: Duration) -> bool {
+        self.end();
+        let is_open = |_: &mut Queue| !self.0.ended.is_cancelled();
+        let waited = self
+            .0
+            .drained
+            .wait_timeout_while(self.0.queue(), within, is_open);
+        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        self.0.ended.is_cancelled() && queue.lines.is_empty()
+    }
+
     /// The number of lines since the beginning.
     pub fn figures(&self) -> Figures {
         let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
@@ -190,6 +205,14 @@ impl Outlet {
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells that the writer has ended.
+    fn end(&self) {
+        // Under the lock: a thread that is about to block must not miss it.
+        let _queue = self.queue();
+        self.ended.cancel();
+        self.drained.notify_all();
     }
 
     /// Writes until the end.

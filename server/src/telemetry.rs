@@ -1,11 +1,12 @@
-//! Logs: to standard error, as text or JSON, filtered by level or directives. Traces: `traces`, to a
-//! collector. Metrics: `metrics`.
+//! Logs: to standard error through the queue of `log`, as text or JSON, filtered by level or directives.
+//! Traces: `traces`, to a collector. Metrics: `metrics`.
 
 mod lines;
+pub mod log;
 pub mod metrics;
 pub mod traces;
 
-use std::io::stderr;
+use std::io;
 
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
@@ -16,6 +17,7 @@ use tracing_subscriber::{
 };
 
 use lines::{Form, Lines};
+use log::Log;
 use traces::{Traces, TracesError};
 
 /// The reason why there are no logs or no traces.
@@ -27,6 +29,9 @@ pub enum TelemetryError {
     /// Spans cannot be sent to the collector.
     #[error("traces cannot be exported")]
     Traces(#[from] TracesError),
+    /// The log has no way to standard error.
+    #[error("the log cannot be written")]
+    Log(#[from] io::Error),
     /// Logs go elsewhere in this process already.
     #[error("logging is set up already")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
@@ -52,16 +57,18 @@ impl LogFilter {
 /// Sends this process's logs to standard error from now on, and its spans to a collector if one is set.
 ///
 /// # Errors
-/// The filter cannot be read, spans cannot be sent, or logs go elsewhere already.
+/// The filter cannot be read, lines or spans cannot be sent, or logs go elsewhere already.
 pub fn init(
     filter: &str,
     json: bool,
     collector: Option<&traces::Settings>,
-) -> Result<(LogFilter, Traces), TelemetryError> {
+) -> Result<(Log, LogFilter, Traces), TelemetryError> {
     let (filter, handle) = reload::Layer::new(parsed(filter)?);
+    let form = if json { Form::Json } else { Form::Text };
+    let log = Log::begin(form)?;
     let format = tracing_subscriber::fmt::format().with_ansi(false);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(stderr)
+        .with_writer(log.clone())
         .with_ansi(false);
     let lines = if json {
         let format = format
@@ -70,10 +77,10 @@ pub fn init(
             .with_current_span(false)
             .with_span_list(false);
         let fields = tracing_subscriber::fmt::format::JsonFields::new();
-        let format = Lines::new(format, Form::Json);
+        let format = Lines::new(format, form);
         lines.fmt_fields(fields).event_format(format).boxed()
     } else {
-        let format = Lines::new(format, Form::Text);
+        let format = Lines::new(format, form);
         lines.event_format(format).boxed()
     };
     // A line names its span by id. If the log does not want spans and nobody collects them, there are
@@ -92,7 +99,7 @@ pub fn init(
         .with(layers)
         .try_init()
         .map_err(TelemetryError::Twice)?;
-    Ok((LogFilter(handle), traces))
+    Ok((log, LogFilter(handle), traces))
 }
 
 fn parsed(filter: &str) -> Result<EnvFilter, TelemetryError> {
@@ -108,7 +115,7 @@ mod tests {
     fn logging_is_set_up_once_by_a_filter_that_can_be_read() {
         let broken = init("info,=,=", false, None).unwrap_err();
         assert_eq!(broken.to_string(), "the log filter cannot be read");
-        let (filter, _) = init("warn,tillwatch_server=info", true, None).unwrap();
+        let (_, filter, _) = init("warn,tillwatch_server=info", true, None).unwrap();
         let span = tracing::error_span!("a span that nobody collects");
         assert!(span.is_disabled());
         assert!(!tracing::event_enabled!(tracing::Level::DEBUG));

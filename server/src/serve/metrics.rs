@@ -10,9 +10,7 @@ use crate::{
     listener::Port,
     telemetry::{
         self,
-        metrics::{
-            self, AccountLabels, AccountPicture, AuditPicture, LoopPicture, Picture, TlsPicture,
-        },
+        metrics::{self, AccountLabels, AccountPicture, LoopPicture, Picture, TlsPicture},
     },
     tls::ServerTls,
 };
@@ -78,14 +76,8 @@ impl Collector {
             unreadable_rows: figures.unreadable_rows,
             settings_are_stale: reloads.is_stale(),
             reloads_failed: reloads.failed(),
-            audit: {
-                let figures = rooms.audit.figures();
-                AuditPicture {
-                    written: figures.written,
-                    left_out: figures.left_out,
-                    failures: figures.failures,
-                }
-            },
+            audit: rooms.audit.figures(),
+            log: telemetry::log::figures(),
             tls: tls.map(|tls| {
                 let figures = tls.figures();
                 TlsPicture {

@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 
 use super::traces;
-use crate::figures::Seen;
+use crate::{figures::Seen, outlet};
 pub use accounts::{AccountLabels, AccountPicture};
 pub use format::Format;
 pub use process::ProcessPicture;
@@ -95,8 +95,10 @@ pub struct Picture {
     pub reloads_failed: u64,
     /// The TLS of the service's own port; `None` if it is plain.
     pub tls: Option<TlsPicture>,
-    /// The audit log's lines: written, left out, and tries to write that failed.
-    pub audit: AuditPicture,
+    /// The audit log's lines.
+    pub audit: outlet::Figures,
+    /// The log's lines.
+    pub log: outlet::Figures,
     /// Spans that were exported and dropped; `None` if there is no collector.
     pub traces: Option<traces::Figures>,
     /// The loops of the process, with the number of restarts of each after a defect.
@@ -116,17 +118,6 @@ pub struct LoopPicture {
     pub is_stuck: bool,
     /// The time without progress.
     pub silent: Duration,
-}
-
-/// The figures of the audit log.
-#[derive(Debug, Clone, Copy)]
-pub struct AuditPicture {
-    /// Lines that were written.
-    pub written: u64,
-    /// Lines that were left out, since too many waited.
-    pub left_out: u64,
-    /// Tries to write that failed.
-    pub failures: u64,
 }
 
 /// The figures of the TLS of the service's own port.
@@ -186,7 +177,8 @@ pub fn render(picture: &Picture) -> Result<String, fmt::Error> {
         tls(&mut registry, picture);
     }
     settings(&mut registry, picture);
-    audit(&mut registry, picture.audit);
+    lines(&mut registry, "audit", "the audit log", picture.audit);
+    lines(&mut registry, "log", "the log", picture.log);
     if let Some(figures) = &picture.traces {
         spans(&mut registry, figures);
     }
@@ -247,17 +239,18 @@ fn settings(registry: &mut Registry, picture: &Picture) {
     );
 }
 
-/// The audit log.
-fn audit(registry: &mut Registry, picture: AuditPicture) {
+/// The lines that go through a queue to a log: `name` begins the names, `which` ends the sentences.
+fn lines(registry: &mut Registry, name: &str, which: &str, figures: outlet::Figures) {
     let lines = Family::<LineLabels, Counter>::default();
-    for (outcome, times) in [("written", picture.written), ("left_out", picture.left_out)] {
+    for (outcome, times) in [("written", figures.written), ("left_out", figures.left_out)] {
         lines.get_or_create(&LineLabels { outcome }).inc_by(times);
     }
-    registry.register("audit_lines", "Lines of the audit log, by outcome", lines);
+    let words = format!("Lines of {which}, by outcome");
+    registry.register(format!("{name}_lines"), words, lines);
     let failed = Counter::<u64>::default();
-    failed.inc_by(picture.failures);
-    let words = "Tries to write a line of the audit log that failed";
-    registry.register("audit_write_failures", words, failed);
+    failed.inc_by(figures.failures);
+    let words = format!("Tries to write a line of {which} that failed");
+    registry.register(format!("{name}_write_failures"), words, failed);
 }
 
 /// The state of the TLS of the service's own port.

@@ -62,10 +62,15 @@ fn picture() -> Picture {
         log_is_pinned: true,
         oldest_reader: Duration::from_secs(6),
         unreadable_rows: 5,
-        audit: AuditPicture {
+        audit: outlet::Figures {
             written: 11,
             left_out: 12,
             failures: 13,
+        },
+        log: outlet::Figures {
+            written: 21,
+            left_out: 22,
+            failures: 23,
         },
         traces: None,
         restarts: vec![("feed", 2)],
@@ -142,6 +147,9 @@ fn a_picture_is_told_by_account_in_fixed_words() {
         "tillwatch_audit_lines_total{outcome=\"written\"} 11".to_owned(),
         "tillwatch_audit_lines_total{outcome=\"left_out\"} 12".to_owned(),
         "tillwatch_audit_write_failures_total 13".to_owned(),
+        "tillwatch_log_lines_total{outcome=\"written\"} 21".to_owned(),
+        "tillwatch_log_lines_total{outcome=\"left_out\"} 22".to_owned(),
+        "tillwatch_log_write_failures_total 23".to_owned(),
         "tillwatch_loop_restarts_total{loop=\"feed\"} 2".to_owned(),
         "tillwatch_loop_stuck{loop=\"lane\"} 1".to_owned(),
         "tillwatch_loop_silent_seconds{loop=\"lane\"} 31.0".to_owned(),
