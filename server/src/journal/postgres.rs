@@ -64,8 +64,7 @@ pub struct PostgresJournal {
     tasks: TaskTracker,
     /// Ends the wait for outcomes.
     closing: CancellationToken,
-    /// Ends the beat, at the latest when the journal is dropped.
-    beat: CancellationToken,
+    /// Ends the beat if the journal is dropped without being closed.
     _on_drop: DropGuard,
 }
 
@@ -115,7 +114,7 @@ impl PostgresJournal {
             opening,
             (Arc::clone(&connector), holder),
             (Arc::clone(&published), damage.clone()),
-            closing.clone(),
+            (closing.clone(), beat.clone()),
         );
         let readers = |most| Arc::new(Readers::new(Arc::clone(&connector), most));
         let (points, scans) = settings.shares();
@@ -129,8 +128,7 @@ impl PostgresJournal {
             transitions: Arc::default(),
             tasks,
             closing,
-            _on_drop: beat.clone().drop_guard(),
-            beat,
+            _on_drop: beat.drop_guard(),
         })
     }
 
@@ -287,10 +285,10 @@ impl Journal for PostgresJournal {
     }
 
     async fn close(&self) {
-        // The beat goes on until everything is committed, so that nobody takes the store meanwhile.
+        // The beat goes on until everything is committed, so that nobody takes the store meanwhile. The
+        // writer ends it with its release.
         self.closing.cancel();
         self.committer.close().await;
-        self.beat.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         for readers in [&self.points, &self.scans] {

@@ -28,6 +28,8 @@ pub(super) async fn beat(
         loop {
             match once(&connector, holder, &mut session).await {
                 Ok(true) => {}
+                // This process itself may have let the store go.
+                Ok(false) if ends.is_cancelled() => return,
                 Ok(false) => {
                     published.lose_store();
                     return;

@@ -45,6 +45,8 @@ pub(super) struct Writer {
     pub(super) published: Arc<Published>,
     /// Cancelled when the journal closes: an outcome that cannot be learned is waited for no longer.
     pub(super) closing: CancellationToken,
+    /// Ends the beat.
+    pub(super) beat: CancellationToken,
 }
 
 /// A group under way.
@@ -77,7 +79,7 @@ impl Writer {
         opening: Opening,
         (connector, holder): (Arc<Connector>, Holder),
         (published, damage): (Arc<Published>, Damage),
-        closing: CancellationToken,
+        (closing, beat): (CancellationToken, CancellationToken),
     ) -> Self {
         Self {
             connector,
@@ -88,6 +90,7 @@ impl Writer {
             damage,
             published,
             closing,
+            beat,
         }
     }
 
@@ -367,6 +370,8 @@ impl Store for Writer {
     }
 
     async fn close(&mut self) {
+        // A beat after the release would look as if another process had taken the store.
+        self.beat.cancel();
         let Some(mut opening) = self.opening.take() else {
             return;
         };

@@ -175,7 +175,10 @@ async fn while_an_outcome_is_looked_for_the_journal_is_away_and_others_are_refus
         bench.gate.cut();
         let cut = std::time::Instant::now();
         available.wait_for(|available| !*available).await.unwrap();
-        assert!(cut.elapsed().as_secs() < 3, "long before a silent store counts as away");
+        assert!(
+            cut.elapsed().as_secs() < 3,
+            "long before a silent store counts as away"
+        );
         let other = journal.write(begin_write(record(2))).await;
         let error = other.unwrap_err().to_string();
         assert!(error.contains("does not answer"), "{error}");

@@ -137,6 +137,7 @@ async fn a_second_process_on_the_same_database_is_refused_until_the_first_has_cl
     refused(open(&database.url(), 2).await, "another process has it");
     begin(&journal, record(1)).await;
     journal.close().await;
+    assert!(!journal.lost().is_cancelled(), "it was let go");
     open(&database.url(), 2).await.unwrap();
 }
 
