@@ -17,6 +17,7 @@ use tillwatch_server::{
     clock::Clock,
     feed::{Event, Feed, Rhythm, Until},
     journal::{Journal, Write, memory::MemoryJournal},
+    ownership::Tenures,
     purchase::{AccountName, Cause, Status, Timestamp, Transition},
     tracker::Tracker,
     upstream::{Upstream, scripted::Scripted, scripted::json_response},
@@ -185,11 +186,9 @@ async fn life(
         return;
     };
     let feed = Feed::new(Arc::clone(&journal), clock.clone());
-    let tracker = Tracker::new(
-        Arc::clone(&journal),
-        clock.clone(),
-        &Accounts::new([account]),
-    );
+    let accounts = Accounts::new([account]);
+    let tenures = Tenures::alone(accounts.all().keys().cloned());
+    let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts, &tenures);
     tracker.count_watchers({
         let feed = feed.clone();
         Box::new(move |purchase| feed.watchers(purchase))

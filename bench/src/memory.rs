@@ -8,6 +8,7 @@ use tillwatch_server::{
     cadence::{turns::Turns, wheel::Wheel},
     clock::Clock,
     journal::{Fingerprints, Journal, Record, memory::MemoryJournal},
+    ownership::Tenures,
     provider,
     purchase::{
         AccountName, CallerName, Moment, Purchase, PurchaseId, Reference, Revision, Secret, State,
@@ -131,7 +132,9 @@ fn in_tracker(
             accounts.extend(opened);
         }
         let names: Vec<AccountName> = accounts.iter().map(|one| one.name.clone()).collect();
-        let tracker = Tracker::new(journal, clock.clone(), &Accounts::new(accounts));
+        let accounts = Accounts::new(accounts);
+        let tenures = Tenures::alone(accounts.all().keys().cloned());
+        let tracker = Tracker::new(journal, clock.clone(), &accounts, &tenures);
         let before = held_bytes();
         for (number, name) in (0..purchases).zip(names.iter().cycle()) {
             let record = record(number, name, clock.now());

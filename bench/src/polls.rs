@@ -11,6 +11,7 @@ use tillwatch_server::{
     cadence::{Policy, Schedule},
     clock::Clock,
     journal::{Journal, Write, memory::MemoryJournal},
+    ownership::Tenures,
     provider,
     purchase::{AccountName, Cause, Revision, Secret, Status, Transition},
     tracker::Tracker,
@@ -93,7 +94,8 @@ async fn service(
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new("bench"));
     let account = account(upstream, &name, every, &clock, &journal).await?;
     let accounts = Accounts::new([Arc::clone(&account)]);
-    let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts);
+    let tenures = Tenures::alone(accounts.all().keys().cloned());
+    let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts, &tenures);
     for number in 0..purchases {
         let record = record(number, &name, &reference(number), clock.now());
         if purchases > FEW {

@@ -34,6 +34,7 @@ use crate::{
     figures::{REQUEST_BOUNDS, Seen, Spread},
     journal::Journal,
     observation::Trouble,
+    ownership::Tenure,
     provider::Provider,
     purchase::{AccountName, CallerName, Moment, PurchaseId},
     upstream::{Connection, Request, Response, UpstreamError},
@@ -98,6 +99,8 @@ pub struct Admission {
     granted: Moment,
     /// The last time at which the request may go.
     until: Option<Now>,
+    /// The time in which it may be under way, if the account's owner alone makes such requests.
+    tenure: Option<Tenure>,
     /// True if an answer came, or none will.
     ended: bool,
     /// True if the answer's status tells of no trouble, and nobody has found any in it.
@@ -299,7 +302,16 @@ impl Account {
             upstream, policy, ..
         } = &*admission.settings;
         let began = self.clock.moment();
-        let result = upstream.send(request, policy.timeout).await;
+        let sent = upstream.send(request, policy.timeout);
+        let result = match &admission.tenure {
+            None => sent.await,
+            Some(tenure) => tokio::select! {
+                // The same seed is the same run.
+                biased;
+                result = sent => result,
+                () = tenure.ended() => return Err(Unanswered::NotOwned),
+            },
+        };
         let took = self.clock.moment().since(began);
         if let Some(times) = self.request_times.get(admission.class().place()) {
             times.add_time(took);
@@ -393,6 +405,7 @@ impl Admission {
             more: granted.more,
             granted: now,
             until: None,
+            tenure: None,
             ended: false,
             understood: false,
         }
@@ -461,6 +474,14 @@ impl Admission {
         self
     }
 
+    /// Says that the request is the account's owner's: it goes while the tenure is trusted, and is cut at
+    /// its end.
+    #[must_use]
+    pub fn under(mut self, tenure: &Tenure) -> Self {
+        self.tenure = Some(tenure.clone());
+        self
+    }
+
     /// Takes another slot, to send a read once more, and counts the first as lost. `false` for a
     /// create, and if no slot is to be had within the time of a request.
     async fn resends(&mut self) -> bool {
@@ -485,6 +506,7 @@ impl Admission {
         let mut again = account.admit(self.inquiry.class, deadline).await?;
         again.inquiry.subject = self.inquiry.subject;
         again.until = self.until;
+        again.tenure.clone_from(&self.tenure);
         let again = again.by(&self.settings);
         Ok(std::mem::replace(self, again))
     }

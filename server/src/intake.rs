@@ -38,6 +38,7 @@ use crate::{
     fingerprint::Keyring,
     journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write},
     lifecycle,
+    ownership::Tenures,
     progress::Progress,
     provider::Placed,
     purchase::{CallerName, Moment, Purchase, PurchaseId, Status, Timestamp, Transition},
@@ -183,6 +184,8 @@ struct Inner {
     feed: Feed,
     clock: Clock,
     accounts: Accounts,
+    /// Whoever owns an account settles its submits.
+    tenures: Tenures,
     keyring: Keyring,
     /// The spans of creates.
     creates: Creates,
@@ -215,7 +218,7 @@ impl Intake {
         journal: Arc<dyn Journal>,
         feed: Feed,
         clock: Clock,
-        accounts: Accounts,
+        (accounts, tenures): (Accounts, Tenures),
         keyring: Keyring,
         creates: Creates,
     ) -> Self {
@@ -225,6 +228,7 @@ impl Intake {
             feed,
             clock,
             accounts,
+            tenures,
             keyring,
             creates,
             attempts: Attempts::default(),
@@ -310,7 +314,7 @@ impl Intake {
         self.0.open_purchases.count();
     }
 
-    /// Takes up a purchase that an earlier process has left. Called before anything is served.
+    /// Takes up an open purchase that an earlier process, or an earlier owner of its account, has left.
     pub fn recover(&self, record: &Record) {
         self.0.open_purchases.recovered(&record.purchase);
         self.0.recovered(record);

@@ -396,6 +396,25 @@ pub trait Journal: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<Record>, JournalError>;
 
+    /// An account's records that are not FINAL, by id, strictly after `after`; at most `limit`.
+    async fn open_of(
+        &self,
+        account: &AccountName,
+        mut after: Option<PurchaseId>,
+        limit: usize,
+    ) -> Result<Vec<Record>, JournalError> {
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let records = self.open_records(after, limit).await?;
+            let Some(last) = records.last() else { break };
+            after = Some(last.purchase.id);
+            let of_account = |record: &Record| record.purchase.account == *account;
+            found.extend(records.into_iter().filter(of_account));
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
     /// The text kept by a key.
     async fn get(&self, key: &str) -> Result<Option<String>, JournalError>;
 

@@ -6,6 +6,7 @@
 //! - [`upstream`], [`provider`], [`account`]: the way out: HTTP, each provider's words, and each
 //!   account's budget and breaker.
 //! - [`journal`]: the durable log; [`feed`]: committed transitions on their way to watchers.
+//! - [`ownership`]: the accounts that this process owns.
 //! - [`intake`]: create, join, recover, resolve; [`tracker`]: polls until FINAL.
 //! - [`grpc`], [`identity`], [`jwt`], [`listener`], [`health`]: the way in.
 //! - [`config`], [`telemetry`]: settings, logs and the export of spans; [`trace`]: the spans' places in
@@ -33,6 +34,7 @@ pub mod limits;
 pub mod listener;
 pub mod observation;
 pub mod outlet;
+pub mod ownership;
 pub mod progress;
 pub mod provider;
 pub mod purchase;

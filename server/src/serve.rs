@@ -19,6 +19,7 @@ mod reload;
 mod retention;
 mod supervisor;
 mod tally;
+mod tenures;
 mod wall;
 mod watch;
 
@@ -41,9 +42,10 @@ use crate::{
     health::{self, HealthService, Readiness},
     identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope, Workload},
     intake::Intake,
-    journal::{Journal, JournalError},
+    journal::{Journal, JournalError, Ownership},
     listener::{self, Listener},
     outlet::Target,
+    ownership::{Owner, Tenures},
     progress::Progress,
     purchase::AccountName,
     tls::{Offered, ServerTls, ServerTlsError},
@@ -59,6 +61,7 @@ pub use reload::Reload;
 use retention::retire;
 pub use supervisor::{Supervisor, SupervisorError};
 use tally::Tally;
+use tenures::{Work, begin_loops};
 use wall::Wall;
 use watch::Watcher;
 
@@ -125,6 +128,8 @@ pub struct Parts {
     pub clock: Clock,
     /// The durable log.
     pub journal: Arc<dyn Journal>,
+    /// The leases of accounts in the same store.
+    pub ownership: Arc<dyn Ownership>,
     /// Fingerprint keys.
     pub keyring: Keyring,
     /// Accounts, opened.
@@ -150,6 +155,7 @@ pub struct House {
     health: Arc<HealthService>,
     figures: metrics::Collector,
     configured: Configured,
+    owner: Owner,
     /// The loops that run until the drain; aborted when the house is dropped.
     work: Loops,
     /// The thread that tells liveness of the loops, if there is one.
@@ -177,6 +183,7 @@ impl House {
         let Parts {
             clock,
             journal,
+            ownership,
             keyring,
             accounts,
             callers,
@@ -186,7 +193,11 @@ impl House {
         } = parts;
         commits::tell(journal.as_ref(), audit.clone());
         let feed = Feed::new(Arc::clone(&journal), clock.clone());
-        let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts);
+        let names = accounts.all();
+        let owner = Owner::new(ownership, clock.clone(), names.keys().cloned());
+        owner.start().await?;
+        let tenures = owner.tenures();
+        let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts, tenures);
         tracker.count_watchers({
             let feed = feed.clone();
             Box::new(move |purchase| feed.watchers(purchase))
@@ -195,7 +206,7 @@ impl House {
             Arc::clone(&journal),
             feed.clone(),
             clock.clone(),
-            accounts.clone(),
+            (accounts.clone(), tenures.clone()),
             keyring,
             tracker.creates(),
         );
@@ -217,30 +228,27 @@ impl House {
         work.begin(feed.progress(), feed.clone(), |feed| async move {
             feed.run().await;
         });
-        for one in tracker.loops() {
-            let account = one.account().clone();
-            let progress = one.progress().clone();
-            work.begin_of(&progress, Some(account), one, |one| async move {
-                one.run().await;
-            });
-        }
+        begin_loops(&work, tracker.loops());
+        let follower = Arc::new(Work {
+            journal: Arc::clone(&journal),
+            accounts: accounts.clone(),
+            tracker: tracker.clone(),
+            intake: intake.clone(),
+            loops: work.clone(),
+        });
+        let owned = (owner.clone(), follower);
+        work.begin(owner.progress(), owned, |(owner, follower)| async move {
+            owner.run(&*follower).await;
+        });
         work.begin(intake.progress(), intake.clone(), |intake| async move {
             intake.run().await;
         });
+        let kept = (Arc::clone(&journal), tenures.clone());
+        keep_house(&work, kept, &wall, &intake, retention);
         let progress = Progress::new("readiness");
         let reported = (Arc::clone(&journal), readiness.clone(), progress.clone());
         work.begin(&progress, reported, |(journal, readiness, progress)| {
             report(journal, readiness, progress)
-        });
-        let progress = Progress::new("retention");
-        let retired = (Arc::clone(&journal), Arc::clone(&wall), progress.clone());
-        work.begin(&progress, retired, move |(journal, wall, progress)| {
-            retire(journal, wall, retention, progress)
-        });
-        let progress = Progress::new("clock");
-        let minded = (wall, intake.clone(), progress.clone());
-        work.begin(&progress, minded, |(wall, intake, progress)| {
-            mind_the_clock(wall, intake, progress)
         });
         let rooms = grpc::Rooms {
             journal,
@@ -264,6 +272,7 @@ impl House {
             limits: grpc::CurrentBounds::new(limits),
             readiness,
             health,
+            owner,
             work,
             watcher: None,
         })
@@ -296,7 +305,11 @@ impl House {
         self.readiness.drain().await;
         self.rooms.feed.drain();
         self.readiness.close();
-        tokio::join!(self.rooms.intake.drain(), self.rooms.tracker.drain());
+        tokio::join!(
+            self.rooms.intake.drain(),
+            self.rooms.tracker.drain(),
+            self.owner.drain()
+        );
     }
 
     /// Stops working and closes the journal.
@@ -304,6 +317,26 @@ impl House {
         self.work.shutdown().await;
         self.rooms.journal.close().await;
     }
+}
+
+/// Begins the loops of retention and of the wall clock.
+fn keep_house(
+    work: &Loops,
+    kept: (Arc<dyn Journal>, Tenures),
+    wall: &Arc<Wall>,
+    intake: &Intake,
+    retention: Duration,
+) {
+    let progress = Progress::new("retention");
+    let retired = (kept, Arc::clone(wall), progress.clone());
+    work.begin(&progress, retired, move |(kept, wall, progress)| {
+        retire(kept, wall, retention, progress)
+    });
+    let progress = Progress::new("clock");
+    let minded = (Arc::clone(wall), intake.clone(), progress.clone());
+    work.begin(&progress, minded, |(wall, intake, progress)| {
+        mind_the_clock(wall, intake, progress)
+    });
 }
 
 /// Hands open purchases to the rooms that follow them.
@@ -493,7 +526,7 @@ pub async fn run_with(
             file_limit,
             rooms: house.rooms.clone(),
             configured: house.configured.clone(),
-            loops: house.work.clone(),
+            owner: house.owner.clone(),
             limits: house.limits.clone(),
             log: Arc::clone(&reload.log),
             certificates: look,

@@ -11,13 +11,14 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tracing::subscriber::DefaultGuard;
 
 use crate::{
-    account::{Account, Settings},
+    account::{Account, Accounts, Settings},
     cadence::Policy,
     clock::Clock,
     journal::{
         AttemptChange, Fence, Fingerprints, Journal, JournalError, Record, Retirement, Write,
         memory::MemoryJournal,
     },
+    ownership::Tenures,
     provider::{Provider, registered},
     purchase::{
         AccountName, CallerName, Cause, Purchase, PurchaseId, Revision, Secret, Status, Timestamp,
@@ -49,6 +50,11 @@ pub async fn account(
 ) -> Arc<Account> {
     let settings = Settings::new(self::provider(provider), policy, upstream);
     Account::open(AccountName::new(name), settings, clock.clone(), &journal).await
+}
+
+/// The tenures of a process that has these accounts, and its store, for itself.
+pub fn alone(accounts: &Accounts) -> Tenures {
+    Tenures::alone(accounts.all().keys().cloned())
 }
 
 /// An empty journal in memory.

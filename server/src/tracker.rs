@@ -1,7 +1,7 @@
 //! Open purchases: their schedules, polls and commits, until FINAL.
 //!
-//! Each account has a lane of its own: its open purchases, and a loop that polls them as the account
-//! allows. One account's trouble never slows another's lane.
+//! Each account that this process owns has a lane: its open purchases, and a loop that polls them as the
+//! account allows. A lane lasts as long as the tenure. One account's trouble never slows another's lane.
 
 mod digest;
 mod entry;
@@ -12,7 +12,10 @@ mod sweep;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,6 +25,7 @@ use crate::{
     clock::Clock,
     journal::{AttemptChange, Committed, Journal, JournalError, Record, Write},
     lifecycle,
+    ownership::{Tenure, Tenures},
     progress::Progress,
     purchase::{AccountName, Cause, Finality, Freshness, Purchase, PurchaseId, Reference},
     trace::Creates,
@@ -37,11 +41,17 @@ pub struct Tracker(Arc<Inner>);
 struct Inner {
     journal: Arc<dyn Journal>,
     clock: Clock,
+    /// The accounts that are configured.
+    accounts: Accounts,
+    tenures: Tenures,
+    /// The lanes of the accounts that are owned.
     lanes: ByAccount<Lane>,
     /// Polls under way: a drain waits for their commits.
     tasks: TaskTracker,
     /// Ends lanes and held requests.
     stop: CancellationToken,
+    /// The number of polls and rounds that a panic has ended in lanes that are gone.
+    past_defects: AtomicU64,
     /// The last answers about what is followed no more.
     last_answers: Mutex<LastAnswers>,
     /// The spans that created open purchases.
@@ -85,7 +95,12 @@ impl Loop {
         &self.lane.account.name
     }
 
-    /// Works until [`Tracker::drain`], or until its account is gone. After a panic it can be run again.
+    /// Cancelled once it may end.
+    pub fn may_end(&self) -> &CancellationToken {
+        &self.lane.stop
+    }
+
+    /// Works until [`Tracker::drain`], or until the tenure ends. After a panic it can be run again.
     pub async fn run(&self) {
         match self.lane.sweeper.as_ref().filter(|_| self.sweeps) {
             None => self.inner.drive(&self.lane).await,
@@ -115,21 +130,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Tracker {
-    /// A tracker of what is committed from now on. [`Tracker::recover`] takes up what is open
-    /// already, and [`Tracker::run`] polls.
-    pub fn new(journal: Arc<dyn Journal>, clock: Clock, accounts: &Accounts) -> Self {
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    /// A tracker of what is committed from now on to purchases of the accounts that are owned already.
+    /// [`Tracker::begin`] lets it track others, [`Tracker::recover`] takes up what is open already, and
+    /// [`Tracker::run`] polls.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        clock: Clock,
+        accounts: &Accounts,
+        tenures: &Tenures,
+    ) -> Self {
         let lanes = ByAccount::default();
         for (name, account) in &*accounts.all() {
-            let lane = Lane::new(Arc::clone(account), stop.child_token());
-            lanes.insert(name.clone(), Arc::new(lane));
+            if let Some(tenure) = tenures.of(name) {
+                let lane = Lane::new(Arc::clone(account), tenure);
+                lanes.insert(name.clone(), Arc::new(lane));
+            }
         }
         let inner = Arc::new(Inner {
             journal: Arc::clone(&journal),
             clock,
+            accounts: accounts.clone(),
+            tenures: tenures.clone(),
             lanes,
-            tasks,
-            stop,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            past_defects: AtomicU64::new(0),
             last_answers: Mutex::default(),
             creates: Creates::default(),
             watchers: OnceLock::new(),
@@ -151,20 +176,26 @@ impl Tracker {
         let _ = self.0.watchers.set(count);
     }
 
-    /// An account is configured from now on. Returns the loops that work for it.
-    pub fn add(&self, account: &Arc<Account>) -> Vec<Loop> {
-        let lane = Lane::new(Arc::clone(account), self.0.stop.child_token());
-        let lane = Arc::new(lane);
+    /// An account is owned from now on: its commits are heard. Returns the loops that work for it.
+    pub fn begin(&self, account: &Arc<Account>, tenure: &Tenure) -> Vec<Loop> {
+        let lane = Arc::new(Lane::new(Arc::clone(account), tenure.clone()));
         self.0.lanes.insert(account.name.clone(), Arc::clone(&lane));
+        // Looks after it has shown itself, so that a drain misses no lane.
+        if self.0.stop.is_cancelled() {
+            lane.stop.cancel();
+        }
         Loop::of(&self.0, &lane)
     }
 
-    /// An account is not configured any more: its purchases are polled no more, its loops end, and reads
-    /// under way are given up.
-    pub fn remove(&self, account: &AccountName) {
-        if let Some(lane) = self.0.lanes.remove(account) {
-            lane.stop.cancel();
-        }
+    /// An account's tenure has ended: its purchases are polled no more, its loops end, and reads under way
+    /// are given up. Returns once no commit of a poll is under way.
+    pub async fn end(&self, account: &AccountName) {
+        let Some(lane) = self.0.lanes.get(account) else {
+            return;
+        };
+        lane.end().await;
+        self.0.lanes.remove(account);
+        (self.0.past_defects).fetch_add(lane.defects(), Ordering::Relaxed);
     }
 
     /// An account's settings have changed.
@@ -191,7 +222,8 @@ impl Tracker {
         self.0.creates.clone()
     }
 
-    /// Takes up an open purchase of an earlier process. First polls are spread over an interval.
+    /// Takes up an open purchase of an earlier owner, if its account is owned. First polls are spread over
+    /// an interval.
     ///
     /// # Errors
     /// The journal failed to take the word that the purchase's account is no longer configured.
@@ -200,9 +232,10 @@ impl Tracker {
         if let Some(lane) = self.0.lanes.get(&purchase.account) {
             lane.recover(record, &self.0.clock);
             self.0.sweepable(&lane, purchase);
-            return Ok(());
+        } else if self.0.accounts.get(&purchase.account).is_none() {
+            self.0.account_missing(purchase).await?;
         }
-        self.0.account_missing(purchase).await
+        Ok(())
     }
 
     /// The loops that poll and sweep, of each account one or two: each can fail and be begun again by
@@ -222,6 +255,11 @@ impl Tracker {
     /// Stops polling, gives held requests up and waits for commits under way.
     pub async fn drain(&self) {
         self.0.stop.cancel();
+        self.0
+            .lanes
+            .all()
+            .values()
+            .for_each(|lane| lane.stop.cancel());
         self.0.tasks.close();
         self.0.tasks.wait().await;
     }
@@ -260,7 +298,10 @@ impl Tracker {
             return Ok(());
         }
         let Some(lane) = self.0.lanes.get(&purchase.account) else {
-            return Err(Unheard::AccountMissing);
+            return Err(match self.0.accounts.get(&purchase.account) {
+                Some(_) => Unheard::NotOwned,
+                None => Unheard::AccountMissing,
+            });
         };
         self.0.refresh(&lane, purchase.id).await
     }
@@ -281,7 +322,8 @@ impl Tracker {
 
     /// The number of polls and rounds through lists that a panic has ended.
     pub fn defects(&self) -> u64 {
-        self.0.lanes.all().values().map(|lane| lane.defects()).sum()
+        let now: u64 = self.0.lanes.all().values().map(|lane| lane.defects()).sum();
+        now + self.0.past_defects.load(Ordering::Relaxed)
     }
 
     /// The number of an account's open purchases.
@@ -299,8 +341,11 @@ impl Inner {
         if status.finality == Finality::Final {
             self.creates.forget(purchase.id);
         }
-        let Some(lane) = self.lanes.get(&purchase.account) else {
+        if self.accounts.get(&purchase.account).is_none() {
             self.left(purchase);
+            return;
+        }
+        let Some(lane) = self.lanes.get(&purchase.account) else {
             return;
         };
         let answered = lifecycle::is_answered(status.state)
@@ -313,17 +358,25 @@ impl Inner {
             if let Some(last) = last {
                 lock(&self.last_answers).remember(purchase.id, last);
             }
-        } else if let Some(reference) = &status.reference {
-            self.follow(&lane, purchase, reference, answered);
+        } else if let Some(reference) = &status.reference
+            && !self.follow(&lane, purchase, reference, answered)
+        {
+            return;
         }
         self.sweepable(&lane, purchase);
     }
 
     /// Follows an open purchase with a reference from now on, or learns its news, which bring the
-    /// schedule of the new state.
-    fn follow(&self, lane: &Lane, purchase: &Purchase, reference: &Reference, answered: bool) {
+    /// schedule of the new state. Returns false if they are none: a newer revision is known.
+    fn follow(
+        &self,
+        lane: &Lane,
+        purchase: &Purchase,
+        reference: &Reference,
+        answered: bool,
+    ) -> bool {
         let rare = || self.stretched(lane, purchase.create_time, purchase.status.finality);
-        lane.committed(purchase, reference, answered, (&self.clock, rare));
+        lane.committed(purchase, reference, answered, (&self.clock, rare))
     }
 
     /// A purchase of an account that is gone has changed, by a submit that was under way: it says that
@@ -342,15 +395,19 @@ impl Inner {
         });
     }
 
-    /// Commits the word that a purchase's account is not configured, if that is news.
+    /// Commits the word that a purchase's account is not configured, if that is news and this process keeps
+    /// house.
     async fn account_missing(&self, purchase: &Purchase) -> Result<(), JournalError> {
+        let Some(keeping) = self.tenures.of_housekeeping() else {
+            return Ok(());
+        };
         let Some(transition) = lifecycle::account_missing(&purchase.status, self.clock.now())
         else {
             return Ok(());
         };
         let append = Write::Append {
             purchase: purchase.id,
-            fence: None,
+            fence: Some(keeping.fence().clone()),
             transition: Box::new(transition),
             expected: purchase.status.revision,
             attempt: AttemptChange::Keep,

@@ -11,7 +11,7 @@ use tillwatch_server::{
     fingerprint::Keyring,
     grpc,
     identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope},
-    journal::Journal,
+    journal::{Alone, Journal},
     listener::{self, PanicLayer},
     provider,
     purchase::{AccountName, CallerName, Secret},
@@ -52,6 +52,7 @@ impl Process {
         let parts = Parts {
             clock,
             journal,
+            ownership: Arc::new(Alone::default()),
             keyring: Keyring::parse(&Keyring::new_file("k1", [7; 32])).unwrap(),
             accounts,
             callers: Directory::new(callers()),

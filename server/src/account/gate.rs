@@ -8,7 +8,10 @@ use crate::{clock::Now, observation::Trouble, purchase::Moment, upstream::Upstre
 
 /// The time that a slot of the budget can be used. The limit leaves three seconds to a request that
 /// goes later than its slot allowed, and the network needs most of them.
-const SLOT_LASTS: Duration = Duration::from_secs(1);
+pub(super) const SLOT_LASTS: Duration = Duration::from_secs(1);
+
+/// The words for a request whose tenure is over.
+const NOT_OWNED: &str = "this process does not own the account any more";
 
 /// The reasons for which there is no answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub(super) enum Unanswered {
     Late,
     /// Nothing was sent: the account may not be asked any more.
     Refused(Refusal),
+    /// Nothing was sent, or nobody waits for the answer: this process does not own the account any more.
+    NotOwned,
     /// No connection was made, or the answer was lost.
     Failed(UpstreamError),
 }
@@ -33,6 +38,7 @@ impl Unanswered {
                 (true, error.to_string())
             }
             Self::Late => (false, "the intent took too long to be kept".to_owned()),
+            Self::NotOwned => (false, NOT_OWNED.to_owned()),
             Self::Refused(Refusal::Unauthorized { .. }) => return Trouble::Unauthorized,
             Self::Refused(refusal @ Refusal::Unreachable { .. }) => (false, refusal.to_string()),
             Self::Refused(
@@ -56,6 +62,10 @@ impl Account {
             let now = self.clock.both();
             if admission.until.is_some_and(|until| is_past(until, now)) {
                 return Err(Unanswered::Late);
+            }
+            let tenure = admission.tenure.as_ref();
+            if tenure.is_some_and(|tenure| !tenure.is_trusted(now.moment)) {
+                return Err(Unanswered::NotOwned);
             }
             let (class, is_probe) = (admission.class(), admission.is_probe);
             let held_back = self

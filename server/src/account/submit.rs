@@ -66,6 +66,7 @@ impl Account {
             )) => Submitted::unclear(error.to_string()),
             Err(
                 unsent @ (Unanswered::Late
+                | Unanswered::NotOwned
                 | Unanswered::Refused(_)
                 | Unanswered::Failed(UpstreamError::NotConnected(_))),
             ) => Submitted::NotSent(unsent.trouble(now.moment)),

@@ -9,6 +9,9 @@ pub enum Unheard {
     /// The account is not configured: nobody asks about its purchases.
     #[error("the purchase's account is not configured any more")]
     AccountMissing,
+    /// This process does not own the account, and nobody else can be asked to ask.
+    #[error("the account belongs to no replica that can be asked now; nothing was sent")]
+    NotOwned,
     /// The account may not be asked now.
     #[error("{0}; nothing was sent")]
     Refused(Refusal),
@@ -48,7 +51,7 @@ impl Unheard {
         match self {
             Self::Refused(refusal) => Some(refusal.retry_at()),
             Self::Trouble { retry_at, .. } => *retry_at,
-            Self::AccountMissing | Self::Journal(_) | Self::Draining => None,
+            Self::AccountMissing | Self::NotOwned | Self::Journal(_) | Self::Draining => None,
         }
     }
 }

@@ -344,7 +344,8 @@ impl Failure {
                 trouble: Trouble::Unauthorized,
                 ..
             } => Reason::AccountUnauthorized,
-            Unheard::Refused(Refusal::Unreachable { .. })
+            Unheard::NotOwned
+            | Unheard::Refused(Refusal::Unreachable { .. })
             | Unheard::Trouble {
                 trouble: Trouble::Unreachable { .. } | Trouble::Nowhere | Trouble::Unreadable { .. },
                 ..

@@ -18,6 +18,7 @@ use crate::{
     journal::{self, AttemptChange, Decided, JournalError, Record},
     lifecycle,
     observation::{Observation, Trouble},
+    ownership::Tenure,
     purchase::{AccountName, Cause, Moment, PurchaseId, Status},
 };
 
@@ -52,6 +53,7 @@ impl Inner {
     pub(super) async fn look_up(
         self: &Arc<Self>,
         account: &Arc<Account>,
+        tenure: &Tenure,
         record: &Record,
     ) -> Result<Option<Moment>, JournalError> {
         let Now { wall, moment: now } = self.clock.both();
@@ -75,9 +77,12 @@ impl Inner {
             }
         };
         let looked_up = async {
+            let admission = admission.under(tenure);
             match self.ask_about(account, record, admission).await {
                 None => Ok(None),
-                Some(Ok(Some(observation))) => self.found(account, record, &observation).await,
+                Some(Ok(Some(observation))) => {
+                    self.found(account, tenure, record, &observation).await
+                }
                 Some(Ok(None) | Err(_)) => Ok(Some(self.clock.moment().plus(every))),
             }
         };
@@ -115,16 +120,17 @@ impl Inner {
         let Some(account) = &account.filter(|_| can_be_asked) else {
             return Ok(());
         };
+        let tenure = self.tenures.of(&account.name).ok_or(Unheard::NotOwned)?;
         if self.stopping.is_cancelled() {
             return Err(Unheard::Draining);
         }
         let deadline = self.clock.moment().plus(ADMISSION_WAIT);
         let admission = account.admit(Class::Refresh, deadline).await;
-        let admission = admission.map_err(Unheard::Refused)?;
+        let admission = admission.map_err(Unheard::Refused)?.under(&tenure);
         let looked_up = async {
             match self.ask_about(account, &record, admission).await {
                 Some(Ok(Some(observation))) => {
-                    self.found(account, &record, &observation).await?;
+                    self.found(account, &tenure, &record, &observation).await?;
                     Ok(())
                 }
                 // "Not found" proves nothing, and is an answer.
@@ -168,6 +174,7 @@ impl Inner {
     async fn found(
         &self,
         account: &Account,
+        tenure: &Tenure,
         record: &Record,
         observation: &Observation,
     ) -> Result<Option<Moment>, JournalError> {
@@ -181,10 +188,13 @@ impl Inner {
             lifecycle::observed(status, observation, graph, Cause::Poll, now)
         };
         let attempt = (AttemptChange::End, None);
-        let settled =
-            journal::decide(&*self.journal, record.clone(), None, attempt, decide).await?;
-        match settled {
-            Decided::Stepped(_) | Decided::Unchanged(_) | Decided::Fenced(_) => Ok(None),
+        let (journal, fence) = (&*self.journal, Some(tenure.fence()));
+        match journal::decide(journal, record.clone(), fence, attempt, decide).await? {
+            Decided::Stepped(_) | Decided::Unchanged(_) => Ok(None),
+            Decided::Fenced(_) => {
+                tenure.lose();
+                Err(JournalError::unavailable("another process has the account"))
+            }
             // Tracked by another purchase: it is not adopted twice, and a person has to look.
             Decided::ReferenceTaken(_) => Ok(Some(self.clock.moment().plus(TAKEN_AGAIN))),
         }

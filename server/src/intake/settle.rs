@@ -10,9 +10,12 @@ use super::{
 };
 use crate::{
     clock::Now,
-    journal::{self, AttemptChange, JournalError, Record, Write},
+    journal::{self, AttemptChange, Decided, JournalError, Record, Write},
     lifecycle,
-    purchase::{AttentionReason, Cause, Moment, Purchase, PurchaseId, State, Timestamp},
+    ownership::Tenure,
+    purchase::{
+        AccountName, AttentionReason, Cause, Moment, Purchase, PurchaseId, State, Timestamp,
+    },
 };
 
 /// Settlements under way at once.
@@ -23,6 +26,9 @@ const AFTER_PANIC: Duration = Duration::from_secs(60);
 impl Inner {
     /// Sets the deadlines of a purchase by its newest status.
     pub(super) fn consider(&self, purchase: &Purchase) {
+        if self.owner_of(&purchase.account).is_none() {
+            return;
+        }
         let status = &purchase.status;
         let action = status.buyer_action.as_ref();
         if let Some(time) = action.and_then(crate::purchase::BuyerAction::expire_time) {
@@ -48,8 +54,20 @@ impl Inner {
         self.deadlines.at(time, purchase.id);
     }
 
-    /// Takes up a purchase of an earlier process.
+    /// This process as the one that settles what an account's purchases need: it owns the account, or it
+    /// keeps house and nobody has the account.
+    pub(super) fn owner_of(&self, account: &AccountName) -> Option<Tenure> {
+        match self.accounts.get(account) {
+            Some(_) => self.tenures.of(account),
+            None => self.tenures.of_housekeeping(),
+        }
+    }
+
+    /// Takes up a purchase of an earlier process, or of an earlier owner.
     pub(super) fn recovered(&self, record: &Record) {
+        if self.owner_of(&record.purchase.account).is_none() {
+            return;
+        }
         let status = &record.purchase.status;
         // The account may lead elsewhere by now, so that a repeat that was wanted is wanted no more.
         let is_lost = || {
@@ -113,6 +131,11 @@ impl Inner {
         let Some(record) = self.journal.record(purchase).await? else {
             return Ok(None);
         };
+        // Whoever owns the account by now has the deadline as well.
+        let Some(tenure) = self.owner_of(&record.purchase.account) else {
+            return Ok(None);
+        };
+        let tenure = &tenure;
         let forgets = self.forget_buyer_action(&record).await?;
         let Some(account) = self.accounts.get(&record.purchase.account) else {
             return Ok(forgets);
@@ -134,9 +157,9 @@ impl Inner {
             } => Ok(Some(self.clock.moment_of(until))),
             SubmitPhase::Overdue => {
                 let remedy = Remedy::of(&record, &self.circumstances(&record), now);
-                self.tell_unclear(&record, remedy, now).await
+                self.tell_unclear(tenure, &record, remedy, now).await
             }
-            SubmitPhase::NeverSent => self.never_sent(&record).await,
+            SubmitPhase::NeverSent => self.never_sent(tenure, &record).await,
             SubmitPhase::Unclear {
                 remedy: Remedy::LookUp { .. },
                 under_way_until: None,
@@ -149,7 +172,7 @@ impl Inner {
                     biased;
                     // The next process can look it up as well.
                     () = self.stopping.cancelled() => Ok(None),
-                    again = self.look_up(&account, &record) => again,
+                    again = self.look_up(&account, tenure, &record) => again,
                 }
             }
             // A process died between two of its own repeats: now a caller has to. Later the right to
@@ -158,7 +181,7 @@ impl Inner {
                 remedy: Remedy::Repeat { until },
                 under_way_until: None,
             } => {
-                self.tell_unclear(&record, Remedy::Repeat { until }, now)
+                self.tell_unclear(tenure, &record, Remedy::Repeat { until }, now)
                     .await?;
                 Ok(Some(self.clock.moment_of(until)))
             }
@@ -168,7 +191,8 @@ impl Inner {
             } => {
                 // An attention that says that it was accepted without a name says more.
                 if record.purchase.status.attention_reason() != Some(AttentionReason::NoReference) {
-                    self.tell_unclear(&record, Remedy::Nobody, now).await?;
+                    self.tell_unclear(tenure, &record, Remedy::Nobody, now)
+                        .await?;
                 }
                 Ok(forgets)
             }
@@ -178,12 +202,13 @@ impl Inner {
     /// Commits the remedy for an unclear create as its attention, if that is news.
     async fn tell_unclear(
         &self,
+        tenure: &Tenure,
         record: &Record,
         remedy: Remedy,
         now: Timestamp,
     ) -> Result<Option<Moment>, JournalError> {
         let (reason, deadline) = remedy.attention();
-        self.step(record, |record| {
+        self.step(tenure, record, |record| {
             let status = &record.purchase.status;
             lifecycle::unclear(status, reason, deadline, Cause::Deadline, now)
         })
@@ -193,7 +218,11 @@ impl Inner {
     /// Ends an order that was never sent, once a repeat was waited for as long as was said: a wall
     /// clock that is set forth makes no day. A repeat can begin without a revision, so none may begin
     /// meanwhile.
-    async fn never_sent(&self, record: &Record) -> Result<Option<Moment>, JournalError> {
+    async fn never_sent(
+        &self,
+        tenure: &Tenure,
+        record: &Record,
+    ) -> Result<Option<Moment>, JournalError> {
         let (purchase, Now { wall, moment }) = (record.purchase.id, self.clock.both());
         let waits_until = self.waits_until(record);
         if moment < waits_until {
@@ -208,7 +237,7 @@ impl Inner {
         if newest.attempt.is_some() || newest.purchase != record.purchase {
             return Ok(Some(moment));
         }
-        self.step(&newest, |record| {
+        self.step(tenure, &newest, |record| {
             lifecycle::never_sent(&record.purchase.status, wall)
         })
         .await
@@ -229,6 +258,7 @@ impl Inner {
     /// Commits a step that ends the attempt; what follows is considered by the observer.
     async fn step(
         &self,
+        tenure: &Tenure,
         record: &Record,
         decide: impl Fn(&Record) -> Option<crate::purchase::Transition> + Send + Sync,
     ) -> Result<Option<Moment>, JournalError> {
@@ -242,7 +272,11 @@ impl Inner {
             }
         };
         let attempt = (AttemptChange::End, None);
-        journal::decide(&*self.journal, record.clone(), None, attempt, decide).await?;
+        let fence = Some(tenure.fence());
+        let decided = journal::decide(&*self.journal, record.clone(), fence, attempt, decide);
+        if let Decided::Fenced(_) = decided.await? {
+            tenure.lose();
+        }
         Ok(None)
     }
 

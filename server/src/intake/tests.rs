@@ -16,6 +16,7 @@ mod phase;
 mod repeated;
 mod resolve;
 mod start;
+mod tenures;
 mod time;
 mod unclear;
 
@@ -180,6 +181,7 @@ struct World {
     journal: Arc<MemoryJournal>,
     wire: Arc<Wire>,
     account: Arc<Account>,
+    tenures: Tenures,
     intake: Intake,
     /// The intake's loop, which ends with the process. The feed does not run: nobody listens to its
     /// heartbeats here, and they would take a step in each second of 400 days.
@@ -229,11 +231,13 @@ impl World {
         let budgets = Arc::clone(&shared);
         let account = testing::account("main", provider, policy, upstream, &clock, budgets).await;
         let feed = Feed::new(Arc::clone(&shared), clock.clone());
+        let accounts = Accounts::new([Arc::clone(&account)]);
+        let tenures = testing::alone(&accounts);
         let intake = Intake::new(
             Arc::clone(&shared),
             feed,
             clock.clone(),
-            Accounts::new([Arc::clone(&account)]),
+            (accounts, tenures.clone()),
             keyring(key),
             Creates::default(),
         );
@@ -251,6 +255,7 @@ impl World {
             journal,
             wire,
             account,
+            tenures,
             intake,
             work,
         }
@@ -441,6 +446,7 @@ fn unheard(why: &Unheard) -> &'static str {
         Unheard::Trouble { .. } => "unreachable",
         Unheard::Refused(Refusal::BudgetUnkept { .. }) | Unheard::Journal(_) => "journal",
         Unheard::AccountMissing => "account missing",
+        Unheard::NotOwned => "not owned",
         Unheard::Draining => "draining",
     }
 }

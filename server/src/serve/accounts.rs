@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use super::{RECOVERED_AT_ONCE, StartError, loops::Loops};
+use super::{RECOVERED_AT_ONCE, StartError};
 use crate::{
     account::{Account, Accounts, Settings},
     clock::Clock,
     config, grpc,
     journal::{Journal, JournalError, Record},
+    ownership::Owner,
     provider,
     purchase::AccountName,
     upstream::http::{self, HttpUpstream},
@@ -165,7 +166,7 @@ impl Configured {
     /// Goes the whole way: from now on each account has its newer settings, new ones are polled and can
     /// be used, and those that are gone are as if they had never been configured. What is under way
     /// ends by the older settings.
-    pub(super) async fn take_up(&self, plan: Plan, rooms: &grpc::Rooms, loops: &Loops) -> Touched {
+    pub(super) async fn take_up(&self, plan: Plan, rooms: &grpc::Rooms, owner: &Owner) -> Touched {
         let mut touched = Touched {
             gone: plan.gone,
             ..Touched::default()
@@ -176,12 +177,6 @@ impl Configured {
             };
             let name = account.name.clone();
             if step.is_new {
-                for one in rooms.tracker.add(&account) {
-                    let progress = one.progress().clone();
-                    loops.begin_of(&progress, Some(name.clone()), one, |one| async move {
-                        one.run().await;
-                    });
-                }
                 rooms.accounts.insert(name.clone(), account);
                 touched.new.insert(name);
             } else {
@@ -191,12 +186,11 @@ impl Configured {
         }
         for name in &touched.gone {
             rooms.accounts.remove(name);
-            loops.retire(name);
-            rooms.tracker.remove(name);
             if let Some(held) = self.lock().get_mut(name) {
                 held.is_gone = true;
             }
         }
+        owner.configure(rooms.accounts.all().keys().cloned());
         touched
     }
 }
@@ -228,19 +222,14 @@ fn access(settings: &config::Account) -> Result<Settings, String> {
 
 impl Touched {
     fn is_touched(&self, account: &AccountName) -> bool {
-        [&self.changed, &self.new, &self.gone]
-            .iter()
-            .any(|names| names.contains(account))
+        self.changed.contains(account) || self.gone.contains(account)
     }
 
-    /// Hands the open purchases of these accounts over: those of new accounts are followed, those of
-    /// accounts that are gone say so, and the others are due as the newer schedules say. It is tried
-    /// again while the journal fails.
+    /// Hands the open purchases of these accounts over: those of accounts that are gone say so, and those
+    /// of accounts that have changed are due as the newer schedules say. New accounts' purchases are taken
+    /// up with their tenures. It is tried again while the journal fails.
     pub(super) async fn hand_over(&self, rooms: &grpc::Rooms) {
-        if [&self.changed, &self.new, &self.gone]
-            .iter()
-            .all(|names| names.is_empty())
-        {
+        if self.changed.is_empty() && self.gone.is_empty() {
             return;
         }
         let mut after = None;

@@ -28,7 +28,7 @@ use crate::{
     grpc,
     health::{self, HealthService, Readiness},
     identity::Directory,
-    journal::{Journal, sqlite::SqliteJournal},
+    journal::{Alone, Journal, sqlite::SqliteJournal},
     listener::{self, Listener, Origins, PanicLayer, Port, RoomLayer},
     tls::ServerTls,
 };
@@ -161,6 +161,7 @@ impl Front {
         let parts = Parts {
             clock,
             journal,
+            ownership: Arc::new(Alone::default()),
             keyring,
             accounts,
             callers: self.callers.clone(),

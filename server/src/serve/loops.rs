@@ -25,19 +25,33 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Course {
     restarts: AtomicU64,
     has_ended: AtomicBool,
-    /// Its account is gone, so it may end.
-    may_end: AtomicBool,
+    /// Cancelled once it may end; `None` for a loop that never may.
+    leave: Option<CancellationToken>,
 }
 
 impl Course {
+    /// The course of a loop that may end once `leave` is cancelled.
+    pub(super) fn with_leave(leave: Option<CancellationToken>) -> Self {
+        Self {
+            leave,
+            ..Self::default()
+        }
+    }
+
     /// True if the loop is over for good, and should not be.
     pub(super) fn has_failed(&self) -> bool {
         self.has_ended.load(Ordering::Relaxed) && !self.may_end()
     }
 
-    /// True if the loop's account is gone, so that it may end.
+    /// True if the loop may end: nobody needs its work any more.
     pub(super) fn may_end(&self) -> bool {
-        self.may_end.load(Ordering::Relaxed)
+        let leave = self.leave.as_ref();
+        leave.is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// True if the loop is over, as it may be.
+    fn is_over(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed) && self.may_end()
     }
 
     /// The number of times that the loop was begun again after a defect.
@@ -66,13 +80,21 @@ pub(super) struct Loops {
     draining: CancellationToken,
 }
 
-/// All loops that were begun so far. Clones show the same. Each use of the lock is short.
+/// The loops that were begun, without those that are over as they may be. Clones show the same. Each use
+/// of the lock is short.
 #[derive(Debug, Clone, Default)]
 pub(super) struct All(Arc<Mutex<Vec<Arc<Watched>>>>);
 
 impl All {
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Watched>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more. Those that are over make room.
+    fn begin(&self, watched: &Arc<Watched>) {
+        let mut all = self.lock();
+        all.retain(|one| !one.course().is_over());
+        all.push(Arc::clone(watched));
     }
 
     /// Each of them.
@@ -95,11 +117,12 @@ impl Loops {
         self.begin_of(progress, None, room, run);
     }
 
-    /// Begins a loop that works for one account, if one is named.
+    /// Begins a loop that works for one account, if one is named, and that may end once the account's
+    /// token is cancelled.
     pub(super) fn begin_of<T, F>(
         &self,
         progress: &Progress,
-        account: Option<AccountName>,
+        account: Option<(AccountName, CancellationToken)>,
         room: T,
         run: impl Fn(T) -> F + Send + 'static,
     ) where
@@ -107,8 +130,10 @@ impl Loops {
         F: Future<Output = ()> + Send + 'static,
     {
         let watched = Arc::new(Watched::new(progress.clone(), account));
-        self.all.lock().push(Arc::clone(&watched));
-        self.tasks().spawn(async move {
+        self.all.begin(&watched);
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
             let course = watched.course();
             course.run(&watched, move || run(room.clone())).await;
         });
@@ -117,20 +142,11 @@ impl Loops {
     /// Watches a loop that its own room begins, and begins again.
     pub(super) fn adopt(&self, progress: &Progress) {
         let watched = Watched::new(progress.clone(), None);
-        self.all.lock().push(Arc::new(watched));
+        self.all.begin(&Arc::new(watched));
     }
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The loops of an account that is gone may end.
-    pub(super) fn retire(&self, account: &AccountName) {
-        for one in self.all.each() {
-            if one.account() == Some(account) {
-                one.course().may_end.store(true, Ordering::Relaxed);
-            }
-        }
     }
 
     /// The loops, also those that are begun later.

@@ -19,13 +19,13 @@ use super::{
     accounts::{Configured, Touched},
     callers, files,
     front::stream_bounds,
-    loops::Loops,
     supervisor::Supervisor,
 };
 use crate::{
     audit::Audit,
     config::{Config, ConfigError},
     grpc,
+    ownership::Owner,
 };
 
 /// The interval of looks at the files that the settings name.
@@ -149,7 +149,7 @@ pub(super) struct Changeable {
     pub(super) file_limit: u64,
     pub(super) rooms: grpc::Rooms,
     pub(super) configured: Configured,
-    pub(super) loops: Loops,
+    pub(super) owner: Owner,
     pub(super) limits: grpc::CurrentBounds,
     /// Lets the certificates be looked at.
     pub(super) certificates: Arc<Notify>,
@@ -276,7 +276,7 @@ impl Changeable {
             tracing::warn!(key, "this setting has changed and needs a restart");
         }
         let touched = (self.configured)
-            .take_up(plan, &self.rooms, &self.loops)
+            .take_up(plan, &self.rooms, &self.owner)
             .await;
         // An anonymous caller decides which requests the port lets in at all.
         let is_anonymous = |config: &Config| config.callers.iter().any(|caller| caller.anonymous);

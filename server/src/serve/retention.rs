@@ -7,12 +7,15 @@ use tokio::time::Instant;
 
 use super::wall::Wall;
 use crate::{
-    journal::{Fence, Journal, Retirement},
+    journal::{Journal, Retirement},
+    ownership::Tenures,
     progress::Progress,
 };
 
 /// The interval between two runs of retention.
 const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
+/// The interval of looks at whether this process keeps house by now.
+const KEEPER_LOOKED_FOR_EVERY: Duration = Duration::from_secs(60);
 /// The time for which retention may hold commits up: a batch takes about so long, and an equal pause
 /// follows.
 pub(super) const RETIREMENT_LASTS: Duration = Duration::from_millis(10);
@@ -23,7 +26,7 @@ const REMNANTS_KEPT: Duration = Duration::from_secs(400 * 86_400);
 
 /// Makes room: keeps purchases for the configured time after FINAL, and their keys for 400 days.
 pub(super) async fn retire(
-    journal: Arc<dyn Journal>,
+    (journal, tenures): (Arc<dyn Journal>, Tenures),
     wall: Arc<Wall>,
     retention: Duration,
     progress: Progress,
@@ -31,9 +34,15 @@ pub(super) async fn retire(
     let (mut rows, _, _) = RETIRED_ROWS;
     loop {
         progress.round().await;
+        let Some(keeping) = tenures.of_housekeeping() else {
+            progress
+                .across(tokio::time::sleep(KEEPER_LOOKED_FOR_EVERY))
+                .await;
+            continue;
+        };
         let now = wall.aged();
         let retirement = Retirement {
-            fence: Fence::alone(Fence::housekeeping()),
+            fence: keeping.fence().clone(),
             finals_before: now.minus(retention),
             remnants_before: now.minus(REMNANTS_KEPT.max(retention)),
             limit: rows,
@@ -42,7 +51,11 @@ pub(super) async fn retire(
         let retired = progress.across(journal.retire(retirement)).await;
         let took = begun.elapsed();
         let wait = match retired {
-            Ok(Some(0) | None) => RETENTION_EVERY,
+            Ok(Some(0)) => RETENTION_EVERY,
+            Ok(None) => {
+                keeping.lose();
+                KEEPER_LOOKED_FOR_EVERY
+            }
             Ok(Some(_)) => {
                 rows = next_rows(rows, took);
                 took.max(RETIREMENT_LASTS)

@@ -10,7 +10,8 @@ use super::{
     *,
 };
 use crate::{
-    journal::{Record, Write, memory::MemoryJournal},
+    journal::{Alone, Record, Write, memory::MemoryJournal},
+    ownership::Tenures,
     purchase::{CallerName, Cause, Finality, PurchaseId, Revision, State, Status, Transition},
     testing,
 };
@@ -49,7 +50,12 @@ async fn c2_a_key_is_kept_for_400_days_and_its_purchase_for_as_long_as_configure
     let mut work = tokio::task::JoinSet::new();
     let wall = Arc::new(Wall::open(&journal, &clock).await.unwrap());
     let progress = Progress::new("retention");
-    work.spawn(retire(Arc::clone(&journal), wall, 90 * DAY, progress));
+    work.spawn(retire(
+        (Arc::clone(&journal), Tenures::alone([])),
+        wall,
+        90 * DAY,
+        progress,
+    ));
     let begun = tokio::time::Instant::now();
     let mut ends = (None, None);
     for day in 0..=402_u32 {
@@ -81,6 +87,7 @@ fn parts(journal: Arc<dyn Journal>) -> Parts {
     Parts {
         clock: testing::clock(),
         journal,
+        ownership: Arc::new(Alone::default()),
         keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),
         accounts: Accounts::default(),
         callers: Directory::default(),
@@ -171,6 +178,22 @@ fn a_batch_of_retention_takes_about_as_long_as_commits_may_be_held_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn retention_is_the_work_of_the_process_that_keeps_house() {
+    let clock = testing::clock();
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new("e"));
+    let id = begun(&*journal, 1, canceled(&clock)).await;
+    let wall = Arc::new(Wall::open(&journal, &clock).await.unwrap());
+    for (tenures, keeps) in [(Tenures::default(), false), (Tenures::alone([]), true)] {
+        let mut work = tokio::task::JoinSet::new();
+        let (kept, wall) = ((Arc::clone(&journal), tenures), Arc::clone(&wall));
+        work.spawn(retire(kept, wall, DAY, Progress::new("retention")));
+        tokio::time::sleep(3 * DAY).await;
+        let record = journal.record(id).await.unwrap();
+        assert_eq!(record.is_none(), keeps);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn retention_leaves_commits_as_much_time_as_it_takes() {
     let clock = testing::clock();
     let memory = Arc::new(MemoryJournal::new("e"));
@@ -184,7 +207,12 @@ async fn retention_leaves_commits_as_much_time_as_it_takes() {
     let mut work = tokio::task::JoinSet::new();
     let wall = Arc::new(Wall::open(&journal, &clock).await.unwrap());
     let progress = Progress::new("retention");
-    work.spawn(retire(journal, wall, Duration::from_secs(1), progress));
+    work.spawn(retire(
+        (journal, Tenures::alone([])),
+        wall,
+        Duration::from_secs(1),
+        progress,
+    ));
     let mut left = 300;
     while left > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -48,11 +48,15 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(progress: Progress, account: Option<AccountName>) -> Self {
+    pub(super) fn new(
+        progress: Progress,
+        account: Option<(AccountName, CancellationToken)>,
+    ) -> Self {
+        let (account, leave) = account.unzip();
         Self {
             progress,
             account,
-            course: Course::default(),
+            course: Course::with_leave(leave),
             beats: AtomicU64::new(0),
             silent_ms: AtomicU64::new(0),
             is_stuck: AtomicBool::new(false),

@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     entry::{Entry, Patience, kept},
@@ -26,6 +26,7 @@ use crate::{
     cadence::{hazard::Hazards, shelf::Shelf, turns::Turns, wheel::Wheel},
     clock::Clock,
     journal::Record,
+    ownership::Tenure,
     progress::Progress,
     purchase::{self, CallerName, Finality, Moment, Purchase, PurchaseId, Reference, Status},
 };
@@ -35,8 +36,11 @@ pub(super) use news::ToDo;
 /// One account's lane.
 pub(super) struct Lane {
     pub(super) account: Arc<Account>,
-    /// Ends its loops and reads: the tracker stops, or the account is gone.
+    pub(super) tenure: Tenure,
+    /// Ends its loops and reads: the tracker stops, or the tenure is over.
     pub(super) stop: CancellationToken,
+    /// Its polls and the commits of its pages.
+    pub(super) tasks: TaskTracker,
     /// Of an account whose provider lists many purchases at once.
     pub(super) sweeper: Option<Sweeper>,
     state: Mutex<State>,
@@ -154,11 +158,13 @@ impl State {
 }
 
 impl Lane {
-    pub(super) fn new(account: Arc<Account>, stop: CancellationToken) -> Self {
+    pub(super) fn new(account: Arc<Account>, tenure: Tenure) -> Self {
         Self {
             sweeper: Sweeper::of(&account),
             account,
-            stop,
+            stop: tenure.ending().child_token(),
+            tenure,
+            tasks: TaskTracker::new(),
             state: Mutex::default(),
             waits: Mutex::default(),
             sooner: Notify::new(),
@@ -172,6 +178,14 @@ impl Lane {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Begins nothing more, and waits for the commits under way.
+    pub(super) async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.account.follows(0);
     }
 
     /// A panic has ended a poll or a round.
@@ -260,20 +274,24 @@ impl Lane {
 
     /// A transition of an open purchase with a reference was committed: it is followed from now on, or
     /// its news bring the schedule of its new state. `answered` says whether that is an answer of the
-    /// provider that was heard elsewhere, and `rare` when a purchase that rounds show is read next.
+    /// provider that was heard elsewhere, and `rare` when a purchase that rounds show is read next. Returns
+    /// false if the revision, or a newer one, is known: commits can be heard twice, and late.
     pub(super) fn committed(
         &self,
         purchase: &Purchase,
         reference: &Reference,
         answered: bool,
         (clock, rare): (&Clock, impl FnOnce() -> Option<Moment>),
-    ) {
+    ) -> bool {
         let settings = self.account.settings();
         let (policy, patience) = (&settings.policy, patience(&settings, &purchase.status));
         let now = clock.moment();
         {
             let mut state = self.state();
             if let Some((place, entry)) = state.of(purchase.id) {
+                if purchase.status.revision <= entry.revision {
+                    return false;
+                }
                 let was_open = entry.is_open();
                 entry.reference = kept(reference);
                 let is_news = entry.learn(&purchase.status, patience, clock);
@@ -283,7 +301,7 @@ impl Lane {
                 if let Some(due) = due {
                     self.ask_by(&mut state, place, due.max(rare().unwrap_or(due)));
                 }
-                return;
+                return true;
             }
         }
         let mut entry = Entry::new(purchase, reference, patience, clock);
@@ -296,6 +314,7 @@ impl Lane {
             entry.due = now;
         }
         self.insert(entry, &purchase.caller);
+        true
     }
 
     /// The account's settings have changed.

@@ -78,6 +78,7 @@ impl Inner {
         turn: &Target,
         mut admission: Admission,
     ) -> Answered {
+        admission = admission.under(&lane.tenure);
         let asked = lane
             .account
             .read_status(&mut admission, &turn.reference)
@@ -142,7 +143,7 @@ impl Inner {
         let provider = lane.account.provider();
         let graph = provider.graph();
         let changed_to = self
-            .step(purchase, |record| {
+            .step(lane, purchase, |record| {
                 let status = &record.purchase.status;
                 let mut observation = observation.clone();
                 provider.compare(&record.recovery, &mut observation);
@@ -153,7 +154,7 @@ impl Inner {
             self.changed_singly(lane, change);
         }
         let word = deciding.settle(changed_to, now);
-        self.say(purchase, [word, None]).await?;
+        self.say(lane, purchase, [word, None]).await?;
         Ok(changed_to.is_some())
     }
 
@@ -170,7 +171,7 @@ impl Inner {
             match take_in() {
                 ToDo::Wait => decided.await,
                 ToDo::Commit(fresh) => return Ok(Some(fresh)),
-                ToDo::Say(words) => return self.say(purchase, words).await.map(|()| None),
+                ToDo::Say(words) => return self.say(lane, purchase, words).await.map(|()| None),
             }
         }
     }
@@ -178,12 +179,13 @@ impl Inner {
     /// Commits this service's own words about a purchase.
     async fn say(
         &self,
+        lane: &Lane,
         purchase: PurchaseId,
         words: [Option<OwnWord>; 2],
     ) -> Result<(), JournalError> {
         let wall = self.clock.now();
         for word in words.into_iter().flatten() {
-            self.step(purchase, |record| {
+            self.step(lane, purchase, |record| {
                 let status = &record.purchase.status;
                 match word {
                     OwnWord::Missing => lifecycle::found_missing(status, wall),
@@ -206,20 +208,41 @@ impl Inner {
     /// it leads to.
     async fn step(
         &self,
+        lane: &Lane,
         purchase: PurchaseId,
         decide: impl Fn(&Record) -> Option<Transition> + Send + Sync,
     ) -> Result<Option<State>, JournalError> {
+        let Some(record) = self.open_record(lane, purchase).await? else {
+            return Ok(None);
+        };
+        let (fence, attempt) = (Some(lane.tenure.fence()), (AttemptChange::Keep, None));
+        match journal::decide(&*self.journal, record, fence, attempt, decide).await? {
+            Decided::Stepped(record) => Ok(Some(record.purchase.status.state)),
+            // If another purchase has the reference that the answer names, nothing changes.
+            Decided::Unchanged(_) | Decided::ReferenceTaken(_) => Ok(None),
+            Decided::Fenced(_) => {
+                lane.tenure.lose();
+                Err(JournalError::unavailable("another process has the account"))
+            }
+        }
+    }
+
+    /// A purchase's record, if it is open. A purchase that has become FINAL is followed no more: its end
+    /// can be heard before it is taken up.
+    async fn open_record(
+        &self,
+        lane: &Lane,
+        purchase: PurchaseId,
+    ) -> Result<Option<Record>, JournalError> {
         let Some(record) = self.record(purchase).await? else {
             return Ok(None);
         };
-        let attempt = (AttemptChange::Keep, None);
-        Ok(
-            match journal::decide(&*self.journal, record, None, attempt, decide).await? {
-                Decided::Stepped(record) => Some(record.purchase.status.state),
-                // If another purchase has the reference that the answer names, nothing changes.
-                Decided::Unchanged(_) | Decided::ReferenceTaken(_) | Decided::Fenced(_) => None,
-            },
-        )
+        if record.purchase.status.finality == Finality::Final {
+            lane.remove(purchase);
+            self.sweepable(lane, &record.purchase);
+            return Ok(None);
+        }
+        Ok(Some(record))
     }
 
     /// A caller's wish to be told now.

@@ -327,7 +327,8 @@ impl Inner {
             }
             // A drain waits for what was heard, as it does for polls.
             let applied = self.apply(lane, sweeper, sweep, page.rows, times);
-            seen += self.tasks.track_future(applied).instrument(span).await?;
+            let applied = lane.tasks.track_future(applied.instrument(span));
+            seen += self.tasks.track_future(applied).await?;
             match sweep.coverage() {
                 Coverage::Changes => {
                     let now = self.clock.moment();
@@ -338,12 +339,12 @@ impl Inner {
             place = page.next;
             if page.is_last {
                 return match sweep.coverage() {
-                    Coverage::Changes => Ok(self.keep(sweeper, list).await?),
+                    Coverage::Changes => Ok(self.keep(lane, sweeper, list).await?),
                     Coverage::All => self.missing(lane, sweeper, began, seen).await,
                 };
             }
         }
-        Ok(self.keep(sweeper, list).await?)
+        Ok(self.keep(lane, sweeper, list).await?)
     }
 
     /// Goes on from the place where an earlier process ended.
@@ -360,7 +361,7 @@ impl Inner {
     }
 
     /// Keeps the place up to which a list was read, if that has changed.
-    async fn keep(&self, sweeper: &Sweeper, list: &str) -> Result<(), JournalError> {
+    async fn keep(&self, lane: &Lane, sweeper: &Sweeper, list: &str) -> Result<(), JournalError> {
         let place = lock(&sweeper.known).kept(list).map(ToString::to_string);
         let key = sweeper.key(list);
         let Some(value) = place else { return Ok(()) };
@@ -369,7 +370,7 @@ impl Inner {
         }
         let put = Write::Put {
             key,
-            fence: None,
+            fence: Some(lane.tenure.fence().clone()),
             value,
         };
         self.journal.write(put).await.map(drop)
@@ -386,7 +387,7 @@ impl Inner {
                 admitted = account.admit(Class::Sweep, deadline) => admitted,
             };
             let refusal = match admitted {
-                Ok(admission) => return Ok(admission.about_list(list)),
+                Ok(admission) => return Ok(admission.about_list(list).under(&lane.tenure)),
                 Err(refusal) => refusal,
             };
             let wait = refusal.retry_at().since(self.clock.moment());

@@ -26,6 +26,7 @@ mod engine;
 mod floor;
 mod news;
 mod order;
+mod tenures;
 mod trouble;
 mod unmapped;
 
@@ -126,7 +127,12 @@ impl World {
         wire: Arc<Wire>,
         accounts: Accounts,
     ) -> Self {
-        let tracker = Tracker::new(Arc::clone(&journal) as _, clock.clone(), &accounts);
+        let tracker = Tracker::new(
+            Arc::clone(&journal) as _,
+            clock.clone(),
+            &accounts,
+            &testing::alone(&accounts),
+        );
         for record in journal.open_records(None, 100).await.unwrap() {
             tracker.recover(&record).await.unwrap();
         }

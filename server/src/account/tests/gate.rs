@@ -1,6 +1,7 @@
 //! The gate before a request goes, which looks at everything that has changed since.
 
 use super::*;
+use crate::{account::gate::SLOT_LASTS, journal::Fence, ownership::Tenure};
 
 /// An account whose provider answers with `status`, and the times of the requests that reached it.
 async fn counted(policy: Policy, status: u16) -> (Arc<Account>, Arc<Mutex<Vec<Duration>>>) {
@@ -101,4 +102,52 @@ async fn requests_that_go_long_after_they_were_let_through_do_not_exceed_the_lim
         let most = seen.iter().map(within).max().unwrap();
         assert!(most <= limit as usize, "{most} of {limit} in a minute");
     }
+}
+
+/// A tenure that is trusted for so long.
+fn trusted_for(account: &Account, time: Duration) -> Tenure {
+    let until = account.clock.moment().plus(time);
+    Tenure::new(Fence::alone(account.name.clone()), until)
+}
+
+/// Promise P1: a process that was stopped for longer than its lease lasts asks nobody.
+#[tokio::test(start_paused = true)]
+async fn p1_a_request_goes_only_while_its_tenure_is_trusted() {
+    let (account, seen) = counted(policy(0), 200).await;
+    let tenure = trusted_for(&account, Duration::from_secs(4));
+    let mut in_time = forever(&account, Class::Poll).await.under(&tenure);
+    let mut late = forever(&account, Class::Poll).await.under(&tenure);
+    read(&account, &mut in_time).await.said.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let asked = read(&account, &mut late).await;
+    let unsent = matches!(asked.said, Err(Trouble::Unreachable { sent: false, .. }));
+    assert!(unsent && asked.whose.is_none(), "{asked:?}");
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    // A create is anybody's.
+    let mut create = forever(&account, Class::Create).await;
+    account.ask(&mut create, request()).await.unwrap();
+    assert_eq!(seen.lock().unwrap().len(), 2);
+}
+
+/// Promise P1: a request does not outlive its tenure, also if it went by another slot than its first.
+#[tokio::test(start_paused = true)]
+async fn p1_a_request_under_way_is_cut_at_the_end_of_its_tenure() {
+    let held = Scripted::new(|_| std::future::pending());
+    let account = asking(policy(0), held).await;
+    let tenure = trusted_for(&account, Duration::from_secs(86_400));
+    let mut admission = forever(&account, Class::Poll).await.under(&tenure);
+    tokio::time::sleep(SLOT_LASTS + Duration::from_millis(1)).await;
+    let began = tokio::time::Instant::now();
+    let asked = tokio::time::timeout(Duration::from_secs(60), read(&account, &mut admission));
+    let (asked, ()) = tokio::join!(asked, async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(account.snapshot().in_flight, 1);
+        tenure.lose();
+    });
+    let asked = asked.expect("it is cut");
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+    let cut = matches!(asked.said, Err(Trouble::Unreachable { .. }));
+    assert!(cut && asked.whose.is_none(), "{asked:?}");
+    drop(admission);
+    assert_eq!(account.snapshot().in_flight, 0);
 }

@@ -29,7 +29,7 @@ async fn life(journal: &Arc<dyn Journal>, clock: &Clock, length: Duration) {
     let mut work = tokio::task::JoinSet::new();
     let progress = Progress::new("retention");
     work.spawn(retire(
-        Arc::clone(journal),
+        (Arc::clone(journal), Tenures::alone([])),
         Arc::clone(&wall),
         DAY,
         progress,

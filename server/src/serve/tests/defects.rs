@@ -139,6 +139,7 @@ async fn served() -> (House, Channel) {
     let house = House::open(Parts {
         clock,
         journal: Arc::new(Defective(journal)),
+        ownership: Arc::new(Alone::default()),
         keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),
         accounts: Accounts::default(),
         callers: Directory::new(Callers::default().with(Caller::new(grant), &[], true)),

@@ -142,7 +142,8 @@ impl Inner {
                     _ => inner.clock.moment().plus(RETRY_BASE),
                 });
             };
-            self.tasks.spawn(poll.instrument(span));
+            let poll = lane.tasks.track_future(poll.instrument(span));
+            self.tasks.spawn(poll);
         }
         retry_at
     }

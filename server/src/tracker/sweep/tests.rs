@@ -272,6 +272,7 @@ impl World {
             Arc::clone(&journal) as Arc<dyn Journal>,
             clock.clone(),
             &accounts,
+            &testing::alone(&accounts),
         );
         Self {
             clock,

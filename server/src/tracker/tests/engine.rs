@@ -102,7 +102,9 @@ fn named(part: &str, number: u128) -> Reference {
 
 async fn tracker(clock: &Clock, accounts: Vec<Arc<Account>>, records: Vec<Record>) -> Tracker {
     let journal = Arc::new(MemoryJournal::new("e"));
-    let tracker = Tracker::new(journal, clock.clone(), &Accounts::new(accounts));
+    let accounts = Accounts::new(accounts);
+    let tenures = testing::alone(&accounts);
+    let tracker = Tracker::new(journal, clock.clone(), &accounts, &tenures);
     for record in records {
         tracker.recover(&record).await.unwrap();
     }
@@ -288,10 +290,12 @@ async fn a_reference_too_long_for_memory_is_read_from_the_journal() {
         record: Box::new(known),
         transitions: transitions.into(),
     };
+    let accounts = Accounts::new([account]);
     let tracker = Tracker::new(
         Arc::clone(&journal) as _,
         clock.clone(),
-        &Accounts::new([account]),
+        &accounts,
+        &testing::alone(&accounts),
     );
     journal.write(begin).await.unwrap();
     let running = runs(&tracker);

@@ -143,7 +143,12 @@ async fn a_refresh_of_what_its_lane_does_not_know_asks_or_says_an_error() {
     tracker.drain().await;
     drop(work);
     // This process has not taken the purchase up yet.
-    let tracker = Tracker::new(Arc::clone(&journal) as _, clock.clone(), &accounts);
+    let tracker = Tracker::new(
+        Arc::clone(&journal) as _,
+        clock.clone(),
+        &accounts,
+        &testing::alone(&accounts),
+    );
     wire.say([shows("FUNDS_RECEIVED")]);
     let asked = wire.asked();
     tracker.refresh(&purchase).await.unwrap();
@@ -151,7 +156,7 @@ async fn a_refresh_of_what_its_lane_does_not_know_asks_or_says_an_error() {
     let status = journal.record(id).await.unwrap().unwrap().purchase.status;
     assert_eq!(status.state, State::Paid);
     // The purchase's account is not configured any more.
-    let tracker = Tracker::new(journal, clock, &Accounts::default());
+    let tracker = Tracker::new(journal, clock, &Accounts::default(), &Tenures::default());
     let refused = tracker.refresh(&purchase).await;
     assert!(matches!(refused, Err(Unheard::AccountMissing)));
 }

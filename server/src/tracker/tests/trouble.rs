@@ -184,7 +184,12 @@ impl House {
             accounts.push(account.await);
         }
         let accounts = Accounts::new(accounts);
-        let tracker = Tracker::new(Arc::clone(&journal) as _, clock.clone(), &accounts);
+        let tracker = Tracker::new(
+            Arc::clone(&journal) as _,
+            clock.clone(),
+            &accounts,
+            &testing::alone(&accounts),
+        );
         Self {
             clock,
             journal,

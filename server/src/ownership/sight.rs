@@ -1,0 +1,213 @@
+//! The knowledge of leases and replicas that a replica has by looking: pure. It judges by change and by
+//! its own monotonic clock, so that no time of day, of whatever machine, moves a lease.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::share::Free;
+use crate::{
+    journal::{Lease, Look, Replica, ReplicaId},
+    purchase::{AccountName, Moment},
+};
+
+/// A lease may be taken once it has stayed the same for so long. Its owner trusts it for a second less.
+pub(super) const LEASE_LASTS: Duration = Duration::from_secs(5);
+/// A replica whose beat has not moved for so long is dead.
+const ALIVE_FOR: Duration = Duration::from_secs(6);
+/// After a gap between two looks that is longer, all waits begin anew: everybody had time to renew, and
+/// nobody was looking.
+const GAP_MAX: Duration = Duration::from_millis(1_500);
+
+/// The knowledge of one replica.
+#[derive(Debug, Default)]
+pub(super) struct Sight {
+    first: Option<Moment>,
+    last: Option<Moment>,
+    /// Each lease, and since when it has stayed the same.
+    leases: BTreeMap<AccountName, (Lease, Moment)>,
+    /// Each replica, and since when its beat has stayed the same.
+    replicas: BTreeMap<ReplicaId, (Replica, Moment)>,
+}
+
+impl Sight {
+    /// Takes a look in that was begun then.
+    pub(super) fn look(&mut self, look: Look, now: Moment) {
+        let gap = self.last.is_none_or(|last| now.since(last) > GAP_MAX);
+        let leases = std::mem::take(&mut self.leases);
+        for lease in look.leases {
+            let known = leases.get(&lease.account).filter(|_| !gap);
+            let known = known.filter(|(known, _)| is_unchanged(known, &lease));
+            let since = known.map_or(now, |(_, since)| *since);
+            self.leases.insert(lease.account.clone(), (lease, since));
+        }
+        let replicas = std::mem::take(&mut self.replicas);
+        for replica in look.replicas {
+            let known = replicas.get(&replica.id).filter(|_| !gap);
+            let known = known.filter(|(known, _)| known.beat == replica.beat);
+            let since = known.map_or(now, |(_, since)| *since);
+            self.replicas.insert(replica.id.clone(), (replica, since));
+        }
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+    }
+
+    /// The replicas that live and stay.
+    pub(super) fn living(&self, now: Moment) -> BTreeSet<ReplicaId> {
+        (self.replicas.values())
+            .filter(|(replica, since)| !replica.is_leaving && now.since(*since) < ALIVE_FOR)
+            .map(|(replica, _)| replica.id.clone())
+            .collect()
+    }
+
+    /// An account's lease as it was seen last; `None` if it was never taken.
+    pub(super) fn lease(&self, account: &AccountName) -> Option<&Lease> {
+        self.leases.get(account).map(|(lease, _)| lease)
+    }
+
+    /// The owners of accounts, the dead among them.
+    pub(super) fn owners(&self) -> BTreeMap<AccountName, ReplicaId> {
+        let owned = |(account, (lease, _)): (&AccountName, &(Lease, Moment))| {
+            Some((account.clone(), lease.owner.clone()?))
+        };
+        self.leases.iter().filter_map(owned).collect()
+    }
+
+    /// The account as one that may be taken, if it may: nobody has it, or its owner is gone.
+    pub(super) fn free(&self, account: &AccountName, now: Moment) -> Option<Free> {
+        let first = self.first?;
+        let is_new = now.since(first) < LEASE_LASTS;
+        let since = match self.leases.get(account) {
+            None => first,
+            Some((lease, since)) => {
+                let is_stale = now.since(*since) >= LEASE_LASTS;
+                // Nobody could see a lease stay the same if all replicas began just now.
+                let is_free = lease.owner.is_none() || is_stale || (is_new && lease.has_expired);
+                is_free.then_some(*since)?
+            }
+        };
+        Some(Free {
+            account: account.clone(),
+            is_left: now.since(since) >= 2 * LEASE_LASTS,
+        })
+    }
+}
+
+fn is_unchanged(known: &Lease, lease: &Lease) -> bool {
+    let facts = |lease: &Lease| (lease.owner.clone(), lease.fence, lease.beat);
+    facts(known) == facts(lease)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Moment {
+        Moment::from_millis(millis)
+    }
+
+    fn account() -> AccountName {
+        AccountName::new("shop")
+    }
+
+    fn lease(owner: Option<&str>, beat: u64, has_expired: bool) -> Lease {
+        Lease {
+            account: account(),
+            owner: owner.map(ReplicaId::new),
+            fence: 1,
+            beat,
+            has_expired,
+        }
+    }
+
+    fn look(leases: Vec<Lease>, beats: &[(&str, u64, bool)]) -> Look {
+        let replica = |(name, beat, is_leaving): &(&str, u64, bool)| Replica {
+            id: ReplicaId::new(name),
+            beat: *beat,
+            is_leaving: *is_leaving,
+        };
+        Look {
+            replicas: beats.iter().map(replica).collect(),
+            leases,
+        }
+    }
+
+    /// Looks each half second, from `from` to `to`, and always sees this.
+    fn sees(sight: &mut Sight, (from, to): (i64, i64), seen: &Look) {
+        for millis in (from..=to).step_by(500) {
+            sight.look(seen.clone(), at(millis));
+        }
+    }
+
+    fn is_free(sight: &Sight, millis: i64) -> bool {
+        sight.free(&account(), at(millis)).is_some()
+    }
+
+    #[test]
+    fn a_lease_is_free_once_it_has_stayed_the_same_for_as_long_as_it_lasts() {
+        let mut sight = Sight::default();
+        assert!(!is_free(&sight, 0), "nobody has looked");
+        let seen = look(vec![lease(Some("a"), 7, false)], &[]);
+        sees(&mut sight, (10_000, 14_500), &seen);
+        assert!(!is_free(&sight, 14_999));
+        assert!(is_free(&sight, 15_000));
+        let renewed = look(vec![lease(Some("a"), 8, false)], &[]);
+        sees(&mut sight, (15_000, 15_000), &renewed);
+        assert!(!is_free(&sight, 15_000));
+        sees(&mut sight, (15_500, 20_000), &renewed);
+        assert!(is_free(&sight, 20_000));
+    }
+
+    #[test]
+    fn a_gap_between_looks_lets_all_waits_begin_anew() {
+        for (gap, expected) in [(1_500, true), (1_501, false)] {
+            let mut sight = Sight::default();
+            let seen = look(vec![lease(Some("a"), 7, false)], &[]);
+            sees(&mut sight, (0, 4_000), &seen);
+            sight.look(seen.clone(), at(4_000 + gap));
+            assert_eq!(is_free(&sight, 5_600), expected, "{gap}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_is_free_at_once_and_left_over_after_a_while() {
+        for leases in [vec![], vec![lease(None, 7, false)]] {
+            let mut sight = Sight::default();
+            let seen = look(leases, &[]);
+            sees(&mut sight, (0, 10_000), &seen);
+            let left = |millis| sight.free(&account(), at(millis)).unwrap().is_left;
+            assert!(!left(9_999) && left(10_000));
+        }
+    }
+
+    #[test]
+    fn the_stores_clock_counts_in_the_first_seconds_of_a_replica_alone() {
+        let seen = |beat| look(vec![lease(Some("a"), beat, true)], &[]);
+        let mut sight = Sight::default();
+        sight.look(seen(1), at(0));
+        assert!(is_free(&sight, 0), "its owner is gone for long");
+        sees(&mut sight, (500, 4_500), &seen(1));
+        sight.look(seen(2), at(5_000));
+        assert!(
+            !is_free(&sight, 5_000),
+            "a clock that was set moves nothing"
+        );
+    }
+
+    #[test]
+    fn a_replica_lives_while_its_beat_moves_and_is_not_counted_while_it_leaves() {
+        let mut sight = Sight::default();
+        let living = |sight: &Sight, millis| -> Vec<String> {
+            let living = sight.living(at(millis)).into_iter();
+            living.map(|one| one.as_str().to_owned()).collect()
+        };
+        for round in 0..=12 {
+            let beats = [("a", round, false), ("b", 7, false), ("c", round, true)];
+            let millis = i64::try_from(round).unwrap() * 500;
+            sight.look(look(vec![], &beats), at(millis));
+            let expected: &[&str] = if millis < 6_000 { &["a", "b"] } else { &["a"] };
+            assert_eq!(living(&sight, millis), expected, "{millis}");
+        }
+    }
+}
