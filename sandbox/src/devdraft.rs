@@ -212,7 +212,7 @@ fn check(kind: &str, body: &Value) -> Vec<String> {
         one_of("sourceCurrency", &["usd", "eur", "mxn"]);
         one_of("sourcePaymentRail", &NETWORKS);
         one_of("destinationNetwork", &NETWORKS);
-        // Which currencies there are is documented nowhere.
+        // No page lists the currencies.
         let currency = body.get("destinationCurrency").and_then(Value::as_str);
         if currency.is_none_or(str::is_empty) {
             messages.push("destinationCurrency should not be empty".to_owned());

@@ -61,7 +61,7 @@ impl Fault {
     }
 }
 
-/// Which requests a scripted fault meets.
+/// The requests that a scripted fault meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Every request.

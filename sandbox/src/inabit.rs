@@ -156,7 +156,7 @@ fn create(engine: &Engine, call: &Call) -> Answer {
     let Ok(body) = call.json() else {
         return refuse(StatusCode::BAD_REQUEST, "Bad Request");
     };
-    // Which fields the provider insists on is documented nowhere: without a price there is nothing
+    // No page says which fields the provider insists on: without a price there is nothing
     // to pay, and whatever else is missing is let pass.
     let text = |name: &str| body.get(name).filter(|value| !value.is_null());
     let mut messages: Vec<String> = ["title", "subTitle", "siteName", "purchaseIdentifier"]

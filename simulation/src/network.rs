@@ -63,7 +63,7 @@ struct Direction {
 pub struct End {
     network: Network,
     connection: Arc<Connection>,
-    /// Which direction this end writes.
+    /// The direction that this end writes.
     writes: usize,
     arrival: Option<Pin<Box<Sleep>>>,
 }

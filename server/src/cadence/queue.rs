@@ -20,7 +20,7 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct Wish {
-    /// Which turn was its last.
+    /// The number of its last turn.
     served: u64,
     /// The number of its calls that wait.
     waiting: u32,

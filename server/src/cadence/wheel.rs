@@ -51,7 +51,7 @@ pub struct Wheel {
     nodes: Shelf<Node>,
     /// The first place of each list: all slots, then those that are due.
     heads: Vec<u32>,
-    /// Which slots of each level are not empty.
+    /// The slots of each level that are not empty.
     occupied: [u64; LEVELS],
     /// The tick up to which everything has been taken.
     elapsed: u64,

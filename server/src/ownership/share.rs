@@ -85,7 +85,7 @@ impl Scene<'_> {
 
     fn somebody_lacks(&self) -> bool {
         let mut living = self.living.iter();
-        // What is free already makes up for what others lack.
+        // Free accounts make up for the ones that others lack.
         self.free.is_empty() && living.any(|one| self.owned(one) < self.share(one))
     }
 }

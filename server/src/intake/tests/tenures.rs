@@ -46,7 +46,7 @@ async fn c4_a_send_whose_time_has_passed_is_settled_by_the_owner_of_its_account_
     }
 }
 
-/// What a create says is committed by whoever sent it.
+/// The answer of a create is committed by the process that sent it.
 #[tokio::test(start_paused = true)]
 async fn c1_a_process_that_owns_no_account_creates_at_it() {
     for provider in PROVIDERS {

@@ -473,7 +473,7 @@ fn committed(
     told.collect()
 }
 
-/// What the guards have found.
+/// The findings of the guards.
 async fn refusals(
     session: &mut Session,
     damage: &Damage,

@@ -19,7 +19,7 @@ pub enum Way {
     Open,
     /// The server's answers to the connection that commits are lost.
     LosesAnswers,
-    /// What the connection that commits sends is kept here.
+    /// The bytes that the committing connection sends are kept here.
     HoldsCalls,
     /// Nothing goes through, and nobody is told.
     Still,

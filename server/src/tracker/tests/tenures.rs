@@ -29,7 +29,7 @@ impl World {
         }
     }
 
-    /// What the tracker knows of a purchase.
+    /// The tracker's knowledge of a purchase.
     fn known(&self, id: PurchaseId) -> Option<(Revision, Finality)> {
         let lane = self.tracker.0.lanes.get(&main())?;
         lane.with(id, |entry| (entry.revision, entry.finality))
