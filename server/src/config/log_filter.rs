@@ -15,7 +15,7 @@ const CRATES: [&str; 8] = [
 ];
 const OWN: &str = "tillwatch_server";
 /// The modules of this crate.
-const MODULES: [&str; 29] = [
+const MODULES: [&str; 30] = [
     "account",
     "audit",
     "cadence",
@@ -36,6 +36,7 @@ const MODULES: [&str; 29] = [
     "listener",
     "observation",
     "outlet",
+    "ownership",
     "progress",
     "provider",
     "purchase",
