@@ -36,7 +36,7 @@ use crate::{
     clock::Clock,
     feed::Feed,
     fingerprint::Keyring,
-    journal::{Attempt, Fingerprints, Journal, JournalError, Record, Write},
+    journal::{Attempt, AttemptId, Fingerprints, Journal, JournalError, Record, Write},
     lifecycle,
     ownership::Tenures,
     progress::Progress,
@@ -486,9 +486,7 @@ impl Inner {
         recovery.extend(origin.map(|origin| (ORIGIN.to_owned(), origin)));
         let record = self.record(new, id, &begun.status, now, recovery)?;
         let record = Record {
-            attempt: Some(Attempt {
-                submit_until: self.submit_until(&new.settings),
-            }),
+            attempt: Some(self.new_attempt(&new.settings)),
             first_send_time: Some(now),
             sends: 1,
             ..record
@@ -540,6 +538,14 @@ impl Inner {
             )
             .ok_or(CreateError::FingerprintKeyGone)?;
         Ok(Fingerprints { key_id, fields })
+    }
+
+    /// A new attempt, whose send begins now.
+    fn new_attempt(&self, settings: &Settings) -> Attempt {
+        Attempt {
+            by: AttemptId(self.clock.uuid().as_u128()),
+            submit_until: self.submit_until(settings),
+        }
     }
 
     /// The time until which a send that begins now may take.

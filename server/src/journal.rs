@@ -36,9 +36,9 @@ use crate::{
     },
 };
 pub use alone::Alone;
-pub use attempt::{Attempt, AttemptChange};
+pub use attempt::{Attempt, AttemptChange, AttemptId, Expected};
 pub use committer::Published;
-pub use decide::{Decided, decide};
+pub use decide::{Decided, Step, decide};
 pub use fence::Fence;
 pub use ownership::{Lease, Look, Ownership, Replica, ReplicaId};
 
@@ -127,8 +127,8 @@ pub enum Write {
         fence: Option<Fence>,
         /// The transition; its status's revision is the guard's next.
         transition: Box<Transition>,
-        /// The newest revision must be this one.
-        expected: Revision,
+        /// The record must be so still.
+        expected: Expected,
         /// The change of the attempt.
         attempt: AttemptChange,
         /// An operator's note, to be kept.
@@ -138,8 +138,8 @@ pub enum Write {
     ChangeAttempt {
         /// The purchase.
         purchase: PurchaseId,
-        /// The newest revision must be this one.
-        expected: Revision,
+        /// The record must be so still.
+        expected: Expected,
         /// The change of the attempt.
         change: AttemptChange,
     },
@@ -172,8 +172,8 @@ pub enum Written {
     KeyTaken(Box<Record>),
     /// Another purchase of the same account has the reference of a `Begin` or `Append`.
     ReferenceTaken(PurchaseId),
-    /// The newest revision is not the expected one, or is FINAL, or is not the one before the
-    /// transition's (or the purchase is gone: `None`).
+    /// The record is not as expected, or is FINAL, or its revision is not the one before the transition's
+    /// (or the purchase is gone: `None`).
     Stale(Option<Box<Record>>),
     /// The account has another owner by now, or none: its lease is not held under the write's fence.
     Fenced,
@@ -323,7 +323,7 @@ pub type Observer = Arc<dyn Fn(&[Arc<Committed>]) + Send + Sync>;
 /// The durable log.
 ///
 /// A write that breaks one of its guards changes nothing, and its answer names the guard. Guards are
-/// checked in this order: fence; key, reference of a `Begin`; revision, reference of an `Append`. A write
+/// checked in this order: fence; key, reference of a `Begin`; record, reference of an `Append`. A write
 /// that contradicts itself (a `Begin` without dense transitions or with the id of another purchase)
 /// fails.
 ///

@@ -15,8 +15,8 @@ use crate::{
     cadence::Policy,
     clock::Clock,
     journal::{
-        AttemptChange, Fence, Fingerprints, Journal, JournalError, Record, Retirement, Write,
-        memory::MemoryJournal,
+        AttemptChange, Expected, Fence, Fingerprints, Journal, JournalError, Record, Retirement,
+        Write, memory::MemoryJournal,
     },
     ownership::Tenures,
     provider::{Provider, registered},
@@ -114,12 +114,16 @@ pub fn begin(record: Record) -> Write {
     }
 }
 
-/// Appends a transition to the revision before it.
+/// Appends a transition to the revision before it, of a purchase whose order was never sent.
 pub fn append(purchase: PurchaseId, transition: Transition) -> Write {
     Write::Append {
         purchase,
         fence: None,
-        expected: Revision(transition.status.revision.0 - 1),
+        expected: Expected {
+            revision: Revision(transition.status.revision.0 - 1),
+            attempt: None,
+            sends: 0,
+        },
         transition: Box::new(transition),
         attempt: AttemptChange::Keep,
         note: None,

@@ -233,7 +233,7 @@ impl Tracker {
             lane.recover(record, &self.0.clock);
             self.0.sweepable(&lane, purchase);
         } else if self.0.accounts.get(&purchase.account).is_none() {
-            self.0.account_missing(purchase).await?;
+            self.0.account_missing(record).await?;
         }
         Ok(())
     }
@@ -390,26 +390,26 @@ impl Inner {
         self.tasks.spawn(async move {
             // If the journal fails, the next start tells it.
             if let Ok(Some(record)) = inner.record(id).await {
-                let _ = inner.account_missing(&record.purchase).await;
+                let _ = inner.account_missing(&record).await;
             }
         });
     }
 
     /// Commits the word that a purchase's account is not configured, if that is news and this process keeps
     /// house.
-    async fn account_missing(&self, purchase: &Purchase) -> Result<(), JournalError> {
+    async fn account_missing(&self, record: &Record) -> Result<(), JournalError> {
         let Some(keeping) = self.tenures.of_housekeeping() else {
             return Ok(());
         };
-        let Some(transition) = lifecycle::account_missing(&purchase.status, self.clock.now())
-        else {
+        let status = &record.purchase.status;
+        let Some(transition) = lifecycle::account_missing(status, self.clock.now()) else {
             return Ok(());
         };
         let append = Write::Append {
-            purchase: purchase.id,
+            purchase: record.purchase.id,
             fence: Some(keeping.fence().clone()),
             transition: Box::new(transition),
-            expected: purchase.status.revision,
+            expected: record.expected(),
             attempt: AttemptChange::Keep,
             note: None,
         };

@@ -15,7 +15,7 @@ use crate::{
     account::{Account, Admission, Sent, Settings},
     clock::Now,
     failpoint::{self, Failpoint},
-    journal::{self, AttemptChange, Decided, JournalError, Record, Write, Written},
+    journal::{self, AttemptChange, Decided, JournalError, Record, Step, Write, Written},
     lifecycle,
     observation::Submitted,
     provider::{self, Intent, Placed, Provider, Unclear},
@@ -69,6 +69,18 @@ pub(super) struct Submission {
 }
 
 impl Submission {
+    /// True if the record's attempt is this one, or none is under way and this one's send is the only one.
+    fn is_its(&self, record: &Record) -> bool {
+        let by = |record: &Record| record.attempt.map(|attempt| attempt.by);
+        by(record).is_none() || by(record) == by(&self.record)
+    }
+
+    /// True if all other sends of the order are known to have reached nobody. Then the end of this one is
+    /// the end of the order.
+    fn speaks_for_the_order(&self, record: &Record) -> bool {
+        record.sends == 1 && self.is_its(record)
+    }
+
     /// The time until which it may go. If it went later, the answer could come after `submit_until`.
     fn until(&self) -> Now {
         Now {
@@ -87,7 +99,7 @@ impl Submission {
             // A repeat would tell the same again.
             Submitted::Unclear { unread_id, .. } => unread_id.is_none(),
             Submitted::Refused { .. } | Submitted::Taken => {
-                !is_only_send(&self.record) && sent.is_not_yet()
+                self.record.sends > 1 && sent.is_not_yet()
             }
             Submitted::Accepted(_)
             | Submitted::AcceptedWithoutReference
@@ -131,14 +143,15 @@ impl Inner {
                 Ok(send) => {
                     (inner.creates).created(send.record.purchase.id, create);
                     let attempt = inner.attempt(&send, admission, &mut sending);
-                    if attempt.instrument(span).await {
-                        sending.repeat();
+                    let goes_on = attempt.instrument(span).await;
+                    drop(sending);
+                    if goes_on {
                         inner.repeat_with_key(&send).await;
                     }
                 }
                 Err(conclusion) => sending.conclude(conclusion),
             }
-            drop((sending, under_way));
+            drop(under_way);
         });
     }
 
@@ -185,8 +198,8 @@ impl Inner {
         })
     }
 
-    /// Sends once, commits the answer's meaning and tells the callers. Returns true if the outcome is
-    /// unclear.
+    /// Sends once, commits the answer's meaning and tells the callers. Returns true if this process goes
+    /// on with repeats of its own.
     async fn attempt(
         self: &Arc<Self>,
         send: &Submission,
@@ -195,7 +208,10 @@ impl Inner {
     ) -> bool {
         let sent = self.send(send, admission).await;
         failpoint::reach(Failpoint::Answered);
-        let unclear = matches!(sent.submitted, Submitted::Unclear { .. }) || send.goes_on(&sent);
+        let goes_on = send.goes_on(&sent);
+        if matches!(sent.submitted, Submitted::Unclear { .. }) || goes_on {
+            sending.is_unclear();
+        }
         let mut kept = false;
         let purchase = loop {
             match self.settle_submit(send, &sent).await {
@@ -214,7 +230,7 @@ impl Inner {
         };
         failpoint::reach(Failpoint::Settled);
         sending.conclude(self.conclusion(send, &sent.submitted, purchase));
-        unclear
+        goes_on
     }
 
     /// Sends the order and reads the answer. Nothing is sent if the commit before it took so long that
@@ -261,37 +277,48 @@ impl Inner {
     ) -> Result<Record, JournalError> {
         let mut known = send.record.clone();
         loop {
-            let change = match sent.submitted {
-                Submitted::NotSent(_) if is_only_send(&known) => AttemptChange::Unsent,
-                // The provider would tell the same again.
-                Submitted::AcceptedWithoutReference
-                | Submitted::Unclear {
-                    unread_id: Some(_), ..
-                } => AttemptChange::Accepted,
-                _ => AttemptChange::End,
+            let step = |record: &Record| {
+                Some(Step {
+                    transition: self.meaning(send, sent, record)?,
+                    attempt: self.attempt_ends(send, sent, record),
+                })
             };
-            let step = |record: &Record| self.meaning(send, sent, record);
-            let settled =
-                journal::decide(&*self.journal, known.clone(), None, (change, None), step).await?;
-            let record = match settled {
+            let record = match journal::decide(&*self.journal, known, None, step).await? {
                 Decided::Stepped(record) => return Ok(*record),
                 Decided::ReferenceTaken(record) => {
-                    return self.reference_is_taken(sent, *record).await;
+                    return self.reference_is_taken(send, sent, *record).await;
                 }
                 Decided::Unchanged(record) | Decided::Fenced(record) => *record,
             };
-            // The attempt has ended all the same, if the newest revision was looked at.
+            // The attempt has ended all the same, if the newest record was looked at.
             let end = Write::ChangeAttempt {
                 purchase: record.purchase.id,
-                expected: record.purchase.status.revision,
-                change,
+                expected: record.expected(),
+                change: self.attempt_ends(send, sent, &record),
             };
             match self.journal.write(end).await? {
-                Written::Stale(Some(newer)) if newer.purchase != record.purchase => {
+                Written::Stale(Some(newer)) if newer.expected() != record.expected() => {
                     known = *newer;
                 }
                 _ => return Ok(record),
             }
+        }
+    }
+
+    /// The effect of a submit's end on the attempt that this record tells of. Another's goes on, unless
+    /// nothing is left to send.
+    fn attempt_ends(&self, send: &Submission, sent: &Sent, record: &Record) -> AttemptChange {
+        match sent.submitted {
+            Submitted::Accepted(_) => AttemptChange::End,
+            // The provider would tell the same again.
+            Submitted::AcceptedWithoutReference
+            | Submitted::Unclear {
+                unread_id: Some(_), ..
+            } => AttemptChange::Accepted,
+            Submitted::NotSent(_) if send.speaks_for_the_order(record) => AttemptChange::Unsent,
+            _ if !send.is_its(record) => AttemptChange::Keep,
+            _ if send.goes_on(sent) => self.extends(0),
+            _ => AttemptChange::End,
         }
     }
 
@@ -301,7 +328,7 @@ impl Inner {
         if is_settled(status) {
             return None;
         }
-        let (settings, is_only) = (&send.settings, is_only_send(record));
+        let (settings, is_only) = (&send.settings, send.speaks_for_the_order(record));
         match &sent.submitted {
             Submitted::Accepted(observation) => {
                 lifecycle::accepted(status, observation, settings.provider.graph(), now)
@@ -318,6 +345,8 @@ impl Inner {
             Submitted::NotSent(_) if is_only => {
                 lifecycle::repeat_wanted(status, now.plus(REPEAT_WANTED_FOR), now)
             }
+            // Another attempt is under way, and tells by itself how it ends.
+            _ if !send.is_its(record) => None,
             Submitted::Unclear { .. }
             | Submitted::Refused { .. }
             | Submitted::Taken
@@ -338,24 +367,23 @@ impl Inner {
     /// The provider named something that another purchase of this account tracks already.
     async fn reference_is_taken(
         &self,
+        send: &Submission,
         sent: &Sent,
         record: Record,
     ) -> Result<Record, JournalError> {
         let now = self.clock.now();
-        // A conflict that names what exists refuses this create; an acceptance never does.
-        let refuses = is_only_send(&record) && sent.status == Some(409);
         let step = |record: &Record| {
             let status = &record.purchase.status;
-            if refuses {
-                return lifecycle::refused(status, now);
+            // A conflict that names what exists refuses this create; an acceptance never does.
+            if send.speaks_for_the_order(record) && sent.status == Some(409) {
+                return lifecycle::refused(status, now).map(Step::ending);
             }
-            lifecycle::unnamed(status, None, now)
+            Some(Step {
+                transition: lifecycle::unnamed(status, None, now)?,
+                attempt: AttemptChange::Accepted,
+            })
         };
-        let change = match refuses {
-            true => AttemptChange::End,
-            false => AttemptChange::Accepted,
-        };
-        let settled = journal::decide(&*self.journal, record, None, (change, None), step).await?;
+        let settled = journal::decide(&*self.journal, record, None, step).await?;
         Ok(settled.into_record())
     }
 
@@ -436,12 +464,6 @@ fn outcome(submitted: &Submitted) -> &'static str {
         Submitted::NotSent(_) => "not_sent",
         Submitted::Unclear { .. } => "unclear",
     }
-}
-
-/// True if all other sends of the order are known to have reached nobody. Then a refusal of this one is
-/// a refusal of the order.
-fn is_only_send(record: &Record) -> bool {
-    record.sends == 1
 }
 
 /// The commit failed: the answer is kept and committed again until the process ends.

@@ -1,4 +1,5 @@
-//! The work of this process on submits: at most one piece for each purchase, under one lock.
+//! The sends of this process: for each purchase at most one that callers join, under one lock. The record
+//! tells of all others, and guards every decision; this only lets calls of one process share an end.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -12,69 +13,23 @@ use super::{
 };
 use crate::purchase::PurchaseId;
 
-/// The work of this process on one submit.
-#[derive(Debug)]
-enum Work {
-    /// It sends; callers join it and wait for its end.
-    Sending(Completion<Conclusion>),
-    /// It repeats an unclear send by itself; nobody waits for that.
-    Repeating,
-    /// It writes a decision; callers wait, and look again.
-    Deciding(Completion<Conclusion>),
-}
-
-/// The pieces of work, by purchase.
+/// The ends of sends under way, by purchase: callers join one, and wait for its end.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(Mutex<HashMap<PurchaseId, Work>>);
+pub(super) struct Attempts(Mutex<HashMap<PurchaseId, Completion<Conclusion>>>);
 
 impl Attempts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PurchaseId, Work>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PurchaseId, Completion<Conclusion>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The end of the send or the decision that is under way, if there is one.
+    /// The end of the send that is under way, if there is one.
     pub(super) fn concluding(&self, purchase: PurchaseId) -> Option<Completion<Conclusion>> {
-        match self.lock().get(&purchase)? {
-            Work::Sending(conclusion) | Work::Deciding(conclusion) => Some(conclusion.clone()),
-            Work::Repeating => None,
-        }
+        self.lock().get(&purchase).cloned()
     }
 
-    /// True if this process sends, repeats or decides something of a purchase now.
+    /// True if this process sends an order of a purchase now, or has to commit its answer.
     pub(super) fn has(&self, purchase: PurchaseId) -> bool {
         self.lock().contains_key(&purchase)
-    }
-
-    /// True if this process repeats a send by itself.
-    pub(super) fn repeats(&self, purchase: PurchaseId) -> bool {
-        matches!(self.lock().get(&purchase), Some(Work::Repeating))
-    }
-
-    /// Takes the place of a purchase. If it is taken, the end of the work that has it.
-    fn take(
-        &self,
-        purchase: PurchaseId,
-        work: impl FnOnce(Completion<Conclusion>) -> Work,
-    ) -> Result<(Completer<Conclusion>, Completion<Conclusion>), Completion<Conclusion>> {
-        let (mut completer, conclusion) = completion();
-        match self.lock().entry(purchase) {
-            Entry::Vacant(place) => {
-                place.insert(work(conclusion.clone()));
-                Ok((completer, conclusion))
-            }
-            Entry::Occupied(taken) => Err(match taken.get() {
-                Work::Sending(other) | Work::Deciding(other) => other.clone(),
-                Work::Repeating => {
-                    // Nobody waits for it: the caller looks again.
-                    completer.complete(Conclusion::Elsewhere);
-                    conclusion
-                }
-            }),
-        }
-    }
-
-    fn leave(&self, purchase: PurchaseId) {
-        self.lock().remove(&purchase);
     }
 }
 
@@ -95,7 +50,11 @@ impl Sending {
         inner: &Arc<Inner>,
         purchase: PurchaseId,
     ) -> Result<(Self, Completion<Conclusion>), Completion<Conclusion>> {
-        let (completer, conclusion) = inner.attempts.take(purchase, Work::Sending)?;
+        let (completer, conclusion) = completion();
+        match inner.attempts.lock().entry(purchase) {
+            Entry::Vacant(place) => place.insert(conclusion.clone()),
+            Entry::Occupied(taken) => return Err(taken.get().clone()),
+        };
         let sending = Self {
             inner: Arc::clone(inner),
             purchase,
@@ -110,46 +69,18 @@ impl Sending {
         self.conclusion.complete(conclusion);
     }
 
-    /// The outcome is unclear: this process repeats it by itself, and nobody joins it any more.
-    pub(super) fn repeat(&mut self) {
+    /// The outcome is unclear.
+    pub(super) fn is_unclear(&mut self) {
         self.is_unclear = true;
-        let mut attempts = self.inner.attempts.lock();
-        attempts.insert(self.purchase, Work::Repeating);
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
         let (inner, purchase) = (&self.inner, self.purchase);
-        inner.attempts.leave(purchase);
+        inner.attempts.lock().remove(&purchase);
         if self.is_unclear || std::thread::panicking() {
             inner.deadlines.at(inner.clock.moment(), purchase);
         }
-    }
-}
-
-/// A decision that is being written: nobody sends meanwhile.
-pub(super) struct Deciding<'a> {
-    attempts: &'a Attempts,
-    purchase: PurchaseId,
-    conclusion: Completer<Conclusion>,
-}
-
-impl<'a> Deciding<'a> {
-    /// `None` if this process sends, repeats or decides something of the purchase already.
-    pub(super) fn begin(attempts: &'a Attempts, purchase: PurchaseId) -> Option<Self> {
-        let (conclusion, _) = attempts.take(purchase, Work::Deciding).ok()?;
-        Some(Self {
-            attempts,
-            purchase,
-            conclusion,
-        })
-    }
-}
-
-impl Drop for Deciding<'_> {
-    fn drop(&mut self) {
-        self.attempts.leave(self.purchase);
-        self.conclusion.complete(Conclusion::Elsewhere);
     }
 }

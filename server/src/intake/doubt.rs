@@ -9,7 +9,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use http::HeaderValue;
 
 use super::{
-    Inner, SUBMIT_SLACK,
+    Inner, SUBMIT_SLACK, own_repeat,
     phase::{Circumstances, SubmitPhase, is_settled},
 };
 use crate::{
@@ -47,7 +47,7 @@ impl Inner {
         Circumstances {
             is_same_origin: record.recovery.get(ORIGIN) == now.as_ref(),
             unclear: settings.provider.unclear(),
-            reach: settings.policy.timeout + SUBMIT_SLACK,
+            reach: reach(settings),
             in_doubt: self.is_in_doubt(),
         }
     }
@@ -123,7 +123,7 @@ impl Inner {
 
     /// True if the record has a time that this clock cannot have written yet.
     pub(super) fn is_ahead(&self, account: &Account, record: &Record, now: Timestamp) -> bool {
-        let reach = account.settings().policy.timeout + SUBMIT_SLACK + SET_BACK;
+        let reach = reach(&account.settings()) + SET_BACK;
         let until = record.attempt.map(|attempt| attempt.submit_until);
         let Some(first) = record.first_send_time else {
             return false;
@@ -141,7 +141,7 @@ impl Inner {
     /// # Errors
     /// The journal failed, or the record does not hold still. Nothing is changed then.
     pub(super) async fn undate(&self, record: &Record) -> Result<(), JournalError> {
-        let mut expected = record.purchase.status.revision;
+        let mut expected = record.expected();
         loop {
             let change = Write::ChangeAttempt {
                 purchase: record.purchase.id,
@@ -149,11 +149,20 @@ impl Inner {
                 change: AttemptChange::Undate,
             };
             match self.journal.write(change).await? {
-                Written::Stale(Some(newer)) if newer.purchase.status.revision > expected => {
-                    expected = newer.purchase.status.revision;
+                Written::Stale(Some(newer)) if newer.expected() != expected => {
+                    expected = newer.expected();
                 }
                 _ => return Ok(()),
             }
         }
     }
+}
+
+/// The longest that a send can be under way, with the wait for a repeat of its process's own.
+fn reach(settings: &Settings) -> Duration {
+    let repeats = match settings.provider.unclear() {
+        Unclear::RepeatWithKey { .. } => own_repeat::WAIT_MAX,
+        Unclear::LookUp { .. } | Unclear::AskNobody => Duration::ZERO,
+    };
+    settings.policy.timeout + SUBMIT_SLACK + repeats
 }

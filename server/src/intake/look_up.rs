@@ -15,7 +15,7 @@ use super::{
 use crate::{
     account::{Account, Admission, Class, Settings, Unheard},
     clock::Now,
-    journal::{self, AttemptChange, Decided, JournalError, Record},
+    journal::{self, Decided, JournalError, Record, Step},
     lifecycle,
     observation::{Observation, Trouble},
     ownership::Tenure,
@@ -185,11 +185,10 @@ impl Inner {
             if is_settled(status) {
                 return None;
             }
-            lifecycle::observed(status, observation, graph, Cause::Poll, now)
+            lifecycle::observed(status, observation, graph, Cause::Poll, now).map(Step::ending)
         };
-        let attempt = (AttemptChange::End, None);
         let (journal, fence) = (&*self.journal, Some(tenure.fence()));
-        match journal::decide(journal, record.clone(), fence, attempt, decide).await? {
+        match journal::decide(journal, record.clone(), fence, decide).await? {
             Decided::Stepped(_) | Decided::Unchanged(_) => Ok(None),
             Decided::Fenced(_) => {
                 tenure.lose();

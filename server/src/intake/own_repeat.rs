@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Inner, RETRY_AFTER,
+    Inner, RETRY_AFTER, SUBMIT_SLACK,
     attempt::{self, Submission},
     phase::{Remedy, SubmitPhase},
 };
@@ -12,7 +12,6 @@ use crate::{
     clock::Now,
     journal::{Attempt, AttemptChange, Record, Write, Written},
     observation::Submitted,
-    provider::Unclear,
     purchase::PurchaseId,
 };
 
@@ -26,34 +25,60 @@ const REPEAT_BACKOFF: Duration = Duration::from_millis(500);
 const REPEAT_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// The time that a repeat waits for budget and breaker.
 const REPEAT_ADMISSION: Duration = Duration::from_secs(60);
+/// The longest from the end of a send to the commit of the next repeat.
+pub(super) const WAIT_MAX: Duration = REPEAT_BACKOFF_MAX
+    .saturating_mul(2)
+    .saturating_add(REPEAT_ADMISSION)
+    .saturating_add(SUBMIT_SLACK);
+
+/// The middle of the wait before a repeat, the first being number 0.
+fn backoff(repeat: u32) -> Duration {
+    let wait = REPEAT_BACKOFF.saturating_mul(2_u32.saturating_pow(repeat));
+    wait.min(REPEAT_BACKOFF_MAX)
+}
+
+/// The longest from now to the commit of a repeat that is waited for: by then another process, which knows
+/// the record alone, must not think that nobody goes on.
+fn covers(repeat: u32) -> Duration {
+    2 * backoff(repeat) + REPEAT_ADMISSION + SUBMIT_SLACK
+}
 
 impl Inner {
     /// Repeats an unclear send with the same provider key: a few times while nothing is heard, for
-    /// some minutes while the provider says "not yet"; then a caller is asked to.
+    /// some minutes while the provider says "not yet"; then a caller is asked to. The attempt stays under
+    /// way as long as this goes on.
     pub(super) async fn repeat_with_key(self: &Arc<Self>, send: &Submission) {
-        let Unclear::RepeatWithKey { .. } = send.settings.provider.unclear() else {
-            return;
-        };
+        self.repeat_for_some_time(send).await;
+        // Whoever comes next need not wait for it to run out.
+        let purchase = send.record.purchase.id;
+        if let Ok(Some(record)) = self.journal.record(purchase).await
+            && is_of(send, &record)
+        {
+            self.change_attempt(&record, AttemptChange::End).await;
+        }
+        self.deadlines.at(self.clock.moment(), purchase);
+    }
+
+    async fn repeat_for_some_time(self: &Arc<Self>, send: &Submission) {
         let began = self.clock.moment();
         let mut lost = 0;
         for repeat in 0_u32.. {
             if lost == REPEATS {
                 return;
             }
-            let wait = REPEAT_BACKOFF.saturating_mul(2_u32.saturating_pow(repeat));
-            let wait = wait.min(REPEAT_BACKOFF_MAX);
-            let wait = wait / 2 + self.clock.up_to(wait);
+            let wait = backoff(repeat) / 2 + self.clock.up_to(backoff(repeat));
             // A drain waits for requests in flight, not for a repeat that has not begun.
             let next = tokio::select! {
                 // The same seed is the same run.
                 biased;
                 () = self.stopping.cancelled() => return,
-                next = self.repeat_begins(send, wait) => next,
+                next = self.repeat_begins(send, repeat, wait) => next,
             };
             let (record, admission, begun) = match next {
                 Repeat::Submission(record, admission, begun) => (record, admission, begun),
                 Repeat::Skip => {
                     lost += 1;
+                    self.hold(send, repeat.saturating_add(1)).await;
                     continue;
                 }
                 Repeat::End => return,
@@ -93,7 +118,7 @@ impl Inner {
     }
 
     /// Waits for the time and the right to repeat, and commits that a repeat begins.
-    async fn repeat_begins(&self, send: &Submission, wait: Duration) -> Repeat {
+    async fn repeat_begins(&self, send: &Submission, repeat: u32, wait: Duration) -> Repeat {
         tokio::time::sleep(wait).await;
         let deadline = self.clock.moment().plus(REPEAT_ADMISSION);
         let caller = &send.record.purchase.caller;
@@ -105,33 +130,62 @@ impl Inner {
         let Ok(Some(mut record)) = self.journal.record(id).await else {
             return Repeat::Skip;
         };
-        let SubmitPhase::Unclear {
-            remedy: Remedy::Repeat { .. },
-            ..
-        } = self.phase(&record)
+        let is_repeatable = matches!(
+            self.phase(&record),
+            SubmitPhase::Unclear {
+                remedy: Remedy::Repeat { .. },
+                ..
+            }
+        );
+        let Some(attempt) = record
+            .attempt
+            .filter(|_| is_of(send, &record) && is_repeatable)
         else {
-            // The purchase is settled, or the provider may have forgotten the key by now.
+            // The purchase is settled, another has gone on with it, or the provider may have forgotten
+            // the key by now.
             return Repeat::End;
         };
-        let now = self.clock.now();
         let begun = self.clock.both();
         // Every send is preceded by its own commit.
+        let until = self.submit_until(&send.settings);
         let change = AttemptChange::Begin {
             attempt: Attempt {
-                submit_until: self.submit_until(&send.settings),
+                submit_until: until.plus(covers(repeat.saturating_add(1))),
+                ..attempt
             },
-            now,
+            now: begun.wall,
         };
-        let begin = Write::ChangeAttempt {
-            purchase: id,
-            expected: record.purchase.status.revision,
+        if !self.change_attempt(&record, change).await {
+            return Repeat::Skip;
+        }
+        record.change_attempt(change);
+        Repeat::Submission(Box::new(record), admission, begun)
+    }
+
+    /// Lets the attempt last until a repeat that is waited for, the first being number 0.
+    pub(super) fn extends(&self, repeat: u32) -> AttemptChange {
+        AttemptChange::Extend {
+            submit_until: self.clock.now().plus(covers(repeat)),
+        }
+    }
+
+    /// Keeps the attempt for a later repeat, since there was none now.
+    async fn hold(&self, send: &Submission, repeat: u32) {
+        if let Ok(Some(record)) = self.journal.record(send.record.purchase.id).await
+            && is_of(send, &record)
+        {
+            self.change_attempt(&record, self.extends(repeat)).await;
+        }
+    }
+
+    /// Changes the attempt of a record that is still so. Says whether it did.
+    async fn change_attempt(&self, record: &Record, change: AttemptChange) -> bool {
+        let change = Write::ChangeAttempt {
+            purchase: record.purchase.id,
+            expected: record.expected(),
             change,
         };
-        record.change_attempt(change);
-        match self.journal.write(begin).await {
-            Ok(Written::Done) => Repeat::Submission(Box::new(record), admission, begun),
-            _ => Repeat::Skip,
-        }
+        matches!(self.journal.write(change).await, Ok(Written::Done))
     }
 
     /// Commits the meaning of a repeat's end, for as long as it takes.
@@ -145,6 +199,12 @@ impl Inner {
             tokio::time::sleep(RETRY_AFTER).await;
         }
     }
+}
+
+/// True if the attempt that a record tells of is this one.
+fn is_of(send: &Submission, record: &Record) -> bool {
+    let by = |record: &Record| record.attempt.map(|attempt| attempt.by);
+    by(record).is_some() && by(record) == by(&send.record)
 }
 
 /// The next repeat.

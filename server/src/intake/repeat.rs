@@ -15,7 +15,7 @@ use super::{
 use crate::{
     feed::End,
     fingerprint,
-    journal::{Attempt, AttemptChange, Record, Write},
+    journal::{AttemptChange, Record, Write},
     lifecycle,
     provider::Placed,
     purchase::{AttentionReason, Cause, PurchaseId},
@@ -146,7 +146,7 @@ impl Inner {
             SubmitPhase::Unclear {
                 remedy: Remedy::Repeat { .. },
                 under_way_until: None,
-            } if !self.attempts.repeats(record.purchase.id) => Action::Send,
+            } => Action::Send,
             SubmitPhase::Sent { .. } | SubmitPhase::Overdue => Action::Join,
             SubmitPhase::Settled
             | SubmitPhase::Unclear {
@@ -216,7 +216,7 @@ impl Inner {
     /// The commit that precedes a repeated send, and the record as that makes it.
     fn begin_again(&self, mut record: Record, new: &NewPurchase) -> (Write, Record) {
         let (purchase, status) = (record.purchase.id, Arc::clone(&record.purchase.status));
-        let (now, expected) = (self.clock.now(), status.revision);
+        let (now, expected) = (self.clock.now(), record.expected());
         let transition = match record.sends {
             0 => lifecycle::repeat_begins(&status, now),
             _ => lifecycle::unclear(
@@ -228,9 +228,7 @@ impl Inner {
             ),
         };
         let attempt = AttemptChange::Begin {
-            attempt: Attempt {
-                submit_until: self.submit_until(&new.settings),
-            },
+            attempt: self.new_attempt(&new.settings),
             now,
         };
         record.change_attempt(attempt);

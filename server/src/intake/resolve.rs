@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Inner, attempts::Deciding, phase::SubmitPhase};
+use super::{Inner, phase::SubmitPhase};
 use crate::{
     journal::{AttemptChange, JournalError, Record, Write, Written},
     lifecycle,
     provider::{self, Violation},
     purchase::{Purchase, PurchaseId, Revision, Status, Timestamp, Transition},
 };
+
+/// The reason why nothing is decided while an order may be on its way.
+const UNDER_WAY: &str = "a submit is under way";
 
 /// The decision of an operator.
 #[derive(Debug, Clone)]
@@ -67,10 +70,10 @@ impl Inner {
         }
         let now = self.clock.now();
         let phase = self.phase(&record);
-        let _decided = match Deciding::begin(&self.attempts, purchase) {
-            Some(deciding) if !phase.is_under_way() => deciding,
-            _ => return Err(ResolveError::NotResolvable("a submit is under way")),
-        };
+        if phase.is_under_way() || self.attempts.has(purchase) {
+            return Err(ResolveError::NotResolvable(UNDER_WAY));
+        }
+        let known = record.expected();
         let (transition, note) = match resolution {
             Resolution::Reference(message) => (self.named(&record, &message, now)?, None),
             Resolution::NotCreated(note) => (never_created(status, phase, now)?, Some(note)),
@@ -80,7 +83,7 @@ impl Inner {
             purchase,
             fence: None,
             transition: Box::new(transition.clone()),
-            expected,
+            expected: known,
             attempt: AttemptChange::End,
             note,
         };
@@ -90,6 +93,10 @@ impl Inner {
                 ..record.purchase
             }),
             Written::ReferenceTaken(_) => Err(ResolveError::ReferenceTaken),
+            // A send can begin without a revision.
+            Written::Stale(Some(newer)) if newer.purchase.status.revision == expected => {
+                Err(ResolveError::NotResolvable(UNDER_WAY))
+            }
             Written::Stale(Some(newer)) => Err(ResolveError::RevisionChanged {
                 newest: newer.purchase.status.revision,
             }),

@@ -5,12 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner, RETRY_AFTER, SUBMIT_SLACK,
-    attempts::Deciding,
     phase::{Remedy, SubmitPhase, is_settled},
 };
 use crate::{
     clock::Now,
-    journal::{self, AttemptChange, Decided, JournalError, Record, Write},
+    journal::{self, Decided, JournalError, Record, Step, Write},
     lifecycle,
     ownership::Tenure,
     purchase::{
@@ -216,28 +215,18 @@ impl Inner {
     }
 
     /// Ends an order that was never sent, once a repeat was waited for as long as was said: a wall
-    /// clock that is set forth makes no day. A repeat can begin without a revision, so none may begin
-    /// meanwhile.
+    /// clock that is set forth makes no day.
     async fn never_sent(
         &self,
         tenure: &Tenure,
         record: &Record,
     ) -> Result<Option<Moment>, JournalError> {
-        let (purchase, Now { wall, moment }) = (record.purchase.id, self.clock.both());
+        let Now { wall, moment } = self.clock.both();
         let waits_until = self.waits_until(record);
         if moment < waits_until {
             return Ok(Some(waits_until));
         }
-        let Some(_deciding) = Deciding::begin(&self.attempts, purchase) else {
-            return Ok(Some(moment.plus(SUBMIT_SLACK)));
-        };
-        let Some(newest) = self.journal.record(purchase).await? else {
-            return Ok(None);
-        };
-        if newest.attempt.is_some() || newest.purchase != record.purchase {
-            return Ok(Some(moment));
-        }
-        self.step(tenure, &newest, |record| {
+        self.step(tenure, record, |record| {
             lifecycle::never_sent(&record.purchase.status, wall)
         })
         .await
@@ -255,29 +244,32 @@ impl Inner {
         }))
     }
 
-    /// Commits a step that ends the attempt; what follows is considered by the observer.
+    /// Commits a step that ends the attempt, if the record is still so; what follows is considered by the
+    /// observer.
     async fn step(
         &self,
         tenure: &Tenure,
         record: &Record,
         decide: impl Fn(&Record) -> Option<crate::purchase::Transition> + Send + Sync,
     ) -> Result<Option<Moment>, JournalError> {
-        let before = record.purchase.status.revision;
-        // A late answer may have come in between: then this deadline has nothing to say.
+        let before = record.expected();
+        // A late answer, or a repeat, may have come in between: then this deadline has nothing to say.
         let decide = |newer: &Record| {
-            if newer.purchase.status.revision == before {
-                decide(newer)
-            } else {
-                None
-            }
+            let is_same = newer.expected() == before;
+            is_same.then(|| decide(newer)).flatten().map(Step::ending)
         };
-        let attempt = (AttemptChange::End, None);
         let fence = Some(tenure.fence());
-        let decided = journal::decide(&*self.journal, record.clone(), fence, attempt, decide);
-        if let Decided::Fenced(_) = decided.await? {
-            tenure.lose();
+        match journal::decide(&*self.journal, record.clone(), fence, decide).await? {
+            // A repeat can begin without a revision, which no observer hears of.
+            Decided::Unchanged(newer) if newer.expected() != before => {
+                Ok(Some(self.clock.moment()))
+            }
+            Decided::Fenced(_) => {
+                tenure.lose();
+                Ok(None)
+            }
+            Decided::Stepped(_) | Decided::Unchanged(_) | Decided::ReferenceTaken(_) => Ok(None),
         }
-        Ok(None)
     }
 
     /// Wipes a buyer action whose time has passed, or says when it will.

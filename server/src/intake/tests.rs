@@ -13,6 +13,7 @@ mod origin;
 mod outcome;
 mod panic;
 mod phase;
+mod processes;
 mod repeated;
 mod resolve;
 mod start;

@@ -31,8 +31,37 @@ impl Decided {
     }
 }
 
+/// A step that is decided on.
+#[derive(Debug)]
+pub struct Step {
+    /// The transition.
+    pub transition: Transition,
+    /// Its effect on the attempt under way.
+    pub attempt: AttemptChange,
+}
+
+impl Step {
+    /// A step that leaves the attempt under way.
+    pub fn keeping(transition: Transition) -> Self {
+        let attempt = AttemptChange::Keep;
+        Self {
+            transition,
+            attempt,
+        }
+    }
+
+    /// A step that ends the attempt under way.
+    pub fn ending(transition: Transition) -> Self {
+        let attempt = AttemptChange::End;
+        Self {
+            transition,
+            attempt,
+        }
+    }
+}
+
 /// Commits the step that `step` decides on from the newest record; `known` is a recent one. If
-/// another step came first, `step` decides again. If it decides on none, nothing is written. A step of
+/// another change came first, `step` decides again. If it decides on none, nothing is written. A step of
 /// the account's owner has its fence.
 ///
 /// # Errors
@@ -41,12 +70,15 @@ pub async fn decide(
     journal: &dyn Journal,
     known: Record,
     fence: Option<&Fence>,
-    (attempt, note): (AttemptChange, Option<String>),
-    step: impl Fn(&Record) -> Option<Transition> + Send + Sync,
+    step: impl Fn(&Record) -> Option<Step> + Send + Sync,
 ) -> Result<Decided, JournalError> {
     let mut record = known;
     for _ in 0..DECISIONS_MAX {
-        let Some(transition) = step(&record) else {
+        let Some(Step {
+            transition,
+            attempt,
+        }) = step(&record)
+        else {
             return Ok(Decided::Unchanged(Box::new(record)));
         };
         let status = transition.status.clone();
@@ -54,9 +86,9 @@ pub async fn decide(
             purchase: record.purchase.id,
             fence: fence.cloned(),
             transition: Box::new(transition),
-            expected: record.purchase.status.revision,
+            expected: record.expected(),
             attempt,
-            note: note.clone(),
+            note: None,
         };
         match journal.write(append).await? {
             Written::Done => {

@@ -169,6 +169,8 @@ behaviours! {
     guards::nothing_is_appended_after_final,
     guards::one_of_many_rivals_wins_each_revision,
     guards::an_attempt_begins_and_ends,
+    guards::a_change_needs_the_attempt_and_the_sends_that_it_rests_on,
+    guards::one_of_many_rivals_begins_each_send,
     guards::a_note_is_kept,
     guards::a_stale_attention_does_not_move_the_change_time,
     guards::a_text_is_kept_by_its_key,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     account::{Admission, Class, Exchange, Times, Unheard, Whose},
     clock::Now,
-    journal::{self, AttemptChange, Decided, JournalError, Record},
+    journal::{self, Decided, JournalError, Record, Step},
     lifecycle::{self, Source},
     observation::{Observation, Trouble},
     purchase::{Cause, Finality, Moment, PurchaseId, Reference, State, Transition},
@@ -215,8 +215,9 @@ impl Inner {
         let Some(record) = self.open_record(lane, purchase).await? else {
             return Ok(None);
         };
-        let (fence, attempt) = (Some(lane.tenure.fence()), (AttemptChange::Keep, None));
-        match journal::decide(&*self.journal, record, fence, attempt, decide).await? {
+        let fence = Some(lane.tenure.fence());
+        let step = |record: &Record| decide(record).map(Step::keeping);
+        match journal::decide(&*self.journal, record, fence, step).await? {
             Decided::Stepped(record) => Ok(Some(record.purchase.status.state)),
             // If another purchase has the reference that the answer names, nothing changes.
             Decided::Unchanged(_) | Decided::ReferenceTaken(_) => Ok(None),

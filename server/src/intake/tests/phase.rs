@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     intake::phase::{Circumstances, Remedy, SubmitPhase},
-    journal::{Attempt, Record},
+    journal::{Attempt, AttemptId, Record},
     provider::Unclear,
     purchase::{
         Attention, AttentionReason, Finality, PurchaseId, Reference, State, Status, Timestamp,
@@ -40,6 +40,7 @@ fn record(
     });
     let mut record = testing::record(PurchaseId::from_u128(1), "a", "devdraft", status);
     record.attempt = submit_until.map(|until| Attempt {
+        by: AttemptId(1),
         submit_until: at(until),
     });
     record.first_send_time = first_send.map(at);

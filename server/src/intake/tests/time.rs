@@ -24,7 +24,7 @@ async fn settled_as_unclear(world: &World) {
         purchase: record.purchase.id,
         fence: None,
         transition: Box::new(step.unwrap()),
-        expected: status.revision,
+        expected: record.expected(),
         attempt: AttemptChange::End,
         note: None,
     };

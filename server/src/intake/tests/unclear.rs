@@ -294,6 +294,15 @@ async fn c3_a_crash_between_two_own_repeats_of_devdraft_leaves_them_to_the_calle
     assert_eq!(world.wire.creates(), 2, "the first own repeat is in flight");
     let world = world.killed().await;
     world.pass(seconds(60)).await;
+    // Nobody can know that the repeats will not go on.
+    assert_eq!(world.history().await, ["PENDING", UNKNOWN]);
+    assert_eq!(kind(&world.create().await), "created");
+    assert_eq!(
+        world.wire.creates(),
+        2,
+        "a caller is answered with what is known"
+    );
+    world.pass(seconds(40)).await;
     assert_eq!(world.history().await, ["PENDING", UNKNOWN, WANTED]);
     assert_eq!(world.wire.creates(), 2);
     assert_eq!(kind(&world.create().await), "created");

@@ -7,8 +7,9 @@ use std::{
 
 use crate::{
     journal::{
-        AttemptChange, Binding, Committed, FLOOR_KEY, Filter, JournalError, LOOKED_AT_MAX, Listed,
-        Place, Position, Record, Retirement, Write, Written, age::Age, rules,
+        AttemptChange, Binding, Committed, Expected, FLOOR_KEY, Filter, JournalError,
+        LOOKED_AT_MAX, Listed, Place, Position, Record, Retirement, Write, Written, age::Age,
+        rules,
     },
     purchase::{
         AccountName, CallerName, Finality, PurchaseId, Reference, Revision, Timestamp, Transition,
@@ -166,7 +167,7 @@ impl State {
         &mut self,
         id: PurchaseId,
         transition: Transition,
-        expected: Revision,
+        expected: Expected,
         attempt: AttemptChange,
         note: Option<String>,
         committed: &mut Vec<Arc<Committed>>,
@@ -177,7 +178,7 @@ impl State {
         let Some(kept) = self.purchases.get(&id) else {
             return Written::Stale(None);
         };
-        if transition.status.revision != expected.next() {
+        if transition.status.revision != expected.revision.next() {
             return Written::Stale(Some(Box::new(kept.record.clone())));
         }
         if let Some(reference) = &transition.status.reference
@@ -200,7 +201,7 @@ impl State {
     fn change_attempt(
         &mut self,
         id: PurchaseId,
-        expected: Revision,
+        expected: Expected,
         change: AttemptChange,
     ) -> Written {
         if let Some(stale) = self.stale(id, expected) {
@@ -212,13 +213,13 @@ impl State {
         Written::Done
     }
 
-    /// The answer if the newest revision is not the expected one, or is the last.
-    fn stale(&self, id: PurchaseId, expected: Revision) -> Option<Written> {
+    /// The answer if the record is not as expected, or has ended.
+    fn stale(&self, id: PurchaseId, expected: Expected) -> Option<Written> {
         let Some(record) = self.record(id) else {
             return Some(Written::Stale(None));
         };
         let status = &record.purchase.status;
-        (status.revision != expected || status.finality == Finality::Final)
+        (record.expected() != expected || status.finality == Finality::Final)
             .then(|| Written::Stale(Some(Box::new(record.clone()))))
     }
 

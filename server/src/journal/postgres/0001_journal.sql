@@ -30,6 +30,8 @@ CREATE TABLE purchase (
     fingerprints bytea NOT NULL,
     recovery text COLLATE "C" NOT NULL,
     submit_until bigint,
+    -- The id of the attempt under way; set if and only if submit_until is.
+    attempt_by uuid,
     first_send_time bigint,
     sends integer NOT NULL,
     resolution_note text COLLATE "C",

@@ -17,16 +17,18 @@ CREATE FUNCTION commit_1(
     b_labels text[], b_create_time bigint[], b_revision integer[], b_state text[], b_finality text[],
     b_attention text[], b_reference bytea[], b_change_time bigint[], b_final_time bigint[],
     b_fingerprint_key text[], b_fingerprints bytea[], b_recovery text[], b_submit_until bigint[],
-    b_first_send_time bigint[], b_sends integer[], b_note text[],
+    b_attempt_by uuid[], b_first_send_time bigint[], b_sends integer[], b_note text[],
     -- Their labels.
     l_n integer[], l_purchase uuid[], l_key text[], l_value text[], l_caller text[], l_create_time bigint[],
     -- Further keys.
     k_n integer[], k_caller text[], k_key text[], k_purchase uuid[], k_fingerprint_key text[],
     k_fingerprints bytea[], k_bind_time bigint[],
-    -- Purchases that change. Without a revision the attempt alone changes.
-    c_n integer[], c_id uuid[], c_expected integer[], c_revision integer[], c_state text[], c_finality text[],
+    -- Purchases that change, if they are as expected. Without a revision the attempt alone changes.
+    c_n integer[], c_id uuid[], c_expected integer[], c_expected_attempt uuid[], c_expected_sends integer[],
+    c_revision integer[], c_state text[], c_finality text[],
     c_attention text[], c_reference bytea[], c_change_time bigint[], c_is_judged boolean[],
-    c_final_time bigint[], c_note text[], c_attempt text[], c_submit_until bigint[], c_now bigint[],
+    c_final_time bigint[], c_note text[], c_attempt text[], c_submit_until bigint[],
+    c_attempt_by uuid[], c_now bigint[],
     -- Buyer actions that are wiped.
     w_n integer[], w_id uuid[], w_through integer[],
     -- Texts.
@@ -81,17 +83,17 @@ BEGIN
         END LOOP;
         INSERT INTO purchase (id, account, provider, caller, key, labels, create_time, revision, state,
                 finality, attention, reference, change_time, final_time, fingerprint_key, fingerprints,
-                recovery, submit_until, first_send_time, sends, resolution_note)
+                recovery, submit_until, attempt_by, first_send_time, sends, resolution_note)
             SELECT b.id, b.account, b.provider, b.caller, b.key, b.labels, b.create_time, b.revision, b.state,
                 b.finality, b.attention, b.reference, b.change_time, b.final_time, b.fingerprint_key,
-                b.fingerprints, b.recovery, b.submit_until, b.first_send_time, b.sends, b.note
+                b.fingerprints, b.recovery, b.submit_until, b.attempt_by, b.first_send_time, b.sends, b.note
             FROM unnest(b_n, b_id, b_account, b_provider, b_caller, b_key, b_labels, b_create_time, b_revision,
                     b_state, b_finality, b_attention, b_reference, b_change_time, b_final_time,
-                    b_fingerprint_key, b_fingerprints, b_recovery, b_submit_until, b_first_send_time, b_sends,
-                    b_note)
+                    b_fingerprint_key, b_fingerprints, b_recovery, b_submit_until, b_attempt_by,
+                    b_first_send_time, b_sends, b_note)
                 b (n, id, account, provider, caller, key, labels, create_time, revision, state, finality,
                     attention, reference, change_time, final_time, fingerprint_key, fingerprints, recovery,
-                    submit_until, first_send_time, sends, note)
+                    submit_until, attempt_by, first_send_time, sends, note)
             WHERE outcomes[b.n] = 'D';
         INSERT INTO purchase_label (purchase, key, value, caller, create_time)
             SELECT l.purchase, l.key, l.value, l.caller, l.create_time
@@ -133,7 +135,10 @@ BEGIN
                 final_time = CASE WHEN c.revision IS NULL THEN p.final_time ELSE c.final_time END,
                 resolution_note = coalesce(c.note, p.resolution_note),
                 submit_until = CASE WHEN c.attempt IN ('keep', 'undate') THEN p.submit_until
+                    WHEN c.attempt = 'extend' AND p.attempt_by IS NULL THEN null
                     ELSE c.submit_until END,
+                attempt_by = CASE WHEN c.attempt IN ('keep', 'undate', 'extend') THEN p.attempt_by
+                    ELSE c.attempt_by END,
                 first_send_time = CASE c.attempt
                     WHEN 'begin' THEN coalesce(p.first_send_time, c.now)
                     WHEN 'accepted' THEN 0
@@ -141,11 +146,14 @@ BEGIN
                     WHEN 'undate' THEN p.first_send_time * 0
                     ELSE p.first_send_time END,
                 sends = CASE c.attempt WHEN 'begin' THEN p.sends + 1 WHEN 'unsent' THEN 0 ELSE p.sends END
-            FROM unnest(c_n, c_id, c_expected, c_revision, c_state, c_finality, c_attention, c_reference,
-                    c_change_time, c_is_judged, c_final_time, c_note, c_attempt, c_submit_until, c_now)
-                c (n, id, expected, revision, state, finality, attention, reference, change_time, is_judged,
-                    final_time, note, attempt, submit_until, now)
-            WHERE p.id = c.id AND p.revision = c.expected AND p.finality <> 'FINAL' AND p.remnant IS NULL
+            FROM unnest(c_n, c_id, c_expected, c_expected_attempt, c_expected_sends, c_revision, c_state,
+                    c_finality, c_attention, c_reference, c_change_time, c_is_judged, c_final_time, c_note,
+                    c_attempt, c_submit_until, c_attempt_by, c_now)
+                c (n, id, expected, expected_attempt, expected_sends, revision, state, finality, attention,
+                    reference, change_time, is_judged, final_time, note, attempt, submit_until, attempt_by,
+                    now)
+            WHERE p.id = c.id AND p.revision = c.expected AND p.sends = c.expected_sends
+                AND p.attempt_by IS NOT DISTINCT FROM c.expected_attempt AND p.finality <> 'FINAL' AND p.remnant IS NULL
                 AND (c.reference IS NULL OR c.reference IS NOT DISTINCT FROM p.reference
                     OR NOT EXISTS (SELECT FROM purchase o WHERE o.account = p.account
                         AND o.reference = c.reference AND o.reference IS NOT NULL AND o.remnant IS NULL))
@@ -164,14 +172,17 @@ BEGIN
         IF changed < cardinality(c_n) THEN
             FOR item, refused IN
                 SELECT c.n, CASE
-                    WHEN p.id IS NULL OR p.revision <> c.expected OR p.finality = 'FINAL' THEN 'S'
+                    WHEN p.id IS NULL OR p.revision <> c.expected OR p.sends <> c.expected_sends
+                        OR p.attempt_by IS DISTINCT FROM c.expected_attempt OR p.finality = 'FINAL'
+                        THEN 'S'
                     WHEN c.reference IS DISTINCT FROM p.reference
                         AND EXISTS (SELECT FROM purchase o WHERE o.account = p.account
                             AND o.reference = c.reference AND o.reference IS NOT NULL
                             AND o.remnant IS NULL)
                         THEN 'R'
                     ELSE 'P' END
-                FROM unnest(c_n, c_id, c_expected, c_reference) c (n, id, expected, reference)
+                FROM unnest(c_n, c_id, c_expected, c_expected_attempt, c_expected_sends, c_reference)
+                    c (n, id, expected, expected_attempt, expected_sends, reference)
                 LEFT JOIN purchase p ON p.id = c.id AND p.remnant IS NULL
                 WHERE NOT is_changed[c.n]
             LOOP

@@ -10,7 +10,7 @@ use super::{
     row::{label, small, uuid_of},
 };
 use crate::{
-    journal::{AttemptChange, Binding, Record, Write, age::Age, rules},
+    journal::{AttemptChange, AttemptId, Binding, Expected, Record, Write, age::Age, rules},
     purchase::{
         AttentionReason, Finality, PurchaseId, Revision, State, Status, Timestamp, Transition,
     },
@@ -64,6 +64,7 @@ columns! {
         fingerprints: &'item [u8],
         recovery: &'item str,
         submit_until: Option<i64>,
+        attempt_by: Option<Uuid>,
         first_send_time: Option<i64>,
         sends: i32,
         note: Option<&'item str>,
@@ -96,11 +97,13 @@ columns! {
 }
 
 columns! {
-    /// Purchases that change. Without a revision the attempt alone changes.
+    /// Purchases that change, if they are as expected. Without a revision the attempt alone changes.
     Changes<'item> {
         n: i32,
         id: Uuid,
         expected: i32,
+        expected_attempt: Option<Uuid>,
+        expected_sends: i32,
         revision: Option<i32>,
         state: Option<&'item str>,
         finality: Option<&'item str>,
@@ -112,6 +115,7 @@ columns! {
         note: Option<&'item str>,
         attempt: &'static str,
         submit_until: Option<i64>,
+        attempt_by: Option<Uuid>,
         now: Option<i64>,
     }
 }
@@ -158,6 +162,11 @@ pub(super) struct Arrays<'item> {
     wipes: Wipes,
     texts: Texts<'item>,
     steps: Steps<'item>,
+}
+
+/// An attempt's id in a row.
+fn attempt_uuid(attempt: AttemptId) -> Uuid {
+    Uuid::from_u128(attempt.0)
 }
 
 impl<'item> Arrays<'item> {
@@ -265,6 +274,8 @@ impl<'item> Arrays<'item> {
         let submit_until = record.attempt.map(|attempt| attempt.submit_until);
         rows.submit_until
             .push(submit_until.map(Timestamp::as_millis));
+        let by = record.attempt.map(|attempt| attempt_uuid(attempt.by));
+        rows.attempt_by.push(by);
         let first_send = record.first_send_time.map(Timestamp::as_millis);
         rows.first_send_time.push(first_send);
         rows.sends.push(small(record.sends));
@@ -298,27 +309,34 @@ impl<'item> Arrays<'item> {
     fn change(
         &mut self,
         purchase: PurchaseId,
-        expected: Revision,
+        expected: Expected,
         attempt: AttemptChange,
         note: Option<&'item str>,
     ) {
         let rows = &mut self.changes;
         rows.n.push(self.items);
         rows.id.push(uuid_of(purchase));
-        rows.expected.push(small(expected.0));
+        rows.expected.push(small(expected.revision.0));
+        rows.expected_attempt
+            .push(expected.attempt.map(attempt_uuid));
+        rows.expected_sends.push(small(expected.sends));
         rows.note.push(note);
-        let (word, times) = match attempt {
-            AttemptChange::Keep => ("keep", None),
-            AttemptChange::End => ("end", None),
-            AttemptChange::Accepted => ("accepted", None),
-            AttemptChange::Unsent => ("unsent", None),
-            AttemptChange::Undate => ("undate", None),
-            AttemptChange::Begin { attempt, now } => ("begin", Some((attempt.submit_until, now))),
+        let (word, until, begins) = match attempt {
+            AttemptChange::Keep => ("keep", None, None),
+            AttemptChange::End => ("end", None, None),
+            AttemptChange::Accepted => ("accepted", None, None),
+            AttemptChange::Unsent => ("unsent", None, None),
+            AttemptChange::Undate => ("undate", None, None),
+            AttemptChange::Extend { submit_until } => ("extend", Some(submit_until), None),
+            AttemptChange::Begin { attempt, now } => {
+                let until = attempt.submit_until;
+                ("begin", Some(until), Some((attempt.by, now)))
+            }
         };
         rows.attempt.push(word);
-        rows.submit_until
-            .push(times.map(|(until, _)| until.as_millis()));
-        rows.now.push(times.map(|(_, now)| now.as_millis()));
+        rows.submit_until.push(until.map(Timestamp::as_millis));
+        rows.attempt_by.push(begins.map(|(by, _)| attempt_uuid(by)));
+        rows.now.push(begins.map(|(_, now)| now.as_millis()));
     }
 
     fn append(

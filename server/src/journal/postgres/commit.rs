@@ -399,7 +399,7 @@ fn is_next(item: &Item) -> bool {
             transition,
             expected,
             ..
-        } => transition.status.revision == expected.next(),
+        } => transition.status.revision == expected.revision.next(),
         _ => true,
     }
 }

@@ -26,8 +26,8 @@ macro_rules! record_query {
             $keys,
             ".fingerprint_key, ",
             $keys,
-            ".fingerprints, p.recovery, p.submit_until, p.first_send_time, p.sends, p.change_time,
-               p.resolution_note",
+            ".fingerprints, p.recovery, p.submit_until, p.attempt_by, p.first_send_time, p.sends,
+               p.change_time, p.resolution_note",
             $more,
             " FROM ",
             $from,
@@ -184,7 +184,7 @@ pub(super) async fn records_by_keys<A: Asks>(
     let rows = connection.ask(asked).await?;
     let mut found: Vec<_> = keys.iter().map(|_| Ok(None)).collect();
     for row in rows {
-        if let Some(place) = numbered(&mut found, &row, 17) {
+        if let Some(place) = numbered(&mut found, &row, 18) {
             *place = damage.noted_of(&row, row::record).map(Some);
         }
     }

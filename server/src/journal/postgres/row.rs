@@ -8,7 +8,9 @@ use tokio_postgres::{Row, types::FromSql};
 use uuid::Uuid;
 
 use crate::{
-    journal::{Attempt, Committed, Fingerprints, JournalError, Position, Record, damage::Damage},
+    journal::{
+        Attempt, AttemptId, Committed, Fingerprints, JournalError, Position, Record, damage::Damage,
+    },
     purchase::{
         AccountName, CallerName, Cause, Purchase, PurchaseId, Reference, State, Status, Timestamp,
         Transition,
@@ -126,11 +128,13 @@ pub(super) fn purchase(row: &Row, status: Status) -> Read<Purchase> {
     })
 }
 
-/// A record whose columns are the row's first sixteen.
+/// A record whose columns are the row's first eighteen.
 pub(super) fn record(row: &Row) -> Read<Record> {
     let mut status: Status = json(row, 7)?;
     status.buyer_action = optional_json(row, 8)?;
     let submit_until = optional_timestamp(row, 12)?;
+    let by: Option<Uuid> = get(row, 13)?;
+    let by = by.map(|by| AttemptId(by.as_u128()));
     Ok(Record {
         purchase: purchase(row, status)?,
         fingerprints: Fingerprints {
@@ -138,11 +142,11 @@ pub(super) fn record(row: &Row) -> Read<Record> {
             fields: unpacked(get(row, 10)?).ok_or(Unread(10))?,
         },
         recovery: json(row, 11)?,
-        attempt: submit_until.map(|submit_until| Attempt { submit_until }),
-        first_send_time: optional_timestamp(row, 13)?,
-        sends: u32::try_from(get::<i32>(row, 14)?).map_err(|_| Unread(14))?,
-        change_time: timestamp(row, 15)?,
-        resolution_note: get(row, 16)?,
+        attempt: (by.zip(submit_until)).map(|(by, submit_until)| Attempt { by, submit_until }),
+        first_send_time: optional_timestamp(row, 14)?,
+        sends: u32::try_from(get::<i32>(row, 15)?).map_err(|_| Unread(15))?,
+        change_time: timestamp(row, 16)?,
+        resolution_note: get(row, 17)?,
     })
 }
 

@@ -6,8 +6,8 @@ use rusqlite::{OptionalExtension as _, Result};
 
 use crate::{
     journal::{
-        AttemptChange, Binding, Committed, Fingerprints, Position, Record, Retirement, Written,
-        encoding, rules,
+        Attempt, AttemptChange, Binding, Committed, Expected, Fingerprints, Position, Record,
+        Retirement, Written, encoding, rules,
     },
     purchase::{
         AttentionReason, Finality, Purchase, PurchaseId, Revision, State, Status, Timestamp,
@@ -23,7 +23,7 @@ use super::{
 /// The columns of a purchase that a guard or a step needs.
 pub(super) struct Current {
     purchase: Purchase,
-    revision: Revision,
+    expected: Expected,
     state: State,
     finality: Finality,
     attention: Option<String>,
@@ -80,10 +80,10 @@ impl Transaction<'_> {
             .prepare_cached(
                 "INSERT INTO purchase (id, account, provider, caller, key, labels, create_time,
                      revision, state, finality, attention, reference, change_time, final_time,
-                     fingerprint_key, fingerprints, recovery, submit_until, first_send_time,
-                     sends, resolution_note)
+                     fingerprint_key, fingerprints, recovery, submit_until, attempt_by,
+                     first_send_time, sends, resolution_note)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
-                     ?17, ?18, ?19, ?20, ?21)",
+                     ?17, ?18, ?19, ?20, ?21, ?22)",
             )?
             .execute(rusqlite::params![
                 id_bytes(purchase.id),
@@ -104,6 +104,7 @@ impl Transaction<'_> {
                 macs(&record.fingerprints)?,
                 json(&record.recovery)?,
                 (record.attempt).map(|attempt| attempt.submit_until.as_millis()),
+                (record.attempt).map(attempt_bytes),
                 record.first_send_time.map(Timestamp::as_millis),
                 record.sends,
                 record.resolution_note,
@@ -149,13 +150,13 @@ impl Transaction<'_> {
         &mut self,
         id: PurchaseId,
         transition: Transition,
-        expected: Revision,
+        expected: Expected,
         attempt: AttemptChange,
         note: Option<&str>,
     ) -> Applied<()> {
         let current = self.guarded(id, expected)?;
         let status = &transition.status;
-        if status.revision != expected.next() {
+        if status.revision != expected.revision.next() {
             return Err(self.stale(id)?);
         }
         let reference = read::reference_text(status.reference.as_ref());
@@ -189,55 +190,64 @@ impl Transaction<'_> {
     }
 
     pub(super) fn change_attempt(&self, id: PurchaseId, change: AttemptChange) -> Result<()> {
-        let (sql, values) = match change {
+        let sql = match change {
             AttemptChange::Keep => return Ok(()),
-            AttemptChange::End => (
-                "UPDATE purchase SET submit_until = NULL WHERE id = ?1",
-                None,
-            ),
-            AttemptChange::Accepted => (
-                "UPDATE purchase SET submit_until = NULL, first_send_time = 0 WHERE id = ?1",
-                None,
-            ),
-            AttemptChange::Unsent => (
-                "UPDATE purchase SET submit_until = NULL, first_send_time = NULL, sends = 0
-                 WHERE id = ?1",
-                None,
-            ),
-            AttemptChange::Undate => (
+            AttemptChange::End => {
+                "UPDATE purchase SET submit_until = NULL, attempt_by = NULL WHERE id = ?1"
+            }
+            AttemptChange::Accepted => {
+                "UPDATE purchase SET submit_until = NULL, attempt_by = NULL, first_send_time = 0
+                 WHERE id = ?1"
+            }
+            AttemptChange::Unsent => {
+                "UPDATE purchase SET submit_until = NULL, attempt_by = NULL,
+                     first_send_time = NULL, sends = 0
+                 WHERE id = ?1"
+            }
+            AttemptChange::Undate => {
                 "UPDATE purchase SET first_send_time = 0
-                 WHERE id = ?1 AND first_send_time IS NOT NULL",
-                None,
-            ),
-            AttemptChange::Begin { attempt, now } => (
-                "UPDATE purchase SET submit_until = ?2, sends = sends + 1,
-                     first_send_time = coalesce(first_send_time, ?3) WHERE id = ?1",
-                Some((attempt.submit_until.as_millis(), now.as_millis())),
-            ),
+                 WHERE id = ?1 AND first_send_time IS NOT NULL"
+            }
+            AttemptChange::Extend { submit_until } => {
+                let sql = "UPDATE purchase SET submit_until = ?2
+                     WHERE id = ?1 AND attempt_by IS NOT NULL";
+                let values = (id_bytes(id), submit_until.as_millis());
+                self.connection.prepare_cached(sql)?.execute(values)?;
+                return Ok(());
+            }
+            AttemptChange::Begin { attempt, now } => {
+                let sql = "UPDATE purchase SET submit_until = ?2, attempt_by = ?3,
+                         sends = sends + 1, first_send_time = coalesce(first_send_time, ?4)
+                     WHERE id = ?1";
+                let (until, now) = (attempt.submit_until.as_millis(), now.as_millis());
+                let values = (id_bytes(id), until, attempt_bytes(attempt), now);
+                self.connection.prepare_cached(sql)?.execute(values)?;
+                return Ok(());
+            }
         };
-        let mut statement = self.connection.prepare_cached(sql)?;
-        match values {
-            None => statement.execute([id_bytes(id)])?,
-            Some((until, now)) => statement.execute((id_bytes(id), until, now))?,
-        };
-        Ok(())
+        self.execute_for(sql, id_bytes(id))
     }
 
-    /// The purchase, if a writer that knows it at `expected` may change it.
-    pub(super) fn guarded(&self, id: PurchaseId, expected: Revision) -> Applied<Current> {
+    /// The purchase, if a writer that knows it as `expected` may change it.
+    pub(super) fn guarded(&self, id: PurchaseId, expected: Expected) -> Applied<Current> {
         let current = self
             .connection
             .prepare_cached(concat!(
                 "SELECT ",
                 purchase_columns!(),
-                ", p.revision, p.state, p.finality, p.attention, p.reference, p.change_time
+                ", p.revision, p.state, p.finality, p.attention, p.reference, p.change_time,
+                   p.attempt_by, p.sends
                  FROM purchase p WHERE p.id = ?1 AND p.remnant IS NULL"
             ))?
             .query_row([id_bytes(id)], |row| {
                 Ok(Current {
                     // The newest status is not needed, and costly to read.
                     purchase: read::purchase(row, Status::pending(Timestamp::default()))?,
-                    revision: Revision(row.get(7)?),
+                    expected: Expected {
+                        revision: Revision(row.get(7)?),
+                        attempt: read::attempt_id(row, 13)?,
+                        sends: row.get(14)?,
+                    },
                     state: read::word(row, 8, State::from_text)?,
                     finality: read::word(row, 9, Finality::from_text)?,
                     attention: row.get(10)?,
@@ -248,7 +258,7 @@ impl Transaction<'_> {
             .optional()?;
         match current {
             Some(current)
-                if current.revision == expected && current.finality != Finality::Final =>
+                if current.expected == expected && current.finality != Finality::Final =>
             {
                 Ok(current)
             }
@@ -419,6 +429,11 @@ impl Transaction<'_> {
         self.connection.prepare_cached(sql)?.execute([id])?;
         Ok(())
     }
+}
+
+/// The id of an attempt in a row.
+fn attempt_bytes(attempt: Attempt) -> [u8; 16] {
+    attempt.by.0.to_be_bytes()
 }
 
 /// The text of fingerprints in a column.

@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, Result, Row, ToSql, types::Ty
 use serde::de::DeserializeOwned;
 
 use crate::{
-    journal::{Attempt, Committed, Fingerprints, Position, Record, damage::Damage, rules},
+    journal::{
+        Attempt, AttemptId, Committed, Fingerprints, Position, Record, damage::Damage, rules,
+    },
     purchase::{
         AccountName, CallerName, Cause, Purchase, PurchaseId, Reference, Revision, State, Status,
         Timestamp, Transition,
@@ -28,8 +30,8 @@ macro_rules! record_query {
             "SELECT ",
             purchase_columns!(),
             ", coalesce(p.remnant, t.status), a.action, p.fingerprint_key, p.fingerprints,
-               p.recovery, p.submit_until, p.first_send_time, p.sends, p.change_time,
-               p.resolution_note
+               p.recovery, p.submit_until, p.attempt_by, p.first_send_time, p.sends,
+               p.change_time, p.resolution_note
              FROM purchase p
              LEFT JOIN transition_log t ON t.purchase = p.id AND t.revision = p.revision
              LEFT JOIN buyer_action a ON a.purchase = p.id AND a.revision = p.revision ",
@@ -258,16 +260,23 @@ fn read_record(row: &Row<'_>) -> Result<Record> {
     let mut status: Status = json(row, 7)?;
     status.buyer_action = optional_json(row, 8)?;
     let submit_until = optional_timestamp(row, 12)?;
+    let by = attempt_id(row, 13)?;
     Ok(Record {
         purchase: purchase(row, status)?,
         fingerprints: fingerprints(row, 9)?,
         recovery: json(row, 11)?,
-        attempt: submit_until.map(|submit_until| Attempt { submit_until }),
-        first_send_time: optional_timestamp(row, 13)?,
-        sends: row.get(14)?,
-        change_time: timestamp(row, 15)?,
-        resolution_note: row.get(16)?,
+        attempt: (by.zip(submit_until)).map(|(by, submit_until)| Attempt { by, submit_until }),
+        first_send_time: optional_timestamp(row, 14)?,
+        sends: row.get(15)?,
+        change_time: timestamp(row, 16)?,
+        resolution_note: row.get(17)?,
     })
+}
+
+/// The id of an attempt in a row.
+pub(super) fn attempt_id(row: &Row<'_>, index: usize) -> Result<Option<AttemptId>> {
+    let bytes: Option<[u8; 16]> = row.get(index)?;
+    Ok(bytes.map(|bytes| AttemptId(u128::from_be_bytes(bytes))))
 }
 
 /// The fingerprints in two columns: the key's name, and the fields'.

@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0003_bound_keys.sql"),
     include_str!("0004_age.sql"),
     include_str!("0005_sends.sql"),
+    include_str!("0006_attempts.sql"),
 ];
 
 /// The size up to which an opening checks the whole file: about a second's reading.

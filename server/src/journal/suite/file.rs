@@ -261,7 +261,8 @@ async fn a_file_that_counted_no_sends_has_one_if_the_order_may_have_been_sent() 
     for (first_send_time, sends) in [("NULL", 0), ("7", 1)] {
         let folder = tempfile::tempdir().unwrap();
         let sql = "ALTER TABLE purchase DROP COLUMN sends;
-             DELETE FROM migration WHERE number = 5;
+             ALTER TABLE purchase DROP COLUMN attempt_by;
+             DELETE FROM migration WHERE number >= 5;
              PRAGMA user_version = 4;
              UPDATE purchase SET first_send_time = ";
         let path = altered(&folder, &format!("{sql}{first_send_time}")).await;
@@ -269,6 +270,28 @@ async fn a_file_that_counted_no_sends_has_one_if_the_order_may_have_been_sent() 
         let records = journal.open_records(None, 1_000).await.unwrap();
         assert!(!records.is_empty());
         assert!(records.iter().all(|record| record.sends == sends));
+    }
+}
+
+/// A file of a build whose attempts had no ids.
+#[tokio::test]
+async fn a_file_whose_attempts_had_no_ids_has_one_for_each_attempt_under_way() {
+    for (submit_until, is_under_way) in [("NULL", false), ("7", true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let sql = "ALTER TABLE purchase DROP COLUMN attempt_by;
+             DELETE FROM migration WHERE number >= 6;
+             PRAGMA user_version = 5;
+             UPDATE purchase SET submit_until = ";
+        let path = altered(&folder, &format!("{sql}{submit_until}")).await;
+        let journal = open(&path).await.unwrap();
+        let records = journal.open_records(None, 1_000).await.unwrap();
+        let attempts: Vec<_> = records.iter().filter_map(|record| record.attempt).collect();
+        let expected = if is_under_way { records.len() } else { 0 };
+        assert!(!records.is_empty() && attempts.len() == expected);
+        // The step that ends such an attempt is made as any other.
+        if let Some(record) = records.first() {
+            append(&journal, record.purchase.id.as_u128() as u64, |_| ()).await;
+        }
     }
 }
 

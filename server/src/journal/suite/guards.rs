@@ -5,21 +5,19 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Subject,
     values::{
-        append, append_write, at, attention, begin, begin_write, caller, finish, first, following,
-        id, newest, record, reference, step, tracker_of, try_append,
+        append, append_write, at, attempt, attention, begin, begin_write, caller, expected, finish,
+        first, following, id, newest, record, reference, step, tracker_of, try_append,
     },
 };
 use crate::{
-    journal::{Attempt, AttemptChange, Journal, Write, Written},
+    journal::{AttemptChange, Journal, Write, Written},
     purchase::{AccountName, AttentionReason, Revision, State, Status, Transition},
 };
 
 pub async fn a_purchase_that_was_begun_is_read_back_whole(subject: Subject) {
     let journal = &*subject.journal;
     let mut whole = record(1);
-    whole.attempt = Some(Attempt {
-        submit_until: at(90),
-    });
+    whole.attempt = Some(attempt(7, 90));
     whole.first_send_time = Some(at(10));
     whole.sends = 3;
     whole.resolution_note = Some("by hand".to_owned());
@@ -163,11 +161,9 @@ pub async fn an_append_needs_the_newest_revision(subject: Subject) {
     assert_eq!(journal.write(late).await.unwrap(), stale);
     let attempt = Write::ChangeAttempt {
         purchase: id(1),
-        expected: Revision(1),
+        expected: expected(1, None, 0),
         change: AttemptChange::Begin {
-            attempt: Attempt {
-                submit_until: at(5),
-            },
+            attempt: attempt(1, 5),
             now: at(4),
         },
     };
@@ -191,7 +187,7 @@ pub async fn revisions_are_dense(subject: Subject) {
         purchase: id(1),
         fence: None,
         transition: Box::new(step(&pending, skipping)),
-        expected: Revision(4),
+        expected: expected(4, None, 0),
         attempt: AttemptChange::Keep,
         note: None,
     };
@@ -232,11 +228,9 @@ pub async fn nothing_is_appended_after_final(subject: Subject) {
     assert_eq!(written, Written::Stale(last.clone().map(Box::new)));
     let attempt = Write::ChangeAttempt {
         purchase: id(1),
-        expected: Revision(2),
+        expected: expected(2, None, 0),
         change: AttemptChange::Begin {
-            attempt: Attempt {
-                submit_until: at(5),
-            },
+            attempt: attempt(1, 5),
             now: at(4),
         },
     };
@@ -278,77 +272,87 @@ async fn attempt_of(journal: &dyn Journal) -> (Option<u64>, Option<u64>, u32) {
     )
 }
 
+/// Changes the attempt of purchase 1 as it is.
+async fn change(journal: &dyn Journal, change: AttemptChange) {
+    let record = journal.record(id(1)).await.unwrap().unwrap();
+    let write = Write::ChangeAttempt {
+        purchase: id(1),
+        expected: record.expected(),
+        change,
+    };
+    assert_eq!(journal.write(write).await.unwrap(), Written::Done);
+}
+
 pub async fn an_attempt_begins_and_ends(subject: Subject) {
     let journal = &*subject.journal;
     begin(journal, record(1)).await;
-    let begin_attempt = |revision, until, now| Write::ChangeAttempt {
-        purchase: id(1),
-        expected: Revision(revision),
-        change: AttemptChange::Begin {
-            attempt: Attempt {
-                submit_until: at(until),
-            },
-            now: at(now),
-        },
+    let begins = |by, until, now| AttemptChange::Begin {
+        attempt: attempt(by, until),
+        now: at(now),
     };
-    journal.write(begin_attempt(1, 100, 40)).await.unwrap();
+    change(journal, begins(1, 100, 40)).await;
     assert_eq!(attempt_of(journal).await, (Some(100), Some(40), 1));
-    journal.write(begin_attempt(1, 200, 140)).await.unwrap();
+    change(journal, begins(1, 200, 140)).await;
     assert_eq!(attempt_of(journal).await, (Some(200), Some(40), 2));
+    let extends = |until| AttemptChange::Extend {
+        submit_until: at(until),
+    };
+    change(journal, extends(250)).await;
+    assert_eq!(attempt_of(journal).await, (Some(250), Some(40), 2));
     assert_eq!(journal.head().0, 1, "no revision");
 
     let changes = [
-        (AttemptChange::Keep, Some(200), 2),
+        (AttemptChange::Keep, Some(250), 2),
         (AttemptChange::End, None, 2),
-        (
-            AttemptChange::Begin {
-                attempt: Attempt {
-                    submit_until: at(300),
-                },
-                now: at(290),
-            },
-            Some(300),
-            3,
-        ),
+        (begins(3, 300, 290), Some(300), 3),
     ];
     for (change, expected, sends) in changes {
-        let previous = newest(journal, 1).await;
-        let mut write = append_write(id(1), step(&previous, following(&previous, State::Pending)));
-        if let Write::Append { attempt, .. } = &mut write {
-            *attempt = change;
+        let record = journal.record(id(1)).await.unwrap().unwrap();
+        let previous = &record.purchase.status;
+        let mut write = append_write(id(1), step(previous, following(previous, State::Pending)));
+        if let Write::Append {
+            attempt,
+            expected: known,
+            ..
+        } = &mut write
+        {
+            (*attempt, *known) = (change, record.expected());
         }
         assert_eq!(journal.write(write).await.unwrap(), Written::Done);
         assert_eq!(attempt_of(journal).await, (expected, Some(40), sends));
     }
+    let known = journal.record(id(1)).await.unwrap().unwrap();
+    assert_eq!(
+        known.attempt,
+        Some(attempt(3, 300)),
+        "it is read back whole"
+    );
     let head = journal.head();
-    let change = |change| Write::ChangeAttempt {
-        purchase: id(1),
-        expected: Revision(4),
-        change,
-    };
-    let written = journal.write(change(AttemptChange::End)).await;
-    assert_eq!(written.unwrap(), Written::Done);
+    change(journal, AttemptChange::End).await;
     assert_eq!(attempt_of(journal).await, (None, Some(40), 3));
-    journal.write(change(AttemptChange::Undate)).await.unwrap();
+    change(journal, extends(900)).await;
+    assert_eq!(
+        attempt_of(journal).await,
+        (None, Some(40), 3),
+        "none to extend"
+    );
+    change(journal, AttemptChange::Undate).await;
     let undated = journal.record(id(1)).await.unwrap().unwrap();
     assert_eq!(
         undated.first_send_time,
         Some(crate::purchase::Timestamp::default())
     );
-    journal.write(change(AttemptChange::Unsent)).await.unwrap();
+    change(journal, AttemptChange::Unsent).await;
     assert_eq!(
         attempt_of(journal).await,
         (None, None, 0),
         "nothing was sent"
     );
-    journal.write(change(AttemptChange::Undate)).await.unwrap();
+    change(journal, AttemptChange::Undate).await;
     assert_eq!(attempt_of(journal).await, (None, None, 0), "still not");
-    journal.write(begin_attempt(4, 300, 290)).await.unwrap();
+    change(journal, begins(4, 300, 290)).await;
     assert_eq!(attempt_of(journal).await, (Some(300), Some(290), 1));
-    journal
-        .write(change(AttemptChange::Accepted))
-        .await
-        .unwrap();
+    change(journal, AttemptChange::Accepted).await;
     let accepted = journal.record(id(1)).await.unwrap().unwrap();
     assert_eq!((accepted.attempt, accepted.sends), (None, 1));
     assert_eq!(
@@ -356,6 +360,72 @@ pub async fn an_attempt_begins_and_ends(subject: Subject) {
         Some(crate::purchase::Timestamp::default())
     );
     assert_eq!(journal.head(), head, "no revision");
+}
+
+/// A send can begin and end without a revision. Whoever has decided without knowing of it has to decide
+/// again.
+pub async fn a_change_needs_the_attempt_and_the_sends_that_it_rests_on(subject: Subject) {
+    let journal = &*subject.journal;
+    begin(journal, record(1)).await;
+    change(
+        journal,
+        AttemptChange::Begin {
+            attempt: attempt(1, 100),
+            now: at(40),
+        },
+    )
+    .await;
+    let now = journal.record(id(1)).await.unwrap().unwrap();
+    assert_eq!(now.expected(), expected(1, Some(1), 1));
+    let stale = Written::Stale(Some(Box::new(now.clone())));
+    let previous = newest(journal, 1).await;
+    let others = [
+        expected(1, None, 1),
+        expected(1, Some(2), 1),
+        expected(1, Some(1), 0),
+        expected(1, Some(1), 2),
+        expected(2, Some(1), 1),
+    ];
+    for other in others {
+        let ends = Write::ChangeAttempt {
+            purchase: id(1),
+            expected: other,
+            change: AttemptChange::End,
+        };
+        assert_eq!(journal.write(ends).await.unwrap(), stale, "{other:?}");
+        let mut write = append_write(id(1), step(&previous, following(&previous, State::Failed)));
+        if let Write::Append { expected, .. } = &mut write {
+            *expected = other;
+        }
+        assert_eq!(journal.write(write).await.unwrap(), stale, "{other:?}");
+    }
+    assert_eq!(journal.record(id(1)).await.unwrap(), Some(now));
+}
+
+/// Of many that begin a send of the same record one does, and of many that end it for good as well.
+pub async fn one_of_many_rivals_begins_each_send(subject: Subject) {
+    let journal = &subject.journal;
+    begin(&**journal, record(1)).await;
+    for round in 0..5_u32 {
+        let known = journal.record(id(1)).await.unwrap().unwrap();
+        let rivals = (0..20_u128).map(|rival| {
+            let begins = Write::ChangeAttempt {
+                purchase: id(1),
+                expected: known.expected(),
+                change: AttemptChange::Begin {
+                    attempt: attempt(u128::from(round) * 100 + rival, 100),
+                    now: at(40),
+                },
+            };
+            let journal = Arc::clone(journal);
+            async move { journal.write(begins).await.unwrap() }
+        });
+        let written = futures_util::future::join_all(rivals).await;
+        let won = written.iter().filter(|one| **one == Written::Done).count();
+        assert_eq!(won, 1, "{written:?}");
+        let record = journal.record(id(1)).await.unwrap().unwrap();
+        assert_eq!(record.sends, round + 1);
+    }
 }
 
 pub async fn a_note_is_kept(subject: Subject) {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     journal::{
-        Attempt, AttemptChange, Committed, Filter, Journal, Position, Record, Write, Written,
+        AttemptChange, Committed, Expected, Filter, Journal, Position, Record, Write, Written,
     },
     purchase::{AttentionReason, Finality, Purchase, Revision, State, Transition},
 };
@@ -80,7 +80,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         millis,
     });
     let facts = (0..3_usize, 0..8_usize, name(), any::<bool>(), any::<bool>());
-    let guards = (prop_oneof![4 => Just(0_u32), 1 => 1..3_u32], 0..4_u8);
+    let guards = (prop_oneof![4 => Just(0_u32), 1 => 1..3_u32], 0..7_u8);
     let append = (number(), facts, guards).prop_map(
         |(number, (state, finality, reference, stale, action), (behind, attempt))| Act::Append {
             number,
@@ -94,7 +94,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         },
     );
     let attempt =
-        (number(), 0..2_u32, 0..5_u8).prop_map(|(number, behind, change)| Act::ChangeAttempt {
+        (number(), 0..2_u32, 0..7_u8).prop_map(|(number, behind, change)| Act::ChangeAttempt {
             number,
             behind,
             change,
@@ -151,11 +151,16 @@ async fn write_of(model: &dyn Journal, act: &Act) -> Option<Write> {
             let transition = transition_of(&newest, act, behind)?;
             let mut write = append_write(id(number), transition);
             if let Write::Append {
+                expected,
                 attempt: change,
                 note,
                 ..
             } = &mut write
             {
+                *expected = Expected {
+                    revision: expected.revision,
+                    ..newest.expected()
+                };
                 *change = change_of(attempt);
                 *note = (attempt == 1).then(|| "noted".to_owned());
             }
@@ -166,10 +171,13 @@ async fn write_of(model: &dyn Journal, act: &Act) -> Option<Write> {
             behind,
             change,
         } => {
-            let newest = stored(number).await?.purchase.status.revision;
+            let newest = stored(number).await?.expected();
             Some(Write::ChangeAttempt {
                 purchase: id(number),
-                expected: Revision(newest.0.saturating_sub(behind)),
+                expected: Expected {
+                    revision: Revision(newest.revision.0.saturating_sub(behind)),
+                    ..newest
+                },
                 change: change_of(change),
             })
         }
@@ -193,10 +201,11 @@ fn change_of(number: u8) -> AttemptChange {
         2 => AttemptChange::Unsent,
         3 => AttemptChange::Undate,
         4 => AttemptChange::Accepted,
+        5 => AttemptChange::Extend {
+            submit_until: at(99),
+        },
         _ => AttemptChange::Begin {
-            attempt: Attempt {
-                submit_until: at(77),
-            },
+            attempt: super::values::attempt(u128::from(number), 77),
             now: at(u64::from(number)),
         },
     }

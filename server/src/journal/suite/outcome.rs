@@ -79,7 +79,7 @@ async fn a_commit_whose_answer_was_lost_is_told_as_it_was_done() {
         ..
     } = &mut stale
     {
-        expected.0 -= 1;
+        expected.revision.0 -= 1;
         transition.status.revision.0 -= 1;
     }
     let writes = [

@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    journal::{Fingerprints, Journal, JournalError, Record, Written},
+    journal::{
+        Attempt, AttemptId, Expected, Fingerprints, Journal, JournalError, Record, Write, Written,
+    },
     purchase::{
         AccountName, Attention, AttentionReason, BuyerAction, CallerName, Cause, Finality,
-        PurchaseId, Redirect, Reference, State, Status, Timestamp, Transition,
+        PurchaseId, Redirect, Reference, Revision, State, Status, Timestamp, Transition,
     },
     testing,
 };
@@ -48,6 +50,23 @@ pub fn record(number: u64) -> Record {
     record
 }
 
+/// An attempt by this number, which may be under way until then.
+pub fn attempt(by: u128, until: u64) -> Attempt {
+    Attempt {
+        by: AttemptId(by),
+        submit_until: at(until),
+    }
+}
+
+/// A record's part that a change rests on.
+pub fn expected(revision: u32, attempt: Option<u128>, sends: u32) -> Expected {
+    Expected {
+        revision: Revision(revision),
+        attempt: attempt.map(AttemptId),
+        sends,
+    }
+}
+
 /// Begins a purchase in PENDING.
 pub async fn begin(journal: &dyn Journal, record: Record) {
     let written = journal.write(begin_write(record)).await.unwrap();
@@ -79,9 +98,11 @@ pub async fn try_append(
     let previous = &record.purchase.status;
     let mut status = following(previous, previous.state);
     change(&mut status);
-    journal
-        .write(append_write(id(number), step(previous, status)))
-        .await
+    let mut write = append_write(id(number), step(previous, status));
+    if let Write::Append { expected, .. } = &mut write {
+        *expected = record.expected();
+    }
+    journal.write(write).await
 }
 
 pub async fn append(journal: &dyn Journal, number: u64, change: impl FnOnce(&mut Status)) {
