@@ -273,7 +273,8 @@ async fn a_fence_that_the_store_refuses_ends_its_tenure_without_a_release() {
     let lease = look.leases.iter().find(|lease| lease.account == account);
     let stolen = thief.take(&account, lease).await.unwrap().unwrap();
     let tenure = first.owner.tenures().of(&account).unwrap();
-    tenure.ended().await;
+    let ended = tokio::time::timeout(millis(600), tenure.ended()).await;
+    ended.expect("the next look tells");
     tokio::time::sleep(millis(1_000)).await;
     assert!(first.owner.tenures().of(&account).is_none());
     let look = thief.look(&[]).await.unwrap();

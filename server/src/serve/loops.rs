@@ -4,7 +4,7 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -80,6 +80,25 @@ pub(super) struct Loops {
     draining: CancellationToken,
 }
 
+/// The loops of a house, as one of them knows them: it must not keep the others, and itself, alive.
+#[derive(Debug, Clone)]
+pub(super) struct FromWithin {
+    all: All,
+    tasks: Weak<Mutex<JoinSet<()>>>,
+    draining: CancellationToken,
+}
+
+impl FromWithin {
+    /// The loops, if the house is still there.
+    pub(super) fn loops(&self) -> Option<Loops> {
+        Some(Loops {
+            all: self.all.clone(),
+            tasks: self.tasks.upgrade()?,
+            draining: self.draining.clone(),
+        })
+    }
+}
+
 /// The loops that were begun, without those that are over as they may be. Clones show the same. Each use
 /// of the lock is short.
 #[derive(Debug, Clone, Default)]
@@ -104,6 +123,15 @@ impl All {
 }
 
 impl Loops {
+    /// The same, for one of the loops.
+    pub(super) fn from_within(&self) -> FromWithin {
+        FromWithin {
+            all: self.all.clone(),
+            tasks: Arc::downgrade(&self.tasks),
+            draining: self.draining.clone(),
+        }
+    }
+
     /// Begins a loop over a room that is shared.
     pub(super) fn begin<T, F>(
         &self,

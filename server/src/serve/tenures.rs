@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{RECOVERED_AT_ONCE, loops::Loops};
+use super::{
+    RECOVERED_AT_ONCE,
+    loops::{FromWithin, Loops},
+};
 use crate::{
     account::Accounts,
     intake::Intake,
@@ -20,7 +23,7 @@ pub(super) struct Work {
     pub(super) accounts: Accounts,
     pub(super) tracker: Tracker,
     pub(super) intake: Intake,
-    pub(super) loops: Loops,
+    pub(super) loops: FromWithin,
 }
 
 #[async_trait]
@@ -29,8 +32,10 @@ impl Follower for Work {
     async fn begin(&self, tenure: &Tenure) -> Result<(), JournalError> {
         let name = tenure.account();
         let keeps_house = *name == Fence::housekeeping();
-        if let Some(account) = self.accounts.get(name) {
-            begin_loops(&self.loops, self.tracker.begin(&account, tenure));
+        if let Some(account) = self.accounts.get(name)
+            && let Some(loops) = self.loops.loops()
+        {
+            begin_loops(&loops, self.tracker.begin(&account, tenure));
         }
         let mut after: Option<PurchaseId> = None;
         loop {

@@ -177,6 +177,22 @@ fn a_batch_of_retention_takes_about_as_long_as_commits_may_be_held_up() {
     check(10, 1, 100);
 }
 
+/// A process that dies in a simulation must not go on in the background.
+#[tokio::test(start_paused = true)]
+async fn a_house_that_is_dropped_leaves_no_task_behind() {
+    let tasks = || {
+        let runtime = tokio::runtime::Handle::current();
+        runtime.metrics().num_alive_tasks()
+    };
+    let before = tasks();
+    let house = empty(Arc::new(MemoryJournal::new("e"))).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(tasks() > before);
+    drop(house);
+    tokio::task::yield_now().await;
+    assert_eq!(tasks(), before);
+}
+
 #[tokio::test(start_paused = true)]
 async fn retention_is_the_work_of_the_process_that_keeps_house() {
     let clock = testing::clock();

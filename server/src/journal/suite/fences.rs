@@ -188,7 +188,7 @@ pub async fn fences_never_go_back_under_hammering(shared: Shared) {
     const TAKES: usize = 30;
     begin(&*shared.journals[0], record(1)).await;
     let sides = shared.journals.iter().zip(&shared.ownerships);
-    let sides = sides.map(|(journal, ownership)| {
+    let sides = sides.zip([3, 5]).map(|((journal, ownership), step)| {
         let (journal, ownership) = (Arc::clone(journal), Arc::clone(ownership));
         async move {
             let mut taken = 0;
@@ -197,7 +197,11 @@ pub async fn fences_never_go_back_under_hammering(shared: Shared) {
                 let take = ownership.take(&account(), known.as_ref()).await;
                 let Some(fence) = take.unwrap() else { continue };
                 taken += 1;
-                for _ in 0..20 {
+                for turn in 0..20 {
+                    // They must not go in step: then one would always be first.
+                    for _ in 0..turn * step % 7 {
+                        tokio::task::yield_now().await;
+                    }
                     if append(&*journal, &fence).await == Written::Fenced {
                         break;
                     }
