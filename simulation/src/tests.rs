@@ -5,7 +5,7 @@ use tillwatch_server::provider::REGISTRY;
 use crate::{Pages, run, words::PROVIDERS};
 
 /// Seeds of one test run; more by the command.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 400;
 
 /// The providers with lists.
 const SWEPT: [&str; 2] = ["masumi", "inabit"];
