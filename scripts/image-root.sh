@@ -19,9 +19,14 @@ if [ "$profile" = release ]; then
   export RUSTFLAGS="--remap-path-prefix=$source_folder=/src --remap-path-prefix=$cargo_home=/cargo -C strip=symbols -C link-arg=-Wl,--build-id=none"
   export CFLAGS="-ffile-prefix-map=$source_folder=/src -ffile-prefix-map=$cargo_home=/cargo"
 fi
-cargo build --locked --profile "$profile" --package tillwatch-server --bin tillwatch-server
-built=$profile
-[ "$profile" = dev ] && built=debug
+if [ "$profile" = dev ]; then
+  # As the tests build it, with all targets: nothing is compiled a second time for other features.
+  cargo build --locked --workspace --all-targets
+  built=debug
+else
+  cargo build --locked --profile "$profile" --package tillwatch-server --bin tillwatch-server
+  built=$profile
+fi
 executable=${CARGO_TARGET_DIR:-target}/$built/tillwatch-server
 
 install -D -m 755 "$executable" "$root/usr/bin/tillwatch-server"

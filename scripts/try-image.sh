@@ -21,9 +21,11 @@ pass() { printf 'try-image: ok: %s\n' "$1"; }
 
 chmod 755 "$scratch"
 bash scripts/image-root.sh "$root" "$profile"
-cargo build --locked --profile "$profile" --package tillwatch --bin tillwatch
-built=$profile
-[ "$profile" = dev ] && built=debug
+built=debug
+if [ "$profile" != dev ]; then
+  cargo build --locked --profile "$profile" --package tillwatch --bin tillwatch
+  built=$profile
+fi
 client=${CARGO_TARGET_DIR:-target}/$built/tillwatch
 
 mapfile -t environment < <(sed -n 's/^ENV //p' Dockerfile)
