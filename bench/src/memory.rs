@@ -7,7 +7,7 @@ use tillwatch_server::{
     account::{Account, Accounts, Settings},
     cadence::{turns::Turns, wheel::Wheel},
     clock::Clock,
-    journal::{Fingerprints, Journal, Record, memory::MemoryJournal},
+    journal::{AloneBudgets, Budgets, Fingerprints, Journal, Record, memory::MemoryJournal},
     ownership::Tenures,
     provider,
     purchase::{
@@ -45,12 +45,13 @@ async fn account_at(
     let provider = (registered.build)(&registered.secrets.iter().map(secret).collect()).ok()?;
     let policy = (registered.policy)();
     let name = AccountName::new(name);
+    let budgets: Arc<dyn Budgets> = Arc::new(AloneBudgets::new(journal, clock));
     Some(
         Account::open(
             name,
             Settings::new(provider, policy, upstream),
             clock.clone(),
-            journal,
+            &budgets,
         )
         .await,
     )

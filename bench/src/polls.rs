@@ -10,7 +10,7 @@ use tillwatch_server::{
     account::{self, Account, Accounts},
     cadence::{Policy, Schedule},
     clock::Clock,
-    journal::{Journal, Write, memory::MemoryJournal},
+    journal::{AloneBudgets, Budgets, Journal, Write, memory::MemoryJournal},
     ownership::Tenures,
     provider,
     purchase::{AccountName, Cause, Revision, Secret, Status, Transition},
@@ -159,11 +159,12 @@ async fn account(
         ..Settings::new(format!("http://{}", upstream.address).parse()?)
     })?;
     let way_out = Arc::new(way_out);
+    let budgets: Arc<dyn Budgets> = Arc::new(AloneBudgets::new(journal, clock));
     let opened = Account::open(
         name.clone(),
         account::Settings::new(provider, policy, way_out),
         clock.clone(),
-        journal,
+        &budgets,
     );
     Ok(opened.await)
 }

@@ -4,7 +4,6 @@
 //! many purchases is not decided here.
 
 mod budget;
-mod budget_store;
 mod class;
 mod condition;
 mod directory;
@@ -32,14 +31,13 @@ use tokio::sync::Notify;
 use crate::{
     clock::{Clock, Now},
     figures::{REQUEST_BOUNDS, Seen, Spread},
-    journal::Journal,
+    journal::Budgets,
     observation::Trouble,
     ownership::Tenure,
     provider::Provider,
     purchase::{AccountName, CallerName, Moment, PurchaseId},
     upstream::{Connection, Request, Response, UpstreamError},
 };
-use budget_store::BudgetStore;
 pub use class::{Class, Refusal};
 use class::{Denied, Granted, Inquiry};
 pub use condition::Whose;
@@ -58,15 +56,15 @@ pub struct Account {
     /// Its name.
     pub name: AccountName,
     clock: Clock,
-    store: BudgetStore,
+    budgets: Arc<dyn Budgets>,
     /// Guarded by a lock that is held for moments, never across a wait.
     live: Mutex<Live>,
     /// Told whenever a request may have become possible earlier than it was said.
     eased: Notify,
     /// Told when requests but creates are no longer held back by trouble.
     recovered: Notify,
-    /// Held while arrival times are being kept, so that one save serves all who wait.
-    saving: tokio::sync::Mutex<()>,
+    /// Held while a part of the budget is being taken, so that one part serves all who wait.
+    taking: tokio::sync::Mutex<()>,
     /// The delays between the due times and the beginnings of polls.
     lag: Histogram,
     /// The times of requests, by class.
@@ -108,16 +106,15 @@ pub struct Admission {
 }
 
 impl Account {
-    /// An account that goes on with the budget that the journal has kept of it.
+    /// An account that goes on with the budget that the store has of it.
     pub async fn open(
         name: AccountName,
         settings: Settings,
         clock: Clock,
-        journal: &Arc<dyn Journal>,
+        budgets: &Arc<dyn Budgets>,
     ) -> Arc<Self> {
         let mut live = Live::new(settings);
-        let store = BudgetStore::new(journal, &clock, &name);
-        if let Some(kept) = store.load().await {
+        if let Some(kept) = budgets.left(&name).await {
             live.budget.shares.resume(kept);
         }
         let live = Mutex::new(live);
@@ -125,11 +122,11 @@ impl Account {
         Arc::new(Self {
             name,
             clock,
-            store,
+            budgets: Arc::clone(budgets),
             live,
             eased,
             recovered,
-            saving: tokio::sync::Mutex::default(),
+            taking: tokio::sync::Mutex::default(),
             lag: Histogram::new(figures::LAG_BOUNDS),
             request_times: Class::ALL.map(|_| Spread::new(REQUEST_BOUNDS)),
         })
@@ -238,17 +235,17 @@ impl Account {
             match admitted {
                 Ok(granted) => return Ok(Admission::new(Arc::clone(self), class, granted, now)),
                 Err(Denied::Refused(refusal)) => return Err(refusal),
-                Err(Denied::Unkept) => {}
+                Err(Denied::Untaken) => {}
             }
-            let _saving = self.saving.lock().await;
+            let _taking = self.taking.lock().await;
             let now = self.clock.moment();
-            let wanted = self.lock().budget.shares.to_keep(class, now);
-            let Some(arrivals) = wanted else { continue };
-            if !self.store.save(arrivals).await {
+            let taking = self.lock().budget.shares.taking(class, now);
+            let Some(taking) = taking else { continue };
+            let Ok(arrivals) = self.budgets.take(&self.name, taking).await else {
                 let retry_at = self.clock.moment().plus(Duration::from_secs(1));
                 return Err(Refusal::BudgetUnkept { retry_at });
-            }
-            self.lock().budget.shares.kept(arrivals);
+            };
+            self.lock().budget.shares.took(arrivals);
         }
     }
 

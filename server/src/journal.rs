@@ -6,6 +6,7 @@
 mod age;
 mod alone;
 mod attempt;
+mod budgets;
 mod committer;
 mod damage;
 mod decide;
@@ -35,8 +36,9 @@ use crate::{
         Timestamp, Transition,
     },
 };
-pub use alone::Alone;
+pub use alone::{Alone, AloneBudgets};
 pub use attempt::{Attempt, AttemptChange, AttemptId, Expected};
+pub use budgets::{Arrivals, Budgets, KeptBudget, Taking};
 pub use committer::Published;
 pub use decide::{Decided, Step, decide};
 pub use fence::Fence;

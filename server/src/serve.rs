@@ -42,7 +42,7 @@ use crate::{
     health::{self, HealthService, Readiness},
     identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope, Workload},
     intake::Intake,
-    journal::{Journal, JournalError, Ownership},
+    journal::{Budgets, Journal, JournalError, Ownership},
     listener::{self, Listener},
     outlet::Target,
     ownership::{Owner, Tenures},
@@ -130,6 +130,8 @@ pub struct Parts {
     pub journal: Arc<dyn Journal>,
     /// The leases of accounts in the same store.
     pub ownership: Arc<dyn Ownership>,
+    /// The budgets of accounts in the same store.
+    pub budgets: Arc<dyn Budgets>,
     /// Fingerprint keys.
     pub keyring: Keyring,
     /// Accounts, opened.
@@ -169,7 +171,8 @@ impl House {
     /// The journal cannot be read.
     pub async fn open(parts: Parts) -> Result<Self, JournalError> {
         let (readiness, health) = health::health().await;
-        Self::open_as(parts, Configured::default(), readiness, Arc::new(health)).await
+        let configured = Configured::new(&parts.budgets);
+        Self::open_as(parts, configured, readiness, Arc::new(health)).await
     }
 
     /// Like [`House::open`], with a health service that is served already, and with accounts whose
@@ -184,6 +187,8 @@ impl House {
             clock,
             journal,
             ownership,
+            // The accounts have them.
+            budgets: _,
             keyring,
             accounts,
             callers,

@@ -15,8 +15,8 @@ use crate::{
     cadence::Policy,
     clock::Clock,
     journal::{
-        AttemptChange, Expected, Fence, Fingerprints, Journal, JournalError, Record, Retirement,
-        Write, memory::MemoryJournal,
+        AloneBudgets, AttemptChange, Budgets, Expected, Fence, Fingerprints, Journal, JournalError,
+        Record, Retirement, Write, memory::MemoryJournal,
     },
     ownership::Tenures,
     provider::{Provider, registered},
@@ -39,7 +39,7 @@ pub fn provider(name: &str) -> Arc<dyn Provider> {
     (row.build)(&row.secrets.iter().map(secret).collect()).unwrap()
 }
 
-/// An account at a provider whose secrets are all `x`. Its budgets are in this journal.
+/// An account at a provider whose secrets are all `x`, in a process that has this journal for itself.
 pub async fn account(
     name: &str,
     provider: &str,
@@ -49,7 +49,8 @@ pub async fn account(
     journal: Arc<dyn Journal>,
 ) -> Arc<Account> {
     let settings = Settings::new(self::provider(provider), policy, upstream);
-    Account::open(AccountName::new(name), settings, clock.clone(), &journal).await
+    let budgets: Arc<dyn Budgets> = Arc::new(AloneBudgets::new(&journal, clock));
+    Account::open(AccountName::new(name), settings, clock.clone(), &budgets).await
 }
 
 /// The tenures of a process that has these accounts, and its store, for itself.

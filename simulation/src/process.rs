@@ -11,7 +11,7 @@ use tillwatch_server::{
     fingerprint::Keyring,
     grpc,
     identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope},
-    journal::{Alone, Journal},
+    journal::{Alone, AloneBudgets, Budgets, Journal},
     listener::{self, PanicLayer},
     provider,
     purchase::{AccountName, CallerName, Secret},
@@ -48,11 +48,13 @@ impl Process {
             life.clone(),
             world.seed ^ (number << 32),
         ));
-        let accounts = accounts(world, &clock, &journal, &life).await;
+        let budgets: Arc<dyn Budgets> = Arc::new(AloneBudgets::new(&journal, &clock));
+        let accounts = accounts(world, &clock, &budgets, &life).await;
         let parts = Parts {
             clock,
             journal,
             ownership: Arc::new(Alone::default()),
+            budgets,
             keyring: Keyring::parse(&Keyring::new_file("k1", [7; 32])).unwrap(),
             accounts,
             callers: Directory::new(callers()),
@@ -101,7 +103,7 @@ impl Process {
 async fn accounts(
     world: &World,
     clock: &Clock,
-    journal: &Arc<dyn Journal>,
+    budgets: &Arc<dyn Budgets>,
     life: &Life,
 ) -> Accounts {
     let mut opened = Vec::new();
@@ -128,7 +130,7 @@ async fn accounts(
             AccountName::new(name),
             Settings::new((row.build)(&secrets).unwrap(), policy, Arc::new(upstream)),
             clock.clone(),
-            journal,
+            budgets,
         );
         opened.push(account.await);
     }

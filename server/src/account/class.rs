@@ -165,6 +165,6 @@ pub(super) struct Granted {
 pub(super) enum Denied {
     /// Not now.
     Refused(Refusal),
-    /// Arrival times must be kept first.
-    Unkept,
+    /// A part of the budget must be taken first.
+    Untaken,
 }

@@ -113,8 +113,8 @@ impl Live {
             let retry_at = awaited.map_or(earliest, |at| at.min(earliest));
             return Err(Denied::Refused(Refusal::Throttled { retry_at }));
         }
-        if self.budget.shares.is_unkept(class, now) {
-            return Err(Denied::Unkept);
+        if self.budget.shares.is_untaken(class, now) {
+            return Err(Denied::Untaken);
         }
         self.budget.take(class, now);
         self.flight.begins(held);

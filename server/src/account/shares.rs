@@ -1,19 +1,15 @@
 //! The paces of an account's budget: one for all requests, and one for each kind that has a share of its
 //! own.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
-use super::{
-    budget_store::{Arrivals, KeptBudget},
-    class::Class,
-};
+use super::class::Class;
 use crate::{
     cadence::{Policy, budget::Pace},
+    journal::{Arrivals, KeptBudget, Taking},
     purchase::Moment,
 };
 
-/// The reach of the budget that is kept in the store ahead, so that not every request is a write.
-const KEPT_AHEAD: Duration = Duration::from_secs(5);
 /// The parts of the budget: of look-ups of unclear creates, of purchases after their end, of callers'
 /// wishes, of pages.
 const LOOK_UPS_PART: u32 = 10;
@@ -36,8 +32,8 @@ pub(super) struct Shares {
     refreshes: Pace,
     /// The half for pages of many purchases.
     sweeps: Pace,
-    /// The part of the first two that the store has kept.
-    kept: Arrivals,
+    /// The arrival times of the first two that the store lets this process come to.
+    taken: Arrivals,
 }
 
 impl Shares {
@@ -50,14 +46,14 @@ impl Shares {
             after_terminal: Pace::share(limit, AFTER_TERMINAL_PART),
             refreshes: Pace::share(limit, REFRESHES_PART),
             sweeps: Pace::share(limit, SWEEPS_PART),
-            kept: Arrivals::default(),
+            taken: Arrivals::default(),
         }
     }
 
-    /// Goes on from what a store has kept.
+    /// Goes on from what an earlier process has left.
     pub(super) fn resume(&mut self, kept: KeptBudget) {
         let KeptBudget { arrivals, as_of } = kept;
-        self.kept = Arrivals {
+        self.taken = Arrivals {
             requests: self.all.resume(arrivals.requests, as_of),
             creates: self.creates.resume(arrivals.creates, as_of),
         };
@@ -107,47 +103,38 @@ impl Shares {
         }
     }
 
-    /// True if the store has not kept what a request of this class would spend.
-    pub(super) fn is_unkept(&self, class: Class, now: Moment) -> bool {
-        let requests = !self.all.is_unlimited() && self.all.arrival_after(now) > self.kept.requests;
-        let creates = class == Class::Create
-            && !self.creates.is_unlimited()
-            && self.creates.arrival_after(now) > self.kept.creates;
-        requests || creates
+    /// True if a request of this class would spend what the store has not given.
+    pub(super) fn is_untaken(&self, class: Class, now: Moment) -> bool {
+        let wanted = self.wanted(class, now);
+        wanted.requests > self.taken.requests || wanted.creates > self.taken.creates
     }
 
-    /// The arrival times to keep before a request of this class is made; `None` if the kept
-    /// ones cover it.
-    pub(super) fn to_keep(&self, class: Class, now: Moment) -> Option<Arrivals> {
-        if !self.is_unkept(class, now) {
-            return None;
-        }
-        let requests = self
-            .all
-            .arrival_after(now)
-            .plus(KEPT_AHEAD)
-            .max(self.kept.requests);
-        let creates = match class {
-            Class::Create => self.creates.arrival_after(now).max(self.kept.creates),
-            _ => self.kept.creates,
-        };
-        Some(Arrivals {
-            requests: if self.all.is_unlimited() {
-                self.kept.requests
-            } else {
-                requests
-            },
-            creates: if self.creates.is_unlimited() {
-                self.kept.creates
-            } else {
-                creates
-            },
+    /// The wish for what a request of this class needs; `None` if the store has given it.
+    pub(super) fn taking(&self, class: Class, now: Moment) -> Option<Taking> {
+        self.is_untaken(class, now).then(|| Taking {
+            taken: self.taken,
+            wanted: self.wanted(class, now),
+            is_limited: !self.all.is_unlimited(),
         })
     }
 
-    /// The store has kept them.
-    pub(super) fn kept(&mut self, arrivals: Arrivals) {
-        self.kept.requests = self.kept.requests.max(arrivals.requests);
-        self.kept.creates = self.kept.creates.max(arrivals.creates);
+    /// The arrival times after a request of this class.
+    fn wanted(&self, class: Class, now: Moment) -> Arrivals {
+        Arrivals {
+            requests: match self.all.is_unlimited() {
+                true => self.taken.requests,
+                false => self.all.arrival_after(now),
+            },
+            creates: match class == Class::Create && !self.creates.is_unlimited() {
+                true => self.creates.arrival_after(now),
+                false => self.taken.creates,
+            },
+        }
+    }
+
+    /// The store lets this process come to these arrival times.
+    pub(super) fn took(&mut self, arrivals: Arrivals) {
+        self.taken.requests = self.taken.requests.max(arrivals.requests);
+        self.taken.creates = self.taken.creates.max(arrivals.creates);
     }
 }

@@ -9,12 +9,10 @@ mod trouble;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{
-    budget_store::{Arrivals, KeptBudget},
-    *,
-};
+use super::*;
 use crate::{
     cadence::{Policy, Schedule},
+    journal::Journal,
     observation::Submitted,
     purchase::Reference,
     testing::{self, clock, journal},

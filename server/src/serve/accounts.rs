@@ -12,7 +12,7 @@ use crate::{
     account::{Account, Accounts, Settings},
     clock::Clock,
     config, grpc,
-    journal::{Journal, JournalError, Record},
+    journal::{Budgets, JournalError, Record},
     ownership::Owner,
     provider,
     purchase::AccountName,
@@ -23,8 +23,12 @@ use crate::{
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// All accounts that this process has had, with the settings that they had last. Clones are the same.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Configured(Arc<Mutex<BTreeMap<AccountName, Held>>>);
+#[derive(Debug, Clone)]
+pub(super) struct Configured {
+    held: Arc<Mutex<BTreeMap<AccountName, Held>>>,
+    /// The budgets of those that are to come.
+    budgets: Arc<dyn Budgets>,
+}
 
 /// One account that this process has, or had. An account that comes back goes on with its budget.
 #[derive(Debug)]
@@ -61,16 +65,24 @@ pub(super) struct Touched {
 }
 
 impl Configured {
-    /// Opens the accounts of a start, with the budgets that the journal has kept.
+    /// No accounts yet. Those to come have these budgets.
+    pub(super) fn new(budgets: &Arc<dyn Budgets>) -> Self {
+        Self {
+            held: Arc::default(),
+            budgets: Arc::clone(budgets),
+        }
+    }
+
+    /// Opens the accounts of a start, with the budgets that the store has of them.
     pub(super) async fn open(
         settings: &[config::Account],
-        journal: &Arc<dyn Journal>,
+        budgets: &Arc<dyn Budgets>,
         clock: &Clock,
     ) -> Result<(Accounts, Self), StartError> {
-        let configured = Self::default();
+        let configured = Self::new(budgets);
         let accounts = Accounts::default();
         for step in configured.plan(settings)?.steps {
-            if let Some(account) = configured.account(&step, journal, clock).await {
+            if let Some(account) = configured.account(&step, clock).await {
                 accounts.insert(account.name.clone(), account);
             }
         }
@@ -78,7 +90,7 @@ impl Configured {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AccountName, Held>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True if the account's TLS has files.
@@ -134,12 +146,7 @@ impl Configured {
     }
 
     /// The account of a step, which has its newer settings from now on.
-    async fn account(
-        &self,
-        step: &Step,
-        journal: &Arc<dyn Journal>,
-        clock: &Clock,
-    ) -> Option<Arc<Account>> {
+    async fn account(&self, step: &Step, clock: &Clock) -> Option<Arc<Account>> {
         let (settings, name) = (&step.settings, step.settings.name.clone());
         let known = (self.lock().get(&settings.name)).map(|held| Arc::clone(&held.account));
         let account = match (known, step.access.clone()) {
@@ -151,7 +158,9 @@ impl Configured {
                 account.take_up(account.settings().with_policy(settings.policy.clone()));
                 account
             }
-            (None, Some(settings)) => Account::open(name, settings, clock.clone(), journal).await,
+            (None, Some(settings)) => {
+                Account::open(name, settings, clock.clone(), &self.budgets).await
+            }
             (None, None) => return None,
         };
         let held = Held {
@@ -172,7 +181,7 @@ impl Configured {
             ..Touched::default()
         };
         for step in plan.steps {
-            let Some(account) = self.account(&step, &rooms.journal, &rooms.clock).await else {
+            let Some(account) = self.account(&step, &rooms.clock).await else {
                 continue;
             };
             let name = account.name.clone();

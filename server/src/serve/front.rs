@@ -28,7 +28,7 @@ use crate::{
     grpc,
     health::{self, HealthService, Readiness},
     identity::Directory,
-    journal::{Alone, Journal, sqlite::SqliteJournal},
+    journal::{Alone, AloneBudgets, Budgets, Journal, sqlite::SqliteJournal},
     listener::{self, Listener, Origins, PanicLayer, Port, RoomLayer},
     tls::ServerTls,
 };
@@ -157,11 +157,13 @@ impl Front {
         let keyring = keyring(config, &clock)?;
         let journal: Arc<dyn Journal> =
             Arc::new(SqliteJournal::open(&config.store.database, &clock).await?);
-        let (accounts, configured) = Configured::open(&config.accounts, &journal, &clock).await?;
+        let budgets: Arc<dyn Budgets> = Arc::new(AloneBudgets::new(&journal, &clock));
+        let (accounts, configured) = Configured::open(&config.accounts, &budgets, &clock).await?;
         let parts = Parts {
             clock,
             journal,
             ownership: Arc::new(Alone::default()),
+            budgets,
             keyring,
             accounts,
             callers: self.callers.clone(),

@@ -10,7 +10,7 @@ use super::{
     *,
 };
 use crate::{
-    journal::{Alone, Record, Write, memory::MemoryJournal},
+    journal::{Alone, AloneBudgets, Record, Write, memory::MemoryJournal},
     ownership::Tenures,
     purchase::{CallerName, Cause, Finality, PurchaseId, Revision, State, Status, Transition},
     testing,
@@ -84,8 +84,10 @@ pub(super) async fn empty(journal: Arc<dyn Journal>) -> House {
 
 /// The parts of a house with nothing in it.
 fn parts(journal: Arc<dyn Journal>) -> Parts {
+    let clock = testing::clock();
     Parts {
-        clock: testing::clock(),
+        budgets: Arc::new(AloneBudgets::new(&journal, &clock)),
+        clock,
         journal,
         ownership: Arc::new(Alone::default()),
         keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),

@@ -59,29 +59,3 @@ async fn p2_a_wall_clock_that_is_set_neither_stops_an_account_nor_lets_it_exceed
         }
     }
 }
-
-#[tokio::test(start_paused = true)]
-async fn p2_a_budget_is_taken_up_by_the_monotonic_clock_whatever_was_done_to_the_wall() {
-    let clock = testing::clock();
-    let store = BudgetStore::new(&journal(), &clock, &AccountName::new("a"));
-    let now = clock.moment();
-    let arrivals = Arrivals {
-        requests: now.plus(Duration::from_secs(3_600)),
-        creates: now.plus(Duration::from_secs(86_400)),
-    };
-    assert!(store.save(arrivals).await);
-    for days in [-800, 1, 4_000, -3_201] {
-        clock.step_wall(days * 86_400_000);
-        let kept = store.load().await.unwrap();
-        assert_eq!(
-            kept,
-            KeptBudget {
-                arrivals,
-                as_of: clock.moment()
-            }
-        );
-    }
-    clock.reboot();
-    let kept = store.load().await.unwrap();
-    assert_eq!(kept, KeptBudget::before_this_boot());
-}

@@ -136,9 +136,11 @@ async fn served() -> (House, Channel) {
         accounts: None,
         limits: CallerLimits::default(),
     };
+    let journal: Arc<dyn Journal> = Arc::new(Defective(journal));
     let house = House::open(Parts {
+        budgets: Arc::new(AloneBudgets::new(&journal, &clock)),
         clock,
-        journal: Arc::new(Defective(journal)),
+        journal,
         ownership: Arc::new(Alone::default()),
         keyring: Keyring::parse(&Keyring::new_file("k", [7; 32])).unwrap(),
         accounts: Accounts::default(),
