@@ -239,7 +239,7 @@ impl House {
             accounts: accounts.clone(),
             tracker: tracker.clone(),
             intake: intake.clone(),
-            loops: work.from_within(),
+            loops: work.within(),
         });
         let owned = (owner.clone(), follower);
         work.begin(owner.progress(), owned, |(owner, follower)| async move {

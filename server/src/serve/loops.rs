@@ -124,7 +124,7 @@ impl All {
 
 impl Loops {
     /// The same, for one of the loops.
-    pub(super) fn from_within(&self) -> FromWithin {
+    pub(super) fn within(&self) -> FromWithin {
         FromWithin {
             all: self.all.clone(),
             tasks: Arc::downgrade(&self.tasks),
