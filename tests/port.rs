@@ -297,7 +297,7 @@ async fn waits_and_streams_of_reflection_do_not_hold_up_a_drain() {
         assert!(status.success());
         // Neither the stream of reflection nor the wait has held up the drain.
         assert!(
-            began.elapsed() < Duration::from_secs(5),
+            began.elapsed() < Duration::from_secs(8),
             "{:?}",
             began.elapsed()
         );

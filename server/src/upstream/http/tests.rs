@@ -196,7 +196,7 @@ async fn an_answer_that_drips_beyond_the_timeout_is_lost() {
             .await;
         assert!(matches!(result, Err(UpstreamError::Lost(_))), "{result:?}");
         assert!(
-            began.elapsed() < Duration::from_secs(3),
+            began.elapsed() < Duration::from_secs(10),
             "after its timeout"
         );
     }
@@ -212,7 +212,7 @@ async fn a_request_that_is_never_answered_is_given_up_and_may_have_been_sent() {
             .await;
         assert_eq!(result.unwrap_err(), UpstreamError::Lost("timed out"));
         assert!(
-            began.elapsed() < Duration::from_secs(3),
+            began.elapsed() < Duration::from_secs(10),
             "after its timeout"
         );
     }
