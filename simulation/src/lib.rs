@@ -9,7 +9,8 @@
 //! A seed is the same run each time, so a failing one replays. All faults, lives and delays are drawn
 //! from it. What wakes several tasks at once wakes them in the order in which they came, and nothing
 //! on the way is visited in hash order: tokio's `watch` and its `select!` without `biased` draw from
-//! the process's own entropy, so the service uses neither if several tasks may be waiting.
+//! the process's own entropy, so the service uses neither if several tasks may be waiting. Nothing on
+//! the wire tells the machine's time, not even an answer's `date`.
 //!
 //! The network is this crate's own and not turmoil's: there every host's clock moves by fixed
 //! steps, and a run of hours, which horizons and deadlines need, would be millions of them. On one

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use http::{HeaderValue, Response, header::DATE};
 use tillwatch_server::{
     House, Parts,
     account::{Account, Accounts, Settings},
@@ -19,6 +20,7 @@ use tillwatch_server::{
 };
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tower::util::MapResponseLayer;
 
 use crate::{
     World,
@@ -67,6 +69,7 @@ impl Process {
         };
         let house = House::open(parts).await.unwrap();
         let router = listener::server()
+            .layer(MapResponseLayer::new(dated))
             .layer(PanicLayer)
             .layer(grpc::DeadlineLayer)
             .add_service(house.service())
@@ -98,6 +101,14 @@ impl Process {
         self.serving.abort();
         world.network.close();
     }
+}
+
+/// The answer with a fixed date. hyper's own follows the machine's clock, and an answer's length on the
+/// wire, by which connections break, depends on whether the date has changed since the one before.
+fn dated<B>(mut response: Response<B>) -> Response<B> {
+    let date = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
+    response.headers_mut().insert(DATE, date);
+    response
 }
 
 async fn accounts(
