@@ -10,7 +10,7 @@
 //! from it. What wakes several tasks at once wakes them in the order in which they came, and nothing
 //! on the way is visited in hash order: tokio's `watch` and its `select!` without `biased` draw from
 //! the process's own entropy, so the service uses neither if several tasks may be waiting. Nothing on
-//! the wire tells the machine's time, not even an answer's `date`.
+//! the wire tells the machine's time, not even an answer's `date`, and h2 forgets no stream by it.
 //!
 //! The network is this crate's own and not turmoil's: there every host's clock moves by fixed
 //! steps, and a run of hours, which horizons and deadlines need, would be millions of them. On one

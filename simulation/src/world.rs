@@ -429,6 +429,9 @@ fn channel(network: &Network) -> Channel {
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
         .keep_alive_while_idle(true)
+        // h2 forgets reset streams by the machine's clock, and visits the others in an order that
+        // depends on it. A run is over before this.
+        .http2_reset_stream_duration(Duration::from_secs(86_400))
         .connect_with_connector_lazy(tower::service_fn(move |_| {
             let network = network.clone();
             async move { network.connect().await.map(TokioIo::new) }
