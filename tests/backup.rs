@@ -16,6 +16,7 @@ use crate::{
     house::{House, Settings, Stub},
     orders::request,
     process::{Server, until, within},
+    store::Store,
 };
 
 /// Keys and ids of purchases that were acknowledged.
@@ -131,4 +132,17 @@ async fn a_stopped_server_is_backed_up_and_a_missing_journal_is_refused() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("no journal"), "{said}");
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_backup_of_a_journal_in_postgresql_says_whose_tools_make_one() {
+    let house = House::still_on(Store::postgres()).await;
+    let directory = house.folder().join("backup");
+    let refused = back_up(&house.config(), &directory).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    for word in ["pg_dump", "store.fingerprint_key_file"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(!directory.exists());
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tillwatch_cluster::{Cluster, Database, Options};
 use tillwatch_proto::v1::{
     CreatePurchaseRequest, Finality, ListAccountsRequest, PurchaseStatus, get_status_request::Key,
 };
@@ -22,6 +23,7 @@ use crate::{
     house::{House, Settings, token},
     orders::{order, planted, request},
     process::within,
+    store::Store,
 };
 
 /// In every secret and in every field that must not be kept.
@@ -148,7 +150,10 @@ fn clean(place: &str, bytes: &[u8], canary: &str) {
     }
 }
 
-fn store_is_clean(folder: &Path, canary: &str) {
+fn store_is_clean(store: &Store, folder: &Path, canary: &str) {
+    if let Store::Postgres(database) = store {
+        database_is_clean(database, canary);
+    }
     let mut files = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -165,7 +170,25 @@ fn store_is_clean(folder: &Path, canary: &str) {
             canary,
         );
     }
-    assert!(files >= 2, "no store in {}", folder.display());
+    let least = if matches!(store, Store::Sqlite) { 2 } else { 1 };
+    assert!(files >= least, "no store in {}", folder.display());
+}
+
+/// Looks through all rows as the server shows them, and through its log. The files hold them packed.
+fn database_is_clean(database: &Database, canary: &str) {
+    let tables = database.run("SELECT tablename FROM pg_tables WHERE schemaname = 'public'");
+    let mut bytes = 0;
+    for table in tables.lines() {
+        let rows = database.run(&format!("SELECT row_to_json(t) FROM {table} t"));
+        bytes += rows.len();
+        clean(table, rows.as_bytes(), canary);
+    }
+    assert!(bytes > 10_000, "the rows were not found: {tables}");
+    clean(
+        "PostgreSQL's log",
+        database.cluster().log().as_bytes(),
+        canary,
+    );
 }
 
 /// Creates at every provider, and returns the errors.
@@ -198,6 +221,20 @@ async fn create_all(house: &House, orders: &[(Scenario, Option<Fault>)]) -> Vec<
 
 #[tokio::test]
 async fn planted_secrets_and_personal_data_are_in_no_store_log_error_or_trace() {
+    nothing_planted_is_found(Store::Sqlite).await;
+}
+
+/// The same with a password in the store's URL.
+#[tokio::test]
+async fn planted_secrets_are_in_no_database_log_error_or_trace_on_postgresql() {
+    let cluster = Cluster::start(Options {
+        password: Some(CANARY.to_owned()),
+        ..Options::default()
+    });
+    nothing_planted_is_found(Store::on(&cluster)).await;
+}
+
+async fn nothing_planted_is_found(store: Store) {
     let (front, poisoner) = Poisoner::start().await;
     let collector = Collector::http(None).await;
     let headers = tempfile::NamedTempFile::new().unwrap();
@@ -209,6 +246,7 @@ async fn planted_secrets_and_personal_data_are_in_no_store_log_error_or_trace() 
         headers.path().display()
     );
     let mut house = House::start(Settings {
+        store: store.clone(),
         front: Some(front),
         secret_prefix: CANARY,
         more: format!("\n[telemetry]\nlog = \"trace,h2=info,hyper=info\"\n{traces}"),
@@ -253,14 +291,14 @@ async fn planted_secrets_and_personal_data_are_in_no_store_log_error_or_trace() 
         // Details are bytes within the text, so each is looked through as it is.
         clean("an error", error.as_bytes(), CANARY);
     }
-    store_is_clean(house.folder(), CANARY);
+    store_is_clean(&store, house.folder(), CANARY);
     house.server.signal("TERM").await;
     house.server.exit().await;
     let log = house.log.text();
     assert!(log.len() > 10_000, "a log at trace is long: {}", log.len());
     for canary in [CANARY, &token("shop")] {
         clean("the log", log.as_bytes(), canary);
-        store_is_clean(house.folder(), canary);
+        store_is_clean(&store, house.folder(), canary);
         clean("a trace", &collector.bytes(), canary);
     }
     assert!(collector.spans().len() > 100, "{}", collector.spans().len());

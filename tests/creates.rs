@@ -13,6 +13,7 @@ use crate::{
     house::{House, SECOND_DEVDRAFT, Settings},
     orders::{order, request},
     process::{until, within},
+    store::Store,
 };
 
 #[tokio::test]
@@ -50,7 +51,16 @@ async fn a_new_key_has_no_blanks_around_it_and_a_stored_one_is_found_as_before()
 
 #[tokio::test]
 async fn a_repeated_create_returns_the_first_purchase() {
-    let house = House::still().await;
+    repeats(Store::Sqlite).await;
+}
+
+#[tokio::test]
+async fn a_repeated_create_returns_the_first_purchase_on_postgresql() {
+    repeats(Store::postgres()).await;
+}
+
+async fn repeats(store: Store) {
+    let house = House::still_on(store).await;
     let mut shop = house.stub("shop").await;
     for provider in PROVIDERS {
         let order = request(provider, provider, Scenario::Stuck);
@@ -73,7 +83,16 @@ async fn a_repeated_create_returns_the_first_purchase() {
 
 #[tokio::test]
 async fn concurrent_duplicates_create_once_and_one_is_first() {
-    let house = House::still().await;
+    duplicates(Store::Sqlite).await;
+}
+
+#[tokio::test]
+async fn concurrent_duplicates_create_once_and_one_is_first_on_postgresql() {
+    duplicates(Store::postgres()).await;
+}
+
+async fn duplicates(store: Store) {
+    let house = House::still_on(store).await;
     let shop = house.stub("shop").await;
     let order = request("same", "devdraft", Scenario::Stuck);
     let calls = (0..1_000).map(|_| {

@@ -1,8 +1,9 @@
 //! A store that is full, read-only, damaged, too new or somebody else's: the server refuses it or
 //! refuses writes, says why, and loses nothing that it has acknowledged.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
 
+use tillwatch_cluster::{Cluster, Options};
 use tillwatch_proto::v1::{GetStatusRequest, get_status_request::Key};
 use tillwatch_sandbox::Scenario;
 use tonic::Code;
@@ -11,6 +12,7 @@ use crate::{
     house::House,
     orders::request,
     process::{Log, Server, until, within},
+    store::Store,
 };
 
 /// Starts a second server from a house's configuration with one text replaced. It has to fail.
@@ -60,6 +62,15 @@ async fn a_second_process_on_the_same_file_is_refused() {
 }
 
 #[tokio::test]
+async fn a_second_process_on_the_same_database_is_refused() {
+    let house = House::still_on(Store::postgres()).await;
+    let id = bought(&house, "kept").await.unwrap();
+    let log = refused(&house, "\0", "").await;
+    assert!(log.contains("another process"), "{log}");
+    assert_eq!(bought(&house, "kept").await.unwrap(), id);
+}
+
+#[tokio::test]
 async fn a_journal_of_a_newer_version_is_refused() {
     let (house, _) = stopped().await;
     let file = house.folder().join("tillwatch.db");
@@ -105,8 +116,15 @@ impl Mounted {
         };
         copy(folder, kept.path());
         let path = folder.display().to_string();
+        let mounted = Self::at(&path, "size=3m")?;
+        copy(kept.path(), folder);
+        Some(mounted)
+    }
+
+    /// The same, empty, with these options.
+    fn at(path: &str, options: &str) -> Option<Self> {
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs", &path])
+            .args(["-t", "tmpfs", "-o", options, "tmpfs", path])
             .status();
         if !mounted.is_ok_and(|status| status.success()) {
             assert!(
@@ -116,8 +134,7 @@ impl Mounted {
             eprintln!("SKIPPED: a small file system cannot be mounted here (not root?)");
             return None;
         }
-        copy(kept.path(), folder);
-        Some(Self(path))
+        Some(Self(path.to_owned()))
     }
 
     fn remount(&self, options: &str) {
@@ -171,6 +188,56 @@ async fn becomes(house: &House, wanted: &str) {
     until(&what, async || readiness(house).await == wanted).await;
 }
 
+/// Creates until the store refuses, on a disk that is filled to its last byte by a file. Adds what was
+/// bought. Returns the key that was refused.
+async fn bought_until_refused(
+    house: &House,
+    ballast: &Path,
+    kept: &mut Vec<(String, String)>,
+) -> String {
+    // At first the store has free pages.
+    for number in 0..2_000 {
+        // The disk is filled each time anew: a checkpoint can free some.
+        let mut file = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(ballast)
+            .unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 512]).is_ok() {}
+        let key = format!("key-{number}");
+        match bought(house, &key).await {
+            Ok(id) => kept.push((key, id)),
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                return key;
+            }
+        }
+    }
+    panic!("a full disk refuses");
+}
+
+/// Callers can read everything that the server has acknowledged.
+async fn all_can_be_read(house: &House, kept: &[(String, String)]) {
+    let mut stub = house.stub("shop").await;
+    for (key, id) in kept {
+        let request = GetStatusRequest {
+            key: Some(Key::IdempotencyKey(key.clone())),
+            ..GetStatusRequest::default()
+        };
+        let answer = within("a read", stub.get_status(request)).await.unwrap();
+        assert_eq!(answer.into_inner().purchase.unwrap().id, *id);
+    }
+}
+
+/// Kills the server, and starts another: everything that was acknowledged is there.
+async fn all_is_there_after_a_kill(house: &mut House, kept: Vec<(String, String)>) {
+    house.server.kill().await;
+    house.restart().await;
+    for (key, id) in kept {
+        assert_eq!(bought(house, &key).await.unwrap(), id, "{key}");
+    }
+}
+
 /// Promise D1 on a full disk.
 #[tokio::test]
 async fn a_full_disk_refuses_what_it_cannot_keep_and_recovers_without_a_restart() {
@@ -182,45 +249,56 @@ async fn a_full_disk_refuses_what_it_cannot_keep_and_recovers_without_a_restart(
     becomes(&house, "Serving").await;
     let ballast = house.folder().join("ballast");
     let mut kept = vec![("kept".to_owned(), id)];
-    // At first the write-ahead log has free pages.
-    let mut refusal = None;
-    for number in 0..200 {
-        // This fills the disk to its last byte, each time anew: a checkpoint can free some.
-        let mut file = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&ballast)
-            .unwrap();
-        while std::io::Write::write_all(&mut file, &[0; 512]).is_ok() {}
-        let key = format!("key-{number}");
-        match bought(&house, &key).await {
-            Ok(id) => kept.push((key, id)),
-            Err(status) => {
-                refusal = Some((key, status));
-                break;
-            }
-        }
-    }
-    let (refused, status) = refusal.expect("a full disk refuses");
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let refused = bought_until_refused(&house, &ballast, &mut kept).await;
     becomes(&house, "NotServing").await;
-    // All the while callers can read what the server has acknowledged.
-    let mut stub = house.stub("shop").await;
-    for (key, id) in &kept {
-        let request = GetStatusRequest {
-            key: Some(Key::IdempotencyKey(key.clone())),
-            ..GetStatusRequest::default()
-        };
-        let answer = within("a read", stub.get_status(request)).await.unwrap();
-        assert_eq!(answer.into_inner().purchase.unwrap().id, *id);
-    }
+    all_can_be_read(&house, &kept).await;
     fs::remove_file(&ballast).unwrap();
     becomes(&house, "Serving").await;
     let again = bought(&house, &refused).await.unwrap();
-    house.server.kill().await;
-    house.restart().await;
     kept.push((refused, again));
-    for (key, id) in kept {
-        assert_eq!(bought(&house, &key).await.unwrap(), id, "{key}");
-    }
+    all_is_there_after_a_kill(&mut house, kept).await;
+}
+
+/// The same on a server whose database lies on a small disk, by a tablespace.
+#[tokio::test]
+async fn a_full_disk_of_postgresql_refuses_what_it_cannot_keep_and_recovers_without_a_restart() {
+    let cluster = Cluster::start(Options::default());
+    let small = cluster.folder().join("small");
+    fs::create_dir(&small).unwrap();
+    let owner = fs::metadata(cluster.folder()).unwrap();
+    let options = format!("size=24m,mode=700,uid={},gid={}", owner.uid(), owner.gid());
+    let path = small.display().to_string();
+    let Some(_mounted) = Mounted::at(&path, &options) else {
+        return;
+    };
+    cluster.run(
+        "postgres",
+        &format!("CREATE TABLESPACE small LOCATION '{path}'"),
+    );
+    let store = Store::on(&cluster);
+    let database = store.database().url();
+    let name = database.rsplit('/').next().unwrap();
+    cluster.run(
+        "postgres",
+        &format!("ALTER DATABASE {name} SET TABLESPACE small"),
+    );
+    let mut house = House::still_on(store).await;
+    let mut kept = vec![("kept".to_owned(), bought(&house, "kept").await.unwrap())];
+    let ballast = small.join("ballast");
+    let refused = bought_until_refused(&house, &ballast, &mut kept).await;
+    let sent = house.sandbox.created("devdraft");
+    all_can_be_read(&house, &kept).await;
+    fs::remove_file(&ballast).unwrap();
+    until("creates work again", async || {
+        bought(&house, &refused).await.is_ok()
+    })
+    .await;
+    assert_eq!(
+        house.sandbox.created("devdraft"),
+        sent + 1,
+        "nothing was sent before"
+    );
+    let again = bought(&house, &refused).await.unwrap();
+    kept.push((refused, again));
+    all_is_there_after_a_kill(&mut house, kept).await;
 }

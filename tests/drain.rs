@@ -17,11 +17,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, task::JoinSet};
 use tonic::{Code, Status, transport::Endpoint};
 use tonic_types::StatusExt as _;
 
-use crate::{
-    house::{House, Settings},
-    orders::request,
-    process::within,
-};
+use crate::{house::House, orders::request, process::within, store::Store};
 
 /// Open streams at the time of the drain.
 const STREAMS: usize = 3_000;
@@ -124,8 +120,16 @@ async fn a_drain_turns_readiness_ends_every_stream_and_is_over_in_time() {
 /// Promise S2 across processes, through the client library.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_librarys_watches_go_on_against_the_next_process_without_a_gap() {
-    let mut house = House::start(Settings::default()).await;
-    house.sandbox.pause();
+    watches_go_on(Store::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_librarys_watches_go_on_against_the_next_process_on_postgresql() {
+    watches_go_on(Store::postgres()).await;
+}
+
+async fn watches_go_on(store: Store) {
+    let mut house = House::still_on(store).await;
     let id = bought(&house).await;
     let mut watches = JoinSet::new();
     for _ in 0..100 {

@@ -32,6 +32,7 @@ use tonic::{
 
 use crate::{
     process::{DEADLINE, ENVIRONMENT, Log, Server, within},
+    store::Store,
     transport::{Socket, Transport},
 };
 
@@ -64,6 +65,8 @@ client_secret = "b"
 pub struct Settings {
     /// The sandbox's options.
     pub sandbox: Options,
+    /// The server's store.
+    pub store: Store,
     /// The address that the server takes for the providers' instead of the sandbox's.
     pub front: Option<SocketAddr>,
     /// The transport of the service's port.
@@ -88,6 +91,7 @@ impl Default for Settings {
                 speed: 10.0,
                 ..Options::default()
             },
+            store: Store::Sqlite,
             front: None,
             transport: Transport::Plain,
             listen: "drain = \"10s\"".to_owned(),
@@ -122,10 +126,10 @@ impl Settings {
 
     fn text(&self, folder: &Path, sandbox: SocketAddr, grpc: &str, ops: &str) -> String {
         let mut text = format!(
-            "[listen]\ngrpc = \"{grpc}\"\nops = \"{ops}\"\n{}\n{}\n[store]\nurl = \"sqlite:{}\"\n",
+            "[listen]\ngrpc = \"{grpc}\"\nops = \"{ops}\"\n{}\n{}\n[store]\n{}",
             self.listen,
             self.transport.lines(),
-            folder.join("tillwatch.db").display()
+            self.store.lines(folder)
         );
         for (name, scopes) in CALLERS {
             let hash = hex::encode(Sha256::digest(token(name)));
@@ -236,6 +240,17 @@ impl House {
         house
     }
 
+    /// The same over this store.
+    pub async fn still_on(store: Store) -> Self {
+        let settings = Settings {
+            store,
+            ..Settings::default()
+        };
+        let house = Self::start(settings).await;
+        house.sandbox.pause();
+        house
+    }
+
     /// The same over this transport.
     pub async fn still_over(transport: Transport) -> Self {
         let settings = Settings {
@@ -316,6 +331,18 @@ impl House {
             }
         })
         .await;
+    }
+
+    /// Starts another process at other addresses over the same store, and returns the one before.
+    pub async fn replace(&mut self) -> Server {
+        let (folder, sandbox) = (self.folder.path(), self.sandbox.address());
+        let text = self
+            .settings
+            .text(folder, sandbox, "127.0.0.1:0", "127.0.0.1:0");
+        fs::write(self.config(), text).unwrap();
+        let newer = Server::start(&self.config(), &self.log).await;
+        let newer = newer.unwrap_or_else(|status| panic!("{status}:\n{}", self.log.text()));
+        std::mem::replace(&mut self.server, newer)
     }
 
     /// The text of the server's `/metrics`.

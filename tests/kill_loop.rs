@@ -21,10 +21,13 @@ use crate::{
     house::{House, Settings, Stub},
     orders::request,
     process::within,
+    store::Store,
 };
 
 /// The rounds of a run whose environment asks for no number.
 const ROUNDS: u64 = 20;
+/// The same on PostgreSQL, which keeps its data through any of these kills by itself.
+const ROUNDS_ON_POSTGRESQL: u64 = 6;
 /// Callers that create at the same time.
 const BUYERS: u64 = 5;
 /// Repeats at the same time, however many keys there are.
@@ -34,22 +37,35 @@ const LIFE_MS_MAX: u64 = 700;
 
 /// The callers' knowledge, which no kill of the server takes away.
 #[derive(Default)]
-struct Known {
+pub struct Known {
     /// Orders that were sent, by key.
     sent: BTreeMap<String, CreatePurchaseRequest>,
     /// Purchases that were acknowledged, by key.
-    acknowledged: BTreeMap<String, String>,
+    pub acknowledged: BTreeMap<String, String>,
     /// States that watchers saw, by purchase and revision.
     seen: BTreeMap<(String, u32), i32>,
 }
 
-type Shared = Arc<Mutex<Known>>;
+pub type Shared = Arc<Mutex<Known>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_or_seen_survives_any_kill() {
-    let rounds = std::env::var("TILLWATCH_KILL_ROUNDS");
-    let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().unwrap());
-    let mut house = House::start(Settings::default()).await;
+    survives_kills(Store::Sqlite, ROUNDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_or_seen_survives_any_kill_on_postgresql() {
+    survives_kills(Store::postgres(), ROUNDS_ON_POSTGRESQL).await;
+}
+
+async fn survives_kills(store: Store, rounds: u64) {
+    let asked = std::env::var("TILLWATCH_KILL_ROUNDS");
+    let rounds = asked.map_or(rounds, |asked| asked.parse().unwrap());
+    let mut house = House::start(Settings {
+        store,
+        ..Settings::default()
+    })
+    .await;
     let known = Shared::default();
     for round in 0..rounds {
         let mut load = JoinSet::new();
@@ -81,7 +97,7 @@ async fn what_was_acknowledged_or_seen_survives_any_kill() {
 }
 
 /// Creates one purchase after the other, at each provider in turn, and watches each.
-async fn buy(mut stub: Stub, known: Shared, name: String) {
+pub async fn buy(mut stub: Stub, known: Shared, name: String) {
     let mut watches = JoinSet::new();
     for number in 0_usize.. {
         let key = format!("{name}-{number}");
@@ -123,7 +139,7 @@ async fn watch(mut stub: Stub, known: Shared, id: String) {
 }
 
 /// The callers' knowledge that the store lacks, for keys that begin so.
-async fn lost(mut stub: Stub, known: &Shared, keys: &str) -> Vec<String> {
+pub async fn lost(mut stub: Stub, known: &Shared, keys: &str) -> Vec<String> {
     let mut lost = Vec::new();
     let (acknowledged, seen) = {
         let known = known.lock().unwrap();
@@ -177,7 +193,7 @@ async fn states(stub: &mut Stub, id: &str) -> Vec<i32> {
 
 /// Promise C2 over all keys that callers have ever sent. Repeats run side by side, since some wait
 /// for the end of an attempt that a killed server had begun.
-async fn repeated_keys_name_the_same(stub: &Stub, known: &Shared) {
+pub async fn repeated_keys_name_the_same(stub: &Stub, known: &Shared) {
     let (sent, acknowledged) = {
         let known = known.lock().unwrap();
         (known.sent.clone(), known.acknowledged.clone())
@@ -199,7 +215,7 @@ async fn repeated_keys_name_the_same(stub: &Stub, known: &Shared) {
 
 /// Every purchase at a provider belongs to one of ours: the service sent none twice, and none
 /// without an intent.
-async fn nothing_was_bought_twice(house: &House) -> u64 {
+pub async fn nothing_was_bought_twice(house: &House) -> u64 {
     let mut stub = house.stub("desk").await;
     let mut recorded: BTreeMap<String, u64> = BTreeMap::new();
     let mut page_token = String::new();

@@ -20,6 +20,7 @@ mod house;
 mod orders;
 mod process;
 mod raw;
+mod store;
 mod transport;
 
 mod adoption;
@@ -42,6 +43,7 @@ mod liveness;
 mod log;
 mod metrics;
 mod nowhere;
+mod outage;
 mod port;
 mod probes;
 mod providers;

@@ -10,6 +10,7 @@ use crate::{
     house::{House, Settings},
     orders::request,
     process::{until, within},
+    store::Store,
 };
 
 /// Follows a purchase by the client library, over any restart of the server.
@@ -33,7 +34,17 @@ async fn follow(client: tillwatch::Client, id: String) -> (Vec<PurchaseStatus>, 
 
 #[tokio::test]
 async fn a_killed_server_goes_on_where_it_was_and_watchers_miss_and_repeat_nothing() {
+    goes_on(Store::Sqlite).await;
+}
+
+#[tokio::test]
+async fn a_killed_server_goes_on_where_it_was_on_postgresql() {
+    goes_on(Store::postgres()).await;
+}
+
+async fn goes_on(store: Store) {
     let mut house = House::start(Settings {
+        store,
         sandbox: Options {
             speed: 4.0,
             ..Settings::default().sandbox

@@ -121,6 +121,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "telemetry",
             "outlet",
             "jwt",
+            "journal",
         ],
     ),
 ];

@@ -23,6 +23,7 @@ use crate::{
     house::{House, token},
     orders::request,
     process::{DEADLINE, within},
+    store::Store,
 };
 
 /// Streams on one connection; the server allows 1,000.
@@ -123,8 +124,8 @@ async fn all_reach(
 
 /// A house with one purchase that waits for its payment. Returns its id, reference and newest
 /// revision.
-async fn allocated() -> (House, String, String, u32) {
-    let house = House::still().await;
+async fn allocated(store: Store) -> (House, String, String, u32) {
+    let house = House::still_on(store).await;
     let (id, reference) = still(&house).await;
     let before = newest(&house, &id).await;
     let revision = turned(&house, &id, &reference, "Allocated", before).await;
@@ -215,7 +216,7 @@ async fn a_watcher_that_never_reads_delays_nobody_and_costs_no_queue() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_watchers_of_one_purchase_each_see_a_step_once() {
-    let (house, id, reference, revision) = allocated().await;
+    let (house, id, reference, revision) = allocated(Store::Sqlite).await;
     let opening = Instant::now();
     let streams = opened(&house, &id, 10_000, Some(revision)).await;
     let opened_in = opening.elapsed();
@@ -236,12 +237,21 @@ async fn ten_thousand_watchers_of_one_purchase_each_see_a_step_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watchers_that_all_come_back_at_once_all_go_on_where_they_were() {
-    let (house, id, reference, revision) = allocated().await;
-    drop(opened(&house, &id, RECONNECTING, Some(revision)).await);
+    come_back(Store::Sqlite, RECONNECTING).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_that_all_come_back_at_once_all_go_on_where_they_were_on_postgresql() {
+    come_back(Store::postgres(), RECONNECTING / 5).await;
+}
+
+async fn come_back(store: Store, watchers: usize) {
+    let (house, id, reference, revision) = allocated(store).await;
+    drop(opened(&house, &id, watchers, Some(revision)).await);
     let next = turned(&house, &id, &reference, "Confirming", revision).await;
     let began = Instant::now();
     let mut connections = JoinSet::new();
-    for _ in 0..RECONNECTING / STREAMS {
+    for _ in 0..watchers / STREAMS {
         let channel = house.channel().await;
         let id = id.clone();
         connections.spawn(async move {
@@ -259,7 +269,7 @@ async fn watchers_that_all_come_back_at_once_all_go_on_where_they_were() {
         "{reached} watchers came back and went on within {:?}",
         began.elapsed()
     );
-    assert_eq!(reached, RECONNECTING);
+    assert_eq!(reached, watchers);
 }
 
 #[tokio::test]

@@ -13,13 +13,16 @@ mod file;
 mod log_filter;
 mod print;
 mod restart;
+mod secret;
 mod server;
+mod store;
 mod telemetry;
 mod tree;
 
 pub use account::Account;
 pub use caller::{Allowed, Caller, Jwt, SCOPES};
-pub use server::{Address, Limits, Listen, Store};
+pub use server::{Address, Limits, Listen};
+pub use store::{Database, FingerprintKeys, Store};
 pub use telemetry::{LogFormat, Telemetry};
 
 use std::{
@@ -30,6 +33,7 @@ use std::{
 
 use crate::provider::{REGISTRY, Registered};
 
+use secret::Secrets;
 use tree::{Problems, Section};
 
 /// All settings, checked.
@@ -146,13 +150,16 @@ impl Config {
         }
         let mut reading = account::Reading {
             registry,
-            file,
-            warnings: &mut warnings,
+            secrets: Secrets {
+                file,
+                warnings: &mut warnings,
+            },
         };
         let accounts = accounts
             .into_iter()
             .filter_map(|(name, section)| account::read(&mut reading, &name, section))
             .collect();
+        let store = store::store(root.section("store"), &mut reading.secrets);
         let callers = root.named("callers");
         if callers.is_empty() {
             let rule = match file {
@@ -164,7 +171,6 @@ impl Config {
         let limits = server::limits(root.section("limits"));
         let usual = limits.per_caller;
         let callers = caller::read(callers, &known, &listen, usual, &mut warnings);
-        let store = server::store(root.section("store"), &mut warnings);
         let telemetry = telemetry::read(root.section("telemetry"), &mut warnings);
         let config = Self {
             listen,

@@ -42,7 +42,7 @@ use ring::Ring;
 pub use watch::{Event, Until, Watch};
 
 /// The time that streams outlive the journal.
-const WITHOUT_JOURNAL_MAX: Duration = Duration::from_secs(60);
+pub const WITHOUT_JOURNAL_MAX: Duration = Duration::from_secs(60);
 
 /// The reason why this service ends a stream that has more to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -462,6 +462,11 @@ pub trait Journal: fmt::Debug + Send + Sync {
         self.published().lost.clone()
     }
 
+    /// True if the store is on a server: if that is away, it is away from every process alike.
+    fn is_on_a_server(&self) -> bool {
+        false
+    }
+
     /// The time that the commit under way has taken so far; zero if none is under way.
     fn silent_for(&self) -> Duration {
         self.published().under_way.lasts()

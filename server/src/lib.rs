@@ -48,6 +48,6 @@ pub mod tracker;
 pub mod upstream;
 
 pub use serve::{
-    House, Parts, ProbeError, Reload, StartError, Supervisor, SupervisorError, back_up, probe, run,
-    run_with,
+    Ended, House, Parts, ProbeError, Reload, StartError, Supervisor, SupervisorError, back_up,
+    probe, run, run_with,
 };

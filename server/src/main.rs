@@ -1,7 +1,7 @@
 //! The `tillwatch-server` command: reads the settings, chooses the runtime and waits for signals.
 //!
 //! This is the only place that prints. Exit code 64 means a wrong command line or a bad
-//! configuration, 1 a failed start or backup.
+//! configuration, 1 a failed start or backup, or a journal that another process has taken over.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(debug_assertions)]
 use tillwatch_server::failpoint::{Failpoint, StandStill};
 use tillwatch_server::{
-    ProbeError, Reload, Supervisor,
+    Ended, ProbeError, Reload, Supervisor,
     clock::Clock,
     config::{Config, ConfigError, LogFormat},
     identity, telemetry,
@@ -113,6 +113,8 @@ enum Failure {
     Backup(#[source] Box<dyn Error + Send + Sync>),
     #[error("could not start")]
     Start(#[source] Box<dyn Error + Send + Sync>),
+    #[error("another process has taken the journal over")]
+    JournalLost,
     #[error("not healthy")]
     Health(#[source] ProbeError),
 }
@@ -150,7 +152,9 @@ fn main() -> ExitCode {
     }
     match failure {
         Failure::Config(_) => ExitCode::from(EXIT_USAGE),
-        Failure::Backup(_) | Failure::Start(_) | Failure::Health(_) => ExitCode::FAILURE,
+        Failure::Backup(_) | Failure::Start(_) | Failure::JournalLost | Failure::Health(_) => {
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -211,7 +215,7 @@ fn print(text: &str) -> Result<(), Failure> {
 fn serve(settings: &Settings) -> Result<(), Failure> {
     let file = settings.config.as_deref();
     let config = load(file)?;
-    let start = || -> Result<(), Box<dyn Error + Send + Sync>> {
+    let start = || -> Result<Ended, Box<dyn Error + Send + Sync>> {
         let json = config.telemetry.log_format == LogFormat::Json;
         let traces = config.telemetry.traces.as_ref();
         let (log, filter, traces) = telemetry::init(&config.telemetry.log, json, traces)?;
@@ -257,7 +261,10 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
         let _ = log.finish(LOG_TIMEOUT);
         served
     };
-    start().map_err(Failure::Start)
+    match start().map_err(Failure::Start)? {
+        Ended::AsAsked => Ok(()),
+        Ended::JournalLost => Err(Failure::JournalLost),
+    }
 }
 
 /// Lets panics be told by the log from now on: whoever reads standard error may hang, and a thread that

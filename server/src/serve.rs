@@ -8,6 +8,7 @@ mod certificates;
 mod commits;
 mod door;
 mod files;
+mod follow;
 mod front;
 mod keys;
 mod late;
@@ -116,6 +117,12 @@ pub enum StartError {
     /// The thread that watches the loops did not start.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    /// A backup of a journal in PostgreSQL is wanted.
+    #[error(
+        "the journal is in PostgreSQL, whose own tools make backups (pg_dump, or pg_basebackup with an \
+         archive of the log); keep a copy of the file of store.fingerprint_key_file too"
+    )]
+    BackupElsewhere,
     /// The contract's descriptors are damaged, which a build cannot be.
     #[error("the contract's descriptors are damaged")]
     Descriptors,
@@ -251,10 +258,15 @@ impl House {
         let kept = (Arc::clone(&journal), tenures.clone());
         keep_house(&work, kept, &wall, &intake, retention);
         let progress = Progress::new("readiness");
-        let reported = (Arc::clone(&journal), readiness.clone(), progress.clone());
-        work.begin(&progress, reported, |(journal, readiness, progress)| {
-            report(journal, readiness, progress)
-        });
+        let followed = (Arc::clone(&journal), readiness.clone(), progress.clone());
+        work.begin(
+            &progress,
+            followed,
+            |(journal, readiness, progress)| async move {
+                let patience = follow::patience(journal.as_ref());
+                follow::follow(journal.as_ref(), &readiness, patience, &progress).await;
+            },
+        );
         let rooms = grpc::Rooms {
             journal,
             feed,
@@ -368,19 +380,6 @@ async fn recover(
     Ok(())
 }
 
-/// Readiness follows the journal.
-async fn report(journal: Arc<dyn Journal>, readiness: Readiness, progress: Progress) {
-    let mut available = journal.available();
-    loop {
-        progress.round().await;
-        let is_available = *available.borrow_and_update();
-        readiness.set_ready(is_available).await;
-        if progress.across(available.changed()).await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Notices that the wall clock was set back, lets `intake` act on it, and keeps a record of that.
 async fn mind_the_clock(wall: Arc<Wall>, intake: Intake, progress: Progress) {
     loop {
@@ -460,8 +459,18 @@ async fn listen(address: &config::Address) -> Result<Listener, StartError> {
     })
 }
 
-/// Serves a configuration until `shutdown`, then drains. Each word of `reload` lets it take up new
-/// settings, as far as it can while it runs. The supervisor hears of all this.
+/// The reason why a server that has served does so no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    AsAsked,
+    /// Another process has taken the journal over.
+    JournalLost,
+}
+
+/// Serves a configuration until `shutdown`, or until another process has the journal, then drains. Each word
+/// of `reload` lets it take up new settings, as far as it can while it runs. The supervisor hears of all
+/// this.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is served then.
@@ -470,7 +479,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     reload: Reload,
     supervisor: Supervisor,
-) -> Result<(), StartError> {
+) -> Result<Ended, StartError> {
     run_with(config, shutdown, Some(reload), supervisor, |_| {}).await
 }
 
@@ -485,7 +494,7 @@ pub async fn run_with(
     reload: Option<Reload>,
     supervisor: Supervisor,
     bound: impl FnOnce(&str),
-) -> Result<(), StartError> {
+) -> Result<Ended, StartError> {
     let started = config.clone();
     let offered = match config.listen.web_origins.is_empty() {
         true => Offered::Http2,
@@ -520,8 +529,8 @@ pub async fn run_with(
     let _operators = front.operate(ops, connections);
     let mut shutdown = std::pin::pin!(shutdown);
     let opened = tokio::select! {
-        () = &mut serving => return Ok(()),
-        () = &mut shutdown => return Ok(()),
+        () = &mut serving => return Ok(Ended::AsAsked),
+        () = &mut shutdown => return Ok(Ended::AsAsked),
         opened = front.open(&config) => opened,
     };
     let house = opened?;
@@ -546,13 +555,18 @@ pub async fn run_with(
         tracing::info!(address, "operations");
     }
     bound(&grpc_at);
-    tokio::select! {
-        () = &mut serving => return Ok(()),
-        () = shutdown => {}
+    let lost = house.rooms.journal.lost();
+    let ended = tokio::select! {
+        () = &mut serving => return Ok(Ended::AsAsked),
+        () = shutdown => Ended::AsAsked,
+        () = lost.cancelled() => Ended::JournalLost,
+    };
+    if ended == Ended::JournalLost {
+        tracing::error!("another process has taken the journal over: draining");
     }
     supervisor.stopping().await;
     front.drain(house, serving, config.listen.drain).await;
-    Ok(())
+    Ok(ended)
 }
 
 #[cfg(test)]

@@ -99,6 +99,7 @@ impl Service {
                     },
                 )
                 .await
+                .map(|_| ())
             }
         });
         match address.await {

@@ -2,7 +2,7 @@
 
 mod tls;
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use url::{Host, Url};
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    file,
+    secret::Secrets,
     server::TEN_YEARS,
     tree::{Section, Text},
 };
@@ -48,17 +48,7 @@ pub struct Account {
 /// The things that are read beside the section itself.
 pub(super) struct Reading<'a> {
     pub(super) registry: &'a [Registered],
-    /// The settings' file, until it is known to hold a secret.
-    pub(super) file: Option<&'a Path>,
-    pub(super) warnings: &'a mut Vec<String>,
-}
-
-impl Reading<'_> {
-    /// Warns of a file with secrets that others can read.
-    fn secret_in(&mut self, file: &Path, account: &str, key: &str) {
-        let what = format!("accounts.{account}.{key}: the file that holds it");
-        self.warnings.extend(file::exposed(file, &what));
-    }
+    pub(super) secrets: Secrets<'a>,
 }
 
 /// Reads one account; `None` if it is refused.
@@ -85,14 +75,15 @@ pub(super) fn read(
         .secrets
         .iter()
         .filter_map(|key| {
-            let secret = secret(reading, name, &mut section, key)?;
-            Some(((*key).to_owned(), secret))
+            let given = reading.secrets.read(&mut section, key)?;
+            Some(((*key).to_owned(), given.secret))
         })
         .collect();
     let unread = section.is_refused();
     let allow_insecure = section.truth("allow_insecure", false);
     let allow_private_networks = section.truth("allow_private_networks", false);
-    let proxy = secret(reading, name, &mut section, "proxy");
+    let proxy = reading.secrets.read(&mut section, "proxy");
+    let proxy = proxy.map(|given| given.secret);
     if let Some(proxy) = &proxy
         && let Err(rule) = check_proxy(proxy.expose(), allow_private_networks)
     {
@@ -100,13 +91,13 @@ pub(super) fn read(
     }
     let base_url = base_url(&mut section, allow_insecure, allow_private_networks);
     let is_plain = base_url.as_ref().is_some_and(|url| url.scheme() == "http");
-    let tls = tls::read(reading, name, &mut section, row.secrets, is_plain);
+    let tls = tls::read(reading, &mut section, row.secrets, is_plain);
     let documented = (row.policy)();
     let policy = policy(section.section("polling"), &documented);
     if is_faster(&policy.schedule, &documented.schedule)
         || is_faster(&policy.after_terminal, &documented.after_terminal)
     {
-        reading.warnings.push(format!(
+        reading.secrets.warnings.push(format!(
             "accounts.{name}.polling: faster than {}'s default schedule",
             row.name
         ));
@@ -128,46 +119,6 @@ pub(super) fn read(
         secrets,
         policy,
     })
-}
-
-/// A secret that is given as itself or by the file that holds it.
-fn secret(
-    reading: &mut Reading<'_>,
-    account: &str,
-    section: &mut Section<'_>,
-    key: &str,
-) -> Option<Secret> {
-    let file_key = format!("{key}_file");
-    let inline = section.text(key);
-    let Some(file) = section.text(&file_key) else {
-        let inline = inline?;
-        // The first secret alone gives a warning, since the warning is about the file.
-        if inline.is_in_file
-            && let Some(settings) = reading.file.take()
-        {
-            reading.secret_in(settings, account, key);
-        }
-        return Some(Secret::new(inline.text));
-    };
-    let place = file.place.as_deref();
-    if inline.is_some() {
-        let rule = format!("must be given as either `{key}` or `{file_key}`, not both");
-        section.refuse(place, &file_key, rule);
-        return None;
-    }
-    match std::fs::read_to_string(&file.text) {
-        Ok(text) => {
-            reading.secret_in(Path::new(&file.text), account, &file_key);
-            // Editors and `echo` end a file with a newline that is not part of the secret.
-            let text = text.strip_suffix('\n').unwrap_or(&text);
-            Some(Secret::new(text.strip_suffix('\r').unwrap_or(text)))
-        }
-        Err(error) => {
-            let rule = format!("must be a file that can be read: {error}");
-            section.refuse(place, &file_key, rule);
-            None
-        }
-    }
 }
 
 fn base_url(section: &mut Section<'_>, insecure: bool, private: bool) -> Option<Url> {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use toml::Value;
 
 use super::{
-    Account, Address, Caller, Config, LogFormat, Telemetry,
+    Account, Address, Caller, Config, Database, LogFormat, Store, Telemetry,
     duration::show,
     server::PerCaller,
     tree::{self, Node, Problems},
@@ -44,6 +44,12 @@ impl Config {
         let mut written = tree::parse("", &self.source.text, &problems);
         tree::overlay(&mut written, &self.source.environment, &problems);
         add(&mut root, &written, &[]);
+        // A URL is given in one way.
+        if let Some(Item::Section(store)) = root.get_mut("store")
+            && store.contains_key("url_file")
+        {
+            store.remove("url");
+        }
         let mut text = String::new();
         write(&mut text, &root, "");
         text.trim_start().to_owned()
@@ -59,7 +65,6 @@ impl Config {
         let mut limits = per_caller(&self.limits.per_caller);
         limits.insert("streams".to_owned(), count(self.limits.streams));
         limits.insert("connections".to_owned(), count(self.limits.connections));
-        let database = format!("sqlite:{}", store.database.display());
         let stream_age = listen.stream_age.unwrap_or_default();
         section([
             (
@@ -80,19 +85,25 @@ impl Config {
                     ("stream_age", text(show(stream_age))),
                 ])),
             ),
-            (
-                "store",
-                Item::Section(section([
-                    ("url", text(database)),
-                    ("retention", text(show(store.retention))),
-                ])),
-            ),
+            ("store", Item::Section(of_store(store))),
             ("callers", Item::Section(callers.collect())),
             ("accounts", Item::Section(accounts.collect())),
             ("limits", Item::Section(limits)),
             ("telemetry", Item::Section(of_telemetry(telemetry))),
         ])
     }
+}
+
+/// A URL of PostgreSQL can hold a password.
+fn of_store(store: &Store) -> Section {
+    let (key, value) = match &store.database {
+        Database::Sqlite(path) => ("url", text(format!("sqlite:{}", path.display()))),
+        Database::Postgres(settings) => {
+            let connections = i64::try_from(settings.connections).unwrap_or(i64::MAX);
+            ("connections", Item::Value(Value::Integer(connections)))
+        }
+    };
+    section([(key, value), ("retention", text(show(store.retention)))])
 }
 
 fn of_telemetry(telemetry: &Telemetry) -> Section {
@@ -231,6 +242,7 @@ fn add(known: &mut Section, written: &Node, path: &[&str]) {
 /// True if the value of a key of a section cannot be a secret.
 fn may_be_shown(path: &[&str], key: &str) -> bool {
     match path {
+        ["store"] => key != "url",
         ["accounts", _] => OPEN.contains(&key) || key.ends_with(OF_FILE),
         _ => true,
     }

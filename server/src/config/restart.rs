@@ -33,7 +33,7 @@ impl Config {
             ("store.retention", store.retention != newer.store.retention),
             (
                 "store.fingerprint_key_file",
-                store.fingerprint_key_file != newer.store.fingerprint_key_file,
+                store.fingerprint_keys != newer.store.fingerprint_keys,
             ),
             (
                 "callers, all of them: the anonymous caller is new or gone",

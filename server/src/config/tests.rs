@@ -2,6 +2,7 @@
 
 mod print;
 mod refusals;
+mod store;
 mod traces;
 mod workloads;
 
@@ -111,7 +112,10 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(listen.ops, Some(Address::Tcp("127.0.0.1:9464".into())));
     assert!(listen.reflection && listen.threads == 0 && listen.stream_age.is_none());
     assert_eq!(listen.drain, Duration::from_secs(20));
-    assert_eq!(config.store.database, PathBuf::from("tillwatch.db"));
+    assert_eq!(
+        config.store.database,
+        Database::Sqlite("tillwatch.db".into())
+    );
     assert_eq!(config.store.retention, Duration::from_secs(90 * 86_400));
     assert_eq!(config.limits.streams, 200_000);
     assert_eq!(config.limits.per_caller.streams, 100_000);
@@ -181,7 +185,7 @@ otlp_endpoint = ""
     assert_eq!(config.listen.stream_age, Some(Duration::from_secs(3_600)));
     assert_eq!(
         config.store.database,
-        PathBuf::from("/var/lib/tillwatch.db")
+        Database::Sqlite("/var/lib/tillwatch.db".into())
     );
     assert_eq!(config.limits.connections, 1);
     assert_eq!(config.limits.per_caller.lists, 1);

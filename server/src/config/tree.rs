@@ -294,8 +294,13 @@ impl<'a> Section<'a> {
     /// Refuses a key of this section, at its place or the section's; an empty key is the section.
     pub(super) fn refuse(&self, place: Option<&str>, key: &str, rule: impl Into<String>) {
         let place = place.or(self.place.as_deref());
-        let key = format!("{}{key}", self.prefix);
+        let key = self.whole(key);
         self.problems.add(place, key.trim_end_matches('.'), rule);
+    }
+
+    /// A key with its sections, such as `listen.grpc`.
+    pub(super) fn whole(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
     }
 
     fn section_of(&self, key: &str, node: Node) -> Self {

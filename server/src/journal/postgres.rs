@@ -58,6 +58,8 @@ pub struct PostgresJournal {
     damage: Damage,
     /// Records, read together.
     records: Arc<Questions<PurchaseId, Option<Record>>>,
+    /// Like `records`, by a caller's key.
+    keys: Arc<Questions<(CallerName, String), Option<Record>>>,
     /// Like `records`, for transitions after a revision, at most so many.
     transitions: Arc<Questions<Steps, Vec<Transition>>>,
     /// Owns the beat and the reads together; `close` waits for them.
@@ -125,6 +127,7 @@ impl PostgresJournal {
             scans: readers(scans),
             damage,
             records: Arc::default(),
+            keys: Arc::default(),
             transitions: Arc::default(),
             tasks,
             closing,
@@ -178,9 +181,24 @@ impl Journal for PostgresJournal {
         caller: &CallerName,
         key: &str,
     ) -> Result<Option<Record>, JournalError> {
-        let keys = [(caller.as_str(), key)];
-        let found = read::records_by_keys(&mut &*self.points, &self.damage, &keys).await;
-        Ok(self.told(found)?.pop().unwrap_or(Ok(None))?)
+        let (points, damage) = (Arc::clone(&self.points), self.damage.clone());
+        let published = Arc::clone(self.committer.published());
+        let read = move |keys: Vec<(CallerName, String)>| {
+            let (points, damage) = (Arc::clone(&points), damage.clone());
+            let published = Arc::clone(&published);
+            async move {
+                let named = keys.iter();
+                let named: Vec<_> = named
+                    .map(|(caller, key)| (caller.as_str(), key.as_str()))
+                    .collect();
+                let found = read::records_by_keys(&mut &*points, &damage, &named).await;
+                let found = told(found, &published)?.into_iter();
+                let found = found.map(|record| record.map_err(JournalError::from));
+                Ok(keys.into_iter().zip(found).collect())
+            }
+        };
+        let asked = (caller.clone(), key.to_owned());
+        self.keys.answer(&self.tasks, asked, read).await
     }
 
     async fn purchase_by_reference(
@@ -266,6 +284,10 @@ impl Journal for PostgresJournal {
 
     fn epoch(&self) -> &str {
         &self.epoch
+    }
+
+    fn is_on_a_server(&self) -> bool {
+        true
     }
 
     fn figures(&self) -> Figures {

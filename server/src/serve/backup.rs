@@ -9,7 +9,7 @@ use std::{
 
 use super::{StartError, keys};
 use crate::{
-    config::{self, Config},
+    config::{Config, Database, FingerprintKeys},
     journal::sqlite,
     purchase::Secret,
 };
@@ -19,16 +19,15 @@ use crate::{
 /// Returns the files. Blocks for as long as the disk needs.
 ///
 /// # Errors
-/// See [`StartError`]; no existing file is changed, and no half of a copy is left.
+/// See [`StartError`]; no existing file is changed, and no half of a copy is left. A journal in PostgreSQL
+/// is the database's own tools' to copy.
 pub fn back_up(config: &Config, directory: &Path) -> Result<[PathBuf; 2], StartError> {
-    let name = config.store.database.file_name().unwrap_or_default();
-    // The copy is a store of its own, and a server on it finds the keys beside it.
-    let copy = config::Store {
-        database: directory.join(name),
-        fingerprint_key_file: None,
-        ..config.store.clone()
+    let Database::Sqlite(original) = &config.store.database else {
+        return Err(StartError::BackupElsewhere);
     };
-    let (database, key_file) = (copy.database.clone(), copy.fingerprint_keys());
+    let database = directory.join(original.file_name().unwrap_or_default());
+    // A server on the copy finds the keys beside it.
+    let key_file = FingerprintKeys::beside(&database).path().to_owned();
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -38,7 +37,7 @@ pub fn back_up(config: &Config, directory: &Path) -> Result<[PathBuf; 2], StartE
         refuse_existing(path)?;
     }
     let whole = with_ending(&database, ".partial");
-    sqlite::back_up(&config.store.database, &whole)?;
+    sqlite::back_up(original, &whole)?;
     // The keys are copied after the journal, which then names no key that is not among them.
     let finished = keys(config, &key_file).and_then(|()| {
         // The copy gets its name only now, so that a file with this name is whole.
@@ -55,9 +54,9 @@ pub fn back_up(config: &Config, directory: &Path) -> Result<[PathBuf; 2], StartE
 }
 
 fn keys(config: &Config, to: &Path) -> Result<(), StartError> {
-    let from = config.store.fingerprint_keys();
-    let text = fs::read_to_string(&from).map(Secret::new);
-    let text = text.map_err(|source| file(&from, source))?;
+    let from = config.store.fingerprint_keys.path();
+    let text = fs::read_to_string(from).map(Secret::new);
+    let text = text.map_err(|source| file(from, source))?;
     keys::write_private(to, text.expose()).map_err(|source| file(to, source))
 }
 

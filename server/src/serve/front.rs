@@ -24,11 +24,13 @@ use super::{
 use crate::{
     audit::Audit,
     clock::Clock,
-    config::Config,
+    config::{Config, Database},
     grpc,
     health::{self, HealthService, Readiness},
     identity::Directory,
-    journal::{Alone, AloneBudgets, Budgets, Journal, sqlite::SqliteJournal},
+    journal::{
+        Alone, AloneBudgets, Budgets, Journal, postgres::PostgresJournal, sqlite::SqliteJournal,
+    },
     listener::{self, Listener, Origins, PanicLayer, Port, RoomLayer},
     tls::ServerTls,
 };
@@ -155,8 +157,12 @@ impl Front {
     pub(super) async fn open(&self, config: &Config) -> Result<House, StartError> {
         let clock = Clock::system();
         let keyring = keyring(config, &clock)?;
-        let journal: Arc<dyn Journal> =
-            Arc::new(SqliteJournal::open(&config.store.database, &clock).await?);
+        let journal: Arc<dyn Journal> = match &config.store.database {
+            Database::Sqlite(file) => Arc::new(SqliteJournal::open(file, &clock).await?),
+            Database::Postgres(settings) => {
+                Arc::new(PostgresJournal::open(settings, &clock).await?)
+            }
+        };
         let budgets: Arc<dyn Budgets> = Arc::new(AloneBudgets::new(&journal, &clock));
         let (accounts, configured) = Configured::open(&config.accounts, &budgets, &clock).await?;
         let parts = Parts {

@@ -6,22 +6,28 @@ use std::{
 };
 
 use super::StartError;
-use crate::{clock::Clock, config::Config, fingerprint::Keyring, purchase::Secret};
+use crate::{
+    clock::Clock,
+    config::{Config, Database, FingerprintKeys},
+    fingerprint::Keyring,
+    purchase::Secret,
+};
 
 /// The configured keys, or the keys beside the database, made if there are none.
 pub(super) fn keyring(config: &Config, clock: &Clock) -> Result<Keyring, StartError> {
-    let path = config.store.fingerprint_keys();
+    let keys = &config.store.fingerprint_keys;
+    let path = keys.path();
     let file = |source| StartError::File {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     };
-    let text = match std::fs::read_to_string(&path) {
+    let text = match std::fs::read_to_string(path) {
         Ok(text) => Secret::new(text),
         Err(error)
             if error.kind() == io::ErrorKind::NotFound
-                && config.store.fingerprint_key_file.is_none() =>
+                && matches!(keys, FingerprintKeys::Beside(_)) =>
         {
-            if config.store.database.exists() {
+            if matches!(&config.store.database, Database::Sqlite(file) if file.exists()) {
                 tracing::warn!(
                     path = %path.display(),
                     "the database has lost its fingerprint keys: repeats of keys used so far will \
@@ -30,13 +36,13 @@ pub(super) fn keyring(config: &Config, clock: &Clock) -> Result<Keyring, StartEr
             }
             let id = format!("k{}", clock.now().as_millis());
             let made = Keyring::new_file(&id, clock.bytes());
-            write_private(&path, made.expose()).map_err(file)?;
+            write_private(path, made.expose()).map_err(file)?;
             made
         }
         Err(error) => return Err(file(error)),
     };
     Keyring::parse(&text).map_err(|source| StartError::Fingerprints {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })
 }

@@ -26,7 +26,6 @@ impl Named {
 /// the settings and a start refuse the same files.
 pub(super) fn read(
     reading: &mut Reading<'_>,
-    account: &str,
     section: &mut Section<'_>,
     secrets: &[&str],
     is_plain: bool,
@@ -65,7 +64,7 @@ pub(super) fn read(
         (None, None) => None,
     };
     if let Some(client) = &client {
-        reading.secret_in(&client.key, account, key.key);
+        reading.secrets.held_in(&client.key, section, key.key);
     }
     let files = Files {
         ca: ca.path(),

@@ -18,7 +18,7 @@ const CONNECTIONS: usize = 4;
 const CONNECTIONS_MIN: usize = 2;
 
 /// The way to a database, and the number of connections for reads. Its debug text has no password.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     pub(super) config: Config,
     pub(super) tls: Tls,
