@@ -42,7 +42,7 @@ pub use budgets::{Arrivals, Budgets, KeptBudget, Taking};
 pub use committer::Published;
 pub use decide::{Decided, Step, decide};
 pub use fence::Fence;
-pub use ownership::{Lease, Look, Ownership, Replica, ReplicaId};
+pub use ownership::{LEASE_LASTS, Lease, Look, Ownership, Replica, ReplicaId};
 
 /// A place in the order of all commits of one store: 1, 2, 3 …; 0 stands before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

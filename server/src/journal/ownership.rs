@@ -1,11 +1,14 @@
 //! Leases of accounts, as a store keeps them for the processes that share it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{Fence, JournalError};
 use crate::purchase::AccountName;
+
+/// The time that a lease lasts after its last renewal.
+pub const LEASE_LASTS: Duration = Duration::from_secs(5);
 
 /// One of the processes that share a store, by a name that no other has or ever had.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

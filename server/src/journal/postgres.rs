@@ -1,24 +1,26 @@
-//! The journal on a PostgreSQL server: one connection that commits, one that shows that this process lives,
-//! a few that read.
+//! The journal on a PostgreSQL server: one connection that commits, a few that read, and one or two by which
+//! other processes see that this one lives and which accounts it owns.
 //!
 //! A commit is one call of a function in the database, so no lock there ever waits for a client. A lost
 //! answer is looked for under a new opening, which refuses the call if it comes late.
 
 mod arrays;
 mod batch;
-mod beat;
 mod commit;
 mod connect;
+mod lease;
+mod line;
 mod list;
 mod opening;
 mod outcome;
 mod read;
 mod readers;
+mod rivals;
 mod row;
 mod schema;
 mod settings;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio_util::{
@@ -33,24 +35,31 @@ use crate::{
 };
 
 use super::{
-    Figures, Filter, Journal, JournalError, Listed, Place, Position, Record, Retirement, Write,
-    Written,
+    Alone, Figures, Filter, Journal, JournalError, Listed, Ownership, Place, Position, Record,
+    Retirement, Write, Written,
     committer::{Committer, Published},
     damage::Damage,
     questions::Questions,
 };
 use commit::Writer;
 use connect::Connector;
-use opening::Holder;
+use lease::PostgresOwnership;
+use line::Line;
+use opening::Writing;
 use read::{Referring, Steps};
 use readers::{ReadError, Readers};
+use rivals::Sharing;
 pub use settings::Settings;
+
+/// The longest wait for the answer to a beat.
+const BEAT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The journal in one database of a PostgreSQL server.
 #[derive(Debug)]
 pub struct PostgresJournal {
     epoch: String,
     committer: Committer,
+    ownership: Arc<dyn Ownership>,
     /// Connections for creates, statuses and streams: no read of many rows takes their place.
     points: Arc<Readers>,
     /// Connections for reads of many rows: each of their steps takes a turn.
@@ -66,13 +75,13 @@ pub struct PostgresJournal {
     tasks: TaskTracker,
     /// Ends the wait for outcomes.
     closing: CancellationToken,
-    /// Ends the beat if the journal is dropped without being closed.
+    /// Ends the beat, if there is one, if the journal is dropped without being closed.
     _on_drop: DropGuard,
 }
 
 impl PostgresJournal {
-    /// Opens the database, brings its schema to this build's, and starts the committing task and the
-    /// beat.
+    /// Opens the database for this process alone, brings its schema to this build's, and starts the
+    /// committing task and the beat.
     ///
     /// Waits for up to 5 s if another process has the database and may be cut off.
     ///
@@ -81,7 +90,23 @@ impl PostgresJournal {
     /// that it could lose commits; if another process has the database; if its schema is for newer builds
     /// or altered, or the database is another program's.
     pub async fn open(settings: &Settings, clock: &Clock) -> Result<Self, JournalError> {
-        let opened = Self::opened(settings, clock).await;
+        Self::opened_so(settings, clock, Sharing::Alone).await
+    }
+
+    /// Opens the database beside others that open it so, as [`PostgresJournal::open`] does for one.
+    ///
+    /// # Errors
+    /// As there; another process that has opened the database for itself alone is in the way.
+    pub async fn open_shared(settings: &Settings, clock: &Clock) -> Result<Self, JournalError> {
+        Self::opened_so(settings, clock, Sharing::Shared).await
+    }
+
+    async fn opened_so(
+        settings: &Settings,
+        clock: &Clock,
+        sharing: Sharing,
+    ) -> Result<Self, JournalError> {
+        let opened = Self::opened(settings, clock, sharing).await;
         opened.map_err(|error| match error {
             JournalError::Unusable(why) | JournalError::Unavailable(why) => {
                 JournalError::unusable(format_args!("{}: {why}", settings.place()))
@@ -90,13 +115,17 @@ impl PostgresJournal {
         })
     }
 
-    async fn opened(settings: &Settings, clock: &Clock) -> Result<Self, JournalError> {
+    async fn opened(
+        settings: &Settings,
+        clock: &Clock,
+        sharing: Sharing,
+    ) -> Result<Self, JournalError> {
         let connector = Arc::new(Connector::new(settings)?);
         let session = connector.connect().await;
         let mut session = session.map_err(connect::Trouble::error)?;
         schema::prepare(&mut session, clock).await?;
-        let holder = Holder::new(clock.uuid());
-        let mut opening = holder.take(session).await?;
+        let writing = Writing::new(clock.uuid());
+        let mut opening = rivals::enter(session, &writing, sharing).await?;
         let epoch = read::epoch(&mut opening.session).await;
         let head = read::head(&mut opening.session).await;
         let epoch = epoch.map_err(connect::Trouble::error)??;
@@ -106,15 +135,21 @@ impl PostgresJournal {
         let (damage, closing) = (Damage::default(), CancellationToken::new());
         let beat = CancellationToken::new();
         let tasks = TaskTracker::new();
-        tasks.spawn(beat::beat(
-            Arc::clone(&connector),
-            holder,
-            Arc::clone(&published),
-            beat.clone(),
-        ));
+        let ownership: Arc<dyn Ownership> = match sharing {
+            Sharing::Alone => {
+                let line = Line::new(&connector, BEAT_PATIENCE);
+                let (writing, published) = (writing.clone(), Arc::clone(&published));
+                tasks.spawn(rivals::beat(line, writing, published, beat.clone()));
+                Arc::new(Alone::default())
+            }
+            // Its looks are its beats.
+            Sharing::Shared => Arc::new(PostgresOwnership::new(
+                &connector, &writing, &published, &beat,
+            )),
+        };
         let writer = Writer::new(
             opening,
-            (Arc::clone(&connector), holder),
+            (Arc::clone(&connector), writing),
             (Arc::clone(&published), damage.clone()),
             (closing.clone(), beat.clone()),
         );
@@ -123,6 +158,7 @@ impl PostgresJournal {
         Ok(Self {
             epoch,
             committer: Committer::start(writer, published),
+            ownership,
             points: readers(points),
             scans: readers(scans),
             damage,
@@ -133,6 +169,11 @@ impl PostgresJournal {
             closing,
             _on_drop: beat.drop_guard(),
         })
+    }
+
+    /// The leases of the database. A process that has it alone owns every account.
+    pub fn ownership(&self) -> Arc<dyn Ownership> {
+        Arc::clone(&self.ownership)
     }
 
     /// A read's answer as its asker gets it.

@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     share::{Free, Scene},
-    sight::{LEASE_LASTS, Sight},
+    sight::Sight,
     tenure::{Tenure, Tenures, forever},
 };
 use crate::{
     clock::Clock,
-    journal::{Fence, JournalError, Look, Ownership},
+    journal::{Fence, JournalError, LEASE_LASTS, Look, Ownership},
     progress::Progress,
     purchase::{AccountName, Moment},
 };

@@ -8,12 +8,10 @@ use std::{
 
 use super::share::Free;
 use crate::{
-    journal::{Lease, Look, Replica, ReplicaId},
+    journal::{LEASE_LASTS, Lease, Look, Replica, ReplicaId},
     purchase::{AccountName, Moment},
 };
 
-/// A lease may be taken once it has stayed the same for so long. Its owner trusts it for a second less.
-pub(super) const LEASE_LASTS: Duration = Duration::from_secs(5);
 /// A replica whose beat has not moved for so long is dead.
 const ALIVE_FOR: Duration = Duration::from_secs(6);
 /// After a gap between two looks that is longer, all waits begin anew: everybody had time to renew, and
@@ -74,7 +72,8 @@ impl Sight {
         self.leases.iter().filter_map(owned).collect()
     }
 
-    /// The account as one that may be taken, if it may: nobody has it, or its owner is gone.
+    /// The account as one that may be taken, if it may: nobody has it, or its owner is gone, since the lease
+    /// has stayed the same for as long as it lasts. Its owner trusts it for a second less.
     pub(super) fn free(&self, account: &AccountName, now: Moment) -> Option<Free> {
         let first = self.first?;
         let is_new = now.since(first) < LEASE_LASTS;

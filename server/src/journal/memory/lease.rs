@@ -1,18 +1,15 @@
 //! The leases of a store in memory.
 
-use std::{collections::BTreeMap, fmt, sync::PoisonError, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::PoisonError};
 
 use async_trait::async_trait;
 
 use super::MemoryJournal;
 use crate::{
     clock::Clock,
-    journal::{Fence, JournalError, Lease, Look, Ownership, Replica, ReplicaId},
+    journal::{Fence, JournalError, LEASE_LASTS, Lease, Look, Ownership, Replica, ReplicaId},
     purchase::{AccountName, Timestamp},
 };
-
-/// The time that a lease lasts after its last renewal, by the store's clock.
-const LEASE_LASTS: Duration = Duration::from_secs(5);
 
 /// The leases of all accounts, and the replicas.
 #[derive(Debug, Default)]

@@ -116,19 +116,41 @@ CREATE TABLE bound_key (
 
 CREATE INDEX bound_key_by_purchase ON bound_key (purchase, bind_time);
 
--- The processes that write. Each of its openings has a number, and a commit under an older number is
--- refused: a call that was held up on its way can no longer be made once its outcome was looked for.
+-- The processes that write, each under a name that no other has or ever had. Each of its openings has a
+-- number, and a commit under an older number is refused: a call that was held up on its way can no longer be
+-- made once its outcome was looked for.
 CREATE TABLE replica (
     id text COLLATE "C" PRIMARY KEY,
     opening bigint NOT NULL,
-    -- The process that has the row, null once it has closed; and its first opening.
-    holder uuid,
-    since bigint NOT NULL,
-    -- Moves each second while the process lives.
+    -- True if it wants no other process beside it.
+    is_alone boolean NOT NULL,
+    -- The number of the last migration that it knows. A later build writes what older ones cannot read only
+    -- once none of those lives.
+    level integer NOT NULL,
+    -- Moves while the process lives.
     beat bigint NOT NULL,
-    -- The server's process behind the connection that beats.
+    -- The time of the last beat, by the server's clock.
+    seen bigint NOT NULL,
+    -- True once it gives its accounts away and takes no more.
+    is_leaving boolean NOT NULL,
+    -- True once another process has found it silent and has taken its place: it can never commit again.
+    is_gone boolean NOT NULL,
+    -- The server's process behind the connection that beats, of a process that is alone.
     backend integer,
     backend_start timestamptz
+) WITH (fillfactor = 50);
+
+-- The owners of accounts; '' is for the work that belongs to no account. A row stays once it is there.
+CREATE TABLE lease (
+    account text COLLATE "C" PRIMARY KEY,
+    -- Null once it is released.
+    owner text COLLATE "C",
+    -- The number of its takes.
+    fence bigint NOT NULL,
+    -- The number of its renewals since the last take.
+    beat bigint NOT NULL,
+    -- By the server's clock.
+    expires bigint NOT NULL
 ) WITH (fillfactor = 50);
 
 -- The answer to the last commit of each opening, for a process that has lost the answer on its way. A row

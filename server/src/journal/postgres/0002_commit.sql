@@ -5,13 +5,20 @@
 -- one item is about a purchase, a key of a caller, a reference or a text.
 --
 -- Returns the constant facts of each purchase that there was and that gets a transition, and at last a row
--- without an id: a character for each item (D done, K key taken, R reference taken, S stale, X another purchase
--- has the id, P the previous status has to be looked at), and the position of each transition, null for those
--- of items that are not done.
+-- without an id: a character for each item (D done, F fenced, K key taken, R reference taken, S stale, X another
+-- purchase has the id, P the previous status has to be looked at), and the position of each transition, null
+-- for those of items that are not done.
+--
+-- Other processes commit at the same time. A row or a unique key that one of them is about to write is waited
+-- for; a unique key that it then has ends the call (23505). What no row or unique key stands for is looked at
+-- twice: before the work, and once more under the lock that orders the feed. If it has changed in between, the
+-- call ends (TW002). Nothing is done then, and the same call answers it.
 CREATE FUNCTION commit_1(
     me text, my_opening bigint, my_number bigint, my_last bigint, items integer,
     -- The attentions about silence.
     silences text[],
+    -- Items that only the owner of an account may make.
+    f_n integer[], f_account text[], f_fence bigint[],
     -- Purchases that begin.
     b_n integer[], b_id uuid[], b_account text[], b_provider text[], b_caller text[], b_key text[],
     b_labels text[], b_create_time bigint[], b_revision integer[], b_state text[], b_finality text[],
@@ -32,7 +39,7 @@ CREATE FUNCTION commit_1(
     -- Buyer actions that are wiped.
     w_n integer[], w_id uuid[], w_through integer[],
     -- Texts.
-    t_key text[], t_value text[],
+    t_n integer[], t_key text[], t_value text[],
     -- Transitions, in their order. The caller is that of a purchase that begins.
     s_n integer[], s_id uuid[], s_revision integer[], s_caller text[], s_from_state text[], s_cause text[],
     s_status text[], s_action text[]
@@ -62,6 +69,13 @@ BEGIN
     IF NOT EXISTS (SELECT FROM replica r WHERE r.id = me AND r.opening = my_opening) THEN
         RAISE EXCEPTION 'another opening has the store' USING ERRCODE = 'TW001';
     END IF;
+
+    FOR item IN
+        SELECT f.n FROM unnest(f_n, f_account, f_fence) f (n, account, fence)
+        WHERE NOT is_held_1(f.account, f.fence)
+    LOOP
+        outcomes[item] := 'F';
+    END LOOP;
 
     IF cardinality(b_n) > 0 THEN
         FOR item, refused IN
@@ -152,7 +166,8 @@ BEGIN
                 c (n, id, expected, expected_attempt, expected_sends, revision, state, finality, attention,
                     reference, change_time, is_judged, final_time, note, attempt, submit_until, attempt_by,
                     now)
-            WHERE p.id = c.id AND p.revision = c.expected AND p.sends = c.expected_sends
+            WHERE outcomes[c.n] = 'D' AND p.id = c.id AND p.revision = c.expected
+                AND p.sends = c.expected_sends AND coalesce(c.revision - 1 = c.expected, true)
                 AND p.attempt_by IS NOT DISTINCT FROM c.expected_attempt AND p.finality <> 'FINAL' AND p.remnant IS NULL
                 AND (c.reference IS NULL OR c.reference IS NOT DISTINCT FROM p.reference
                     OR NOT EXISTS (SELECT FROM purchase o WHERE o.account = p.account
@@ -174,6 +189,7 @@ BEGIN
                 SELECT c.n, CASE
                     WHEN p.id IS NULL OR p.revision <> c.expected OR p.sends <> c.expected_sends
                         OR p.attempt_by IS DISTINCT FROM c.expected_attempt OR p.finality = 'FINAL'
+                        OR c.revision - 1 <> c.expected
                         THEN 'S'
                     WHEN c.reference IS DISTINCT FROM p.reference
                         AND EXISTS (SELECT FROM purchase o WHERE o.account = p.account
@@ -181,10 +197,11 @@ BEGIN
                             AND o.remnant IS NULL)
                         THEN 'R'
                     ELSE 'P' END
-                FROM unnest(c_n, c_id, c_expected, c_expected_attempt, c_expected_sends, c_reference)
-                    c (n, id, expected, expected_attempt, expected_sends, reference)
+                FROM unnest(c_n, c_id, c_expected, c_expected_attempt, c_expected_sends, c_revision,
+                        c_reference)
+                    c (n, id, expected, expected_attempt, expected_sends, revision, reference)
                 LEFT JOIN purchase p ON p.id = c.id AND p.remnant IS NULL
-                WHERE NOT is_changed[c.n]
+                WHERE outcomes[c.n] = 'D' AND NOT is_changed[c.n]
             LOOP
                 outcomes[item] := refused;
             END LOOP;
@@ -198,22 +215,32 @@ BEGIN
 
     IF cardinality(t_key) > 0 THEN
         INSERT INTO kept_text (key, value)
-            SELECT t.key, t.value FROM unnest(t_key, t_value) t (key, value)
+            SELECT t.key, t.value FROM unnest(t_n, t_key, t_value) t (n, key, value)
+            WHERE outcomes[t.n] = 'D'
             ON CONFLICT (key) DO UPDATE SET value = excluded.value;
     END IF;
 
     -- The order of the feed: whoever has this lock draws positions, and lets it go with the commit. So a
-    -- reader that sees a position sees all before it. Nothing after this waits for anybody.
-    FOR i IN 1 .. cardinality(s_n) LOOP
-        IF outcomes[s_n[i]] = 'D' THEN
-            IF NOT is_in_order THEN
-                PERFORM pg_advisory_xact_lock(1, 1);
-                is_in_order := true;
-            END IF;
-            places[i] := nextval('feed_position');
-        END IF;
-    END LOOP;
+    -- reader that sees a position sees all before it, and whoever takes a lease or a key sees all that was
+    -- committed without it. Nothing after this waits for anybody.
+    is_in_order := coalesce((SELECT bool_or(outcomes[n] = 'D') FROM unnest(f_n || k_n || s_n) n), false);
     IF is_in_order THEN
+        PERFORM pg_advisory_xact_lock(1, 1);
+        -- A statement of its own: one that takes the lock as well sees what was there before it waited.
+        IF EXISTS (SELECT FROM unnest(f_n, f_account, f_fence) f (n, account, fence)
+                WHERE outcomes[f.n] = 'D' AND NOT is_held_1(f.account, f.fence))
+            OR EXISTS (SELECT FROM unnest(b_n, b_caller, b_key) b (n, caller, key)
+                JOIN bound_key k ON k.caller = b.caller AND k.key = b.key WHERE outcomes[b.n] = 'D')
+            OR EXISTS (SELECT FROM unnest(k_n, k_caller, k_key) k (n, caller, key)
+                JOIN purchase p ON p.caller = k.caller AND p.key = k.key WHERE outcomes[k.n] = 'D')
+        THEN
+            RAISE EXCEPTION 'another commit came in between' USING ERRCODE = 'TW002';
+        END IF;
+        FOR i IN 1 .. cardinality(s_n) LOOP
+            IF outcomes[s_n[i]] = 'D' THEN
+                places[i] := nextval('feed_position');
+            END IF;
+        END LOOP;
         INSERT INTO transition_log (position, purchase, revision, caller, from_state, cause, status)
             SELECT places[s.i], s.id, s.revision, coalesce(s.caller, callers[s.n]), s.from_state, s.cause, s.status
             FROM unnest(s_n, s_id, s_revision, s_caller, s_from_state, s_cause, s_status) WITH ORDINALITY
@@ -239,9 +266,11 @@ BEGIN
 END $function$;
 
 -- Makes remnants of the oldest FINAL purchases and deletes the oldest remnants, until about `most` rows are
--- gone. Returns their number. Its answer is kept as a commit's, with that number as the only place.
+-- gone. Returns their number; null if the caller does not keep house. Its answer is kept as a commit's, with that
+-- number as the only place.
 CREATE FUNCTION retire_1(
     me text, my_opening bigint, my_number bigint, my_last bigint,
+    my_account text, my_fence bigint,
     finals_before bigint, remnants_before bigint, most bigint, floor_key text
 ) RETURNS bigint LANGUAGE plpgsql
 SET lock_timeout = '5s' SET jit = off SET enable_seqscan = off SET enable_hashjoin = off
@@ -255,6 +284,9 @@ BEGIN
     PERFORM pg_advisory_xact_lock(8, hashtext(me));
     IF NOT EXISTS (SELECT FROM replica r WHERE r.id = me AND r.opening = my_opening) THEN
         RAISE EXCEPTION 'another opening has the store' USING ERRCODE = 'TW001';
+    END IF;
+    IF NOT is_held_1(my_account, my_fence) THEN
+        RETURN null;
     END IF;
 
     -- The oldest remnants go first, so that none is made and deleted by one call.
@@ -291,6 +323,10 @@ BEGIN
     END IF;
 
     IF gone > 0 THEN
+        PERFORM pg_advisory_xact_lock(1, 1);
+        IF NOT is_held_1(my_account, my_fence) THEN
+            RAISE EXCEPTION 'another commit came in between' USING ERRCODE = 'TW002';
+        END IF;
         DELETE FROM commit_answer a
             WHERE a.replica = me AND a.opening = my_opening AND a.number = my_last;
         INSERT INTO commit_answer (replica, opening, number, outcomes, places)

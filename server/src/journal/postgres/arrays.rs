@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use super::{
     batch::Item,
-    row::{label, small, uuid_of},
+    row::{integer, label, small, uuid_of},
 };
 use crate::{
-    journal::{AttemptChange, AttemptId, Binding, Expected, Record, Write, age::Age, rules},
+    journal::{AttemptChange, AttemptId, Binding, Expected, Fence, Record, Write, age::Age, rules},
     purchase::{
         AttentionReason, Finality, PurchaseId, Revision, State, Status, Timestamp, Transition,
     },
@@ -40,6 +40,15 @@ macro_rules! columns {
             }
         }
     };
+}
+
+columns! {
+    /// Items that only the owner of an account may make.
+    Fences<'item> {
+        n: i32,
+        account: &'item str,
+        fence: i64,
+    }
 }
 
 columns! {
@@ -131,6 +140,7 @@ columns! {
 
 columns! {
     Texts<'item> {
+        n: i32,
         key: &'item str,
         value: &'item str,
     }
@@ -155,6 +165,7 @@ columns! {
 pub(super) struct Arrays<'item> {
     items: i32,
     silences: Vec<&'static str>,
+    fences: Fences<'item>,
     begins: Begins<'item>,
     labels: Labels<'item>,
     bindings: Bindings<'item>,
@@ -190,12 +201,13 @@ impl<'item> Arrays<'item> {
                 Write::Bind(binding) => arrays.bind(item, binding, age),
                 Write::Append {
                     purchase,
-                    fence: _,
+                    fence,
                     transition,
                     expected,
                     attempt,
                     note,
                 } => {
+                    arrays.guard(fence.as_ref());
                     arrays.change(*purchase, *expected, *attempt, note.as_deref());
                     arrays.append(item, *purchase, transition, age);
                 }
@@ -208,11 +220,9 @@ impl<'item> Arrays<'item> {
                     arrays.keep_status();
                 }
                 Write::WipeBuyerActions { purchase, through } => arrays.wipe(*purchase, *through),
-                Write::Put {
-                    key,
-                    fence: _,
-                    value,
-                } => {
+                Write::Put { key, fence, value } => {
+                    arrays.guard(fence.as_ref());
+                    arrays.texts.n.push(arrays.items);
                     arrays.texts.key.push(key);
                     arrays.texts.value.push(value);
                 }
@@ -230,6 +240,7 @@ impl<'item> Arrays<'item> {
 
     fn columns(&self) -> Vec<&(dyn ToSql + Sync)> {
         let all = [
+            self.fences.columns(),
             self.begins.columns(),
             self.labels.columns(),
             self.bindings.columns(),
@@ -239,6 +250,14 @@ impl<'item> Arrays<'item> {
             self.steps.columns(),
         ];
         all.into_iter().flatten().collect()
+    }
+
+    fn guard(&mut self, fence: Option<&'item Fence>) {
+        if let Some(fence) = fence {
+            self.fences.n.push(self.items);
+            self.fences.account.push(fence.account.as_str());
+            self.fences.fence.push(integer(fence.number));
+        }
     }
 
     fn begin(

@@ -86,6 +86,22 @@ impl Item {
         Ok(item)
     }
 
+    /// The place of an item in its call. All processes have the same order, so that of two that want the
+    /// same rows one waits for the other, and not both.
+    fn rank(&self) -> (&str, &str, Option<PurchaseId>) {
+        match &self.write {
+            Write::Begin { record, .. } => {
+                let purchase = &record.purchase;
+                (purchase.caller.as_str(), &purchase.idempotency_key, None)
+            }
+            Write::Bind(binding) => (binding.caller.as_str(), &binding.key, None),
+            Write::Append { purchase, .. }
+            | Write::ChangeAttempt { purchase, .. }
+            | Write::WipeBuyerActions { purchase, .. } => ("", "", Some(*purchase)),
+            Write::Put { key, .. } => ("", key, None),
+        }
+    }
+
     fn claims(&self) -> Vec<Claim> {
         let mut claims = match &self.write {
             Write::Begin { record, .. } => {
@@ -170,6 +186,11 @@ pub(super) fn parts(changes: Vec<Change>) -> (VecDeque<Part>, Vec<(usize, Journa
             Some(Part::Retirement(..)) | None => parts.push_back(Part::Items(vec![item])),
         }
     }
+    for part in &mut parts {
+        if let Part::Items(items) = part {
+            items.sort_by(|one, other| one.rank().cmp(&other.rank()));
+        }
+    }
     (parts, errors)
 }
 
@@ -225,7 +246,7 @@ mod tests {
         let table: Vec<(Vec<Write>, Vec<Vec<usize>>)> = vec![
             (vec![], vec![]),
             (
-                vec![append(1, None), append(2, None), put("a"), wipe(3)],
+                vec![append(1, None), append(2, None), wipe(3), put("a")],
                 vec![vec![0, 1, 2, 3]],
             ),
             (
@@ -276,6 +297,21 @@ mod tests {
             let changes = writes.into_iter().map(Change::Write).collect();
             assert_eq!(placed(changes), expected, "{shown}");
         }
+    }
+
+    #[test]
+    fn items_of_a_call_are_in_the_order_of_what_they_concern() {
+        let writes = [
+            begin_write(record(2)),
+            append(8, None),
+            put("b"),
+            begin_write(record(1)),
+            wipe(7),
+            put("a"),
+            append(6, None),
+        ];
+        let changes = writes.map(Change::Write).into();
+        assert_eq!(placed(changes), [vec![6, 4, 1, 5, 2, 3, 0]]);
     }
 
     #[test]

@@ -12,14 +12,14 @@ use super::{
     arrays::{Arrays, COMMIT},
     batch::{self, Item, Part},
     connect::{Connector, Session, Trouble},
-    opening::{Holder, Opening},
+    opening::{Opening, Writing},
     outcome::{Called, Uncalled},
     read::{self, Referring},
     row::{self, Read, integer},
 };
 use crate::{
     journal::{
-        Committed, FLOOR_KEY, JournalError, Position, Retirement, Write, Written,
+        Committed, FLOOR_KEY, Fence, JournalError, Position, Retirement, Write, Written,
         committer::{Change, CommitAnswer, Group, Published, Store},
         damage::Damage,
         rules,
@@ -35,7 +35,7 @@ const LOOKS_MAX: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) connector: Arc<Connector>,
-    pub(super) holder: Holder,
+    pub(super) writing: Writing,
     /// `None` while it is not known to be of use.
     pub(super) opening: Option<Opening>,
     /// The number of the last opening that is known to have begun.
@@ -77,13 +77,13 @@ pub(super) struct Outcomes {
 impl Writer {
     pub(super) fn new(
         opening: Opening,
-        (connector, holder): (Arc<Connector>, Holder),
+        (connector, writing): (Arc<Connector>, Writing),
         (published, damage): (Arc<Published>, Damage),
         (closing, beat): (CancellationToken, CancellationToken),
     ) -> Self {
         Self {
             connector,
-            holder,
+            writing,
             opened: opening.number,
             opening: Some(opening),
             head: published.head(),
@@ -102,10 +102,7 @@ impl Writer {
     ) -> Result<(), JournalError> {
         let items = match part {
             Part::Retirement(place, retirement) => {
-                let answer = match rules::is_held_alone(Some(&retirement.fence)) {
-                    true => self.retire(&retirement, draft).await?.map(Some),
-                    false => Ok(None),
-                };
+                let answer = self.retire(&retirement, draft).await?;
                 if let Some(kept) = draft.answers.get_mut(place) {
                     *kept = Some(answer.map(CommitAnswer::Retired));
                 }
@@ -113,27 +110,18 @@ impl Writer {
             }
             Part::Items(items) => items,
         };
-        let (items, fenced): (Vec<_>, Vec<_>) = items.into_iter().partition(is_held);
-        for item in fenced {
-            draft.answer(item.place, Ok(Written::Fenced));
-        }
-        let (items, skipping): (Vec<_>, Vec<_>) = items.into_iter().partition(is_next);
-        if !items.is_empty() {
-            match self.commit_items(&items).await {
-                Ok(outcomes) => return self.told(items, skipping, outcomes, draft, parts).await,
-                Err(Uncalled::Failed(error)) => return Err(error),
-                Err(Uncalled::Apart(error)) => match items.as_slice() {
-                    [item] => draft.answer(item.place, Err(error)),
-                    _ => {
-                        for item in items.into_iter().rev() {
-                            parts.push_front(Part::Items(vec![item]));
-                        }
+        match self.commit_items(&items).await {
+            Ok(outcomes) => self.told(items, outcomes, draft, parts).await,
+            Err(Uncalled::Failed(error)) => return Err(error),
+            Err(Uncalled::Apart(error)) => match items.as_slice() {
+                [item] => draft.answer(item.place, Err(error)),
+                _ => {
+                    for item in items.into_iter().rev() {
+                        parts.push_front(Part::Items(vec![item]));
                     }
-                },
-            }
+                }
+            },
         }
-        self.refused(skipping.iter().map(|item| (item, 'S')).collect(), draft)
-            .await;
         Ok(())
     }
 
@@ -168,11 +156,10 @@ impl Writer {
     async fn told(
         &mut self,
         items: Vec<Item>,
-        skipping: Vec<Item>,
         outcomes: Outcomes,
         draft: &mut Draft,
         parts: &mut VecDeque<Part>,
-    ) -> Result<(), JournalError> {
+    ) {
         let Outcomes {
             letters,
             places,
@@ -190,6 +177,7 @@ impl Writer {
                     draft.committed.extend(told);
                     self.head = places.into_iter().fold(self.head, Position::max);
                 }
+                'F' => draft.answer(item.place, Ok(Written::Fenced)),
                 'P' => unjudged.push(item),
                 letter => refused.push((item, letter)),
             }
@@ -199,13 +187,11 @@ impl Writer {
             self.keep();
         }
         let refused = refused.iter().map(|(item, letter)| (item, *letter));
-        let skipping = skipping.iter().map(|item| (item, 'S'));
-        self.refused(refused.chain(skipping).collect(), draft).await;
+        self.refused(refused.collect(), draft).await;
         let judged = self.judged(unjudged, draft).await;
         if !judged.is_empty() {
             parts.push_front(Part::Items(judged));
         }
-        Ok(())
     }
 
     /// The answer to the last call is kept by the server.
@@ -292,12 +278,15 @@ impl Writer {
         &mut self,
         retirement: &Retirement,
         draft: &mut Draft,
-    ) -> Result<Result<usize, JournalError>, JournalError> {
-        const RETIRE: &str = "SELECT retire_1($1, $2, $3, $4, $5, $6, $7, $8)";
+    ) -> Result<Result<Option<usize>, JournalError>, JournalError> {
+        const RETIRE: &str = "SELECT retire_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let Fence { account, number } = &retirement.fence;
+        let (account, number) = (account.as_str(), integer(*number));
         let finals = retirement.finals_before.as_millis();
         let remnants = retirement.remnants_before.as_millis();
         let most = integer(retirement.limit);
-        let values: [&(dyn ToSql + Sync); 4] = [&finals, &remnants, &most, &FLOOR_KEY];
+        let values: [&(dyn ToSql + Sync); 6] =
+            [&account, &number, &finals, &remnants, &most, &FLOOR_KEY];
         let called = match self.call(RETIRE, &values).await {
             Ok(called) => called,
             Err(Uncalled::Apart(error)) => return Ok(Err(error)),
@@ -307,10 +296,8 @@ impl Writer {
             Called::Rows(rows) => rows.first().and_then(|row| row::get(row, 0).ok()),
             Called::Kept(_, places) => places.first().copied().flatten(),
         };
-        let gone = gone
-            .and_then(|gone| usize::try_from(gone).ok())
-            .unwrap_or(0);
-        if gone > 0 {
+        let gone = gone.map(|gone| usize::try_from(gone).unwrap_or(0));
+        if gone.is_some_and(|gone| gone > 0) {
             draft.wrote = true;
             self.keep();
         }
@@ -375,32 +362,10 @@ impl Store for Writer {
         let Some(mut opening) = self.opening.take() else {
             return;
         };
-        if let Err(trouble) = self.holder.release(&mut opening.session).await {
-            // The next process waits until the beat has been silent.
+        if let Err(trouble) = self.writing.exit(&mut opening.session).await {
+            // Whoever this process is in the way of waits until it has been silent.
             tracing::warn!(error = %trouble.error(), "the store was not let go");
         }
-    }
-}
-
-/// One process has the store, so that nobody takes leases in it.
-fn is_held(item: &Item) -> bool {
-    match &item.write {
-        Write::Append { fence, .. } | Write::Put { fence, .. } => {
-            rules::is_held_alone(fence.as_ref())
-        }
-        _ => true,
-    }
-}
-
-/// False for a transition that is not the one after its guard: it is stale whatever the store has.
-fn is_next(item: &Item) -> bool {
-    match &item.write {
-        Write::Append {
-            transition,
-            expected,
-            ..
-        } => transition.status.revision == expected.revision.next(),
-        _ => true,
     }
 }
 

@@ -23,6 +23,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// The code by which the store's functions refuse a call of an opening that is over.
 const OTHER_OPENING: &str = "TW001";
+/// The code by which they end a call because of another commit that came in between.
+const OVERTAKEN: &str = "TW002";
 
 /// Makes connections.
 pub(super) struct Connector {
@@ -185,7 +187,7 @@ pub(super) enum Trouble {
 pub(super) enum Refusal {
     /// Another opening has the store.
     OtherOpening,
-    /// Another transaction came in between; the same statement may succeed.
+    /// Another transaction came in between. The same statement finds what that one has done.
     Rivalry,
     /// A value, or the place of it, was not to the server's liking: about this statement alone.
     Values,
@@ -214,11 +216,12 @@ impl Trouble {
             return Self::Lost(told);
         }
         let refusal = match *answer.code() {
-            SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => {
-                Refusal::Rivalry
-            }
+            SqlState::T_R_DEADLOCK_DETECTED
+            | SqlState::T_R_SERIALIZATION_FAILURE
+            | SqlState::UNIQUE_VIOLATION => Refusal::Rivalry,
             ref code => match code.code().get(..2) {
                 _ if code.code() == OTHER_OPENING => Refusal::OtherOpening,
+                _ if code.code() == OVERTAKEN => Refusal::Rivalry,
                 Some("21" | "22" | "23" | "54") => Refusal::Values,
                 _ => Refusal::Server,
             },

@@ -7,7 +7,7 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     commit::Writer,
     connect::{Asked, Refusal, Session, Trouble},
-    opening::{Opening, Unopened},
+    opening::{Opening, Unopened, Writing},
     read,
     row::{self, Read},
 };
@@ -16,6 +16,9 @@ use crate::{
     purchase::{Purchase, PurchaseId},
 };
 
+/// The most repeats of a call that other commits came in between of. Each waits for the one that stood in
+/// its way and finds what it has done, so that a second repeat is rare.
+const REPEATS_MAX: usize = 3;
 /// The time between two looks for an outcome.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -42,15 +45,19 @@ impl Writer {
         sql: &'static str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Called, Uncalled> {
-        let mut opening = self.opened().await.map_err(Uncalled::Failed)?;
-        opening.calls += 1;
-        let (id, number) = (self.holder.id(), opening.number);
-        let (calls, kept) = (opening.calls, opening.kept);
-        let mut all: Vec<&(dyn ToSql + Sync)> = vec![&id, &number, &calls, &kept];
-        all.extend(values);
         // Until there is an answer, the opening is over: should this future be dropped or panic, nothing
         // that it has sent can be done after the next opening.
-        match opening.session.rows(&Asked::Own(sql, &all)).await {
+        let mut opening = self.opened().await.map_err(Uncalled::Failed)?;
+        let mut repeats = 0;
+        let answer = loop {
+            let answer = once(&mut opening, &self.writing, sql, values).await;
+            let is_overtaken = matches!(answer, Err(Trouble::Refused(Refusal::Rivalry, _)));
+            if !is_overtaken || repeats == REPEATS_MAX {
+                break answer;
+            }
+            repeats += 1;
+        };
+        match answer {
             Ok(rows) => {
                 self.opening = Some(opening);
                 Ok(Called::Rows(rows))
@@ -67,6 +74,7 @@ impl Writer {
                 Err(Uncalled::Failed(error))
             }
             Err(Trouble::Lost(error) | Trouble::Silent(error)) => {
+                let (number, calls) = (opening.number, opening.calls);
                 opening.session.cut();
                 self.outcome(number, calls, &error).await
             }
@@ -84,12 +92,12 @@ impl Writer {
         if self.published.lost.is_cancelled() {
             return Err(taken_over());
         }
-        match self.holder.reopen(&self.connector, self.opened).await {
+        match self.writing.reopen(&self.connector, self.opened).await {
             Ok(opening) => {
                 self.opened = opening.number;
                 Ok(opening)
             }
-            Err(Unopened::Held) => {
+            Err(Unopened::Replaced) => {
                 self.published.lose_store();
                 Err(taken_over())
             }
@@ -150,44 +158,59 @@ impl Writer {
     async fn found(&mut self, number: i64, calls: i64) -> Result<Option<Kept>, Trouble> {
         // The number that is needed stays the one of the lost call until its outcome is known, since the
         // answer to an opening can be lost as well.
-        match self.holder.reopen(&self.connector, number).await {
+        match self.writing.reopen(&self.connector, number).await {
             Ok(mut opening) => {
-                let found = kept(&mut opening.session, self.holder.id(), number, calls).await?;
+                let found = kept(&mut opening.session, &self.writing, number, calls).await?;
                 self.opened = opening.number;
                 self.opening = Some(opening);
                 Ok(found)
             }
-            // The newcomer's opening has ended this one's just as well.
-            Err(Unopened::Held) => {
+            // This one's openings have ended just as well.
+            Err(Unopened::Replaced) => {
                 self.published.lose_store();
                 let mut session = self.connector.connect().await?;
-                kept(&mut session, self.holder.id(), number, calls).await
+                kept(&mut session, &self.writing, number, calls).await
             }
             Err(Unopened::Trouble(trouble)) => Err(trouble),
         }
     }
 }
 
+/// One call, with the number after the last one's.
+async fn once(
+    opening: &mut Opening,
+    writing: &Writing,
+    sql: &'static str,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, Trouble> {
+    opening.calls += 1;
+    let (id, number) = (writing.name(), opening.number);
+    let (calls, kept) = (opening.calls, opening.kept);
+    let mut all: Vec<&(dyn ToSql + Sync)> = vec![&id, &number, &calls, &kept];
+    all.extend(values);
+    opening.session.rows(&Asked::Own(sql, &all)).await
+}
+
 type Kept = (String, Vec<Option<i64>>);
 
 async fn kept(
     session: &mut Session,
-    id: &str,
+    writing: &Writing,
     number: i64,
     calls: i64,
 ) -> Result<Option<Kept>, Trouble> {
-    const KEPT: &str = "SELECT outcomes, places FROM commit_answer
-         WHERE replica = $1 AND opening = $2 AND number = $3";
-    let rows = session
-        .rows(&Asked::Own(KEPT, &[&id, &number, &calls]))
-        .await?;
-    let Some(row) = rows.first() else {
-        return Ok(None);
-    };
+    const KEPT: &str = "SELECT a.outcomes, a.places FROM replica r
+         LEFT JOIN commit_answer a ON a.replica = r.id AND a.opening = $2 AND a.number = $3
+         WHERE r.id = $1";
+    let values: [&(dyn ToSql + Sync); 3] = [&writing.name(), &number, &calls];
+    let rows = session.rows(&Asked::Own(KEPT, &values)).await?;
+    // The answers go with the process's row, once many others have come after it.
+    let row = rows.first();
+    let row = row.ok_or_else(|| Trouble::lost("the kept answers are gone"))?;
     let unread = |_| Trouble::lost("a kept answer cannot be read");
-    let letters = row::get(row, 0).map_err(unread)?;
-    let places = row::get(row, 1).map_err(unread)?;
-    Ok(Some((letters, places)))
+    let letters: Option<String> = row::get(row, 0).map_err(unread)?;
+    let places: Option<Vec<Option<i64>>> = row::get(row, 1).map_err(unread)?;
+    Ok(letters.zip(places))
 }
 
 fn taken_over() -> JournalError {

@@ -14,7 +14,13 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0001_journal.sql"),
     include_str!("0002_commit.sql"),
     include_str!("0003_opening.sql"),
+    include_str!("0004_leases.sql"),
 ];
+
+/// The number of the last migration that this build knows.
+pub(super) fn level() -> i32 {
+    i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
+}
 
 /// The tries to get the locks of a migration. Each waits for [`LOCK_TIMEOUT`], and lets others go on
 /// before the next.

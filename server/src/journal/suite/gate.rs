@@ -146,7 +146,7 @@ async fn pass(state: Arc<State>, mut client: TcpStream, mut server: UnixStream) 
             length = client.read(&mut sent) => {
                 let Ok(length @ 1..) = length else { break };
                 let bytes = &sent[..length];
-                commits |= [&b"open_1("[..], b"commit_1("].iter().any(|name| {
+                commits |= [&b"enter_1("[..], b"open_1(", b"commit_1("].iter().any(|name| {
                     bytes.windows(name.len()).any(|window| window == *name)
                 });
                 if commits && state.way() == Way::HoldsCalls {
