@@ -1,7 +1,7 @@
 //! The behaviours that every journal has: one set, run against each of them.
 //!
-//! `file` has the abilities that only a file has, `strain` the burdens that a file has to bear, `server`
-//! and `outcome` what only a server has and does, and `model` random histories.
+//! `file` has the abilities that only a file has, `strain` the burdens that a file has to bear, `server`,
+//! `outcome` and `replicas` what only a server has and does, and `model` random histories.
 
 pub mod bound;
 mod fences;
@@ -9,9 +9,11 @@ mod file;
 mod gate;
 mod guards;
 mod health;
+mod leases;
 mod model;
 mod outcome;
 mod reads;
+mod replicas;
 mod server;
 mod strain;
 mod texts;
@@ -23,10 +25,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use tillwatch_cluster::Cluster;
 
 use super::{
-    Journal, Ownership,
+    Journal, LEASE_LASTS, Ownership,
     memory::{MemoryJournal, MemoryOwnership},
     sqlite::SqliteJournal,
 };
@@ -45,6 +48,10 @@ pub struct Subject {
 pub struct Shared {
     pub journals: [Arc<dyn Journal>; 2],
     pub ownerships: [Arc<dyn Ownership>; 2],
+    /// Lets the store's clock go on by as long as a lease lasts.
+    pub lapse: Box<dyn Fn() -> BoxFuture<'static, ()>>,
+    /// The database, kept for as long as it is used.
+    _kept: Box<dyn Any>,
 }
 
 pub fn shared_memory() -> Shared {
@@ -58,6 +65,27 @@ pub fn shared_memory() -> Shared {
             Arc::new(ownership(&second, "second")),
         ],
         journals: [Arc::new(first), Arc::new(second)],
+        lapse: Box::new(|| Box::pin(tokio::time::sleep(LEASE_LASTS))),
+        _kept: Box::new(()),
+    }
+}
+
+pub async fn shared_postgres() -> Shared {
+    let database = Arc::new(Cluster::shared().database());
+    let url = database.url();
+    let first = server::open_shared(&url, 1).await.unwrap();
+    let second = server::open_shared(&url, 2).await.unwrap();
+    let aged = Arc::clone(&database);
+    let lapse = move || -> BoxFuture<'static, ()> {
+        let millis = LEASE_LASTS.as_millis();
+        aged.run(&format!("UPDATE lease SET expires = expires - {millis}"));
+        Box::pin(std::future::ready(()))
+    };
+    Shared {
+        ownerships: [first.ownership(), second.ownership()],
+        journals: [Arc::new(first), Arc::new(second)],
+        lapse: Box::new(lapse),
+        _kept: Box::new(database),
     }
 }
 
@@ -141,6 +169,12 @@ macro_rules! shared_behaviours {
                 super::$area::$behaviour(super::shared_memory()).await;
             })+
         }
+        mod on_shared_postgres {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                super::$area::$behaviour(super::shared_postgres().await).await;
+            })+
+        }
     };
 }
 
@@ -151,6 +185,10 @@ shared_behaviours! {
     fences::fences_of_a_released_lease_are_passed,
     fences::fences_of_housekeeping_let_one_replica_retire,
     fences::fences_never_go_back_under_hammering,
+    leases::leases_that_were_taken_since_are_not_taken,
+    leases::leases_expire_by_the_stores_clock_unless_their_owner_renews_them,
+    leases::leases_are_renewed_by_a_look_alone_that_names_them,
+    leases::replicas_show_that_they_look_and_that_they_leave,
 }
 
 behaviours! {

@@ -289,7 +289,7 @@ mod tests {
                     wipe(2),
                     append(1, None),
                 ],
-                vec![vec![0], vec![1, 3], vec![2]],
+                vec![vec![0], vec![3, 1], vec![2]],
             ),
         ];
         for (writes, expected) in table {

@@ -11,12 +11,12 @@ use crate::{
     purchase::{AccountName, Revision, State, Status},
 };
 
-fn account() -> AccountName {
+pub fn account() -> AccountName {
     AccountName::new("shop")
 }
 
 /// Appends a step to purchase 1 under a fence; the step's code is the fence's number.
-async fn append(journal: &dyn Journal, fence: &Fence) -> Written {
+pub async fn append_under(journal: &dyn Journal, fence: &Fence) -> Written {
     let previous = newest(journal, 1).await;
     let status = Status {
         code: fence.number.to_string(),
@@ -29,7 +29,7 @@ async fn append(journal: &dyn Journal, fence: &Fence) -> Written {
     journal.write(write).await.unwrap()
 }
 
-async fn put(journal: &dyn Journal, fence: &Fence) -> Written {
+pub async fn put_under(journal: &dyn Journal, fence: &Fence) -> Written {
     let put = Write::Put {
         key: "sweep/shop".to_owned(),
         fence: Some(fence.clone()),
@@ -38,7 +38,7 @@ async fn put(journal: &dyn Journal, fence: &Fence) -> Written {
     journal.write(put).await.unwrap()
 }
 
-async fn retire_under(journal: &dyn Journal, fence: Fence) -> Option<usize> {
+pub async fn retire_under(journal: &dyn Journal, fence: Fence) -> Option<usize> {
     let retirement = Retirement {
         fence,
         finals_before: at(9_000),
@@ -49,7 +49,7 @@ async fn retire_under(journal: &dyn Journal, fence: Fence) -> Option<usize> {
 }
 
 /// The lease of an account as a look shows it.
-async fn seen(ownership: &dyn Ownership, account: &AccountName) -> Option<Lease> {
+pub async fn seen(ownership: &dyn Ownership, account: &AccountName) -> Option<Lease> {
     let look = ownership.look(&[]).await.unwrap();
     look.leases
         .into_iter()
@@ -57,7 +57,7 @@ async fn seen(ownership: &dyn Ownership, account: &AccountName) -> Option<Lease>
 }
 
 /// Takes a lease as it is, from whoever has it.
-async fn take(ownership: &dyn Ownership, account: &AccountName) -> Fence {
+pub async fn take(ownership: &dyn Ownership, account: &AccountName) -> Fence {
     let seen = seen(ownership, account).await;
     let taken = ownership.take(account, seen.as_ref()).await.unwrap();
     taken.unwrap()
@@ -67,12 +67,12 @@ pub async fn fences_of_a_store_without_leases_are_all_zero(subject: Subject) {
     let journal = &*subject.journal;
     begin(journal, record(1)).await;
     let alone = Fence::alone(account());
-    assert_eq!(append(journal, &alone).await, Written::Done);
-    assert_eq!(put(journal, &alone).await, Written::Done);
+    assert_eq!(append_under(journal, &alone).await, Written::Done);
+    assert_eq!(put_under(journal, &alone).await, Written::Done);
     let other = Fence { number: 1, ..alone };
     let before = journal.record(id(1)).await.unwrap();
-    assert_eq!(append(journal, &other).await, Written::Fenced);
-    assert_eq!(put(journal, &other).await, Written::Fenced);
+    assert_eq!(append_under(journal, &other).await, Written::Fenced);
+    assert_eq!(put_under(journal, &other).await, Written::Fenced);
     assert_eq!(journal.record(id(1)).await.unwrap(), before);
     let kept = journal.get("sweep/shop").await.unwrap();
     assert_eq!(kept.as_deref(), Some("0"));
@@ -91,13 +91,13 @@ pub async fn fences_of_a_passed_take_are_refused_and_change_nothing(shared: Shar
     let [first, second] = &shared.ownerships;
     begin(&**journal, record(1)).await;
     let passed = take(&**first, &account()).await;
-    assert_eq!(append(&**journal, &passed).await, Written::Done);
-    assert_eq!(put(&**journal, &passed).await, Written::Done);
+    assert_eq!(append_under(&**journal, &passed).await, Written::Done);
+    assert_eq!(put_under(&**journal, &passed).await, Written::Done);
     let newer = take(&**second, &account()).await;
     assert!(newer.number > passed.number);
     let before = journal.record(id(1)).await.unwrap();
-    assert_eq!(append(&**journal, &passed).await, Written::Fenced);
-    assert_eq!(put(&**journal, &passed).await, Written::Fenced);
+    assert_eq!(append_under(&**journal, &passed).await, Written::Fenced);
+    assert_eq!(put_under(&**journal, &passed).await, Written::Fenced);
     assert_eq!(journal.record(id(1)).await.unwrap(), before);
     let kept = journal.get("sweep/shop").await.unwrap();
     assert_eq!(kept, Some(passed.number.to_string()));
@@ -105,14 +105,14 @@ pub async fn fences_of_a_passed_take_are_refused_and_change_nothing(shared: Shar
         number: newer.number + 1,
         ..newer.clone()
     };
-    assert_eq!(append(&**other, &stranger).await, Written::Fenced);
-    assert_eq!(append(&**other, &newer).await, Written::Done);
+    assert_eq!(append_under(&**other, &stranger).await, Written::Fenced);
+    assert_eq!(append_under(&**other, &newer).await, Written::Done);
     // Whatever needs no owner is done by any replica.
     begin(&**journal, record(2)).await;
     super::values::append(&**journal, 1, |_| ()).await;
     // The lease of one account says nothing about another's.
     let elsewhere = take(&**first, &AccountName::new("kiosk")).await;
-    assert_eq!(append(&**journal, &elsewhere).await, Written::Done);
+    assert_eq!(append_under(&**journal, &elsewhere).await, Written::Done);
 }
 
 pub async fn fences_are_looked_at_before_any_other_guard(shared: Shared) {
@@ -160,13 +160,13 @@ pub async fn fences_of_a_released_lease_are_passed(shared: Shared) {
     begin(&**journal, record(1)).await;
     let fence = take(&**first, &account()).await;
     first.release(&fence).await.unwrap();
-    assert_eq!(append(&**journal, &fence).await, Written::Fenced);
+    assert_eq!(append_under(&**journal, &fence).await, Written::Fenced);
     let released = seen(&**second, &account()).await.unwrap();
     assert_eq!(released.owner, None);
     let newer = second.take(&account(), Some(&released)).await.unwrap();
     let newer = newer.unwrap();
     first.release(&fence).await.unwrap();
-    let written = append(&**journal, &newer).await;
+    let written = append_under(&**journal, &newer).await;
     assert_eq!(written, Written::Done, "another's release is none");
 }
 
@@ -202,7 +202,7 @@ pub async fn fences_never_go_back_under_hammering(shared: Shared) {
                     for _ in 0..turn * step % 7 {
                         tokio::task::yield_now().await;
                     }
-                    if append(&*journal, &fence).await == Written::Fenced {
+                    if append_under(&*journal, &fence).await == Written::Fenced {
                         break;
                     }
                 }

@@ -31,6 +31,12 @@ pub async fn open(url: &str, seed: u64) -> Result<PostgresJournal, JournalError>
     PostgresJournal::open(&settings, &Clock::simulated(at(0), seed)).await
 }
 
+/// Opens a database beside others, as such a process.
+pub async fn open_shared(url: &str, seed: u64) -> Result<PostgresJournal, JournalError> {
+    let settings = Settings::parse(url).unwrap();
+    PostgresJournal::open_shared(&settings, &Clock::simulated(at(0), seed)).await
+}
+
 /// Makes commits, not statements, fail.
 pub fn fail_commits(database: &Database, fail: bool) {
     database.run(match fail {
@@ -48,7 +54,7 @@ fn database() -> Database {
     Cluster::shared().database()
 }
 
-fn refused(opened: Result<PostgresJournal, JournalError>, expected: &str) {
+pub fn refused(opened: Result<PostgresJournal, JournalError>, expected: &str) {
     match opened {
         Err(JournalError::Unusable(why)) => {
             assert!(why.contains(expected), "{why}");
@@ -59,7 +65,7 @@ fn refused(opened: Result<PostgresJournal, JournalError>, expected: &str) {
 }
 
 /// A connection that knows nothing of the journal.
-async fn foreign(url: &str) -> (Client, JoinHandle<()>) {
+pub async fn foreign(url: &str) -> (Client, JoinHandle<()>) {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     let driver = tokio::spawn(async move { drop(connection.await) });
     (client, driver)
