@@ -64,7 +64,6 @@ impl Watcher {
                 seconds: 5,
                 nanos: 0,
             }),
-            ..WatchStatusRequest::default()
         };
         let mut stream = stub.watch_status(request).await.unwrap().into_inner();
         while let Ok(Some(message)) = stream.message().await {
@@ -87,7 +86,7 @@ impl Watcher {
         let mut told = Vec::new();
         while told.len() < count {
             within("a heartbeat", beats.changed()).await.unwrap();
-            let beat = beats.borrow_and_update().clone();
+            let beat = *beats.borrow_and_update();
             let seconds = |time: Option<prost_types::Timestamp>| time.unwrap().seconds;
             told.push((seconds(beat.server_time), seconds(beat.as_of_time)));
         }

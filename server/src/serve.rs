@@ -257,16 +257,7 @@ impl House {
         });
         let kept = (Arc::clone(&journal), tenures.clone());
         keep_house(&work, kept, &wall, &intake, retention);
-        let progress = Progress::new("readiness");
-        let followed = (Arc::clone(&journal), readiness.clone(), progress.clone());
-        work.begin(
-            &progress,
-            followed,
-            |(journal, readiness, progress)| async move {
-                let patience = follow::patience(journal.as_ref());
-                follow::follow(journal.as_ref(), &readiness, patience, &progress).await;
-            },
-        );
+        follow::begin(&work, &journal, &readiness);
         let rooms = grpc::Rooms {
             journal,
             feed,

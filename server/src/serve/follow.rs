@@ -1,11 +1,26 @@
 //! Readiness follows the journal.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use super::loops::Loops;
 use crate::{feed::WITHOUT_JOURNAL_MAX, health::Readiness, journal::Journal, progress::Progress};
 
+/// Begins the loop that follows.
+pub(super) fn begin(work: &Loops, journal: &Arc<dyn Journal>, readiness: &Readiness) {
+    let progress = Progress::new("readiness");
+    let followed = (Arc::clone(journal), readiness.clone(), progress.clone());
+    work.begin(
+        &progress,
+        followed,
+        |(journal, readiness, progress)| async move {
+            let patience = patience(journal.as_ref());
+            follow(journal.as_ref(), &readiness, patience, &progress).await;
+        },
+    );
+}
+
 /// The time for which a journal may be away before readiness turns.
-pub(super) fn patience(journal: &dyn Journal) -> Duration {
+fn patience(journal: &dyn Journal) -> Duration {
     // A server that is away is away from every process: sending callers elsewhere helps nobody.
     match journal.is_on_a_server() {
         true => WITHOUT_JOURNAL_MAX,
@@ -15,7 +30,7 @@ pub(super) fn patience(journal: &dyn Journal) -> Duration {
 
 /// Says that requests are welcome, until the journal has been away for longer than `patience`, and again
 /// once it is back. Ends with the journal.
-pub(super) async fn follow(
+async fn follow(
     journal: &dyn Journal,
     readiness: &Readiness,
     patience: Duration,
@@ -43,8 +58,6 @@ pub(super) async fn follow(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
