@@ -180,7 +180,12 @@ impl Cluster {
     /// Lets no process of the server run, so that connections stay open and nobody answers, until
     /// [`Cluster::thaw`].
     pub fn freeze(&self) {
-        self.signal_all(Signal::STOP);
+        wait::until("each process stands still", || {
+            self.signal_all(Signal::STOP);
+            // The postmaster may have been about to have one more.
+            let mut members = members::of(self.folder()).into_iter();
+            members.all(members::stands_still)
+        });
     }
 
     /// Ends [`Cluster::freeze`].

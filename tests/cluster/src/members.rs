@@ -15,3 +15,13 @@ pub fn of(folder: &Path) -> Vec<Pid> {
     };
     processes.filter_map(member).collect()
 }
+
+/// True if a process does not run, or is there no more.
+pub fn stands_still(member: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", member.as_raw_pid()));
+    // Its state comes after its name in parentheses.
+    stat.ok()
+        .as_deref()
+        .and_then(|stat| stat.rsplit(") ").next())
+        .is_none_or(|rest| rest.starts_with('T'))
+}

@@ -122,9 +122,7 @@ fn a_frozen_server_answers_once_it_is_thawed() {
     cluster.freeze();
     let all = processes(cluster.folder());
     assert!(all.len() > 3, "PostgreSQL has more processes: {all:?}");
-    until("each process stands still", || {
-        all.iter().all(|one| is_stopped(one))
-    });
+    assert!(all.iter().all(|one| is_stopped(one)), "{all:?}");
     let asking = {
         let cluster = cluster.clone();
         thread::spawn(move || cluster.run("postgres", &rows))
