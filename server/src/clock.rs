@@ -106,6 +106,8 @@ struct Simulated {
     booted_ms: AtomicI64,
     /// The number of its starts.
     boots: AtomicU64,
+    /// The time in which it stands still, from `since`: then it jumps to the present.
+    stopped: Mutex<(Duration, Duration)>,
 }
 
 /// Time of day, random numbers and ids. Cheap to clone; clones share one stream of numbers.
@@ -151,8 +153,17 @@ pub fn kernel_microseconds() -> i64 {
 }
 
 impl Simulated {
-    fn both(&self) -> Now {
+    fn elapsed(&self) -> Duration {
         let elapsed = self.since.elapsed();
+        let (from, until) = *self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        match (from..until).contains(&elapsed) {
+            true => from,
+            false => elapsed,
+        }
+    }
+
+    fn both(&self) -> Now {
+        let elapsed = self.elapsed();
         let wall = self.start.plus(elapsed);
         let stepped_ms = self.stepped_ms.load(Ordering::SeqCst);
         let stepped = Duration::from_millis(stepped_ms.unsigned_abs());
@@ -191,6 +202,7 @@ impl Clock {
                 stepped_ms: AtomicI64::new(0),
                 booted_ms: AtomicI64::new(-SIMULATED_UPTIME_MS),
                 boots: AtomicU64::new(1),
+                stopped: Mutex::default(),
             })),
             steps: Arc::default(),
             boot: None,
@@ -322,6 +334,16 @@ impl Clock {
         }
     }
 
+    /// Lets both faces of a simulated clock stand still for so long, as a process that is stopped sees
+    /// them: to it no time passes.
+    pub fn stop_for(&self, duration: Duration) {
+        if let Ticker::Virtual(simulated) = &self.source {
+            let now = simulated.since.elapsed();
+            let stopped = (now, now.saturating_add(duration));
+            *(simulated.stopped.lock()).unwrap_or_else(PoisonError::into_inner) = stopped;
+        }
+    }
+
     /// Starts a simulated machine again: its monotonic clock begins anew, so no process may be left.
     pub fn reboot(&self) {
         if let Ticker::Virtual(simulated) = &self.source {
@@ -415,6 +437,19 @@ mod tests {
             assert_eq!(clock.set_back(), expected, "time alone is no step");
         }
         assert_eq!(clock.restarted().set_back(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_stopped_jumps_to_the_present() {
+        let clock = simulated();
+        let began = clock.both();
+        clock.stop_for(Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(9_999)).await;
+        assert_eq!(clock.both(), began);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let now = clock.both();
+        assert_eq!(now.moment, began.moment.plus(Duration::from_secs(10)));
+        assert_eq!(now.wall, began.wall.plus(Duration::from_secs(10)));
     }
 
     #[test]

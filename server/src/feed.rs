@@ -129,7 +129,13 @@ impl Feed {
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
             if let Some(inner) = observer.upgrade() {
-                inner.committed(committed);
+                inner.heard(committed);
+            }
+        }));
+        let observer = Arc::downgrade(&inner);
+        journal.observe_in_order(Arc::new(move |committed| {
+            if let Some(inner) = observer.upgrade() {
+                inner.heard_in_order(committed);
             }
         }));
         Self(inner)
@@ -259,19 +265,21 @@ fn code(end: End) -> u8 {
 }
 
 impl Inner {
-    fn committed(&self, committed: &[Arc<Committed>]) {
+    fn heard(&self, committed: &[Arc<Committed>]) {
         let at = Instant::now();
-        lock(&self.ring).extend(committed, at);
         for one in committed {
             self.channels.committed(one, at, &self.clock);
         }
+    }
+
+    fn heard_in_order(&self, committed: &[Arc<Committed>]) {
+        lock(&self.ring).extend(committed, Instant::now());
         self.followers.committed(committed);
     }
 
-    /// The time up to which a working journal is known: the beginning of the commit under way, since
-    /// nobody knows of that commit before it has ended; else now.
+    /// The time up to which a working journal is known.
     fn known_until(&self) -> Timestamp {
-        self.clock.now().minus(self.journal.silent_for())
+        self.clock.now().minus(self.journal.behind())
     }
 
     fn ending(&self) -> Option<End> {

@@ -1,7 +1,7 @@
 //! The durable log of transitions: one trait, and one behavioural suite that every journal passes.
 //!
 //! A committer groups writes; readers see nothing that is not committed. Committing is publishing:
-//! observers hear of each committed transition in commit order, before the writer does.
+//! observers hear of what a process commits before its writers do, and of what others commit soon after.
 
 mod age;
 mod alone;
@@ -18,6 +18,7 @@ mod ownership;
 pub mod postgres;
 mod questions;
 mod rules;
+mod shared;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -39,6 +40,7 @@ use crate::{
 pub use alone::{Alone, AloneBudgets};
 pub use attempt::{Attempt, AttemptChange, AttemptId, Expected};
 pub use budgets::{Arrivals, Budgets, KeptBudget, Taking};
+use committer::Hears;
 pub use committer::Published;
 pub use decide::{Decided, Step, decide};
 pub use fence::Fence;
@@ -318,8 +320,7 @@ pub struct Figures {
 /// The key of the text by which [`Journal::retire`] keeps the newest position it has taken.
 pub(crate) const FLOOR_KEY: &str = "floor";
 
-/// A listener to commits: called in commit order, after the commit and before its writer is
-/// answered. Must not block.
+/// A listener to commits: called after the commit. Must not block.
 pub type Observer = Arc<dyn Fn(&[Arc<Committed>]) + Send + Sync>;
 
 /// The durable log.
@@ -379,8 +380,8 @@ pub trait Journal: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Listed, JournalError>;
 
-    /// Committed transitions after a position, in order, of one caller (or all), at most `limit`,
-    /// without buyer actions; each with the status of that step. Positions whose purchases have
+    /// Committed transitions after a position and up to [`Journal::head`], in order, of one caller (or
+    /// all), at most `limit`, without buyer actions; each with the status of that step. Positions whose purchases have
     /// become remnants are skipped. Also returns the position after which to go on: the head of the
     /// moment if fewer than `limit` were found, else the last transition's position; never less than
     /// `after`.
@@ -446,9 +447,15 @@ pub trait Journal: fmt::Debug + Send + Sync {
         None
     }
 
-    /// The newest position that is committed.
+    /// The position up to which observers have been told in order, which the reads of [`Journal::tail`]
+    /// do not pass. In a store of one process it is the newest position that is committed.
     fn head(&self) -> Position {
         self.published().head()
+    }
+
+    /// The newest position that is committed in the store, by whomever.
+    async fn newest(&self) -> Result<Position, JournalError> {
+        Ok(self.head())
     }
 
     /// True if the last commit or read worked and none is silent, as a value that can be waited on.
@@ -467,9 +474,11 @@ pub trait Journal: fmt::Debug + Send + Sync {
         false
     }
 
-    /// The time that the commit under way has taken so far; zero if none is under way.
-    fn silent_for(&self) -> Duration {
-        self.published().under_way.lasts()
+    /// The time since which a commit may have been made of which observers were not told: the time that
+    /// the commit under way has taken so far, zero if none is under way; in a store that other processes
+    /// share, the time since it was last read to its end.
+    fn behind(&self) -> Duration {
+        self.published().behind()
     }
 
     /// The writes of each commit, for metrics.
@@ -494,10 +503,30 @@ pub trait Journal: fmt::Debug + Send + Sync {
         self.published().age.set(now);
     }
 
-    /// Adds an observer; it hears of every later commit.
+    /// Adds an observer of single purchases. It hears of a later commit of this process before its writer
+    /// is answered, and of others' commits as they are read. Of one purchase it hears no older revision
+    /// after a newer one, and may hear of one twice; it misses none but those that a newer one has
+    /// overtaken. In a store of one process it hears of each commit once, in order.
     fn observe(&self, observer: Observer) {
-        self.published().observers.add(observer);
+        self.published().observers.add(Hears::Purchases, observer);
     }
+
+    /// Adds an observer of the whole log. It hears of every later commit once, in order of position. In a
+    /// store of one process it hears of it before the writer is answered.
+    fn observe_in_order(&self, observer: Observer) {
+        self.published().observers.add(Hears::InOrder, observer);
+    }
+
+    /// Adds an observer of this process's own commits. It hears of each later one once, before its writer
+    /// is answered, and of no other's.
+    fn observe_own(&self, observer: Observer) {
+        self.published().observers.add(Hears::Own, observer);
+    }
+
+    /// Observers hear of others' commits from now on, and of everything in order from [`Journal::head`]
+    /// on. Called once, inside the runtime, by a process whose observers are all there. In a store of one
+    /// process it has no effect: its observers hear from their beginning on.
+    fn follow(&self) {}
 
     /// The state of the store, for metrics.
     fn figures(&self) -> Figures {

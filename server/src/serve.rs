@@ -203,6 +203,7 @@ impl House {
             retention,
             audit,
         } = parts;
+        let is_shared = ownership.is_shared();
         commits::tell(journal.as_ref(), audit.clone());
         let feed = Feed::new(Arc::clone(&journal), clock.clone());
         let names = accounts.all();
@@ -226,12 +227,12 @@ impl House {
             intake.count_open_purchases();
         }
         let wall = Arc::new(Wall::open(&journal, &clock).await?);
-        let tally = Arc::<Tally>::default();
-        journal.observe({
-            let tally = Arc::clone(&tally);
-            Arc::new(move |committed| tally.heard(committed))
-        });
+        let tally = tally_of(journal.as_ref(), is_shared);
         recover(journal.as_ref(), &tracker, &intake, &tally).await?;
+        if is_shared {
+            tally.started(journal.newest().await?);
+            journal.follow();
+        }
         intake.mind_the_clock().await?;
         let work = Loops::default();
         if let Some(committing) = journal.progress() {
@@ -325,6 +326,18 @@ impl House {
         self.work.shutdown().await;
         self.rooms.journal.close().await;
     }
+}
+
+/// Counts of all commits from now on.
+fn tally_of(journal: &dyn Journal, is_shared: bool) -> Arc<Tally> {
+    let tally = Arc::<Tally>::default();
+    if is_shared {
+        tally.shares();
+    }
+    let (heard, made) = (Arc::clone(&tally), Arc::clone(&tally));
+    journal.observe_in_order(Arc::new(move |committed| heard.heard(committed)));
+    journal.observe_own(Arc::new(move |committed| made.made(committed)));
+    tally
 }
 
 /// Begins the loops of retention and of the wall clock.

@@ -3,11 +3,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use tillwatch_server::{
-    journal::{Filter, Journal as _},
+    journal::{Committed, Filter, Journal as _, Position},
     lifecycle::{HELD_BACK_FOR, REVISIONS_MAX},
     purchase::{
         Cause, FailureReason, Finality, Purchase, Revision, State, Status, Timestamp, Transition,
@@ -18,6 +19,7 @@ use crate::{
     World,
     buyer::Acknowledged,
     ledger::{Ledger, Meaning, Sent},
+    watcher::Fed,
     words,
 };
 
@@ -27,7 +29,7 @@ const KEY_LIVES: Duration = Duration::from_secs(23 * 3_600);
 const LIMITS: [(&str, usize); 3] = [("masumi", 600), ("inabit", 120), ("devdraft", 100)];
 
 /// Checks a run that is over.
-pub async fn run(world: &World, fed: &BTreeMap<String, Vec<u32>>, acknowledged: &[Acknowledged]) {
+pub async fn run(world: &World, fed: &Fed, acknowledged: &[Acknowledged]) {
     let listed = world.journal.list(&Filter::default(), None, 10_000).await;
     let listed = listed.unwrap();
     assert_eq!(listed.next, None, "more purchases than a page looks at");
@@ -46,20 +48,42 @@ pub async fn run(world: &World, fed: &BTreeMap<String, Vec<u32>>, acknowledged: 
             ));
         }
         let wanted: Vec<u32> = (1..=purchase.status.revision.0).collect();
-        if fed.get(&purchase.id.to_string()) != Some(&wanted) {
-            let seen = fed.get(&purchase.id.to_string());
+        let seen = fed.by_purchase.get(&purchase.id.to_string());
+        if seen != Some(&wanted) {
             world.violation(format!("S3: the feed had {seen:?} of {}", purchase.id));
         }
     }
+    feed(world, fed).await;
     answers(world, &purchases, acknowledged);
     let ledger = world.providers.ledger();
-    let wrong = [
-        creates(&ledger),
-        budgets(&ledger),
-        refusals(&purchases, &ledger),
-    ];
+    let mut limits = budgets(&ledger);
+    if world.is_shared {
+        world.over_limits(limits.len() as u64);
+        limits.clear();
+    }
+    let wrong = [creates(&ledger), limits, refusals(&purchases, &ledger)];
     for text in wrong.into_iter().flatten() {
         world.violation(text);
+    }
+}
+
+/// Promise S3: the feed is the log, whichever processes told it.
+async fn feed(world: &World, fed: &Fed) {
+    let tail = world.journal.tail(None, Position(0), 1_000_000);
+    let (log, _) = tail.await.unwrap();
+    let told = |one: &Arc<Committed>| {
+        let purchase = &one.purchase;
+        (purchase.id.to_string(), purchase.status.revision.0)
+    };
+    let mut log = log.iter().map(told);
+    let wrong = fed
+        .all
+        .iter()
+        .find(|seen| log.next().as_ref() != Some(seen));
+    if let Some(seen) = wrong {
+        world.violation(format!(
+            "S3: the feed left the order of commits at {seen:?}"
+        ));
     }
 }
 

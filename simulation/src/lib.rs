@@ -12,6 +12,11 @@
 //! the process's own entropy, so the service uses neither if several tasks may be waiting. Nothing on
 //! the wire tells the machine's time, not even an answer's `date`, and h2 forgets no stream by it.
 //!
+//! [`run_replicas`] does the same with two to four processes on one store and one network, which connects
+//! each call to a living one. There processes are stopped and go on as well, are cut off from the store,
+//! and the store is away, loses answers of commits that were made, and has its clock set. A judge that
+//! sees all leases at once holds each poll and each commit against them.
+//!
 //! The network is this crate's own and not turmoil's: there every host's clock moves by fixed
 //! steps, and a run of hours, which horizons and deadlines need, would be millions of them. On one
 //! paused clock, time jumps to whatever happens next.
@@ -26,10 +31,12 @@
 
 mod buyer;
 mod check;
+mod fences;
 mod ledger;
 mod network;
 mod process;
 mod providers;
+mod replicas;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -39,5 +46,7 @@ mod world;
 
 use world::World;
 
+pub use fences::Tally;
 pub use ledger::Pages;
-pub use world::{Outcome, run};
+pub use replicas::Faults;
+pub use world::{Outcome, run, run_replicas};

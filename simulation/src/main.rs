@@ -13,7 +13,7 @@ use std::{
 };
 
 use clap::Parser;
-use tillwatch_simulation::{Outcome, Pages, run};
+use tillwatch_simulation::{Outcome, Pages, run, run_replicas};
 
 /// Runs the whole service in virtual time, under faults drawn from a seed.
 #[derive(Debug, Parser)]
@@ -24,6 +24,9 @@ struct Arguments {
     /// Seeds from A up to B, without B.
     #[arg(long, value_parser = seeds, conflicts_with = "seed")]
     seeds: Option<(u64, u64)>,
+    /// Runs each seed with two to four processes on one store.
+    #[arg(long)]
+    replicas: bool,
     /// The number of seeds that run at once.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -54,8 +57,11 @@ fn main() -> ExitCode {
             if seed >= to {
                 return (runs, total);
             }
-            let outcome = run(seed);
-            report(&outcome);
+            let outcome = match arguments.replicas {
+                true => run_replicas(seed),
+                false => run(seed),
+            };
+            report(&outcome, arguments.replicas);
             runs += 1;
             total.purchases += outcome.purchases;
             total.revisions += outcome.revisions;
@@ -65,6 +71,7 @@ fn main() -> ExitCode {
             total.creates += outcome.creates;
             total.restarts += outcome.restarts;
             total.clock_steps += outcome.clock_steps;
+            total.add_replicas(&outcome);
             for (provider, pages) in outcome.pages {
                 total.pages.entry(provider).or_default().add(pages);
             }
@@ -95,6 +102,19 @@ fn main() -> ExitCode {
         sum(|one| one.histories),
         sum(|one| one.violations.len() as u64),
     );
+    if arguments.replicas {
+        println!(
+            "several processes: {} takeovers, {} stops, {} cuts, {} outages, {} polls, \
+             {} writes refused by fences, {} limits passed",
+            sum(|one| one.fences.takeovers),
+            sum(|one| one.faults.stops),
+            sum(|one| one.faults.cuts),
+            sum(|one| one.faults.outages),
+            sum(|one| one.fences.polls),
+            sum(|one| one.fences.refused),
+            sum(|one| one.over_limits),
+        );
+    }
     let mut pages = BTreeMap::<&str, Pages>::new();
     for (provider, more) in totals.iter().flat_map(|(_, one)| &one.pages) {
         pages.entry(provider).or_default().add(*more);
@@ -118,14 +138,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn report(outcome: &Outcome) {
+fn report(outcome: &Outcome, replicas: bool) {
     for violation in &outcome.violations {
         eprintln!("seed {}: {violation}", outcome.seed);
     }
     if !outcome.violations.is_empty() {
         eprintln!(
-            "replay: cargo run -p tillwatch-simulation -- --seed {}",
-            outcome.seed
+            "replay: cargo run -p tillwatch-simulation -- --seed {}{}",
+            outcome.seed,
+            if replicas { " --replicas" } else { "" },
         );
     }
 }

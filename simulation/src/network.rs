@@ -2,7 +2,7 @@
 //! break when they are cut. It follows tokio's clock, so a paused one makes it part of the run.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     pin::Pin,
     sync::{
@@ -33,10 +33,14 @@ pub struct Network(Arc<Mutex<State>>);
 
 struct State {
     random: StdRng,
-    /// The server to which new connections go; `None` while no server listens.
-    listener: Option<mpsc::UnboundedSender<io::Result<End>>>,
+    /// The servers that listen: each new connection goes to one of them.
+    listeners: BTreeMap<u64, mpsc::UnboundedSender<io::Result<End>>>,
+    /// The number of servers that have listened.
+    servers: u64,
     /// Nothing arrives before this time.
     parted_until: Instant,
+    /// Nothing arrives at these servers, or comes from them, before this time.
+    stopped_until: BTreeMap<u64, Instant>,
     /// The longest that a byte is usually under way.
     latency_max: Duration,
     connections: Vec<Weak<Connection>>,
@@ -45,6 +49,8 @@ struct State {
 }
 
 struct Connection {
+    /// The server that has it.
+    server: u64,
     /// The bytes that the first and the second end have sent.
     directions: [Mutex<Direction>; 2],
     is_cut: AtomicBool,
@@ -73,22 +79,27 @@ impl Network {
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             random: StdRng::seed_from_u64(seed),
-            listener: None,
+            listeners: BTreeMap::new(),
+            servers: 0,
             parted_until: Instant::now(),
+            stopped_until: BTreeMap::new(),
             latency_max: Duration::from_millis(40),
             connections: Vec::new(),
             disturbances: Vec::new(),
         })))
     }
 
-    /// Takes the place of whoever listened before.
-    pub fn listen(&self) -> mpsc::UnboundedReceiver<io::Result<End>> {
+    /// One more server listens. Returns its number for [`Network::close`].
+    pub fn listen(&self) -> (u64, mpsc::UnboundedReceiver<io::Result<End>>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.0.lock().unwrap().listener = Some(sender);
-        receiver
+        let mut state = self.0.lock().unwrap();
+        let server = state.servers;
+        state.servers += 1;
+        state.listeners.insert(server, sender);
+        (server, receiver)
     }
 
-    /// A new connection to whoever listens.
+    /// A new connection to one that listens.
     pub async fn connect(&self) -> io::Result<End> {
         let wait = {
             let mut state = self.0.lock().unwrap();
@@ -112,7 +123,10 @@ impl Network {
                 writer: None,
             })
         };
+        let mut state = self.0.lock().unwrap();
+        let (server, listener) = state.listener().ok_or_else(refused)?;
         let connection = Arc::new(Connection {
+            server,
             directions: [direction(), direction()],
             is_cut: AtomicBool::new(false),
         });
@@ -122,8 +136,6 @@ impl Network {
             writes,
             arrival: None,
         };
-        let mut state = self.0.lock().unwrap();
-        let listener = state.listener.clone().ok_or_else(refused)?;
         state.connections.retain(|known| known.strong_count() > 0);
         state.connections.push(Arc::downgrade(&connection));
         drop(state);
@@ -141,11 +153,16 @@ impl Network {
 
     /// Breaks some of the connections, or all.
     pub fn cut(&self, share: f64) {
+        self.cut_those(share, |_| true);
+    }
+
+    fn cut_those(&self, share: f64, is_meant: impl Fn(&Connection) -> bool) {
         let mut state = self.0.lock().unwrap();
         state.disturb(Instant::now());
         let all: Vec<_> = state.connections.iter().filter_map(Weak::upgrade).collect();
         let hit: Vec<_> = all
             .into_iter()
+            .filter(|one| is_meant(one))
             .filter(|_| state.random.random_bool(share))
             .collect();
         drop(state);
@@ -155,16 +172,24 @@ impl Network {
         }
     }
 
-    /// Nobody listens any more and everything is broken: the process is gone.
-    pub fn close(&self) {
-        self.0.lock().unwrap().listener = None;
-        self.cut(1.0);
+    /// A server listens no more and its connections are broken: the process is gone.
+    pub fn close(&self, server: u64) {
+        self.0.lock().unwrap().listeners.remove(&server);
+        self.cut_those(1.0, |connection| connection.server == server);
+    }
+
+    /// A server is stopped: for so long it takes nothing in and sends nothing out.
+    pub fn stop(&self, server: u64, duration: Duration) {
+        let mut state = self.0.lock().unwrap();
+        let until = Instant::now() + duration;
+        state.stopped_until.insert(server, until);
+        state.disturb(until);
     }
 
     /// True if the network, or whoever listens on it, was disturbed within this time.
     pub fn was_disturbed(&self, from: Instant, until: Instant) -> bool {
         let state = self.0.lock().unwrap();
-        state.listener.is_none()
+        state.listeners.is_empty()
             || (state.disturbances.iter()).any(|(began, ended)| *began <= until && *ended >= from)
     }
 
@@ -180,6 +205,16 @@ impl State {
         // One packet in 50 is sent twice before it arrives.
         let times = if self.random.random_bool(0.02) { 20 } else { 1 };
         Duration::from_micros(self.random.random_range(0..=most_us) * times)
+    }
+
+    /// One that listens. A single one is no choice.
+    fn listener(&mut self) -> Option<(u64, mpsc::UnboundedSender<io::Result<End>>)> {
+        let place = match self.listeners.len() {
+            0 | 1 => 0,
+            several => self.random.random_range(0..several),
+        };
+        let (server, listener) = self.listeners.iter().nth(place)?;
+        Some((*server, listener.clone()))
     }
 
     fn disturb(&mut self, until: Instant) {
@@ -271,7 +306,9 @@ impl AsyncWrite for End {
         let arrival = {
             let mut state = self.network.0.lock().unwrap();
             let latency = state.latency();
-            state.parted_until.max(Instant::now()) + latency
+            let stopped = state.stopped_until.get(&self.connection.server);
+            let stopped = stopped.copied().unwrap_or(state.parted_until);
+            state.parted_until.max(stopped).max(Instant::now()) + latency
         };
         let mut direction = self.connection.directions[self.writes].lock().unwrap();
         if direction.is_closed {

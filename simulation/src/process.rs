@@ -12,7 +12,10 @@ use tillwatch_server::{
     fingerprint::Keyring,
     grpc,
     identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope},
-    journal::{Alone, AloneBudgets, Budgets, Journal},
+    journal::{
+        Alone, AloneBudgets, Budgets, Journal, JournalError, Ownership, ReplicaId,
+        memory::{Chances, MemoryJournal, MemoryOwnership},
+    },
     listener::{self, PanicLayer},
     provider,
     purchase::{AccountName, CallerName, Secret},
@@ -24,6 +27,8 @@ use tower::util::MapResponseLayer;
 
 use crate::{
     World,
+    fences::{Fences, MortalOwnership},
+    providers::Sender,
     store::{Life, Mortal},
     words::PROVIDERS,
 };
@@ -36,26 +41,88 @@ pub struct Process {
     house: House,
     life: Life,
     serving: JoinHandle<()>,
+    /// Its clocks.
+    machine: Clock,
+    /// Its opening of the store.
+    opened: Arc<MemoryJournal>,
+    /// Its number in the network.
+    server: u64,
+}
+
+/// The parts of a process that other processes share with it, or not.
+struct Place {
+    machine: Clock,
+    opened: Arc<MemoryJournal>,
+    ownership: Arc<dyn Ownership>,
+    fences: Option<(Fences, ReplicaId)>,
 }
 
 impl Process {
-    /// Starts over what the store holds.
+    /// Starts over what the store holds, as its only process.
     pub async fn start(world: &World, number: u64) -> Self {
+        let place = Place {
+            machine: world.machine.clone(),
+            opened: Arc::new(world.journal.reopened()),
+            ownership: Arc::new(Alone::default()),
+            fences: None,
+        };
+        Self::open(world, number, place, Life::new()).await.unwrap()
+    }
+
+    /// Starts over what the store holds, beside other processes, on a machine of its own.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn join(
+        world: &World,
+        fences: &Fences,
+        machine: &Clock,
+        number: u64,
+    ) -> Result<Self, JournalError> {
+        let name = format!("replica{number}");
+        let seed = world.seed ^ (number << 32);
+        let opened = Arc::new(world.journal.shared(Chances {
+            seed: seed ^ 0x7461,
+            delay_max: Duration::from_millis(30),
+            read_every: Duration::from_millis(1_000),
+            hints_lost: 100,
+            answers_lost: 5,
+        }));
         let life = Life::new();
-        let opened = world.journal.reopened();
-        world.commits.note(&opened, &world.clock);
-        let clock = world.machine.restarted();
-        let journal: Arc<dyn Journal> = Arc::new(Mortal::new(
+        let leases = MemoryOwnership::new(&opened, &world.store_clock, &name);
+        let ownership = MortalOwnership::new(leases, life.clone(), fences.clone(), seed ^ 0x6c65);
+        let place = Place {
+            machine: machine.clone(),
             opened,
+            ownership: Arc::new(ownership),
+            fences: Some((fences.clone(), ReplicaId::new(&name))),
+        };
+        Self::open(world, number, place, life).await
+    }
+
+    async fn open(
+        world: &World,
+        number: u64,
+        place: Place,
+        life: Life,
+    ) -> Result<Self, JournalError> {
+        let clock = place.machine.restarted();
+        let journal: Arc<dyn Journal> = Arc::new(Mortal::new(
+            Arc::clone(&place.opened),
             life.clone(),
             world.seed ^ (number << 32),
+            place.fences.clone(),
         ));
         let budgets: Arc<dyn Budgets> = Arc::new(AloneBudgets::new(&journal, &clock));
-        let accounts = accounts(world, &clock, &budgets, &life).await;
+        let sender = Sender {
+            life: life.clone(),
+            fences: place.fences,
+        };
+        let accounts = accounts(world, &clock, &budgets, &sender).await;
         let parts = Parts {
             clock,
             journal,
-            ownership: Arc::new(Alone::default()),
+            ownership: place.ownership,
             budgets,
             keyring: Keyring::parse(&Keyring::new_file("k1", [7; 32])).unwrap(),
             accounts,
@@ -67,29 +134,33 @@ impl Process {
             retention: Duration::from_secs(90 * 86_400),
             audit: Audit::default(),
         };
-        let house = House::open(parts).await.unwrap();
+        let house = House::open(parts).await?;
         let router = listener::server()
             .layer(MapResponseLayer::new(dated))
             .layer(PanicLayer)
             .layer(grpc::DeadlineLayer)
             .add_service(house.service())
             .add_service(house.health());
-        let incoming = UnboundedReceiverStream::new(world.network.listen());
+        let (server, incoming) = world.network.listen();
+        let incoming = UnboundedReceiverStream::new(incoming);
         let serving = tokio::spawn(async move {
             drop(router.serve_with_incoming(incoming).await);
         });
-        Self {
+        Ok(Self {
             house,
             life,
             serving,
-        }
+            machine: place.machine,
+            opened: place.opened,
+            server,
+        })
     }
 
     /// The process is gone from one moment to the next.
     pub fn kill(self, world: &World) {
         self.life.end();
         self.serving.abort();
-        world.network.close();
+        world.network.close(self.server);
     }
 
     /// The process ends as a SIGTERM asks it to.
@@ -99,7 +170,24 @@ impl Process {
         drop(drained);
         self.life.end();
         self.serving.abort();
-        world.network.close();
+        world.network.close(self.server);
+    }
+
+    /// The process is stopped for so long, and then goes on: its clocks have stood still, and jump.
+    pub fn stop(&self, world: &World, duration: Duration) {
+        self.machine.stop_for(duration);
+        self.life.stop_for(duration);
+        world.network.stop(self.server, duration);
+    }
+
+    /// True while it is stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.life.is_stopped()
+    }
+
+    /// Its opening of the store.
+    pub fn opened(&self) -> &Arc<MemoryJournal> {
+        &self.opened
     }
 }
 
@@ -115,7 +203,7 @@ async fn accounts(
     world: &World,
     clock: &Clock,
     budgets: &Arc<dyn Budgets>,
-    life: &Life,
+    sender: &Sender,
 ) -> Accounts {
     let mut opened = Vec::new();
     for name in PROVIDERS {
@@ -133,9 +221,9 @@ async fn accounts(
         if name == "carbon" {
             policy.schedule = Schedule::of(&[(300, 5)], 60_000);
         }
-        let (providers, life) = (Arc::clone(&world.providers), life.clone());
+        let (providers, sender) = (Arc::clone(&world.providers), sender.clone());
         let upstream = Scripted::new(move |request| {
-            Arc::clone(&providers).answer(name, request, life.clone())
+            Arc::clone(&providers).answer(name, request, sender.clone())
         });
         let account = Account::open(
             AccountName::new(name),

@@ -21,12 +21,13 @@ use tillwatch_sandbox::{
 };
 use tillwatch_server::{
     clock::Clock,
-    journal::{Journal as _, memory::MemoryJournal},
+    journal::{Journal as _, ReplicaId, memory::MemoryJournal},
     purchase::{CallerName, Finality, Timestamp},
     upstream::{Request, Response, UpstreamError, scripted::json_response},
 };
 
 use crate::{
+    fences::Fences,
     ledger::{Given, Ledger, Meaning, Sent, Sold},
     store::Life,
     words,
@@ -50,6 +51,15 @@ pub struct Providers {
     forgetful: Engine,
     /// True for each list whose last page was full.
     full: Mutex<BTreeMap<String, bool>>,
+}
+
+/// The process that sends a request.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// Its life.
+    pub life: Life,
+    /// The judge of its polls, if other processes share its store.
+    pub fences: Option<(Fences, ReplicaId)>,
 }
 
 /// The trouble of one request.
@@ -170,7 +180,8 @@ impl Providers {
         tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 
-    /// Answers one request of a living process.
+    /// Answers one request of a living process. A process that is stopped sends nothing: what its tasks
+    /// begin meanwhile is dropped, since they would not have run.
     ///
     /// # Errors
     /// No connection was made, or the answer was lost.
@@ -178,12 +189,20 @@ impl Providers {
         self: Arc<Self>,
         provider: &'static str,
         request: Request,
-        life: Life,
+        sender: Sender,
     ) -> Result<Response, UpstreamError> {
+        let life = &sender.life;
+        if life.is_stopped() {
+            life.go_on().await;
+            return Err(UpstreamError::NotConnected("stopped"));
+        }
         life.go_on().await;
         let provider = simulated(provider).unwrap();
         let call = call(request);
         let is_create = provider.is_create(&call.method, &call.path);
+        if let Some((fences, replica)) = sender.fences.as_ref().filter(|_| !is_create) {
+            fences.polls(replica, provider.name);
+        }
         let fault = self.draw(if is_create {
             CREATE_FAULTS
         } else {

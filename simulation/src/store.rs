@@ -1,5 +1,5 @@
-//! The memory journal as a process that can die sees it: reads and commits take time, and after the
-//! death of the process none of its calls returns.
+//! The memory journal as a process that can die or be stopped sees it: reads and commits take time, and
+//! after the death of the process none of its calls returns.
 
 use std::{
     sync::{
@@ -14,29 +14,55 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tillwatch_server::{
     journal::{
         Committed, Filter, Journal, JournalError, Listed, Place, Position, Published, Record,
-        Retirement, Write, Written, memory::MemoryJournal,
+        ReplicaId, Retirement, Write, Written, memory::MemoryJournal,
     },
     purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Transition},
 };
+use tokio::time::Instant;
 
-/// True if a process lives. Clones are of the same process.
+use crate::fences::Fences;
+
+/// The life of a process. Clones are of the same process.
 #[derive(Debug, Clone)]
-pub struct Life(Arc<AtomicBool>);
+pub struct Life(Arc<Alive>);
+
+#[derive(Debug)]
+struct Alive {
+    is_over: AtomicBool,
+    stopped_until: Mutex<Instant>,
+}
 
 impl Life {
     /// A living process.
     pub fn new() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+        Self(Arc::new(Alive {
+            is_over: AtomicBool::new(false),
+            stopped_until: Mutex::new(Instant::now()),
+        }))
     }
 
     /// It dies here and now.
     pub fn end(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.0.is_over.store(true, Ordering::SeqCst);
     }
 
-    /// Returns while the process lives, else never.
+    /// It is stopped for so long.
+    pub fn stop_for(&self, duration: Duration) {
+        *self.0.stopped_until.lock().unwrap() = Instant::now() + duration;
+    }
+
+    /// True while it is stopped.
+    pub fn is_stopped(&self) -> bool {
+        *self.0.stopped_until.lock().unwrap() > Instant::now()
+    }
+
+    /// Returns while the process lives, else never; if it is stopped, once it goes on.
     pub async fn go_on(&self) {
-        if !self.0.load(Ordering::SeqCst) {
+        while self.is_stopped() {
+            let until = *self.0.stopped_until.lock().unwrap();
+            tokio::time::sleep_until(until).await;
+        }
+        if self.0.is_over.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
     }
@@ -45,19 +71,27 @@ impl Life {
 /// One process's opening of the store.
 #[derive(Debug)]
 pub struct Mortal {
-    inner: MemoryJournal,
+    inner: Arc<MemoryJournal>,
     life: Life,
     random: Mutex<StdRng>,
+    /// Watches over fences, if other processes share the store.
+    fences: Option<(Fences, ReplicaId)>,
 }
 
 impl Mortal {
     /// The store as the process `life` opens it.
-    pub fn new(inner: MemoryJournal, life: Life, seed: u64) -> Self {
+    pub fn new(
+        inner: Arc<MemoryJournal>,
+        life: Life,
+        seed: u64,
+        fences: Option<(Fences, ReplicaId)>,
+    ) -> Self {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
         Self {
             inner,
             life,
             random,
+            fences,
         }
     }
 
@@ -79,7 +113,12 @@ impl Mortal {
 impl Journal for Mortal {
     async fn write(&self, write: Write) -> Result<Written, JournalError> {
         self.pass(4).await;
+        let judged = self.fences.as_ref();
+        let judged = judged.map(|(fences, replica)| (fences, fences.judge(replica, &write)));
         let written = self.inner.write(write).await;
+        if let Some((fences, judged)) = judged {
+            fences.written(judged, &written);
+        }
         self.pass(4).await;
         written
     }
@@ -166,6 +205,15 @@ impl Journal for Mortal {
 
     fn published(&self) -> &Published {
         self.inner.published()
+    }
+
+    async fn newest(&self) -> Result<Position, JournalError> {
+        self.pass(2).await;
+        self.inner.newest().await
+    }
+
+    fn follow(&self) {
+        self.inner.follow();
     }
 
     async fn close(&self) {

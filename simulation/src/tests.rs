@@ -2,18 +2,19 @@
 
 use tillwatch_server::provider::REGISTRY;
 
-use crate::{Pages, run, words::PROVIDERS};
+use crate::{Outcome, Pages, run, run_replicas, words::PROVIDERS};
 
-/// Seeds of one test run; more by the command.
-const SEEDS: u64 = 400;
+/// Seeds of one test run with one process; more by the command.
+const SEEDS: u64 = 280;
+/// Seeds of one test run with several processes; more by the command.
+const SEEDS_OF_REPLICAS: u64 = 30;
 
 /// The providers with lists.
 const SWEPT: [&str; 2] = ["masumi", "inabit"];
 
-/// Promises S1 to S6, P2 to P5, C1 and C2, in every history of every seed.
-#[test]
-fn every_history_of_every_seed_keeps_the_promises() {
-    let half = |first: u64| move || (first..SEEDS).step_by(2).map(run).collect::<Vec<_>>();
+/// Runs seeds on two threads. All of them must keep the promises.
+fn kept(seeds: u64, run: fn(u64) -> Outcome, flag: &str) -> Vec<Outcome> {
+    let half = |first: u64| move || (first..seeds).step_by(2).map(run).collect::<Vec<_>>();
     let outcomes: Vec<_> = std::thread::scope(|scope| {
         let halves = [scope.spawn(half(0)), scope.spawn(half(1))];
         halves
@@ -27,12 +28,19 @@ fn every_history_of_every_seed_keeps_the_promises() {
     for outcome in &failed {
         eprintln!("seed {}: {:#?}", outcome.seed, outcome.violations);
         eprintln!(
-            "replay: cargo run -p tillwatch-simulation -- --seed {}",
+            "replay: cargo run -p tillwatch-simulation -- --seed {}{flag}",
             outcome.seed
         );
     }
     let seeds: Vec<u64> = failed.iter().map(|outcome| outcome.seed).collect();
     assert_eq!(seeds, Vec::<u64>::new(), "seeds with broken promises");
+    outcomes
+}
+
+/// Promises S1 to S6, P2 to P5, C1 and C2, in every history of every seed.
+#[test]
+fn every_history_of_every_seed_keeps_the_promises() {
+    let outcomes = kept(SEEDS, run, "");
     // Promises that no sweep was asked to keep would be kept by anything.
     for provider in SWEPT {
         let mut pages = Pages::default();
@@ -47,12 +55,36 @@ fn every_history_of_every_seed_keeps_the_promises() {
     }
 }
 
+/// The same with several processes on one store, and P1.
+#[test]
+fn every_history_over_several_processes_keeps_the_promises() {
+    let outcomes = kept(SEEDS_OF_REPLICAS, run_replicas, " --replicas");
+    let sum = |count: fn(&Outcome) -> u64| outcomes.iter().map(count).sum::<u64>();
+    // Promises that nothing has tried to break would be kept by anything.
+    for (what, count) in [
+        ("takeovers", sum(|one| one.fences.takeovers)),
+        ("polls", sum(|one| one.fences.polls)),
+        ("restarts", sum(|one| one.restarts)),
+        ("stops", sum(|one| one.faults.stops)),
+        ("cuts", sum(|one| one.faults.cuts)),
+        ("outages", sum(|one| one.faults.outages)),
+        ("histories", sum(|one| one.histories)),
+    ] {
+        println!("{what}: {count}");
+        assert!(count >= SEEDS_OF_REPLICAS / 2, "{what}: {count}");
+    }
+}
+
 /// A failure shows again when its seed is replayed. These seeds once differed, each by another of
 /// the causes that `lib.rs` names.
 #[test]
 fn a_seed_is_the_same_run_each_time() {
     for seed in [1, 3, 4, 5, 6, 12, 15, 20] {
         assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+    for seed in 0..3 {
+        let first = run_replicas(seed);
+        assert_eq!(first, run_replicas(seed), "seed {seed} of replicas");
     }
 }
 

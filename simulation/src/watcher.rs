@@ -268,9 +268,18 @@ impl Watching {
     }
 }
 
+/// The transitions that one follower of all purchases had.
+#[derive(Debug, Default)]
+pub struct Fed {
+    /// Each purchase's revisions, in the order in which they came.
+    pub by_purchase: BTreeMap<String, Vec<u32>>,
+    /// Purchases and revisions, in the order in which they came.
+    pub all: Vec<(String, u32)>,
+}
+
 /// Follows all purchases from the beginning, across reconnects, until told to stop.
-pub async fn follow_all(world: Arc<World>) -> BTreeMap<String, Vec<u32>> {
-    let mut seen: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+pub async fn follow_all(world: Arc<World>) -> Fed {
+    let mut seen = Fed::default();
     let mut token = String::new();
     loop {
         let request = WatchPurchasesRequest {
@@ -296,7 +305,8 @@ pub async fn follow_all(world: Arc<World>) -> BTreeMap<String, Vec<u32>> {
                 if let Some(watch_purchases_response::Event::Transition(step)) = message.event {
                     let purchase = step.purchase.unwrap_or_default();
                     let status = purchase.status.unwrap_or_default();
-                    let known = seen.entry(purchase.id).or_default();
+                    seen.all.push((purchase.id.clone(), status.revision));
+                    let known = seen.by_purchase.entry(purchase.id).or_default();
                     known.push(status.revision);
                 }
             }

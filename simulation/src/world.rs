@@ -30,11 +30,13 @@ use tonic::transport::{Channel, Endpoint};
 use crate::{
     buyer::{self, Acknowledged},
     check,
+    fences::{self, Fences},
     ledger::{Pages, Sold},
     network::Network,
     process::Process,
     providers::Providers,
-    watcher,
+    replicas::{Faults, Replicas},
+    watcher::{self, Fed},
 };
 
 /// 2026-07-01T10:00:00Z.
@@ -69,10 +71,30 @@ pub struct Outcome {
     pub restarts: u64,
     /// Times that its machine's wall clock was set.
     pub clock_steps: u64,
+    /// Things that happened to processes, if several share the store.
+    pub faults: Faults,
+    /// Leases, polls and refused writes, if several processes share the store.
+    pub fences: fences::Tally,
+    /// Providers that had more requests in a minute than their limits, if several processes share the
+    /// store: each of them still keeps a budget of its own.
+    pub over_limits: u64,
     /// The lists' pages, by provider.
     pub pages: BTreeMap<&'static str, Pages>,
     /// Equal for equal runs.
     pub digest: u64,
+}
+
+impl Outcome {
+    /// Adds the figures of several processes of another run.
+    pub fn add_replicas(&mut self, other: &Self) {
+        self.over_limits += other.over_limits;
+        self.faults.stops += other.faults.stops;
+        self.faults.cuts += other.faults.cuts;
+        self.faults.outages += other.faults.outages;
+        self.fences.takeovers += other.fences.takeovers;
+        self.fences.polls += other.fences.polls;
+        self.fences.refused += other.fences.refused;
+    }
 }
 
 /// The times at which revisions were committed, by the true clock. Clones are the same.
@@ -80,10 +102,10 @@ pub struct Outcome {
 pub struct Commits(Arc<Mutex<BTreeMap<(PurchaseId, u32), Timestamp>>>);
 
 impl Commits {
-    /// Notes what an opening of the journal commits.
-    pub fn note(&self, journal: &MemoryJournal, clock: &Clock) {
+    /// Notes everything that is committed to a store.
+    fn note(&self, journal: &MemoryJournal, clock: &Clock) {
         let (noted, clock) = (Arc::clone(&self.0), clock.clone());
-        journal.observe(Arc::new(move |committed| {
+        journal.observe_store(Arc::new(move |committed| {
             let now = clock.now();
             let mut noted = noted.lock().unwrap();
             for one in committed {
@@ -105,6 +127,10 @@ pub struct World {
     pub clock: Clock,
     /// The clocks of the server's machine, whose wall somebody sets in one seed of two.
     pub machine: Clock,
+    /// The clock of a store that several processes share.
+    pub store_clock: Clock,
+    /// True if several processes share the store.
+    pub is_shared: bool,
     /// The time at which each revision was committed, by the true clock.
     pub commits: Commits,
     /// The disk.
@@ -120,22 +146,73 @@ pub struct World {
     is_over: AtomicBool,
 }
 
-/// Runs a seed from its beginning to its end, checks included.
+/// Runs a seed with one process from its beginning to its end, checks included.
 pub fn run(seed: u64) -> Outcome {
+    run_with(seed, false)
+}
+
+/// Runs a seed with several processes on one store.
+pub fn run_replicas(seed: u64) -> Outcome {
+    run_with(seed, true)
+}
+
+fn run_with(seed: u64, is_shared: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(simulate(seed))
+    runtime.block_on(simulate(seed, is_shared))
 }
 
-async fn simulate(seed: u64) -> Outcome {
-    let world = Arc::new(World::new(seed));
+/// The processes of a run.
+enum Service {
+    Alone(Process),
+    Shared(Replicas, Fences),
+}
+
+impl Service {
+    async fn start(world: &World) -> Self {
+        match world.is_shared {
+            false => Self::Alone(Process::start(world, 0).await),
+            true => {
+                let fences = Fences::new(Arc::clone(&world.journal));
+                Self::Shared(Replicas::start(world, &fences).await, fences)
+            }
+        }
+    }
+
+    async fn storm(self, world: &Arc<World>) -> Self {
+        match self {
+            Self::Alone(process) => Self::Alone(storm(world, process).await),
+            Self::Shared(mut replicas, fences) => {
+                replicas.storm(world).await;
+                Self::Shared(replicas, fences)
+            }
+        }
+    }
+
+    fn end(self, world: &World) {
+        match self {
+            Self::Alone(process) => process.kill(world),
+            Self::Shared(replicas, fences) => {
+                let (restarts, faults) = replicas.end(world);
+                let (tally, violations) = fences.seen();
+                let mut outcome = world.outcome.lock().unwrap();
+                (outcome.restarts, outcome.faults) = (restarts, faults);
+                outcome.fences = tally;
+                outcome.violations.extend(violations);
+            }
+        }
+    }
+}
+
+async fn simulate(seed: u64, is_shared: bool) -> Outcome {
+    let world = Arc::new(World::new(seed, is_shared));
     let follower = tokio::spawn(watcher::follow_all(Arc::clone(&world)));
-    let mut process = Process::start(&world, 0).await;
+    let mut service = Service::start(&world).await;
     buyer::spawn_all(&world);
-    process = storm(&world, process).await;
+    service = service.storm(&world).await;
     world.providers.calm();
     world.journal.fail_writes(false);
     world.put_clock_right();
@@ -157,7 +234,7 @@ async fn simulate(seed: u64) -> Outcome {
     let fed = follower.await.unwrap();
     let acknowledged = std::mem::take(&mut *world.acknowledged.lock().unwrap());
     check::run(&world, &fed, &acknowledged).await;
-    process.kill(&world);
+    service.end(&world);
     world.outcome(&fed).await
 }
 
@@ -255,7 +332,7 @@ fn reference(sold: &Sold) -> ProviderReference {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, is_shared: bool) -> Self {
         let start = Timestamp::from_millis(START_MS).unwrap();
         let clock = Clock::simulated(start, seed ^ 0x7472);
         let machine = Clock::simulated(start, seed);
@@ -263,11 +340,15 @@ impl World {
         let network = Network::new(seed ^ 0x6e65);
         let providers = Providers::new(seed ^ 0x7072, clock.clone(), Arc::clone(&journal));
         let channels = (0..CHANNELS).map(|_| channel(&network)).collect();
+        let commits = Commits::default();
+        commits.note(&journal, &clock);
         Self {
             seed,
             clock,
             machine,
-            commits: Commits::default(),
+            store_clock: Clock::simulated(start, seed ^ 0x7374),
+            is_shared,
+            commits,
             journal,
             network,
             providers,
@@ -284,9 +365,15 @@ impl World {
         }
     }
 
+    /// The clock of one more machine.
+    pub fn new_clock(&self, number: u64) -> Clock {
+        let start = Timestamp::from_millis(START_MS).unwrap();
+        Clock::simulated(start, self.seed ^ (number << 40))
+    }
+
     /// True if somebody sets the wall clock of the server's machine in this run.
     pub fn sets_clock(&self) -> bool {
-        self.seed % 2 == 1
+        self.seed % 2 == 1 && !self.is_shared
     }
 
     /// Sets the machine's wall clock forth or back, by seconds to years.
@@ -313,7 +400,8 @@ impl World {
         self.random.lock().unwrap().random_range(0..below)
     }
 
-    fn millis(&self, below: u64) -> Duration {
+    /// A time below so many milliseconds from the run's seed.
+    pub fn millis(&self, below: u64) -> Duration {
         Duration::from_millis(self.number(below))
     }
 
@@ -333,6 +421,10 @@ impl World {
         let now = self.clock.now();
         let mut outcome = self.outcome.lock().unwrap();
         outcome.violations.push(format!("{now} {text}"));
+    }
+
+    pub fn over_limits(&self, providers: u64) {
+        self.outcome.lock().unwrap().over_limits = providers;
     }
 
     pub fn acknowledged(&self, acknowledged: Acknowledged) {
@@ -391,7 +483,7 @@ impl World {
         is_empty && self.open_records().await.is_empty()
     }
 
-    async fn outcome(&self, fed: &BTreeMap<String, Vec<u32>>) -> Outcome {
+    async fn outcome(&self, fed: &Fed) -> Outcome {
         let mut hasher = DefaultHasher::new();
         let mut outcome = self.outcome.lock().unwrap().clone();
         let (committed, _) = self
@@ -405,7 +497,7 @@ impl World {
             (status.revision.0, status.state.as_str()).hash(&mut hasher);
             status.observe_time.as_millis().hash(&mut hasher);
         }
-        fed.hash(&mut hasher);
+        fed.by_purchase.hash(&mut hasher);
         let ledger = self.providers.ledger();
         (ledger.given.len(), ledger.sent.len(), outcome.messages).hash(&mut hasher);
         outcome.violations.extend(ledger.violations.iter().cloned());

@@ -6,7 +6,10 @@ use futures_util::StreamExt as _;
 
 use super::*;
 use crate::{
-    journal::{Filter, Write, Written, memory::MemoryJournal},
+    journal::{
+        Filter, Write, Written,
+        memory::{Chances, MemoryJournal},
+    },
     purchase::{BuyerAction, CallerName, Cause, Finality, Redirect, State, Status},
     testing,
 };

@@ -291,8 +291,10 @@ impl Service {
                     _ if position < journal.floor().await? => {
                         "the position is older than all that the journal holds"
                     }
-                    // Transitions that callers saw after a backup are not in the restored journal.
-                    _ if position > journal.head() => {
+                    // Transitions that callers saw after a backup are not in the restored journal. If
+                    // another replica has given the token, this one may not have heard of them yet: its
+                    // stream begins there all the same, and goes on once they have passed.
+                    _ if position > journal.head() && position > journal.newest().await? => {
                         "the position is newer than all that the journal holds"
                     }
                     _ => return Ok(position),

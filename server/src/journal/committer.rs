@@ -26,6 +26,7 @@ use crate::progress::Progress;
 use super::{Committed, JournalError, Position, Retirement, Write, Written};
 pub(super) use blocking::{BlockingStore, Blocks};
 pub use published::Published;
+pub(super) use published::{Hears, Observers};
 
 /// The most writes of one commit: more would make each of them wait longer than they save.
 const GROUP_MAX: usize = 512;
@@ -246,7 +247,8 @@ impl<S: Store> Worker<S> {
         self.published.commit_seconds.observe(took);
         match committed {
             Ok(group) => {
-                self.published.publish(&group);
+                let Group { head, wrote, .. } = group;
+                self.published.publish(head, &group.committed, wrote);
                 if let Some(error) = &group.failed {
                     self.failed(error);
                 }

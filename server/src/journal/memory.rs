@@ -4,26 +4,31 @@
 //! The next process finds the same store by [`MemoryJournal::reopened`].
 
 mod lease;
+mod seat;
 mod state;
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Transition};
 
 use super::{
-    Committed, Filter, Journal, JournalError, Listed, Place, Position, Record, Retirement, Write,
-    Written, committer::Published,
+    Committed, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, ReplicaId,
+    Retirement, Write, Written,
+    committer::{Hears, Published},
 };
 pub use lease::MemoryOwnership;
+pub use seat::Chances;
+use seat::{Seat, SharedLog};
 use state::State;
 
 /// A journal in memory.
@@ -35,7 +40,11 @@ pub struct MemoryJournal {
     fails_writes: Arc<AtomicBool>,
     silence: Arc<Silence>,
     /// Outside the state's lock: observers are told under that lock, and can ask for the head.
-    published: Published,
+    published: Arc<Published>,
+    /// Present if other processes have the store open at the same time.
+    seat: Option<Arc<Seat>>,
+    /// Tells of others' commits.
+    following: OnceLock<AbortOnDropHandle<()>>,
     /// Each opening has its own.
     is_closed: AtomicBool,
     /// Reads of this opening.
@@ -50,12 +59,21 @@ struct Silence {
 }
 
 impl Silence {
+    fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::SeqCst)
+    }
+
+    fn set(&self, is_on: bool) {
+        self.is_on.store(is_on, Ordering::SeqCst);
+        self.ends.notify_waiters();
+    }
+
     async fn ended(&self) {
         loop {
             let mut ends = std::pin::pin!(self.ends.notified());
             // Listens before it looks, so that no end is missed.
             ends.as_mut().enable();
-            if !self.is_on.load(Ordering::SeqCst) {
+            if !self.is_on() {
                 return;
             }
             ends.await;
@@ -81,22 +99,69 @@ impl MemoryJournal {
             state: Arc::new(Mutex::new(State::aged_by(Arc::clone(&published.age)))),
             fails_writes: Arc::default(),
             silence: Arc::default(),
-            published,
+            published: Arc::new(published),
+            seat: None,
+            following: OnceLock::new(),
             is_closed: AtomicBool::new(false),
             reads: AtomicU64::new(0),
         }
     }
 
-    /// The same store as another process finds it: with all commits, and without observers.
+    /// The same store as the next process finds it: with all commits, and without observers.
     #[must_use]
     pub fn reopened(&self) -> Self {
+        self.opened(self.published.reopened(), None)
+    }
+
+    /// The same store as one of several processes has it open: each hears of the others' commits, by a
+    /// way with these chances.
+    #[must_use]
+    pub fn shared(&self, chances: Chances) -> Self {
+        let seat = Arc::new(Seat::new(chances));
+        let head = {
+            let mut state = self.lock();
+            state.seats.push(Arc::downgrade(&seat));
+            state.head()
+        };
+        self.opened(self.published.shared_anew(head), Some(seat))
+    }
+
+    /// Another handle of the process that has this opening.
+    fn of_same_process(&self) -> Self {
+        self.opened(self.published.reopened(), self.seat.clone())
+    }
+
+    fn opened(&self, published: Published, seat: Option<Arc<Seat>>) -> Self {
         Self {
             state: Arc::clone(&self.state),
             fails_writes: Arc::clone(&self.fails_writes),
             silence: Arc::clone(&self.silence),
-            published: self.published.reopened(),
+            published: Arc::new(published),
+            seat,
             ..Self::new(&self.epoch)
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts the way between this process and the store, or mends it. Calls that are sent meanwhile may
+    /// arrive; their answers do not.
+    pub fn cut(&self, is_cut: bool) {
+        if let Some(seat) = &self.seat {
+            seat.cut(is_cut);
+        }
+    }
+
+    /// The owner of an account at this moment, and the number of its lease's last take.
+    pub fn owner(&self, account: &AccountName) -> (Option<ReplicaId>, u64) {
+        self.lock().leases.owner(account)
+    }
+
+    /// Adds an observer of the store itself: it hears of each commit of each opening when it is made.
+    pub fn observe_store(&self, observer: Observer) {
+        self.lock().observers.add(Hears::InOrder, observer);
     }
 
     /// Makes every commit fail from now on, or work again.
@@ -112,8 +177,7 @@ impl MemoryJournal {
 
     /// Makes every commit wait from now on, as on a disk that is silent, or lets all go on.
     pub fn stall_writes(&self, stall: bool) {
-        self.silence.is_on.store(stall, Ordering::SeqCst);
-        self.silence.ends.notify_waiters();
+        self.silence.set(stall);
     }
 
     /// The number of reads of this opening.
@@ -123,7 +187,7 @@ impl MemoryJournal {
 
     /// Waits for a silent disk; refuses if the disk is known to be silent.
     async fn answered(&self) -> Result<(), JournalError> {
-        if !self.silence.is_on.load(Ordering::SeqCst) {
+        if !self.silence.is_on() {
             return Ok(());
         }
         if !*self.published.available().borrow() {
@@ -139,25 +203,49 @@ impl MemoryJournal {
 
     fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, JournalError> {
         self.check_open()?;
+        self.check_way()?;
         self.reads.fetch_add(1, Ordering::Relaxed);
-        Ok(read(
-            &self.state.lock().unwrap_or_else(PoisonError::into_inner),
-        ))
+        Ok(read(&self.lock()))
     }
 
     /// Commits one change, and tells the observers before anyone can commit after it.
-    fn commit<T>(
+    fn commit<T>(&self, change: impl Change<T>) -> Result<T, JournalError> {
+        self.change(change, |head, committed| {
+            // Under the lock, which keeps the order of commits; observers must not block anyway.
+            self.published.publish(head, &committed, true);
+        })
+    }
+
+    /// Commits one change whose answer is lost, if it arrives at all, and waits for its outcome.
+    async fn commit_blindly<T>(
         &self,
-        change: impl FnOnce(&mut State, &mut Vec<Arc<Committed>>) -> Result<T, JournalError>,
+        seat: &Seat,
+        change: impl Change<T>,
+    ) -> Result<T, JournalError> {
+        let mut made = None;
+        let mut answer = Err(JournalError::unavailable("it has not reached the store"));
+        if !seat.is_cut() || seat.arrives() {
+            answer = self.change(change, |head, committed| made = Some((head, committed)));
+        }
+        seat.outcome(&self.published).await;
+        if let Some((head, committed)) = made {
+            self.published.publish(head, &committed, true);
+        }
+        answer
+    }
+
+    fn change<T>(
+        &self,
+        change: impl Change<T>,
+        tell: impl FnOnce(Position, Vec<Arc<Committed>>),
     ) -> Result<T, JournalError> {
         self.check_open()?;
         self.check_writes()?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let mut committed = Vec::new();
         let answer = change(&mut state, &mut committed);
-        self.published.committed(state.head());
-        // Under the lock, which keeps the order of commits; observers must not block anyway.
-        self.published.observers.tell(&committed);
+        state.tell(&committed, self.seat.as_ref());
+        tell(state.head(), committed);
         answer
     }
 
@@ -165,6 +253,14 @@ impl MemoryJournal {
         if self.fails_writes.load(Ordering::SeqCst) {
             self.published.set_available(false);
             return Err(JournalError::unavailable("writes are made to fail"));
+        }
+        Ok(())
+    }
+
+    fn check_way(&self) -> Result<(), JournalError> {
+        if self.seat.as_ref().is_some_and(|seat| seat.is_cut()) {
+            self.published.set_available(false);
+            return Err(JournalError::unavailable("the way to the store is cut"));
         }
         Ok(())
     }
@@ -177,13 +273,28 @@ impl MemoryJournal {
     }
 }
 
+/// A change of the store's state, with the transitions that it commits.
+trait Change<T>: FnOnce(&mut State, &mut Vec<Arc<Committed>>) -> Result<T, JournalError> {}
+
+impl<T, F> Change<T> for F where
+    F: FnOnce(&mut State, &mut Vec<Arc<Committed>>) -> Result<T, JournalError>
+{
+}
+
 #[async_trait]
 impl Journal for MemoryJournal {
     async fn write(&self, write: Write) -> Result<Written, JournalError> {
         // Others get a turn on both sides of the commit, as they do if a commit takes time.
         tokio::task::yield_now().await;
         self.answered().await?;
-        let written = self.commit(|state, committed| state.write(write, committed));
+        let change = |state: &mut State, committed: &mut _| state.write(write, committed);
+        let written = match &self.seat {
+            Some(seat) if seat.is_cut() && !*self.published.available().borrow() => {
+                return Err(JournalError::unavailable("the way to the store is cut"));
+            }
+            Some(seat) if seat.loses_answer() => self.commit_blindly(seat, change).await,
+            Some(_) | None => self.commit(change),
+        };
         tokio::task::yield_now().await;
         written
     }
@@ -232,7 +343,11 @@ impl Journal for MemoryJournal {
         after: Position,
         limit: usize,
     ) -> Result<(Vec<Arc<Committed>>, Position), JournalError> {
-        self.read(|state| state.tail(caller, after, limit))
+        let told = self.seat.as_ref().map(|_| self.head());
+        self.read(|state| {
+            let reach = (after, told.unwrap_or(state.head()));
+            state.tail(caller, reach, limit)
+        })
     }
 
     async fn open_records(
@@ -248,7 +363,8 @@ impl Journal for MemoryJournal {
     }
 
     async fn retire(&self, retirement: Retirement) -> Result<Option<usize>, JournalError> {
-        self.commit(|state, _| Ok(state.retire(&retirement)))
+        self.check_way()?;
+        self.commit(|state: &mut State, _: &mut _| Ok(state.retire(&retirement)))
     }
 
     fn epoch(&self) -> &str {
@@ -257,6 +373,23 @@ impl Journal for MemoryJournal {
 
     fn published(&self) -> &Published {
         &self.published
+    }
+
+    async fn newest(&self) -> Result<Position, JournalError> {
+        self.read(State::head)
+    }
+
+    fn follow(&self) {
+        if let Some(seat) = &self.seat {
+            let log = SharedLog {
+                state: Arc::clone(&self.state),
+                seat: Arc::clone(seat),
+                published: Arc::clone(&self.published),
+                fails_writes: Arc::clone(&self.fails_writes),
+                silence: Arc::clone(&self.silence),
+            };
+            self.following.get_or_init(|| log.follow());
+        }
     }
 
     async fn close(&self) {

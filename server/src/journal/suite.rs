@@ -15,6 +15,7 @@ mod outcome;
 mod reads;
 mod replicas;
 mod server;
+mod shared;
 mod strain;
 mod texts;
 pub mod values;
@@ -30,7 +31,7 @@ use tillwatch_cluster::Cluster;
 
 use super::{
     Journal, LEASE_LASTS, Ownership,
-    memory::{MemoryJournal, MemoryOwnership},
+    memory::{Chances, MemoryJournal, MemoryOwnership},
     sqlite::SqliteJournal,
 };
 use crate::clock::Clock;
@@ -55,8 +56,17 @@ pub struct Shared {
 }
 
 pub fn shared_memory() -> Shared {
-    let first = MemoryJournal::new("epoch");
-    let second = first.reopened();
+    let store = MemoryJournal::new("epoch");
+    let opened = |seed| {
+        store.shared(Chances {
+            seed,
+            delay_max: Duration::from_millis(20),
+            read_every: Duration::from_millis(100),
+            hints_lost: 300,
+            answers_lost: 0,
+        })
+    };
+    let (first, second) = (opened(1), opened(2));
     let clock = Clock::simulated(at(0), 1);
     let ownership = |journal, name| MemoryOwnership::new(journal, &clock, name);
     Shared {
@@ -178,6 +188,19 @@ macro_rules! shared_behaviours {
     };
 }
 
+/// Runs each behaviour against each store whose processes hear of each other's commits. On PostgreSQL they
+/// hear of their own.
+macro_rules! heard_behaviours {
+    ($($area:ident :: $behaviour:ident,)+) => {
+        mod on_heard_memory {
+            $(#[tokio::test(start_paused = true)]
+            async fn $behaviour() {
+                super::$area::$behaviour(super::shared_memory()).await;
+            })+
+        }
+    };
+}
+
 shared_behaviours! {
     fences::fences_of_a_passed_take_are_refused_and_change_nothing,
     fences::fences_are_looked_at_before_any_other_guard,
@@ -189,6 +212,12 @@ shared_behaviours! {
     leases::leases_expire_by_the_stores_clock_unless_their_owner_renews_them,
     leases::leases_are_renewed_by_a_look_alone_that_names_them,
     leases::replicas_show_that_they_look_and_that_they_leave,
+}
+
+heard_behaviours! {
+    shared::everybody_hears_everything_once_and_in_order_whoever_commits,
+    shared::own_commits_are_heard_before_their_writers_and_others_soon,
+    shared::a_tail_ends_where_everything_was_heard_and_the_newest_is_the_stores,
 }
 
 behaviours! {

@@ -12,7 +12,7 @@ use crate::{
 /// Tells the audit log of creates, adoptions and stops from now on. An operator's stop is told by the
 /// call, which knows the operator.
 pub(super) fn tell(journal: &dyn Journal, audit: Audit) {
-    journal.observe(Arc::new(move |committed| {
+    journal.observe_own(Arc::new(move |committed| {
         for (place, one) in committed.iter().enumerate() {
             if let Some(event) = event(one, committed.get(place + 1)) {
                 audit.tell(event, &one.purchase, one.cause.as_str());

@@ -2,13 +2,13 @@
 //! purchase: a million of them cost it as much as one.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
-    journal::Committed,
-    purchase::{AccountName, Finality, Purchase, State, Timestamp},
+    journal::{Committed, Position},
+    purchase::{AccountName, Finality, Purchase, PurchaseId, Revision, State, Status, Timestamp},
 };
 
 /// The length of a slot of creation times, in milliseconds.
@@ -33,13 +33,61 @@ struct Account {
 
 /// The counts of all accounts.
 #[derive(Debug, Default)]
-pub(super) struct Tally(Mutex<BTreeMap<AccountName, Account>>);
+pub(super) struct Tally {
+    accounts: Mutex<BTreeMap<AccountName, Account>>,
+    /// Present until everything that was committed during the start was heard, if other processes may have
+    /// committed then.
+    start: Mutex<Option<Start>>,
+}
+
+/// The purchases that were taken up while other processes went on.
+#[derive(Debug)]
+struct Start {
+    /// The revisions up to which they are counted.
+    counted: HashMap<PurchaseId, Revision>,
+    /// The newest position at the end of the start.
+    until: Position,
+}
+
+impl Start {
+    /// True if a commit is not counted yet.
+    fn is_new(&mut self, one: &Committed) -> bool {
+        let (id, revision) = (one.purchase.id, one.purchase.status.revision);
+        match self.counted.get(&id) {
+            Some(counted) => revision > *counted,
+            // It was begun behind the page on which it would have been.
+            None if one.from_state.is_none() => {
+                self.counted.insert(id, revision);
+                true
+            }
+            // It was FINAL when the others were read.
+            None => false,
+        }
+    }
+}
 
 fn slot(time: Timestamp) -> i64 {
     time.as_millis().div_euclid(SLOT_MS)
 }
 
 impl Account {
+    /// One more transition of an open purchase.
+    fn hear(&mut self, one: &Committed) {
+        let (status, created) = (&one.purchase.status, one.purchase.create_time);
+        if let Some(from) = one.from_state {
+            self.leave(from, created);
+        }
+        if status.finality != Finality::Final {
+            self.enter(status.state, created);
+        }
+    }
+
+    /// One more transition of this process.
+    fn count(&mut self, status: &Status) {
+        *self.transitions.entry(status.state).or_default() += 1;
+        self.unmapped += u64::from(status.unmapped);
+    }
+
     fn place(&self, state: State, created: Timestamp) -> (State, Option<i64>) {
         let slot = slot(created);
         (state, (slot >= self.oldest).then_some(slot))
@@ -78,40 +126,68 @@ impl Account {
     }
 }
 
+fn of<'a>(
+    accounts: &'a mut BTreeMap<AccountName, Account>,
+    purchase: &Purchase,
+) -> &'a mut Account {
+    accounts.entry(purchase.account.clone()).or_default()
+}
+
 impl Tally {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AccountName, Account>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self) -> MutexGuard<'_, Option<Start>> {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Other processes may commit during the start.
+    pub(super) fn shares(&self) {
+        *self.start() = Some(Start {
+            counted: HashMap::new(),
+            until: Position(u64::MAX),
+        });
     }
 
     /// A purchase is open since an earlier process.
     pub(super) fn recovered(&self, purchase: &Purchase) {
+        if let Some(start) = &mut *self.start() {
+            start.counted.insert(purchase.id, purchase.status.revision);
+        }
         let mut accounts = self.lock();
-        let account = accounts.entry(purchase.account.clone()).or_default();
+        let account = of(&mut accounts, purchase);
         account.enter(purchase.status.state, purchase.create_time);
     }
 
-    /// Transitions were committed.
-    pub(super) fn heard(&self, committed: &[std::sync::Arc<Committed>]) {
+    /// Everything is taken up that was open, and nothing is heard yet. The store's newest position is
+    /// this one.
+    pub(super) fn started(&self, newest: Position) {
+        if let Some(start) = &mut *self.start() {
+            start.until = newest;
+        }
+    }
+
+    /// Transitions were committed by whomever.
+    pub(super) fn heard(&self, committed: &[Arc<Committed>]) {
+        let mut start = self.start();
         let mut accounts = self.lock();
-        for Committed {
-            purchase,
-            from_state,
-            ..
-        } in committed.iter().map(AsRef::as_ref)
-        {
-            let account = match accounts.get_mut(&purchase.account) {
-                Some(account) => account,
-                None => accounts.entry(purchase.account.clone()).or_default(),
-            };
-            let (status, created) = (&purchase.status, purchase.create_time);
-            if let Some(from) = from_state {
-                account.leave(*from, created);
+        for one in committed {
+            let is_later = |start: &Start| one.position > start.until;
+            if start.as_ref().is_some_and(is_later) {
+                *start = None;
             }
-            if status.finality != Finality::Final {
-                account.enter(status.state, created);
+            if start.as_mut().is_none_or(|start| start.is_new(one)) {
+                of(&mut accounts, &one.purchase).hear(one);
             }
-            *account.transitions.entry(status.state).or_default() += 1;
-            account.unmapped += u64::from(status.unmapped);
+        }
+    }
+
+    /// This process has committed transitions.
+    pub(super) fn made(&self, committed: &[Arc<Committed>]) {
+        let mut accounts = self.lock();
+        for one in committed {
+            of(&mut accounts, &one.purchase).count(&one.purchase.status);
         }
     }
 
@@ -221,6 +297,68 @@ mod tests {
             step(Some(State::Completed), State::Completed, Finality::Final),
         ]);
         assert_eq!((at(HOUR * 24 * 9), tally.unclear(&account)), (vec![], 0));
+    }
+
+    /// Another process goes on while this one starts.
+    #[test]
+    fn what_others_commit_during_the_start_is_counted_once() {
+        let tally = Tally::default();
+        tally.shares();
+        let numbered = |position, id, revision, one: Arc<Committed>| {
+            let mut one = Arc::unwrap_or_clone(one);
+            let mut status = Status::clone(&one.purchase.status);
+            (status.revision, one.position) = (Revision(revision), Position(position));
+            one.purchase.id = PurchaseId::from_u128(id);
+            one.purchase.status = Arc::new(status);
+            Arc::new(one)
+        };
+        let log = [
+            numbered(
+                11,
+                1,
+                2,
+                step(Some(State::Pending), State::Paid, Finality::Open),
+            ),
+            numbered(
+                12,
+                2,
+                3,
+                step(Some(State::Paid), State::Failed, Finality::Final),
+            ),
+            numbered(13, 3, 1, step(None, State::Pending, Finality::Open)),
+            numbered(
+                14,
+                3,
+                2,
+                step(Some(State::Pending), State::Paid, Finality::Open),
+            ),
+            numbered(
+                15,
+                1,
+                3,
+                step(Some(State::Paid), State::Paid, Finality::Open),
+            ),
+            numbered(
+                16,
+                2,
+                4,
+                step(Some(State::Failed), State::Paid, Finality::Open),
+            ),
+        ];
+        // The first had its second revision when it was read, the second was FINAL, and the third was
+        // begun behind its page.
+        tally.recovered(&log[0].purchase);
+        tally.started(Position(15));
+        tally.heard(&log[..5]);
+        let one = &log[0].purchase;
+        let open = || tally.open(&one.account, one.create_time);
+        assert_eq!(open(), [("PAID", "hour", 2)]);
+        assert_eq!(tally.transitions(), [], "others have made them");
+        tally.heard(&log[5..]);
+        assert_eq!(open(), [("PAID", "hour", 3)], "the start is over");
+        tally.made(&log[5..]);
+        let transitions = tally.transitions();
+        assert_eq!(transitions, [(one.account.to_string(), "PAID", 1)]);
     }
 
     #[test]

@@ -17,15 +17,26 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Group, SILENT_AFTER};
+use super::SILENT_AFTER;
 use crate::{
     figures::{GROUP_BOUNDS, Seen, Spread},
-    journal::{Committed, Observer, Position, age::Age},
+    journal::{Committed, Observer, Position, age::Age, shared::Merge},
 };
+
+/// The commits that an observer hears of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::journal) enum Hears {
+    /// Own ones before their writers are answered, others' as they are read.
+    Purchases,
+    /// All in order, once each.
+    InOrder,
+    /// Own ones, once each.
+    Own,
+}
 
 /// The observers of commits.
 #[derive(Default)]
-pub(in crate::journal) struct Observers(Mutex<Vec<Observer>>);
+pub(in crate::journal) struct Observers(Mutex<Vec<(Hears, Observer)>>);
 
 impl fmt::Debug for Observers {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,20 +45,30 @@ impl fmt::Debug for Observers {
 }
 
 impl Observers {
-    pub(in crate::journal) fn add(&self, observer: Observer) {
+    pub(in crate::journal) fn add(&self, hears: Hears, observer: Observer) {
         let mut observers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        observers.push(observer);
+        observers.push((hears, observer));
     }
 
-    /// Tells all of them, outside the lock: an observer may add another.
-    pub(in crate::journal) fn tell(&self, committed: &[Arc<Committed>]) {
+    /// Tells all of them.
+    fn tell(&self, committed: &[Arc<Committed>]) {
+        self.tell_those(|_| true, committed);
+    }
+
+    /// Tells those that hear so.
+    pub(in crate::journal) fn tell_only(&self, hears: Hears, committed: &[Arc<Committed>]) {
+        self.tell_those(|one| one == hears, committed);
+    }
+
+    /// Tells them outside the lock: an observer may add another.
+    fn tell_those(&self, is_meant: impl Fn(Hears) -> bool, committed: &[Arc<Committed>]) {
         if committed.is_empty() {
             return;
         }
         let observers = (self.0.lock())
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        for observer in observers {
+        for (_, observer) in observers.into_iter().filter(|(hears, _)| is_meant(*hears)) {
             // The transitions are durable: their writers must be answered even if an observer panics.
             if catch_unwind(AssertUnwindSafe(|| observer(committed))).is_err() {
                 tracing::error!("an observer of the journal panicked");
@@ -132,6 +153,8 @@ pub struct Published {
     pub(in crate::journal) lost: CancellationToken,
     pub(in crate::journal) under_way: UnderWay,
     pub(in crate::journal) observers: Observers,
+    /// Present if other processes commit as well.
+    merge: Option<Merge>,
 }
 
 impl Published {
@@ -147,6 +170,7 @@ impl Published {
             lost: CancellationToken::new(),
             under_way: UnderWay::default(),
             observers: Observers::default(),
+            merge: None,
         }
     }
 
@@ -159,12 +183,54 @@ impl Published {
         }
     }
 
-    /// Publishes a commit that has worked. The head moves first: an observer that then reads on its own
-    /// must find the transitions that it hears of.
-    pub(in crate::journal) fn committed(&self, head: Position) {
+    /// The value for one of several openings of the same store in memory at a time. Its observers are told
+    /// from this head on.
+    pub(in crate::journal) fn shared_anew(&self, head: Position) -> Self {
+        Self {
+            age: Arc::clone(&self.age),
+            merge: Some(Merge::new()),
+            ..Self::new(head)
+        }
+    }
+
+    /// Tells of a commit that was made. `head` is the store's newest position; `wrote` is false if nothing
+    /// reached the disk, which proves nothing about it.
+    pub(in crate::journal) fn publish(
+        &self,
+        head: Position,
+        committed: &[Arc<Committed>],
+        wrote: bool,
+    ) {
+        if wrote {
+            self.commits.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.merge.is_none() {
+            self.move_head(head);
+        }
+        if wrote {
+            self.set_available(true);
+        }
+        match &self.merge {
+            None => self.observers.tell(committed),
+            Some(merge) => merge.own(committed, self),
+        }
+    }
+
+    /// The head moves before observers are told: one that then reads on its own must find the transitions
+    /// that it hears of.
+    pub(in crate::journal) fn move_head(&self, head: Position) {
         self.head.store(head.0, Ordering::Release);
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.set_available(true);
+    }
+
+    /// Own commits and others' on their way into order, if other processes commit as well.
+    pub(in crate::journal) fn merge(&self) -> Option<&Merge> {
+        self.merge.as_ref()
+    }
+
+    /// The time since which a commit may have been made of which nobody here was told. A commit under way
+    /// is known to nobody before it has ended.
+    pub(in crate::journal) fn behind(&self) -> Duration {
+        (self.merge.as_ref()).map_or_else(|| self.under_way.lasts(), Merge::behind)
     }
 
     pub(in crate::journal) fn head(&self) -> Position {
@@ -212,14 +278,5 @@ impl Published {
         }
         self.set_available(false);
         self.lost.cancel();
-    }
-
-    pub(super) fn publish(&self, group: &Group) {
-        if group.wrote {
-            self.committed(group.head);
-        } else {
-            self.head.store(group.head.0, Ordering::Release);
-        }
-        self.observers.tell(&group.committed);
     }
 }

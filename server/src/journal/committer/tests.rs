@@ -199,7 +199,7 @@ async fn a_panic_of_the_task_that_commits_hangs_no_writer_and_is_seen() {
     let mut available = published.available();
     published
         .observers
-        .add(Arc::new(|_| panic_any(Undroppable)));
+        .add(Hears::Purchases, Arc::new(|_| panic_any(Undroppable)));
     bench.go.send(Act::Tell).unwrap();
     let start = Instant::now();
     for writer in bench.write(3).await {

@@ -1,6 +1,6 @@
 //! The leases of a store in memory.
 
-use std::{collections::BTreeMap, fmt, sync::PoisonError};
+use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
 
@@ -55,6 +55,12 @@ impl Leases {
             Some(held) => held.is(fence.number),
             None => fence.number == 0,
         })
+    }
+
+    /// The owner of an account, and the number of the lease's last take.
+    pub(super) fn owner(&self, account: &AccountName) -> (Option<ReplicaId>, u64) {
+        let held = self.leases.get(account);
+        held.map_or((None, 0), |held| (held.owner.clone(), held.fence))
     }
 
     fn look(&mut self, replica: &ReplicaId, renewed: &[Fence], now: Timestamp) -> Look {
@@ -140,7 +146,7 @@ impl MemoryOwnership {
     /// away while commits fail.
     pub fn new(journal: &MemoryJournal, clock: &Clock, replica: &str) -> Self {
         Self {
-            journal: journal.reopened(),
+            journal: journal.of_same_process(),
             clock: clock.clone(),
             replica: ReplicaId::new(replica),
         }
@@ -152,10 +158,15 @@ impl MemoryOwnership {
     ) -> Result<T, JournalError> {
         self.journal.answered().await?;
         self.journal.check_writes()?;
-        let now = self.clock.now();
-        let state = &self.journal.state;
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(act(&mut state.leases, now))
+        let way = self.journal.check_way();
+        let seat = self.journal.seat.as_ref();
+        if let Err(error) = &way
+            && !seat.is_some_and(|seat| seat.arrives())
+        {
+            return Err(error.clone());
+        }
+        let done = act(&mut self.journal.lock().leases, self.clock.now());
+        way.map(|()| done)
     }
 }
 

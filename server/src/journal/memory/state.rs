@@ -2,21 +2,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use crate::{
     journal::{
         AttemptChange, Binding, Committed, Expected, FLOOR_KEY, Filter, JournalError,
-        LOOKED_AT_MAX, Listed, Place, Position, Record, Retirement, Write, Written, age::Age,
+        LOOKED_AT_MAX, Listed, Place, Position, Record, Retirement, Write, Written,
+        age::Age,
+        committer::{Hears, Observers},
         rules,
+        shared::Logged,
     },
     purchase::{
         AccountName, CallerName, Finality, PurchaseId, Reference, Revision, Timestamp, Transition,
     },
 };
 
-use super::lease::Leases;
+use super::{lease::Leases, seat::Seat};
 
 /// One purchase with its history; a remnant has none.
 #[derive(Debug)]
@@ -43,6 +46,10 @@ pub(super) struct State {
     texts: BTreeMap<String, String>,
     age: Arc<Age>,
     pub(super) leases: Leases,
+    /// Those that hear of each commit of each opening.
+    pub(super) observers: Observers,
+    /// The processes that share the store.
+    pub(super) seats: Vec<Weak<Seat>>,
 }
 
 impl State {
@@ -56,6 +63,20 @@ impl State {
 
     pub(super) fn head(&self) -> Position {
         Position(self.head)
+    }
+
+    /// Tells of a commit, and hints it to the processes at the other seats.
+    pub(super) fn tell(&mut self, committed: &[Arc<Committed>], own: Option<&Arc<Seat>>) {
+        self.observers.tell_only(Hears::InOrder, committed);
+        if committed.is_empty() {
+            return;
+        }
+        self.seats.retain(|seat| seat.strong_count() > 0);
+        for seat in self.seats.iter().filter_map(Weak::upgrade) {
+            if !own.is_some_and(|own| Arc::ptr_eq(own, &seat)) {
+                seat.hint();
+            }
+        }
     }
 
     pub(super) fn write(
@@ -331,39 +352,55 @@ impl State {
         listed
     }
 
+    /// The transitions after a position and up to the head, in order.
+    fn following(
+        &self,
+        after: Position,
+        head: Position,
+    ) -> impl Iterator<Item = Arc<Committed>> + '_ {
+        let places = self.log.range(after.0.saturating_add(1)..);
+        let places = places.take_while(move |(position, _)| **position <= head.0);
+        places.filter_map(|(position, (id, revision))| {
+            let kept = self.purchases.get(id)?;
+            let mut transitions = kept.transitions.iter();
+            let transition = transitions.find(|one| one.status.revision == *revision)?;
+            Some(Arc::new(Committed {
+                position: Position(*position),
+                purchase: rules::with_status(&kept.record.purchase, transition.status.clone()),
+                from_state: transition.from_state,
+                cause: transition.cause,
+            }))
+        })
+    }
+
     pub(super) fn tail(
         &self,
         caller: Option<&CallerName>,
-        after: Position,
+        (after, head): (Position, Position),
         limit: usize,
     ) -> (Vec<Arc<Committed>>, Position) {
-        let mut found = Vec::new();
-        for (position, (id, revision)) in self.log.range(after.0.saturating_add(1)..) {
-            if found.len() == limit {
-                break;
-            }
-            let Some(kept) = self.purchases.get(id) else {
-                continue;
-            };
-            if caller.is_some_and(|caller| *caller != kept.record.purchase.caller) {
-                continue;
-            }
-            let transition = (kept.transitions.iter())
-                .find(|transition| transition.status.revision == *revision);
-            found.extend(transition.map(|transition| {
-                let status = rules::without_buyer_action(&transition.status);
-                Arc::new(Committed {
-                    position: Position(*position),
-                    purchase: rules::with_status(&kept.record.purchase, status),
-                    from_state: transition.from_state,
-                    cause: transition.cause,
-                })
-            }));
-        }
+        let following = self.following(after, head).filter(|one| {
+            let of = &one.purchase.caller;
+            caller.is_none_or(|caller| caller == of)
+        });
+        let found: Vec<_> = following.map(without_buyer_action).take(limit).collect();
         let last = found.last().map(|committed| committed.position);
         let is_full = found.len() >= limit;
-        let through = rules::searched_through(after, self.head(), last, is_full);
+        let through = rules::searched_through(after, head, last, is_full);
         (found, through)
+    }
+
+    /// Transitions after a position, as a process that shares the store reads them.
+    pub(super) fn log(&self, after: Position, limit: usize) -> Logged {
+        let head = self.head();
+        let committed: Vec<_> = self.following(after, head).take(limit).collect();
+        let is_whole = committed.len() < limit;
+        let last = committed.last().map(|one| one.position);
+        Logged {
+            through: rules::searched_through(after, head, last, !is_whole),
+            is_whole,
+            committed,
+        }
     }
 
     pub(super) fn open_records(&self, after: Option<PurchaseId>, limit: usize) -> Vec<Record> {
@@ -466,4 +503,12 @@ impl Kept {
             Arc::make_mut(status).buyer_action = None;
         }
     }
+}
+
+fn without_buyer_action(mut committed: Arc<Committed>) -> Arc<Committed> {
+    if committed.purchase.status.buyer_action.is_some() {
+        let purchase = &mut Arc::make_mut(&mut committed).purchase;
+        purchase.status = Arc::new(rules::without_buyer_action(&purchase.status));
+    }
+    committed
 }

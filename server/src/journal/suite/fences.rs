@@ -7,7 +7,7 @@ use super::{
     values::{append_write, at, begin, finish, following, id, newest, record, retire, step},
 };
 use crate::{
-    journal::{Fence, Journal, Lease, Ownership, Position, Retirement, Write, Written},
+    journal::{Fence, Journal, Lease, Ownership, Retirement, Write, Written},
     purchase::{AccountName, Revision, State, Status},
 };
 
@@ -210,11 +210,10 @@ pub async fn fences_never_go_back_under_hammering(shared: Shared) {
         }
     });
     futures_util::future::join_all(sides).await;
-    let tail = shared.journals[0].tail(None, Position(0), 10_000).await;
-    let (committed, _) = tail.unwrap();
-    let steps = (committed.iter()).filter(|one| one.purchase.status.revision > Revision(1));
-    let numbers: Vec<u64> = steps
-        .map(|one| one.purchase.status.code.parse().unwrap())
+    let steps = shared.journals[0].transitions(id(1), Revision(1), 10_000);
+    let steps = steps.await.unwrap();
+    let numbers: Vec<u64> = (steps.iter())
+        .map(|step| step.status.code.parse().unwrap())
         .collect();
     let takes: std::collections::BTreeSet<_> = numbers.iter().collect();
     assert!(
