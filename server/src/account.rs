@@ -11,11 +11,14 @@ mod exchange;
 mod figures;
 mod flight;
 mod gate;
+mod lessons;
 mod live;
 mod settings;
 mod shares;
 mod submit;
+mod teller;
 mod unheard;
+mod waiter;
 mod waiting_room;
 
 use std::{
@@ -50,6 +53,7 @@ pub use live::{Health, Snapshot};
 pub use settings::Settings;
 pub use submit::Sent;
 pub use unheard::Unheard;
+use waiter::Waiter;
 
 /// One configured account.
 pub struct Account {
@@ -63,8 +67,11 @@ pub struct Account {
     eased: Notify,
     /// Told when requests but creates are no longer held back by trouble.
     recovered: Notify,
-    /// Held while a part of the budget is being taken, so that one part serves all who wait.
+    /// Held while the store is asked for a part of the budget, so that one part serves all who wait, or is
+    /// told something.
     taking: tokio::sync::Mutex<()>,
+    /// Told whenever there may be something that other processes should hear of.
+    news: Arc<Notify>,
     /// The delays between the due times and the beginnings of polls.
     lag: Histogram,
     /// The times of requests, by class.
@@ -93,8 +100,8 @@ pub struct Admission {
     is_probe: bool,
     longest_due: bool,
     more: u32,
-    /// The time of its slot of the budget.
-    granted: Moment,
+    /// The last time at which it may go by its slot of the budget.
+    goes_by: Moment,
     /// The last time at which the request may go.
     until: Option<Now>,
     /// The time in which it may be under way, if the account's owner alone makes such requests.
@@ -113,13 +120,13 @@ impl Account {
         clock: Clock,
         budgets: &Arc<dyn Budgets>,
     ) -> Arc<Self> {
-        let mut live = Live::new(settings);
+        let mut live = Live::new(settings, budgets.is_shared());
         if let Some(kept) = budgets.left(&name).await {
             live.budget.shares.resume(kept);
         }
         let live = Mutex::new(live);
         let (eased, recovered) = (Notify::new(), Notify::new());
-        Arc::new(Self {
+        let account = Arc::new(Self {
             name,
             clock,
             budgets: Arc::clone(budgets),
@@ -127,9 +134,14 @@ impl Account {
             eased,
             recovered,
             taking: tokio::sync::Mutex::default(),
+            news: Arc::default(),
             lag: Histogram::new(figures::LAG_BOUNDS),
             request_times: Class::ALL.map(|_| Spread::new(REQUEST_BOUNDS)),
-        })
+        });
+        if budgets.is_shared() {
+            teller::begin(&account);
+        }
+        account
     }
 
     /// The settings of this moment.
@@ -233,19 +245,23 @@ impl Account {
             let now = self.clock.moment();
             let admitted = self.lock().admit(class, caller, now);
             match admitted {
-                Ok(granted) => return Ok(Admission::new(Arc::clone(self), class, granted, now)),
+                Ok(granted) => return Ok(Admission::new(Arc::clone(self), class, granted)),
                 Err(Denied::Refused(refusal)) => return Err(refusal),
                 Err(Denied::Untaken) => {}
             }
             let _taking = self.taking.lock().await;
             let now = self.clock.moment();
-            let taking = self.lock().budget.shares.taking(class, now);
+            let taking = self.lock().taking(class, now);
             let Some(taking) = taking else { continue };
-            let Ok(arrivals) = self.budgets.take(&self.name, taking).await else {
+            let Ok(taken) = self.budgets.take(&self.name, &taking).await else {
                 let retry_at = self.clock.moment().plus(Duration::from_secs(1));
                 return Err(Refusal::BudgetUnkept { retry_at });
             };
-            self.lock().budget.shares.took(arrivals);
+            let now = self.clock.moment();
+            let refusal = self.lock().took(class, &taking, &taken, now);
+            if let Some(refusal) = refusal {
+                return Err(refusal);
+            }
         }
     }
 
@@ -281,7 +297,7 @@ impl Account {
         let is_recovered = was_blocked && !live.condition.is_blocked();
         drop(live);
         admission.ended = true;
-        self.eased.notify_waiters();
+        self.changed();
         if is_recovered {
             self.recovered.notify_one();
         }
@@ -325,7 +341,9 @@ impl Account {
         if live.is_old(&admission.settings) {
             return Whose::Account;
         }
-        live.blame(&admission.inquiry, trouble, now)
+        let whose = live.blame(&admission.inquiry, trouble, now);
+        self.news.notify_one();
+        whose
     }
 
     /// One row of a page made no sense.
@@ -378,13 +396,19 @@ impl Account {
         self.lock().snapshot(self.clock.moment())
     }
 
+    /// A request is over, or something was learned of it: others may go, and hear of it.
+    fn changed(&self) {
+        self.eased.notify_waiters();
+        self.news.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Admission {
-    fn new(account: Arc<Account>, class: Class, granted: Granted, now: Moment) -> Self {
+    fn new(account: Arc<Account>, class: Class, granted: Granted) -> Self {
         let inquiry = Inquiry {
             class,
             subject: granted.number,
@@ -400,7 +424,7 @@ impl Admission {
             is_probe: granted.is_probe,
             longest_due: granted.longest_due,
             more: granted.more,
-            granted: now,
+            goes_by: granted.goes_by,
             until: None,
             tenure: None,
             ended: false,
@@ -518,7 +542,7 @@ impl Admission {
     fn leave(&mut self) {
         if std::mem::take(&mut self.in_flight) {
             self.ends_in(&mut self.account.lock());
-            self.account.eased.notify_waiters();
+            self.account.changed();
         }
     }
 
@@ -545,36 +569,15 @@ impl Drop for Admission {
         }
         drop(live);
         if self.in_flight {
-            self.account.eased.notify_waiters();
+            self.account.changed();
         }
     }
 }
 
-/// A request that waits to be admitted.
-struct Waiter<'a> {
-    account: &'a Account,
-    class: Class,
-    caller: Option<&'a CallerName>,
-}
-
-impl<'a> Waiter<'a> {
-    fn new(account: &'a Account, class: Class, caller: Option<&'a CallerName>) -> Self {
-        account.lock().waiting.enters(class, caller);
-        Self {
-            account,
-            class,
-            caller,
-        }
-    }
-}
-
-impl Drop for Waiter<'_> {
+impl Drop for Account {
     fn drop(&mut self) {
-        let mut live = self.account.lock();
-        if live.waiting.leaves(self.class, self.caller) {
-            drop(live);
-            self.account.eased.notify_waiters();
-        }
+        // Its teller ends.
+        self.news.notify_one();
     }
 }
 

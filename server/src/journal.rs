@@ -19,6 +19,7 @@ pub mod postgres;
 mod questions;
 mod rules;
 mod shared;
+mod slots;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -39,7 +40,10 @@ use crate::{
 };
 pub use alone::{Alone, AloneBudgets};
 pub use attempt::{Attempt, AttemptChange, AttemptId, Expected};
-pub use budgets::{Arrivals, Budgets, KeptBudget, Taking};
+pub use budgets::{
+    Arrivals, Budgets, Heard, KeptBudget, Lowered, Purpose, Spacing, Span, Taken, Taking, Verdict,
+    Word,
+};
 use committer::Hears;
 pub use committer::Published;
 pub use decide::{Decided, Step, decide};

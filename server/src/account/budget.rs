@@ -6,6 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{Class, shares::Shares};
 use crate::{
     cadence::{Policy, adaptive::Adaptive},
+    journal::Lowered,
     purchase::Moment,
     upstream::rate_headers::Left,
 };
@@ -28,6 +29,18 @@ pub(super) struct Budget {
     recent: VecDeque<Moment>,
     /// The same of creates.
     recent_creates: VecDeque<Moment>,
+    /// The store hands the slots out, to this process and to others.
+    pub(super) is_shared: bool,
+    /// A lower limit holds, and the store has not been told yet.
+    pub(super) owes: Owes,
+}
+
+/// The limits that were lowered since the store has given anything. Only the store knows how many of the
+/// last minute's requests there were.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Owes {
+    pub(super) requests: bool,
+    pub(super) creates: bool,
 }
 
 /// A window of the provider's with little left.
@@ -40,14 +53,16 @@ struct Steered {
 }
 
 impl Budget {
-    pub(super) fn new(policy: &Policy) -> Self {
+    pub(super) fn new(policy: &Policy, is_shared: bool) -> Self {
         Self {
-            shares: Shares::new(policy),
+            shares: Shares::new(policy, is_shared),
             limit: Adaptive::new(policy.requests_per_minute),
             slowed_for: None,
             steered: None,
             recent: VecDeque::new(),
             recent_creates: VecDeque::new(),
+            is_shared,
+            owes: Owes::default(),
         }
     }
 
@@ -59,12 +74,22 @@ impl Budget {
             self.limit = Adaptive::new(after.requests_per_minute);
             self.slowed_for = None;
             let limit = after.requests_per_minute;
-            self.shares.hold_to(limit, &self.recent, now);
+            if self.is_shared {
+                self.shares.set_limit(limit, now);
+                self.owes.requests |= is_lower(before.requests_per_minute, limit);
+            } else {
+                self.shares.hold_to(limit, &self.recent, now);
+            }
         }
         if before.creates_per_minute != after.creates_per_minute {
             let creates = self.recent_creates.iter().copied();
             let limit = after.creates_per_minute;
-            self.shares.creates.hold_to(limit, creates);
+            if self.is_shared {
+                self.shares.set_creates_limit(limit, now);
+                self.owes.creates |= is_lower(before.creates_per_minute, limit);
+            } else {
+                self.shares.creates.hold_to(limit, creates);
+            }
         }
     }
 
@@ -77,6 +102,12 @@ impl Budget {
             Some(steered) if !class.is_first() => own.max(steered.next),
             _ => own,
         }
+    }
+
+    /// True if a slot is there for which requests take turns. If the store has to give one first, it says
+    /// who goes.
+    pub(super) fn is_given(&self, now: Moment) -> bool {
+        !self.is_shared || !self.shares.needs_slot(now)
     }
 
     /// Counts one request.
@@ -98,6 +129,17 @@ impl Budget {
     pub(super) fn last_minute(&mut self, now: Moment) -> u32 {
         self.forget(now);
         u32::try_from(self.recent.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The number of requests that could go within the next second, by those of the last one.
+    pub(super) fn many(&self, now: Moment) -> u32 {
+        let second_ago = now.minus(Duration::from_secs(1));
+        let recent = self.recent.iter().rev();
+        let recent = recent.take_while(|time| **time > second_ago).count();
+        u32::try_from(recent)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(2)
+            .saturating_add(1)
     }
 
     fn forget(&mut self, now: Moment) {
@@ -138,6 +180,20 @@ impl Budget {
         }
     }
 
+    /// Another process has lowered the limit. Returns true if that is less than what holds here.
+    pub(super) fn told(&mut self, lowered: Lowered, now: Moment) -> bool {
+        let before = self.limit.limit(now);
+        self.limit.told(lowered.to, lowered.full, now);
+        self.slow(now);
+        self.limit.limit(now) != before
+    }
+
+    /// The lowered limit, and the time at which it was found.
+    pub(super) fn lowered(&self) -> Option<(Lowered, Moment)> {
+        let (to, full, cut) = self.limit.lowered()?;
+        Some((Lowered { to, full }, cut))
+    }
+
     /// Lets a pace that was slowed down rise again in its time.
     pub(super) fn recover(&mut self, now: Moment) {
         if self.is_slowed() {
@@ -159,4 +215,9 @@ impl Budget {
     pub(super) fn is_slowed(&self) -> bool {
         self.limit.is_slowed()
     }
+}
+
+/// True if fewer requests a minute may be made after a change; 0 is unlimited.
+fn is_lower(before: u32, after: u32) -> bool {
+    after != 0 && (before == 0 || after < before)
 }

@@ -159,6 +159,8 @@ pub(super) struct Granted {
     pub(super) longest_due: bool,
     /// The number of further polls that could be made at once.
     pub(super) more: u32,
+    /// The last time at which it may go by its slot.
+    pub(super) goes_by: Moment,
 }
 
 /// The reasons for which [`Live::admit`] does not admit.

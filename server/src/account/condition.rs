@@ -270,9 +270,26 @@ impl Condition {
         &self.words
     }
 
+    pub(super) fn paused_until(&self) -> Option<Moment> {
+        self.paused_until
+    }
+
     pub(super) fn paused_for(&self, now: Moment) -> Duration {
         self.paused_until
             .map_or(Duration::ZERO, |until| until.since(now))
+    }
+
+    /// The time until which nobody needs to ask; `None` if the breaker is closed, or not sure.
+    pub(super) fn unreachable_until(&self) -> Option<Moment> {
+        self.breaker.certain_until()
+    }
+
+    /// Another process does not reach the provider until this time.
+    pub(super) fn told_unreachable(&mut self, until: Moment) {
+        if !self.breaker.is_open() {
+            "the provider was not reached by another process".clone_into(&mut self.words);
+        }
+        self.breaker.told(until);
     }
 
     pub(super) fn pause(&mut self, until: Moment) {

@@ -8,6 +8,8 @@ use crate::cadence::Policy;
 pub(super) struct Flight {
     free: Occupancy,
     held: Occupancy,
+    /// The places among the free ones that the store lets this process have.
+    given: u32,
 }
 
 /// The places of one kind, and those that are taken.
@@ -18,11 +20,45 @@ struct Occupancy {
 }
 
 impl Flight {
+    /// The places of a policy, if the store knows of no other process.
     pub(super) fn new(policy: &Policy) -> Self {
         let places = |all| Occupancy { taken: 0, all };
         Self {
             free: places(policy.max_in_flight),
             held: places(policy.held_max),
+            given: u32::MAX,
+        }
+    }
+
+    /// The store lets this process have so many in flight, long polls apart.
+    pub(super) fn give(&mut self, places: u32) {
+        self.given = places;
+    }
+
+    /// True if one more needs a place that the store has not given.
+    pub(super) fn is_untaken(&self, is_held: bool) -> bool {
+        !is_held && self.free.taken >= self.given
+    }
+
+    /// True if the store keeps places for this process that it does not use.
+    pub(super) fn has_spare(&self) -> bool {
+        self.given != u32::MAX && self.given > self.free.taken
+    }
+
+    /// The requests under way, long polls apart.
+    pub(super) fn taken(&self) -> u32 {
+        self.free.taken
+    }
+
+    /// The places that one more of this class should ask for: as many again as there are, so that not each
+    /// one asks.
+    pub(super) fn wanted(&self, class: Class, is_held: bool) -> u32 {
+        let taken = self.free.taken;
+        let kept = if self.has_spare() { self.given } else { 0 };
+        match class.is_first() {
+            _ if is_held => taken,
+            true => kept.max(taken + 1),
+            false => taken.saturating_mul(2).saturating_add(8),
         }
     }
 
@@ -32,7 +68,7 @@ impl Flight {
         self.held.all = policy.held_max;
     }
 
-    fn places(&mut self, is_held: bool) -> &mut Occupancy {
+    fn of(&mut self, is_held: bool) -> &mut Occupancy {
         if is_held {
             &mut self.held
         } else {
@@ -65,12 +101,12 @@ impl Flight {
 
     /// A request begins.
     pub(super) fn begins(&mut self, is_held: bool) {
-        self.places(is_held).taken += 1;
+        self.of(is_held).taken += 1;
     }
 
     /// A request is over.
     pub(super) fn ends(&mut self, is_held: bool) {
-        let places = self.places(is_held);
+        let places = self.of(is_held);
         places.taken = places.taken.saturating_sub(1);
     }
 

@@ -75,7 +75,7 @@ impl Account {
             if let Some(refusal) = held_back {
                 return Err(Unanswered::Refused(refusal));
             }
-            if now.moment.since(admission.granted) <= SLOT_LASTS {
+            if now.moment <= admission.goes_by {
                 return Ok(());
             }
             let timeout = now.moment.plus(admission.settings.policy.timeout);

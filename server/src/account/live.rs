@@ -8,6 +8,7 @@ use super::{
     class::{Class, Denied, Granted, Inquiry, Refusal},
     condition::{Condition, Whose},
     flight::Flight,
+    lessons::{self, Lessons},
     waiting_room::WaitingRoom,
 };
 use crate::{
@@ -57,19 +58,23 @@ pub(super) struct Live {
     pub(super) flight: Flight,
     pub(super) waiting: WaitingRoom,
     pub(super) condition: Condition,
+    /// The lessons that the store knows.
+    pub(super) told: Lessons,
     /// Requests that were let through so far.
     number: u64,
     figures: RequestCounts,
 }
 
 impl Live {
-    pub(super) fn new(settings: Settings) -> Self {
+    /// The state of a new account. `is_shared` says that other processes spend its budget as well.
+    pub(super) fn new(settings: Settings, is_shared: bool) -> Self {
         Self {
-            budget: Budget::new(&settings.policy),
+            budget: Budget::new(&settings.policy, is_shared),
             flight: Flight::new(&settings.policy),
             settings: Arc::new(settings),
             waiting: WaitingRoom::default(),
             condition: Condition::default(),
+            told: Lessons::default(),
             number: 0,
             figures: RequestCounts::default(),
         }
@@ -107,15 +112,24 @@ impl Live {
             let retry_at = now.plus(Duration::from_millis(500));
             return Err(Denied::Refused(Refusal::Busy { retry_at }));
         }
-        let earliest = self.waiting.earliest(class, caller, &self.budget, now);
+        let earliest = match self.budget.is_given(now) {
+            true => self.waiting.earliest(class, caller, &self.budget, now),
+            false => self.budget.own(class, now),
+        };
+        let earliest = earliest.max(self.budget.shares.later(class));
         if earliest > now {
-            let awaited = self.waiting.await_poll(class, &self.budget, now);
+            let awaited = match self.budget.is_shared {
+                // The store says when.
+                true => None,
+                false => self.waiting.await_poll(class, &self.budget, now),
+            };
             let retry_at = awaited.map_or(earliest, |at| at.min(earliest));
             return Err(Denied::Refused(Refusal::Throttled { retry_at }));
         }
-        if self.budget.shares.is_untaken(class, now) {
+        if self.is_untaken(class, now) {
             return Err(Denied::Untaken);
         }
+        let goes_by = self.budget.shares.goes_by(class, now);
         self.budget.take(class, now);
         self.flight.begins(held);
         self.condition.begins(class, gate, now);
@@ -128,7 +142,14 @@ impl Live {
             is_probe: gate == Gate::Probe,
             longest_due: self.waiting.served(class, caller),
             more: more.min(self.flight.room_for_polls(held)),
+            goes_by,
         })
+    }
+
+    /// True if a request of this class needs a slot, or a place, that the store has not given.
+    pub(super) fn is_untaken(&self, class: Class, now: Moment) -> bool {
+        let is_held = class.is_held(&self.settings.policy);
+        self.budget.shares.is_untaken(class, now) || self.flight.is_untaken(is_held)
     }
 
     /// A create could not be let in by its deadline, and was told to come back.
@@ -235,7 +256,7 @@ impl Live {
         }
         let limit = self.budget.limit(now);
         self.condition.say(if self.budget.is_slowed() {
-            format!("throttled by the provider; at most {limit} requests a minute now")
+            lessons::slowed(limit)
         } else {
             "throttled by the provider".to_owned()
         });

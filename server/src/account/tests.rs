@@ -4,6 +4,7 @@ mod clock;
 mod flight;
 mod gate;
 mod reload;
+mod replicas;
 mod shares;
 mod trouble;
 

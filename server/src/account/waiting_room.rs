@@ -188,6 +188,12 @@ impl WaitingRoom {
         }
     }
 
+    /// The next slot, at this time, is for the longest overdue, as the store counts.
+    pub(super) fn longest_is_next(&mut self, at: Moment) {
+        self.since_longest = LONGEST_DUE_EVERY - 1;
+        self.poll_awaited = Some(at.plus(LONGEST_AWAITED));
+    }
+
     /// A request has its slot. Returns true if that is for the longest overdue.
     pub(super) fn served(&mut self, class: Class, caller: Option<&CallerName>) -> bool {
         if let (Some(caller), Some(queue)) = (caller, self.queue(class)) {

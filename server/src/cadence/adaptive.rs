@@ -71,6 +71,26 @@ impl Adaptive {
         });
     }
 
+    /// Another process has found a lower limit, which is over at `full`.
+    pub fn told(&mut self, limit: u32, full: u32, now: Moment) {
+        let known = self.limit(now);
+        if known == 0 || limit < known {
+            self.slowed = Some(Slowed {
+                limit,
+                full: full.max(limit),
+                cut: now,
+                raised: now,
+            });
+        }
+    }
+
+    /// The lowered limit, the limit at which that is over, and the time of the last cut; `None` if none
+    /// is lowered.
+    pub fn lowered(&self) -> Option<(u32, u32, Moment)> {
+        let slowed = self.slowed.as_ref();
+        slowed.map(|slowed| (slowed.limit, slowed.full, slowed.cut))
+    }
+
     /// It was no limit that was met.
     pub fn forgive(&mut self) {
         self.slowed = None;

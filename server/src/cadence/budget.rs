@@ -21,6 +21,8 @@ pub struct Pace {
     arrival_us: i64,
     /// The arrival time that requests under another limit have led to: no later limit forgives it.
     owed_us: i64,
+    /// True if somebody else hands the slots out. Each is used at its own time then, whatever now is.
+    is_given: bool,
 }
 
 /// Microseconds of a minute, at the limit less a tenth.
@@ -55,7 +57,32 @@ impl Pace {
             tolerance_us: interval_us * (burst - 1),
             arrival_us: 0,
             owed_us: 0,
+            is_given: false,
         }
+    }
+
+    /// The same pace, by slots that somebody else hands out.
+    #[must_use]
+    pub fn given(self) -> Self {
+        Self {
+            is_given: true,
+            ..self
+        }
+    }
+
+    /// The next slot that is handed out is at `from`.
+    pub fn give(&mut self, from: Moment) {
+        if !self.is_unlimited() {
+            self.arrival_us = from.as_millis().saturating_mul(1000);
+        }
+    }
+
+    /// The time of the slot that a request now would use, not after now.
+    pub fn slot(&self, now: Moment) -> Moment {
+        if !self.is_given || self.is_unlimited() {
+            return now;
+        }
+        Moment::from_millis(self.arrival_us.div_euclid(1000)).min(now)
     }
 
     /// Says whether there is no limit.
@@ -101,6 +128,11 @@ impl Pace {
         Duration::from_micros(u64::try_from(self.interval_us).unwrap_or(0))
     }
 
+    /// The most by which requests may go before their time.
+    pub fn tolerance(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.tolerance_us).unwrap_or(0))
+    }
+
     /// Counts one request made now.
     pub fn take(&mut self, now: Moment) {
         if !self.is_unlimited() {
@@ -110,9 +142,11 @@ impl Pace {
 
     /// The arrival time after one more request.
     fn after(&self, now: Moment) -> i64 {
-        self.arrival_us
-            .max(now.as_millis().saturating_mul(1000))
-            .saturating_add(self.interval_us)
+        let slot_us = match self.is_given {
+            true => self.arrival_us,
+            false => self.arrival_us.max(now.as_millis().saturating_mul(1000)),
+        };
+        slot_us.saturating_add(self.interval_us)
     }
 
     /// The furthest ahead of `now` that the arrival time can lie.
@@ -143,16 +177,22 @@ impl Pace {
 
     /// The same pace at a `part`-th of another limit: the arrival time stays, within its reach.
     pub fn set_limit(&mut self, per_minute: u32, part: u32, now: Moment) {
-        let (arrival_us, owed_us) = (self.arrival_us, self.owed_us);
-        *self = Self::share(per_minute, part);
-        self.owed_us = owed_us;
+        let (arrival_us, owed_us, is_given) = (self.arrival_us, self.owed_us, self.is_given);
+        *self = Self {
+            owed_us,
+            is_given,
+            ..Self::share(per_minute, part)
+        };
         self.arrival_us = arrival_us.min(self.reach(now).max(owed_us));
     }
 
     /// Another limit, which holds for the last minute's requests as well. These are their times, the
     /// oldest first. A minute after the last of them they count no more.
     pub fn hold_to(&mut self, per_minute: u32, recent: impl Iterator<Item = Moment>) {
-        *self = Self::new(per_minute);
+        *self = Self {
+            is_given: self.is_given,
+            ..Self::new(per_minute)
+        };
         let mut last = None;
         for request in recent {
             self.take(request);
@@ -182,6 +222,8 @@ pub struct Breaker {
     pauses: u32,
     /// The one probe of the half-open state is under way.
     probing: bool,
+    /// Another process has found it open, and said so.
+    is_told: bool,
 }
 
 /// A breaker's answer to a request.
@@ -224,6 +266,18 @@ impl Breaker {
         }
     }
 
+    /// Another process has opened its own until this time.
+    pub fn told(&mut self, until: Moment) {
+        let open_until = self.open_until.map_or(until, |known| known.max(until));
+        (self.open_until, self.is_told) = (Some(open_until), true);
+    }
+
+    /// The time until which nobody else needs to try; `None` if it is closed, or if somebody else may
+    /// still be answered.
+    pub fn certain_until(&self) -> Option<Moment> {
+        self.open_until.filter(|_| !self.is_doubtful())
+    }
+
     /// The provider answered.
     pub fn succeeded(&mut self) {
         *self = Self::default();
@@ -256,7 +310,7 @@ impl Breaker {
     /// Says whether fewer witnesses opened it than are needed if there are enough: somebody else may
     /// still be answered.
     pub fn is_doubtful(&self) -> bool {
-        self.is_open() && !self.witnesses.are_all()
+        self.is_open() && !self.is_told && !self.witnesses.are_all()
     }
 
     /// Failures in a row.

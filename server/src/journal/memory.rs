@@ -3,6 +3,7 @@
 //! It has no task of its own, so that it outlives the runtime of a process that a simulation kills.
 //! The next process finds the same store by [`MemoryJournal::reopened`].
 
+mod budgets;
 mod lease;
 mod seat;
 mod state;
@@ -26,6 +27,7 @@ use super::{
     Retirement, Write, Written,
     committer::{Hears, Published},
 };
+pub use budgets::MemoryBudgets;
 pub use lease::MemoryOwnership;
 pub use seat::Chances;
 use seat::{Seat, SharedLog};

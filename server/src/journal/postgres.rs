@@ -6,6 +6,7 @@
 
 mod arrays;
 mod batch;
+mod budgets;
 mod commit;
 mod connect;
 mod lease;
@@ -41,6 +42,9 @@ use super::{
     damage::Damage,
     questions::Questions,
 };
+pub use budgets::PostgresBudgets;
+#[cfg(test)]
+pub(super) use budgets::{answer, heard, letter};
 use commit::Writer;
 use connect::Connector;
 use lease::PostgresOwnership;

@@ -3,7 +3,9 @@
 //! `file` has the abilities that only a file has, `strain` the burdens that a file has to bear, `server`,
 //! `outcome` and `replicas` what only a server has and does, and `model` random histories.
 
+mod agreement;
 pub mod bound;
+mod budgets;
 mod fences;
 mod file;
 mod gate;
@@ -199,6 +201,32 @@ macro_rules! heard_behaviours {
             })+
         }
     };
+}
+
+/// Runs each behaviour of budgets against each store that processes can share.
+macro_rules! spending_behaviours {
+    ($($behaviour:ident,)+) => {
+        mod budgets_in_memory {
+            $(#[tokio::test(start_paused = true)]
+            async fn $behaviour() {
+                super::budgets::$behaviour(super::budgets::memory_spenders().await).await;
+            })+
+        }
+        mod budgets_on_postgres {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                super::budgets::$behaviour(super::budgets::postgres_spenders().await).await;
+            })+
+        }
+    };
+}
+
+spending_behaviours! {
+    no_slot_is_given_twice_under_hammering,
+    places_of_all_processes_never_exceed_the_most_under_hammering,
+    a_lesson_of_one_process_is_heard_by_all_with_their_next_take,
+    a_create_that_waits_anywhere_has_the_next_slot,
+    places_of_a_process_that_is_gone_come_back,
 }
 
 shared_behaviours! {

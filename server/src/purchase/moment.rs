@@ -12,6 +12,11 @@ use std::time::Duration;
 pub struct Moment(i64);
 
 impl Moment {
+    /// Before all others.
+    pub const EARLIEST: Self = Self(i64::MIN);
+    /// After all others.
+    pub const LATEST: Self = Self(i64::MAX);
+
     /// The moment so many milliseconds after the machine's start.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis)

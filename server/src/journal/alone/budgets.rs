@@ -7,7 +7,10 @@ use async_trait::async_trait;
 
 use crate::{
     clock::Clock,
-    journal::{Arrivals, Budgets, Journal, JournalError, KeptBudget, Taking, Write},
+    journal::{
+        Arrivals, Budgets, Heard, Journal, JournalError, KeptBudget, Span, Taken, Taking, Verdict,
+        Word, Write,
+    },
     purchase::{AccountName, Moment, Timestamp},
 };
 
@@ -93,27 +96,46 @@ fn key(account: &AccountName) -> String {
 
 #[async_trait]
 impl Budgets for AloneBudgets {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     async fn left(&self, account: &AccountName) -> Option<KeptBudget> {
         let text = self.journal.get(&key(account)).await.ok()??;
         self.read(&text)
     }
 
-    async fn take(&self, account: &AccountName, taking: Taking) -> Result<Arrivals, JournalError> {
-        let Taking {
-            taken,
-            wanted,
-            is_limited,
-        } = taking;
-        let ahead = match is_limited {
-            true => KEPT_AHEAD,
-            false => Duration::ZERO,
+    async fn take(&self, account: &AccountName, taking: &Taking) -> Result<Taken, JournalError> {
+        let (taken, wanted) = (taking.taken, taking.wanted);
+        let ahead = match taking.requests {
+            Some(_) => KEPT_AHEAD,
+            None => Duration::ZERO,
         };
         let arrivals = Arrivals {
             requests: wanted.requests.plus(ahead).max(taken.requests),
             creates: wanted.creates.max(taken.creates),
         };
         self.save(account, arrivals).await?;
-        Ok(arrivals)
+        Ok(Taken {
+            verdict: Verdict::Given,
+            requests: Some(Span {
+                from: None,
+                until: arrivals.requests,
+            }),
+            creates: Some(Span {
+                from: None,
+                until: arrivals.creates,
+            }),
+            fresh_until: Moment::LATEST,
+            is_for_longest: false,
+            late: Duration::ZERO,
+            places: u32::MAX,
+            heard: Heard::default(),
+        })
+    }
+
+    async fn tell(&self, _account: &AccountName, _word: &Word) -> Result<Heard, JournalError> {
+        Ok(Heard::default())
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-use super::{lease::Leases, seat::Seat};
+use super::{budgets::Purses, lease::Leases, seat::Seat};
 
 /// One purchase with its history; a remnant has none.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ pub(super) struct State {
     pub(super) observers: Observers,
     /// The processes that share the store.
     pub(super) seats: Vec<Weak<Seat>>,
+    pub(super) purses: Purses,
 }
 
 impl State {

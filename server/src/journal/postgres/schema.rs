@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0002_commit.sql"),
     include_str!("0003_opening.sql"),
     include_str!("0004_leases.sql"),
+    include_str!("0005_budgets.sql"),
 ];
 
 /// The number of the last migration that this build knows.

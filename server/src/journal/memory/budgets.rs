@@ -1,0 +1,131 @@
+//! The budgets of a store in memory.
+
+use std::{collections::BTreeMap, fmt, sync::PoisonError};
+
+use async_trait::async_trait;
+
+use super::MemoryJournal;
+use crate::{
+    clock::Clock,
+    journal::{
+        Budgets, Heard, JournalError, KeptBudget, ReplicaId, Taken, Taking, Word,
+        slots::{self, Asking, Place, Purse, Wish},
+    },
+    purchase::AccountName,
+};
+
+/// The budgets of all accounts, and the places that processes hold in flight.
+#[derive(Debug, Default)]
+pub(super) struct Purses {
+    purses: BTreeMap<AccountName, Purse>,
+    places: BTreeMap<AccountName, BTreeMap<ReplicaId, Place>>,
+}
+
+impl Purses {
+    fn take(
+        &mut self,
+        account: &AccountName,
+        replica: &ReplicaId,
+        wish: &Wish,
+        now_us: i64,
+    ) -> slots::Answer {
+        let places = self.places.entry(account.clone()).or_default();
+        let others = places.iter().filter(|(holder, _)| *holder != replica);
+        let others = others.map(|(_, place)| place.counts(now_us)).sum();
+        let purse = self.purses.entry(account.clone()).or_default();
+        let (answer, place) = purse.take(others, wish, now_us);
+        places.insert(replica.clone(), place);
+        answer
+    }
+
+    fn tell(
+        &mut self,
+        account: &AccountName,
+        replica: &ReplicaId,
+        word: &slots::Word,
+        now_us: i64,
+    ) -> slots::Heard {
+        let purse = self.purses.entry(account.clone()).or_default();
+        let (heard, place) = purse.tell(word, now_us);
+        let places = self.places.entry(account.clone()).or_default();
+        places.insert(replica.clone(), place);
+        heard
+    }
+}
+
+/// The budgets of a store in memory, as one of its openings spends them.
+pub struct MemoryBudgets {
+    journal: MemoryJournal,
+    /// The store's clock.
+    store: Clock,
+    /// The process's.
+    clock: Clock,
+    replica: ReplicaId,
+}
+
+impl fmt::Debug for MemoryBudgets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("MemoryBudgets")
+            .field("replica", &self.replica)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MemoryBudgets {
+    /// The budgets of this journal's store for the process with this name and clock. `store` is the
+    /// store's clock. They are away while commits fail.
+    pub fn new(journal: &MemoryJournal, store: &Clock, replica: &ReplicaId, clock: &Clock) -> Self {
+        Self {
+            journal: journal.reopened(),
+            store: store.clone(),
+            clock: clock.clone(),
+            replica: replica.clone(),
+        }
+    }
+
+    async fn with<T>(
+        &self,
+        act: impl FnOnce(&mut Purses, i64) -> T,
+    ) -> Result<(T, Asking), JournalError> {
+        let departed = self.clock.moment();
+        // Others get a turn on both sides, as they do if a store takes time.
+        tokio::task::yield_now().await;
+        self.journal.answered().await?;
+        self.journal.check_writes()?;
+        let answer = {
+            let now_us = self.store.now().as_millis().saturating_mul(1_000);
+            let state = &self.journal.state;
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            act(&mut state.purses, now_us)
+        };
+        tokio::task::yield_now().await;
+        let arrived = self.clock.moment();
+        Ok((answer, Asking { departed, arrived }))
+    }
+}
+
+#[async_trait]
+impl Budgets for MemoryBudgets {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn left(&self, _account: &AccountName) -> Option<KeptBudget> {
+        None
+    }
+
+    async fn take(&self, account: &AccountName, taking: &Taking) -> Result<Taken, JournalError> {
+        let wish = Wish::of(taking);
+        let took = self.with(|purses, now_us| purses.take(account, &self.replica, &wish, now_us));
+        let (answer, asking) = took.await?;
+        Ok(asking.taken(taking, &answer))
+    }
+
+    async fn tell(&self, account: &AccountName, word: &Word) -> Result<Heard, JournalError> {
+        let word = slots::Word::of(word);
+        let told = self.with(|purses, now_us| purses.tell(account, &self.replica, &word, now_us));
+        let (heard, asking) = told.await?;
+        Ok(asking.heard(heard))
+    }
+}
