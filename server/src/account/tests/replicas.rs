@@ -193,6 +193,7 @@ async fn p6_a_tenth_is_the_longest_overdues_beside_creates_on_other_replicas() {
             polls >= tenth * 8 / 10,
             "{polls} polls at {limit}, a tenth is {tenth}"
         );
+        assert!(polls <= tenth + tenth / 4 + 1, "{polls} polls at {limit}");
     }
 }
 
@@ -356,6 +357,8 @@ async fn a_replica_that_is_dropped_leaves_no_task_behind() {
     let world = World::new();
     let account = world.replica("first", policy(100)).await;
     drop(account.try_admit(Class::Poll).await.unwrap());
+    // Everything is told, and it waits for news.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let gone = Arc::downgrade(&account);
     drop(account);
     for _ in 0..10 {
