@@ -167,14 +167,14 @@ fn run_with(seed: u64, is_shared: bool) -> Outcome {
 
 /// The processes of a run.
 enum Service {
-    Alone(Process),
+    Alone(Box<Process>),
     Shared(Replicas, Fences),
 }
 
 impl Service {
     async fn start(world: &World) -> Self {
         match world.is_shared {
-            false => Self::Alone(Process::start(world, 0).await),
+            false => Self::Alone(Box::new(Process::start(world, 0).await)),
             true => {
                 let fences = Fences::new(Arc::clone(&world.journal));
                 Self::Shared(Replicas::start(world, &fences).await, fences)
@@ -184,7 +184,7 @@ impl Service {
 
     async fn storm(self, world: &Arc<World>) -> Self {
         match self {
-            Self::Alone(process) => Self::Alone(storm(world, process).await),
+            Self::Alone(process) => Self::Alone(Box::new(storm(world, *process).await)),
             Self::Shared(mut replicas, fences) => {
                 replicas.storm(world).await;
                 Self::Shared(replicas, fences)
