@@ -118,7 +118,7 @@ impl Shares {
         self.all.set_limit(limit, 1, now);
         self.set_parts(limit, now);
         if self.is_shared && self.all.interval() != before {
-            // What was given was spaced by another limit.
+            // Slots that were given are spaced by another limit.
             self.part = Part::new(true);
         }
     }
