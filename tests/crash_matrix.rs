@@ -247,9 +247,12 @@ async fn check(case: Case, store: Store) -> Result<(), String> {
             // A connection that broke: the transport's error has no reason of the service's.
             let is_cut = matches!(&cut, Err(refusal)
                 if refusal.as_ref().is_none_or(|refusal| refusal.reason.is_empty()));
+            if !is_cut {
+                return Err(format!("{case:?}: {cut:?}"));
+            }
             let exit = house.server.exit().await;
-            if !is_cut || exit.signal() != Some(SIGABRT) {
-                return Err(format!("{case:?}: {cut:?}, {exit}"));
+            if exit.signal() != Some(SIGABRT) {
+                return Err(format!("{case:?}: {exit}"));
             }
             house.restart().await;
         }
