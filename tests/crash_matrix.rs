@@ -117,9 +117,6 @@ fn cases(provider: &'static str) -> Vec<Case> {
             Reply::Refuse => (1, "FAILED"),
             // Nothing was sent: the repeat is the first that counts.
             Reply::Throttle | Reply::Unauthorized => (2, accepted),
-            // The attempt covers a wait for the process's own repeat, a minute and more. Until then nobody
-            // knows that it is gone, and no other sends.
-            _ if own == 1 => (1, "OUTCOME_UNKNOWN"),
             _ => (1 + more, unclear),
         };
         cases.push(case(Cut::At("settled"), reply, (1, creates), end));
@@ -205,11 +202,11 @@ impl House {
     }
 
     /// Repeats the create until an answer has the promised end, or until answers have stayed the
-    /// same for as long as a send may take.
+    /// same for as long as a send, or the wait for a repeat by the process itself, may be under way.
     async fn repeated(&self, case: &Case, order: &Order) -> String {
         let mut told = String::new();
         let mut since = tokio::time::Instant::now();
-        while since.elapsed() < Duration::from_secs(3) {
+        while since.elapsed() < Duration::from_secs(15) {
             let word = match self.create(order).await {
                 Ok((purchase, _)) => {
                     let state = purchase.status.unwrap().state();

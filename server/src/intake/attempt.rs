@@ -317,7 +317,7 @@ impl Inner {
             } => AttemptChange::Accepted,
             Submitted::NotSent(_) if send.speaks_for_the_order(record) => AttemptChange::Unsent,
             _ if !send.is_its(record) => AttemptChange::Keep,
-            _ if send.goes_on(sent) => self.extends(0),
+            _ if send.goes_on(sent) => self.extends(),
             _ => AttemptChange::End,
         }
     }

@@ -161,7 +161,7 @@ impl Inner {
 /// The longest that a send can be under way, with the wait for a repeat of its process's own.
 fn reach(settings: &Settings) -> Duration {
     let repeats = match settings.provider.unclear() {
-        Unclear::RepeatWithKey { .. } => own_repeat::WAIT_MAX,
+        Unclear::RepeatWithKey { .. } => own_repeat::HELD_FOR,
         Unclear::LookUp { .. } | Unclear::AskNobody => Duration::ZERO,
     };
     settings.policy.timeout + SUBMIT_SLACK + repeats

@@ -1,9 +1,9 @@
 //! An unclear send that this process repeats by itself, at a provider that takes a key.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use super::{
-    Inner, RETRY_AFTER, SUBMIT_SLACK,
+    Inner, RETRY_AFTER,
     attempt::{self, Submission},
     phase::{Remedy, SubmitPhase},
 };
@@ -25,22 +25,16 @@ const REPEAT_BACKOFF: Duration = Duration::from_millis(500);
 const REPEAT_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// The time that a repeat waits for budget and breaker.
 const REPEAT_ADMISSION: Duration = Duration::from_secs(60);
-/// The longest from the end of a send to the commit of the next repeat.
-pub(super) const WAIT_MAX: Duration = REPEAT_BACKOFF_MAX
-    .saturating_mul(2)
-    .saturating_add(REPEAT_ADMISSION)
-    .saturating_add(SUBMIT_SLACK);
+/// The time for which an attempt lasts at once while its process waits for the next repeat. A caller who
+/// comes after a crash is asked to repeat no later than that.
+pub(super) const HELD_FOR: Duration = Duration::from_secs(10);
+/// The interval at which it is held anew.
+const HELD_EVERY: Duration = Duration::from_secs(5);
 
 /// The middle of the wait before a repeat, the first being number 0.
 fn backoff(repeat: u32) -> Duration {
     let wait = REPEAT_BACKOFF.saturating_mul(2_u32.saturating_pow(repeat));
     wait.min(REPEAT_BACKOFF_MAX)
-}
-
-/// The longest from now to the commit of a repeat that is waited for: by then another process, which knows
-/// the record alone, must not think that nobody goes on.
-fn covers(repeat: u32) -> Duration {
-    2 * backoff(repeat) + REPEAT_ADMISSION + SUBMIT_SLACK
 }
 
 impl Inner {
@@ -72,13 +66,13 @@ impl Inner {
                 // The same seed is the same run.
                 biased;
                 () = self.stopping.cancelled() => return,
-                next = self.repeat_begins(send, repeat, wait) => next,
+                next = self.repeat_begins(send, wait) => next,
             };
             let (record, admission, begun) = match next {
                 Repeat::Submission(record, admission, begun) => (record, admission, begun),
                 Repeat::Skip => {
                     lost += 1;
-                    self.hold(send, repeat.saturating_add(1)).await;
+                    self.hold(send).await;
                     continue;
                 }
                 Repeat::End => return,
@@ -114,16 +108,19 @@ impl Inner {
                 self.settle_repeat(&again, &sent).await;
                 return;
             }
+            self.hold(send).await;
         }
     }
 
     /// Waits for the time and the right to repeat, and commits that a repeat begins.
-    async fn repeat_begins(&self, send: &Submission, repeat: u32, wait: Duration) -> Repeat {
-        tokio::time::sleep(wait).await;
-        let deadline = self.clock.moment().plus(REPEAT_ADMISSION);
-        let caller = &send.record.purchase.caller;
-        let admitted = send.account.admit_for(Class::Create, caller, deadline);
-        let Ok(admission) = admitted.await else {
+    async fn repeat_begins(&self, send: &Submission, wait: Duration) -> Repeat {
+        let admitted = async {
+            tokio::time::sleep(wait).await;
+            let deadline = self.clock.moment().plus(REPEAT_ADMISSION);
+            let caller = &send.record.purchase.caller;
+            (send.account.admit_for(Class::Create, caller, deadline)).await
+        };
+        let Ok(admission) = self.holding(send, admitted).await else {
             return Repeat::Skip;
         };
         let id: PurchaseId = send.record.purchase.id;
@@ -147,10 +144,9 @@ impl Inner {
         };
         let begun = self.clock.both();
         // Every send is preceded by its own commit.
-        let until = self.submit_until(&send.settings);
         let change = AttemptChange::Begin {
             attempt: Attempt {
-                submit_until: until.plus(covers(repeat.saturating_add(1))),
+                submit_until: self.submit_until(&send.settings),
                 ..attempt
             },
             now: begun.wall,
@@ -162,19 +158,33 @@ impl Inner {
         Repeat::Submission(Box::new(record), admission, begun)
     }
 
-    /// Lets the attempt last until a repeat that is waited for, the first being number 0.
-    pub(super) fn extends(&self, repeat: u32) -> AttemptChange {
+    /// Lets the attempt last while a repeat is waited for: another process, which knows the record alone, must
+    /// not think that nobody goes on.
+    pub(super) fn extends(&self) -> AttemptChange {
         AttemptChange::Extend {
-            submit_until: self.clock.now().plus(covers(repeat)),
+            submit_until: self.clock.now().plus(HELD_FOR),
         }
     }
 
-    /// Keeps the attempt for a later repeat, since there was none now.
-    async fn hold(&self, send: &Submission, repeat: u32) {
+    /// Waits for a repeat's turn, and keeps the attempt meanwhile.
+    async fn holding<T>(&self, send: &Submission, turn: impl Future<Output = T>) -> T {
+        let mut turn = pin!(turn);
+        loop {
+            tokio::select! {
+                // The same seed is the same run.
+                biased;
+                output = &mut turn => return output,
+                () = tokio::time::sleep(HELD_EVERY) => self.hold(send).await,
+            }
+        }
+    }
+
+    /// Keeps the attempt for a repeat that is waited for.
+    async fn hold(&self, send: &Submission) {
         if let Ok(Some(record)) = self.journal.record(send.record.purchase.id).await
             && is_of(send, &record)
         {
-            self.change_attempt(&record, self.extends(repeat)).await;
+            self.change_attempt(&record, self.extends()).await;
         }
     }
 

@@ -61,8 +61,7 @@ async fn c3_an_own_repeat_that_panics_is_left_to_the_caller() {
     let world = World::open("devdraft").await;
     world.wire.answer_creates([Reply::Lost, Reply::Panic]);
     world.create().await.unwrap();
-    // Its attempt covers the wait for one more repeat.
-    world.pass(seconds(100)).await;
+    world.pass(seconds(60)).await;
     let word = "OUTCOME_UNKNOWN!REPEAT_WANTED";
     assert_eq!(words(&world.status().await), word);
     assert_eq!(kind(&world.create().await), "created");

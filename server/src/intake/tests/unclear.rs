@@ -294,19 +294,45 @@ async fn c3_a_crash_between_two_own_repeats_of_devdraft_leaves_them_to_the_calle
     assert_eq!(world.wire.creates(), 2, "the first own repeat is in flight");
     let world = world.killed().await;
     world.pass(seconds(60)).await;
-    // Nobody can know that the repeats will not go on.
-    assert_eq!(world.history().await, ["PENDING", UNKNOWN]);
-    assert_eq!(kind(&world.create().await), "created");
-    assert_eq!(
-        world.wire.creates(),
-        2,
-        "a caller is answered with what is known"
-    );
-    world.pass(seconds(40)).await;
     assert_eq!(world.history().await, ["PENDING", UNKNOWN, WANTED]);
     assert_eq!(world.wire.creates(), 2);
     assert_eq!(kind(&world.create().await), "created");
     assert_eq!(words(&world.status().await), "CREATED");
+}
+
+/// However long the wait for the next repeat is: another process sees that nobody holds the attempt any more.
+#[tokio::test(start_paused = true)]
+async fn c3_a_crash_in_the_wait_for_an_own_repeat_leaves_it_to_the_caller_within_ten_seconds() {
+    let world = World::open("devdraft").await;
+    let not_yet = Reply::Json(
+        409,
+        json!({ "statusCode": 409, "message": "being processed" }),
+    );
+    world.wire.answer_creates([Reply::Lost]);
+    world.wire.answer_creates(vec![not_yet; 9]);
+    world.create().await.unwrap();
+    // From here on a wait lasts half a minute or more.
+    while world.wire.creates() < 9 {
+        world.pass(seconds(1)).await;
+    }
+    let sent = world.wire.creates();
+    let waiting = world.record().await;
+    world.pass(seconds(6)).await;
+    let held = world.record().await;
+    assert_eq!(
+        (world.wire.creates(), held.sends),
+        (sent, waiting.sends),
+        "a wait"
+    );
+    let until = |record: &Record| record.attempt.unwrap().submit_until;
+    assert!(until(&held) > until(&waiting), "it is held anew");
+    let world = world.killed().await;
+    assert_eq!(kind(&world.create().await), "created");
+    assert_eq!(world.wire.creates(), sent, "nobody can know yet");
+    world.pass(seconds(11)).await;
+    assert_eq!(world.history().await, ["PENDING", UNKNOWN, WANTED]);
+    assert_eq!(kind(&world.create().await), "created");
+    assert_eq!(world.wire.creates(), sent + 1);
 }
 
 #[tokio::test(start_paused = true)]
