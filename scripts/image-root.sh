@@ -12,10 +12,11 @@ profile=${2:-release}
 source_folder=$(cd "$(dirname "$0")/.." && pwd)
 cd "$source_folder"
 
-# The same sources give the same bytes in any folder.
-export SOURCE_DATE_EPOCH=0 CARGO_INCREMENTAL=0
+export CARGO_INCREMENTAL=0
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
+# The same sources give the same bytes in any folder.
 if [ "$profile" = release ]; then
+  export SOURCE_DATE_EPOCH=0
   export RUSTFLAGS="--remap-path-prefix=$source_folder=/src --remap-path-prefix=$cargo_home=/cargo -C strip=symbols -C link-arg=-Wl,--build-id=none"
   export CFLAGS="-ffile-prefix-map=$source_folder=/src -ffile-prefix-map=$cargo_home=/cargo"
 fi
