@@ -99,7 +99,7 @@ impl Network {
         (server, receiver)
     }
 
-    /// A new connection to one that listens.
+    /// A new connection to a server that listens.
     pub async fn connect(&self) -> io::Result<End> {
         let wait = {
             let mut state = self.0.lock().unwrap();
@@ -207,7 +207,7 @@ impl State {
         Duration::from_micros(self.random.random_range(0..=most_us) * times)
     }
 
-    /// One that listens. A single one is no choice.
+    /// A server that listens. A single one is no choice.
     fn listener(&mut self) -> Option<(u64, mpsc::UnboundedSender<io::Result<End>>)> {
         let place = match self.listeners.len() {
             0 | 1 => 0,

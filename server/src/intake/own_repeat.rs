@@ -43,7 +43,7 @@ impl Inner {
     /// way as long as this goes on.
     pub(super) async fn repeat_with_key(self: &Arc<Self>, send: &Submission) {
         self.repeat_for_some_time(send).await;
-        // Whoever comes next need not wait for it to run out.
+        // The next caller need not wait for it to run out.
         let purchase = send.record.purchase.id;
         if let Ok(Some(record)) = self.journal.record(purchase).await
             && is_of(send, &record)

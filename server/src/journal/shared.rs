@@ -108,7 +108,7 @@ impl Merge {
             }
             all.push(one);
         }
-        // Those that the store shows to nobody any more.
+        // The commits that the store shows to nobody any more.
         let through = read.through.max(head);
         state.own = state.own.split_off(&Position(through.0.saturating_add(1)));
         published.move_head(through);

@@ -300,7 +300,7 @@ async fn c3_a_crash_between_two_own_repeats_of_devdraft_leaves_them_to_the_calle
     assert_eq!(words(&world.status().await), "CREATED");
 }
 
-/// However long the wait for the next repeat is: another process sees that nobody holds the attempt any more.
+/// The next process sees that nobody holds the attempt any more, however long the wait for the repeat was.
 #[tokio::test(start_paused = true)]
 async fn c3_a_crash_in_the_wait_for_an_own_repeat_leaves_it_to_the_caller_within_ten_seconds() {
     let world = World::open("devdraft").await;

@@ -46,7 +46,7 @@ pub(super) struct State {
     texts: BTreeMap<String, String>,
     age: Arc<Age>,
     pub(super) leases: Leases,
-    /// Those that hear of each commit of each opening.
+    /// The observers that hear of each commit of each opening.
     pub(super) observers: Observers,
     /// The processes that share the store.
     pub(super) seats: Vec<Weak<Seat>>,

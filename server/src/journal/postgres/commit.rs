@@ -363,7 +363,7 @@ impl Store for Writer {
             return;
         };
         if let Err(trouble) = self.writing.exit(&mut opening.session).await {
-            // Whoever this process is in the way of waits until it has been silent.
+            // A process that this one is in the way of waits until it has been silent.
             tracing::warn!(error = %trouble.error(), "the store was not let go");
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     testing,
 };
 
-/// What each kind of observer has heard: positions.
+/// The positions that each kind of observer has heard.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Heard {
     purchases: Vec<u64>,

@@ -321,7 +321,7 @@ fn a_clock_of_the_store_that_is_set_back_holds_an_account_up_for_a_minute_at_mos
         let (answer, _) = purse.take(0, &poll, now_us);
         let longest_us = 61 * SECOND_US + poll.tolerance_us + 2 * poll.interval_us;
         assert!(answer.wait_us <= longest_us, "{answer:?} at {limit}");
-        // Whoever it was that others made way for is forgotten as well.
+        // The create that others made way for is forgotten as well.
         let later_us = now_us + answer.wait_us + 10 * SECOND_US;
         let (answer, _) = purse.take(0, &poll, later_us);
         assert_eq!(answer.verdict, Verdict::Given, "at {limit}");

@@ -30,7 +30,7 @@ struct Twins {
 }
 
 impl Twins {
-    /// What a process tells, told to both.
+    /// A process's word, told to both.
     async fn tell(&mut self, one: usize, word: &Word, now_us: i64) {
         let (told, place) = self.purse.tell(word, now_us);
         self.places[one] = Some(place);

@@ -237,7 +237,7 @@ async fn a_write_that_waits_while_its_lease_is_taken_is_fenced() {
     let [fence, keeper] = fences.as_slice() else {
         panic!("{fences:?}")
     };
-    // Whoever takes has the lock from the beginning of the take until its commit.
+    // A take has the lock from its beginning until its commit.
     let (taking, _driver) = foreign(&bench.database.url()).await;
     let takes = leases.each_ref().map(|account| {
         let name = newcomer.replica().as_str();
