@@ -19,14 +19,13 @@ use crate::{
     World,
     buyer::Acknowledged,
     ledger::{Ledger, Meaning, Sent},
+    limits,
     watcher::Fed,
     words,
 };
 
 /// The time for which a simulated provider honours an idempotency key, less an hour.
 const KEY_LIVES: Duration = Duration::from_secs(23 * 3_600);
-/// The documented or chosen limits of requests in a minute; the others have none.
-const LIMITS: [(&str, usize); 3] = [("masumi", 600), ("inabit", 120), ("devdraft", 100)];
 
 /// Checks a run that is over.
 pub async fn run(world: &World, fed: &Fed, acknowledged: &[Acknowledged]) {
@@ -56,12 +55,11 @@ pub async fn run(world: &World, fed: &Fed, acknowledged: &[Acknowledged]) {
     feed(world, fed).await;
     answers(world, &purchases, acknowledged);
     let ledger = world.providers.ledger();
-    let mut limits = budgets(&ledger);
-    if world.is_shared {
-        world.over_limits(limits.len() as u64);
-        limits.clear();
-    }
-    let wrong = [creates(&ledger), limits, refusals(&purchases, &ledger)];
+    let wrong = [
+        creates(&ledger),
+        budgets(&ledger, world.is_shared),
+        refusals(&purchases, &ledger),
+    ];
     for text in wrong.into_iter().flatten() {
         world.violation(text);
     }
@@ -339,20 +337,35 @@ fn creates(ledger: &Ledger) -> Vec<String> {
     wrong
 }
 
-/// Promise P2: no account exceeds its requests per minute, restarts or not.
-fn budgets(ledger: &Ledger) -> Vec<String> {
+/// Promise P2: no account exceeds its requests per minute, or its creates, restarts or not, over all
+/// processes together.
+fn budgets(ledger: &Ledger, is_shared: bool) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (provider, limit) in LIMITS {
-        let times: &[Timestamp] = ledger.requests.get(provider).map_or(&[], Vec::as_slice);
+    let mut check = |what: &str, limit: u32, times: &[Timestamp]| {
+        let limit = limit as usize;
         let most = times
             .windows(limit + 1)
             .find(|window| window[limit].since(window[0]) < Duration::from_secs(60));
         if let Some(window) = most {
             let at = window[limit];
-            wrong.push(format!(
-                "P2: {provider} had more than {limit} a minute at {at}"
-            ));
+            wrong.push(format!("P2: more than {limit} {what} a minute at {at}"));
+        }
+    };
+    for provider in words::PROVIDERS {
+        let times = ledger.requests.get(provider).map_or(&[][..], Vec::as_slice);
+        if let Some(limit) = limits::requests_per_minute(provider, is_shared) {
+            check(&format!("requests to {provider}"), limit, times);
         }
     }
+    let of_phygitals = ledger
+        .sent
+        .iter()
+        .filter(|sent| sent.provider == "phygitals");
+    let creates: Vec<Timestamp> = of_phygitals.map(|sent| sent.at).collect();
+    check(
+        "creates at phygitals",
+        limits::CREATES_OF_PHYGITALS,
+        &creates,
+    );
     wrong
 }

@@ -3,17 +3,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tillwatch_server::{
-    journal::{
-        Fence, JournalError, Lease, Look, Ownership, ReplicaId, Write, Written,
-        memory::{MemoryJournal, MemoryOwnership},
-    },
+    journal::{JournalError, ReplicaId, Write, Written, memory::MemoryJournal},
     purchase::{AccountName, Cause},
 };
-
-use crate::store::Life;
 
 /// The figures of leases in one run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,6 +73,11 @@ impl Fences {
         }
     }
 
+    /// A lease was taken from another owner, or after one.
+    pub fn taken_over(&self) {
+        self.seen.lock().unwrap().tally.takeovers += 1;
+    }
+
     /// Looks at a write that is about to begin.
     pub fn judge(&self, replica: &ReplicaId, write: &Write) -> Judged {
         let (fence, is_poll) = match write {
@@ -115,81 +113,5 @@ impl Fences {
         if let (Judged::Passed(text), Ok(Written::Done)) = (judged, written) {
             self.violation(format!("P1: committed by {text}"));
         }
-    }
-}
-
-/// The leases as a process that can die or be stopped sees them.
-#[derive(Debug)]
-pub struct MortalOwnership {
-    inner: MemoryOwnership,
-    life: Life,
-    fences: Fences,
-    random: Mutex<StdRng>,
-}
-
-impl MortalOwnership {
-    /// The leases as the process `life` sees them.
-    pub fn new(inner: MemoryOwnership, life: Life, fences: Fences, seed: u64) -> Self {
-        Self {
-            inner,
-            life,
-            fences,
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
-        }
-    }
-
-    /// The way to the store and back: usually short, now and then too long.
-    async fn pass(&self) {
-        let wait = {
-            let mut random = self.random.lock().unwrap();
-            let slow = if random.random_bool(0.01) { 200 } else { 1 };
-            random.random_range(0..=8) * slow
-        };
-        tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
-        self.life.go_on().await;
-    }
-}
-
-#[async_trait]
-impl Ownership for MortalOwnership {
-    fn is_shared(&self) -> bool {
-        true
-    }
-
-    fn replica(&self) -> &ReplicaId {
-        self.inner.replica()
-    }
-
-    async fn look(&self, renewed: &[Fence]) -> Result<Look, JournalError> {
-        self.pass().await;
-        let look = self.inner.look(renewed).await;
-        self.pass().await;
-        look
-    }
-
-    async fn take(
-        &self,
-        account: &AccountName,
-        seen: Option<&Lease>,
-    ) -> Result<Option<Fence>, JournalError> {
-        self.pass().await;
-        let taken = self.inner.take(account, seen).await;
-        if let Ok(Some(fence)) = &taken
-            && fence.number > 1
-        {
-            self.fences.seen.lock().unwrap().tally.takeovers += 1;
-        }
-        self.pass().await;
-        taken
-    }
-
-    async fn release(&self, fence: &Fence) -> Result<(), JournalError> {
-        self.pass().await;
-        self.inner.release(fence).await
-    }
-
-    async fn leave(&self) -> Result<(), JournalError> {
-        self.pass().await;
-        self.inner.leave().await
     }
 }

@@ -33,10 +33,12 @@ mod buyer;
 mod check;
 mod fences;
 mod ledger;
+mod limits;
 mod network;
 mod process;
 mod providers;
 mod replicas;
+mod seat;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -105,14 +105,13 @@ fn main() -> ExitCode {
     if arguments.replicas {
         println!(
             "several processes: {} takeovers, {} stops, {} cuts, {} outages, {} polls, \
-             {} writes refused by fences, {} limits passed",
+             {} writes refused by fences",
             sum(|one| one.fences.takeovers),
             sum(|one| one.faults.stops),
             sum(|one| one.faults.cuts),
             sum(|one| one.faults.outages),
             sum(|one| one.fences.polls),
             sum(|one| one.fences.refused),
-            sum(|one| one.over_limits),
         );
     }
     let mut pages = BTreeMap::<&str, Pages>::new();

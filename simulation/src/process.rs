@@ -14,7 +14,7 @@ use tillwatch_server::{
     identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope},
     journal::{
         Alone, AloneBudgets, Budgets, Journal, JournalError, Ownership, ReplicaId,
-        memory::{Chances, MemoryJournal, MemoryOwnership},
+        memory::{Chances, MemoryBudgets, MemoryJournal, MemoryOwnership},
     },
     listener::{self, PanicLayer},
     provider,
@@ -27,8 +27,10 @@ use tower::util::MapResponseLayer;
 
 use crate::{
     World,
-    fences::{Fences, MortalOwnership},
+    fences::Fences,
+    limits,
     providers::Sender,
+    seat::{MortalBudgets, MortalOwnership},
     store::{Life, Mortal},
     words::PROVIDERS,
 };
@@ -49,24 +51,37 @@ pub struct Process {
     server: u64,
 }
 
-/// The parts of a process that other processes share with it, or not.
+/// The parts of a process that depend on whether others share the store.
 struct Place {
     machine: Clock,
+    clock: Clock,
+    life: Life,
     opened: Arc<MemoryJournal>,
+    journal: Arc<dyn Journal>,
     ownership: Arc<dyn Ownership>,
+    budgets: Arc<dyn Budgets>,
     fences: Option<(Fences, ReplicaId)>,
 }
 
 impl Process {
     /// Starts over what the store holds, as its only process.
     pub async fn start(world: &World, number: u64) -> Self {
+        let clock = world.machine.restarted();
+        let life = Life::new();
+        let opened = Arc::new(world.journal.reopened());
+        let mortal = Mortal::new(Arc::clone(&opened), life.clone(), seed(world, number), None);
+        let journal: Arc<dyn Journal> = Arc::new(mortal);
         let place = Place {
             machine: world.machine.clone(),
-            opened: Arc::new(world.journal.reopened()),
+            opened,
             ownership: Arc::new(Alone::default()),
+            budgets: Arc::new(AloneBudgets::new(&journal, &clock)),
+            journal,
+            clock,
+            life,
             fences: None,
         };
-        Self::open(world, number, place, Life::new()).await.unwrap()
+        Self::open(world, number, place).await.unwrap()
     }
 
     /// Starts over what the store holds, beside other processes, on a machine of its own.
@@ -80,7 +95,9 @@ impl Process {
         number: u64,
     ) -> Result<Self, JournalError> {
         let name = format!("replica{number}");
-        let seed = world.seed ^ (number << 32);
+        let replica = ReplicaId::new(&name);
+        let seed = seed(world, number);
+        let clock = machine.restarted();
         let opened = Arc::new(world.journal.shared(Chances {
             seed: seed ^ 0x7461,
             delay_max: Duration::from_millis(30),
@@ -89,31 +106,32 @@ impl Process {
             answers_lost: 5,
         }));
         let life = Life::new();
+        let judged = Some((fences.clone(), replica.clone()));
+        let journal = Mortal::new(Arc::clone(&opened), life.clone(), seed, judged.clone());
         let leases = MemoryOwnership::new(&opened, &world.store_clock, &name);
         let ownership = MortalOwnership::new(leases, life.clone(), fences.clone(), seed ^ 0x6c65);
+        let budgets = MemoryBudgets::new(&opened, &world.store_clock, &replica, &clock);
+        let budgets = MortalBudgets::new(budgets, life.clone(), seed ^ 0x6275);
         let place = Place {
             machine: machine.clone(),
+            clock,
+            life,
             opened,
+            journal: Arc::new(journal),
             ownership: Arc::new(ownership),
-            fences: Some((fences.clone(), ReplicaId::new(&name))),
+            budgets: Arc::new(budgets),
+            fences: judged,
         };
-        Self::open(world, number, place, life).await
+        Self::open(world, number, place).await
     }
 
-    async fn open(
-        world: &World,
-        number: u64,
-        place: Place,
-        life: Life,
-    ) -> Result<Self, JournalError> {
-        let clock = place.machine.restarted();
-        let journal: Arc<dyn Journal> = Arc::new(Mortal::new(
-            Arc::clone(&place.opened),
-            life.clone(),
-            world.seed ^ (number << 32),
-            place.fences.clone(),
-        ));
-        let budgets: Arc<dyn Budgets> = Arc::new(AloneBudgets::new(&journal, &clock));
+    async fn open(world: &World, number: u64, place: Place) -> Result<Self, JournalError> {
+        let Place {
+            clock,
+            life,
+            budgets,
+            ..
+        } = place;
         let sender = Sender {
             life: life.clone(),
             fences: place.fences,
@@ -121,7 +139,7 @@ impl Process {
         let accounts = accounts(world, &clock, &budgets, &sender).await;
         let parts = Parts {
             clock,
-            journal,
+            journal: place.journal,
             ownership: place.ownership,
             budgets,
             keyring: Keyring::parse(&Keyring::new_file("k1", [7; 32])).unwrap(),
@@ -191,6 +209,11 @@ impl Process {
     }
 }
 
+/// The seed of a process's own accidents.
+fn seed(world: &World, number: u64) -> u64 {
+    world.seed ^ (number << 32)
+}
+
 /// The answer with a fixed date. hyper's own follows the machine's clock, and an answer's length on the
 /// wire, by which connections break, depends on whether the date has changed since the one before.
 fn dated<B>(mut response: Response<B>) -> Response<B> {
@@ -214,9 +237,12 @@ async fn accounts(
         let mut policy = (row.policy)();
         policy.horizon = Some(HORIZON);
         policy.after_terminal = Schedule::of(&[], 120_000);
+        if let Some(limit) = limits::requests_per_minute(name, world.is_shared) {
+            policy.requests_per_minute = limit;
+        }
         if name == "phygitals" {
             policy.schedule = Schedule::of(&[(60, 1)], 10_000);
-            policy.creates_per_minute = 6;
+            policy.creates_per_minute = limits::CREATES_OF_PHYGITALS;
         }
         if name == "carbon" {
             policy.schedule = Schedule::of(&[(300, 5)], 60_000);

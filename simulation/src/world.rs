@@ -75,9 +75,6 @@ pub struct Outcome {
     pub faults: Faults,
     /// Leases, polls and refused writes, if several processes share the store.
     pub fences: fences::Tally,
-    /// Providers that had more requests in a minute than their limits, if several processes share the
-    /// store: each of them still keeps a budget of its own.
-    pub over_limits: u64,
     /// The lists' pages, by provider.
     pub pages: BTreeMap<&'static str, Pages>,
     /// Equal for equal runs.
@@ -87,7 +84,6 @@ pub struct Outcome {
 impl Outcome {
     /// Adds the figures of several processes of another run.
     pub fn add_replicas(&mut self, other: &Self) {
-        self.over_limits += other.over_limits;
         self.faults.stops += other.faults.stops;
         self.faults.cuts += other.faults.cuts;
         self.faults.outages += other.faults.outages;
@@ -421,10 +417,6 @@ impl World {
         let now = self.clock.now();
         let mut outcome = self.outcome.lock().unwrap();
         outcome.violations.push(format!("{now} {text}"));
-    }
-
-    pub fn over_limits(&self, providers: u64) {
-        self.outcome.lock().unwrap().over_limits = providers;
     }
 
     pub fn acknowledged(&self, acknowledged: Acknowledged) {

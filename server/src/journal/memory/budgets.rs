@@ -74,10 +74,10 @@ impl fmt::Debug for MemoryBudgets {
 
 impl MemoryBudgets {
     /// The budgets of this journal's store for the process with this name and clock. `store` is the
-    /// store's clock. They are away while commits fail.
+    /// store's clock. They are away while commits fail, and while the way to the store is cut.
     pub fn new(journal: &MemoryJournal, store: &Clock, replica: &ReplicaId, clock: &Clock) -> Self {
         Self {
-            journal: journal.reopened(),
+            journal: journal.of_same_process(),
             store: store.clone(),
             clock: clock.clone(),
             replica: replica.clone(),
@@ -92,6 +92,7 @@ impl MemoryBudgets {
         // Others get a turn on both sides, as they do if a store takes time.
         tokio::task::yield_now().await;
         self.journal.answered().await?;
+        self.journal.check_way()?;
         self.journal.check_writes()?;
         let answer = {
             let now_us = self.store.now().as_millis().saturating_mul(1_000);
