@@ -22,9 +22,6 @@ const MINUTE_US: i64 = 60_000_000;
 
 /// The reach of what is taken at a time, unless one slot is longer.
 const AHEAD_US: i64 = 1_000_000;
-/// The furthest beyond its own reach that an arrival time can lie: a minute that is owed, and what is
-/// taken at a time. An arrival time beyond that was left by a clock that was set back since.
-const BEYOND_US: i64 = 61_000_000;
 /// The longest pause that a provider is granted.
 const PAUSE_MAX_US: i64 = 3_600_000_000;
 /// The longest time for which an open breaker holds others up.
@@ -33,9 +30,6 @@ const UNREACHABLE_MAX_US: i64 = 61_000_000;
 const CREATE_AWAITED_US: i64 = 5_000_000;
 /// The same for the longest overdue, and for a place in flight.
 const AWAITED_US: i64 = 1_000_000;
-/// The longest that a request can take. A place that seems to be held for longer was taken under a clock
-/// that was set back since.
-const PLACE_MAX_US: i64 = 900_000_000;
 /// A lowered limit rises at this interval, by this part of the full one. It is the schedule of
 /// `cadence::adaptive`.
 const RAISE_EVERY_US: i64 = 15_000_000;
@@ -43,7 +37,7 @@ const RAISES: i64 = 20;
 /// One slot in so many is for the longest overdue. It is `cadence::turns`' number.
 const LONGEST_EVERY: i64 = 10;
 
-/// The state of one account's budget.
+/// The state of one account's budget. [`Purse::follow`] comes before all else that is done with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Purse {
     /// The arrival time of requests of all kinds.
@@ -64,6 +58,8 @@ pub(super) struct Purse {
     pub(super) slowed_to: i64,
     pub(super) slowed_full: i64,
     pub(super) slowed_us: i64,
+    /// The store's clock as it was when it was last looked at.
+    pub(super) seen_us: i64,
 }
 
 /// One process's places in flight at an account.
@@ -152,16 +148,38 @@ pub(super) struct Word {
 impl Place {
     /// The places that count.
     pub(super) fn counts(self, now_us: i64) -> i64 {
-        let is_held = self.until_us > now_us && self.until_us <= now_us + PLACE_MAX_US;
-        if is_held { self.held } else { 0 }
+        if self.until_us > now_us { self.held } else { 0 }
+    }
+
+    /// The place after the store's clock was set back by so much.
+    pub(super) fn set_back(self, by_us: i64) -> Self {
+        Self {
+            until_us: self.until_us - by_us,
+            ..self
+        }
     }
 }
 
 impl Purse {
+    /// Looks at the store's clock. If it was set back since the last look, all times move with it, as if no
+    /// time had passed in between: nobody waits for longer than was asked, and nothing is given twice.
+    /// Returns the microseconds by which it was set back. The account's places move by so much as well.
+    pub(super) fn follow(&mut self, now_us: i64) -> i64 {
+        let by_us = (self.seen_us - now_us).max(0);
+        self.arrival_us -= by_us;
+        self.creates_us -= by_us;
+        self.paused_until_us -= by_us;
+        self.unreachable_until_us -= by_us;
+        self.create_wanted_us -= by_us;
+        self.longest_wanted_us -= by_us;
+        self.slowed_us -= by_us;
+        self.seen_us = now_us;
+        by_us
+    }
+
     /// Takes what a process wants, or says why not. `others` are the places of all other processes.
     pub(super) fn take(&mut self, others: i64, wish: &Wish, now_us: i64) -> (Answer, Place) {
-        self.believe(now_us);
-        self.believe_arrivals(wish, now_us);
+        self.owe(wish, now_us);
         let (verdict, opens_us) = self.judge(others, wish, now_us);
         let mut answer = Answer {
             verdict,
@@ -186,7 +204,6 @@ impl Purse {
 
     /// Keeps what a process has learned.
     pub(super) fn tell(&mut self, word: &Word, now_us: i64) -> (Heard, Place) {
-        self.believe(now_us);
         if word.paused_us > 0 {
             let until_us = now_us + word.paused_us.min(PAUSE_MAX_US);
             self.paused_until_us = self.paused_until_us.max(until_us);
@@ -207,37 +224,18 @@ impl Purse {
         (self.heard(now_us), place)
     }
 
-    /// Replaces what a clock has left that was set back since.
-    fn believe(&mut self, now_us: i64) {
-        self.paused_until_us = self.paused_until_us.min(now_us + PAUSE_MAX_US);
-        let unreachable_us = self.unreachable_until_us;
-        self.unreachable_until_us = unreachable_us.min(now_us + UNREACHABLE_MAX_US);
-        self.slowed_us = self.slowed_us.min(now_us);
-    }
-
-    /// The same of arrival times, which lie ahead as far as is owed.
-    fn believe_arrivals(&mut self, wish: &Wish, now_us: i64) {
-        let within = |arrival_us: i64, (interval_us, tolerance_us): (i64, i64), owed_us: i64| {
-            if interval_us == 0 {
+    /// Moves arrival times on by what may have been spent that the store knows nothing of.
+    fn owe(&mut self, wish: &Wish, now_us: i64) {
+        let owing = |arrival_us: i64, (interval_us, tolerance_us): (i64, i64), owed_us: i64| {
+            if interval_us == 0 || owed_us == 0 {
                 return arrival_us;
             }
-            let latest_us = now_us + tolerance_us + interval_us + BEYOND_US;
-            let arrival_us = arrival_us.min(latest_us);
-            match owed_us {
-                0 => arrival_us,
-                _ => arrival_us.max(now_us + tolerance_us + owed_us.max(interval_us)),
-            }
+            arrival_us.max(now_us + tolerance_us + owed_us.max(interval_us))
         };
         let requests = (wish.interval_us, wish.tolerance_us);
-        self.arrival_us = within(self.arrival_us, requests, wish.owed_us);
+        self.arrival_us = owing(self.arrival_us, requests, wish.owed_us);
         let creates = (wish.creates_interval_us, wish.creates_tolerance_us);
-        self.creates_us = within(self.creates_us, creates, wish.creates_owed_us);
-        let latest_us = match wish.interval_us {
-            0 => now_us + CREATE_AWAITED_US,
-            interval_us => self.arrival_us.max(now_us) + interval_us + CREATE_AWAITED_US,
-        };
-        self.create_wanted_us = self.create_wanted_us.min(latest_us);
-        self.longest_wanted_us = self.longest_wanted_us.min(latest_us);
+        self.creates_us = owing(self.creates_us, creates, wish.creates_owed_us);
     }
 
     /// The verdict, and the time from which a slot may be given. Whoever is refused what others would

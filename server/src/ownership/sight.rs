@@ -17,6 +17,9 @@ const ALIVE_FOR: Duration = Duration::from_secs(6);
 /// After a gap between two looks that is longer, all waits begin anew: everybody had time to renew, and
 /// nobody was looking.
 const GAP_MAX: Duration = Duration::from_millis(1_500);
+/// A living owner renews its leases within this time, unless its store is slow. The store's clock alone is
+/// not believed: it may have been set forward since the last renewal.
+const RENEWS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The knowledge of one replica.
 #[derive(Debug, Default)]
@@ -81,8 +84,10 @@ impl Sight {
             None => first,
             Some((lease, since)) => {
                 let is_stale = now.since(*since) >= LEASE_LASTS;
-                // Nobody could see a lease stay the same if all replicas began just now.
-                let is_free = lease.owner.is_none() || is_stale || (is_new && lease.has_expired);
+                // Nobody could see a lease stay the same for long if all replicas began just now.
+                let is_quiet = now.since(*since) >= RENEWS_WITHIN;
+                let has_expired = is_new && lease.has_expired && is_quiet;
+                let is_free = lease.owner.is_none() || is_stale || has_expired;
                 is_free.then_some(*since)?
             }
         };
@@ -184,9 +189,10 @@ mod tests {
     fn the_stores_clock_counts_in_the_first_seconds_of_a_replica_alone() {
         let seen = |beat| look(vec![lease(Some("a"), beat, true)], &[]);
         let mut sight = Sight::default();
-        sight.look(seen(1), at(0));
-        assert!(is_free(&sight, 0), "its owner is gone for long");
-        sees(&mut sight, (500, 4_500), &seen(1));
+        sees(&mut sight, (0, 1_500), &seen(1));
+        assert!(!is_free(&sight, 1_999), "its owner may be about to renew");
+        assert!(is_free(&sight, 2_000), "its owner is gone for long");
+        sees(&mut sight, (2_000, 4_500), &seen(1));
         sight.look(seen(2), at(5_000));
         assert!(
             !is_free(&sight, 5_000),

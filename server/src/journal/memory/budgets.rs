@@ -22,6 +22,21 @@ pub(super) struct Purses {
 }
 
 impl Purses {
+    /// An account's budget and places, by the store's clock as it is now.
+    fn of(
+        &mut self,
+        account: &AccountName,
+        now_us: i64,
+    ) -> (&mut Purse, &mut BTreeMap<ReplicaId, Place>) {
+        let purse = self.purses.entry(account.clone()).or_default();
+        let places = self.places.entry(account.clone()).or_default();
+        let by_us = purse.follow(now_us);
+        for place in places.values_mut() {
+            *place = place.set_back(by_us);
+        }
+        (purse, places)
+    }
+
     fn take(
         &mut self,
         account: &AccountName,
@@ -29,10 +44,9 @@ impl Purses {
         wish: &Wish,
         now_us: i64,
     ) -> slots::Answer {
-        let places = self.places.entry(account.clone()).or_default();
+        let (purse, places) = self.of(account, now_us);
         let others = places.iter().filter(|(holder, _)| *holder != replica);
         let others = others.map(|(_, place)| place.counts(now_us)).sum();
-        let purse = self.purses.entry(account.clone()).or_default();
         let (answer, place) = purse.take(others, wish, now_us);
         places.insert(replica.clone(), place);
         answer
@@ -45,9 +59,8 @@ impl Purses {
         word: &slots::Word,
         now_us: i64,
     ) -> slots::Heard {
-        let purse = self.purses.entry(account.clone()).or_default();
+        let (purse, places) = self.of(account, now_us);
         let (heard, place) = purse.tell(word, now_us);
-        let places = self.places.entry(account.clone()).or_default();
         places.insert(replica.clone(), place);
         heard
     }

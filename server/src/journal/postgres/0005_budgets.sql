@@ -12,7 +12,8 @@ CREATE TABLE budget (
     since_longest bigint NOT NULL DEFAULT 0,
     slowed_to bigint NOT NULL DEFAULT 0,
     slowed_full bigint NOT NULL DEFAULT 0,
-    slowed_us bigint NOT NULL DEFAULT 0
+    slowed_us bigint NOT NULL DEFAULT 0,
+    seen_us bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
 CREATE TABLE place (
@@ -35,6 +36,35 @@ BEGIN
         INSERT INTO place (account, replica, held, until_us)
             VALUES (my_account, me, my_held, my_until_us);
     END IF;
+END $function$;
+
+-- An account's row, locked, by the clock as it is now, or as `at_us` says if that is given: seen_us. If the
+-- clock was set back since the row was last seen, all times of the account have moved with it.
+CREATE FUNCTION budget_1(my_account text, at_us bigint) RETURNS budget LANGUAGE plpgsql AS $function$
+DECLARE
+    b budget;
+    now_us bigint;
+    by_us bigint;
+BEGIN
+    LOOP
+        SELECT * INTO b FROM budget r WHERE r.account = my_account FOR UPDATE;
+        EXIT WHEN FOUND;
+        INSERT INTO budget (account) VALUES (my_account) ON CONFLICT (account) DO NOTHING;
+    END LOOP;
+    -- Read under the lock, so that it does not go back from one take to the next.
+    now_us := coalesce(at_us, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
+    by_us := b.seen_us - now_us;
+    IF by_us > 0 THEN
+        UPDATE budget r SET arrival_us = r.arrival_us - by_us, creates_us = r.creates_us - by_us,
+                paused_until_us = r.paused_until_us - by_us,
+                unreachable_until_us = r.unreachable_until_us - by_us,
+                create_wanted_us = r.create_wanted_us - by_us,
+                longest_wanted_us = r.longest_wanted_us - by_us, slowed_us = r.slowed_us - by_us
+            WHERE r.account = my_account RETURNING * INTO b;
+        UPDATE place p SET until_us = p.until_us - by_us WHERE p.account = my_account;
+    END IF;
+    b.seen_us := now_us;
+    RETURN b;
 END $function$;
 
 -- The limit that holds after a throttle without a word; 0 if none does.
@@ -69,47 +99,23 @@ DECLARE
     now_us bigint;
     others bigint;
     most bigint;
-    latest_us bigint;
     longest_us bigint;
     requests_us bigint;
     opens_us bigint;
     first_us bigint;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
-    LOOP
-        SELECT * INTO b FROM budget r WHERE r.account = my_account FOR UPDATE;
-        EXIT WHEN FOUND;
-        INSERT INTO budget (account) VALUES (my_account) ON CONFLICT (account) DO NOTHING;
-    END LOOP;
-    -- Read under the lock, so that it does not go back from one take to the next.
-    now_us := coalesce(at_us, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
+    b := budget_1(my_account, at_us);
+    now_us := b.seen_us;
     SELECT coalesce(sum(p.held), 0) INTO others FROM place p
-        WHERE p.account = my_account AND p.replica <> me
-            AND p.until_us > now_us AND p.until_us <= now_us + 900000000;
-
-    -- A clock that was set back since has left times that lie too far ahead.
-    b.paused_until_us := least(b.paused_until_us, now_us + 3600000000);
-    b.unreachable_until_us := least(b.unreachable_until_us, now_us + 61000000);
-    b.slowed_us := least(b.slowed_us, now_us);
-    IF interval_us > 0 THEN
-        b.arrival_us := least(b.arrival_us, now_us + tolerance_us + interval_us + 61000000);
-        IF owed_us > 0 THEN
-            b.arrival_us := greatest(b.arrival_us, now_us + tolerance_us + greatest(owed_us, interval_us));
-        END IF;
-        latest_us := greatest(b.arrival_us, now_us) + interval_us + 5000000;
-    ELSE
-        latest_us := now_us + 5000000;
+        WHERE p.account = my_account AND p.replica <> me AND p.until_us > now_us;
+    IF interval_us > 0 AND owed_us > 0 THEN
+        b.arrival_us := greatest(b.arrival_us, now_us + tolerance_us + greatest(owed_us, interval_us));
     END IF;
-    IF creates_interval_us > 0 THEN
-        b.creates_us := least(b.creates_us,
-            now_us + creates_tolerance_us + creates_interval_us + 61000000);
-        IF creates_owed_us > 0 THEN
-            b.creates_us := greatest(b.creates_us,
-                now_us + creates_tolerance_us + greatest(creates_owed_us, creates_interval_us));
-        END IF;
+    IF creates_interval_us > 0 AND creates_owed_us > 0 THEN
+        b.creates_us := greatest(b.creates_us,
+            now_us + creates_tolerance_us + greatest(creates_owed_us, creates_interval_us));
     END IF;
-    b.create_wanted_us := least(b.create_wanted_us, latest_us);
-    b.longest_wanted_us := least(b.longest_wanted_us, latest_us);
 
     -- The time from which a slot of all requests may be given.
     is_for_longest := purpose = 'P' AND slots > 0 AND b.since_longest + 1 >= 10;
@@ -190,7 +196,7 @@ BEGIN
     UPDATE budget r SET arrival_us = b.arrival_us, creates_us = b.creates_us,
             paused_until_us = b.paused_until_us, unreachable_until_us = b.unreachable_until_us,
             create_wanted_us = b.create_wanted_us, longest_wanted_us = b.longest_wanted_us,
-            since_longest = b.since_longest, slowed_us = b.slowed_us
+            since_longest = b.since_longest, seen_us = b.seen_us
         WHERE r.account = my_account;
     PERFORM hold_1(my_account, me, held, now_us + lasts_us, now_us);
     paused_us := greatest(b.paused_until_us - now_us, 0);
@@ -212,15 +218,8 @@ DECLARE
     now_us bigint;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
-    LOOP
-        SELECT * INTO b FROM budget r WHERE r.account = my_account FOR UPDATE;
-        EXIT WHEN FOUND;
-        INSERT INTO budget (account) VALUES (my_account) ON CONFLICT (account) DO NOTHING;
-    END LOOP;
-    now_us := coalesce(at_us, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
-    b.paused_until_us := least(b.paused_until_us, now_us + 3600000000);
-    b.unreachable_until_us := least(b.unreachable_until_us, now_us + 61000000);
-    b.slowed_us := least(b.slowed_us, now_us);
+    b := budget_1(my_account, at_us);
+    now_us := b.seen_us;
     IF my_paused_us > 0 THEN
         b.paused_until_us := greatest(b.paused_until_us, now_us + least(my_paused_us, 3600000000));
     END IF;
@@ -238,7 +237,7 @@ BEGIN
     slowed_of := b.slowed_full;
     UPDATE budget r SET paused_until_us = b.paused_until_us,
             unreachable_until_us = b.unreachable_until_us, slowed_to = b.slowed_to,
-            slowed_full = b.slowed_full, slowed_us = b.slowed_us
+            slowed_full = b.slowed_full, slowed_us = b.slowed_us, seen_us = b.seen_us
         WHERE r.account = my_account;
     PERFORM hold_1(my_account, me, in_flight, now_us + lasts_us, now_us);
     paused_us := greatest(b.paused_until_us - now_us, 0);

@@ -309,22 +309,42 @@ fn a_pause_and_a_lowered_limit_are_heard_by_all_and_the_longer_and_the_lower_hol
     assert_eq!(after(&purse, 12 * 15), 0, "it is over at the full limit");
 }
 
+/// Two purses with one history: the clock of the second is set back again and again.
 #[test]
-fn a_clock_of_the_store_that_is_set_back_holds_an_account_up_for_a_minute_at_most() {
+fn a_clock_of_the_store_that_is_set_back_changes_no_answer() {
     for limit in LIMITS {
-        let mut purse = Purse::default();
-        purse.take(0, &many(limit), START_US);
-        purse.take(0, &wish(limit, Purpose::First), START_US);
-        purse.take(0, &wish(limit, Purpose::Poll), START_US);
-        let now_us = START_US - 86_400 * SECOND_US;
-        let poll = wish(limit, Purpose::Other);
-        let (answer, _) = purse.take(0, &poll, now_us);
-        let longest_us = 61 * SECOND_US + poll.tolerance_us + 2 * poll.interval_us;
-        assert!(answer.wait_us <= longest_us, "{answer:?} at {limit}");
-        // The create that others made way for is forgotten as well.
-        let later_us = now_us + answer.wait_us + 10 * SECOND_US;
-        let (answer, _) = purse.take(0, &poll, later_us);
-        assert_eq!(answer.verdict, Verdict::Given, "at {limit}");
+        let mut random = StdRng::seed_from_u64(limit.into());
+        let (mut steady, mut stepped) = (Purse::default(), Purse::default());
+        let (mut now_us, mut behind_us) = (START_US, 0);
+        let mut place: Option<(Place, Place)> = None;
+        for _ in 0..2_000 {
+            now_us += random.random_range(0..4 * SECOND_US);
+            steady.follow(now_us);
+            stepped.follow(now_us - behind_us);
+            if random.random_range(0..20) == 0 {
+                let by_us = random.random_range(0..7_200 * SECOND_US);
+                behind_us += by_us;
+                assert_eq!(stepped.follow(now_us - behind_us), by_us);
+                place = place.map(|(one, other)| (one, other.set_back(by_us)));
+            }
+            let others =
+                place.map(|(one, other)| (one.counts(now_us), other.counts(now_us - behind_us)));
+            let (others, of_stepped) = others.unwrap_or_default();
+            assert_eq!(of_stepped, others);
+            if random.random_range(0..5) == 0 {
+                let word = lesson(random.random_range(0..40 * SECOND_US));
+                let (one, of_one) = steady.tell(&word, now_us);
+                let (other, of_other) = stepped.tell(&word, now_us - behind_us);
+                assert_eq!(other, one, "at {limit}");
+                place = Some((of_one, of_other));
+            } else {
+                let purpose = [Purpose::First, Purpose::Poll, Purpose::Other];
+                let wish = wish(limit, purpose[random.random_range(0..3)]);
+                let (one, _) = steady.take(others, &wish, now_us);
+                let (other, _) = stepped.take(others, &wish, now_us - behind_us);
+                assert_eq!(other, one, "at {limit}");
+            }
+        }
     }
 }
 

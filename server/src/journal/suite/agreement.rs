@@ -17,7 +17,7 @@ const TAKE: &str =
     "SELECT * FROM take_1('a', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 const TELL: &str = "SELECT * FROM tell_1('a', $1, $2, $3, $4, $5, $6, $7, $8)";
 const LOOK: &str = "SELECT arrival_us, creates_us, paused_until_us, unreachable_until_us,
-    create_wanted_us, longest_wanted_us, since_longest, slowed_to, slowed_full, slowed_us FROM budget";
+    create_wanted_us, longest_wanted_us, since_longest, slowed_to, slowed_full, slowed_us, seen_us FROM budget";
 const NAMES: [&str; 3] = ["first", "second", "third"];
 
 /// One account's budget, kept twice.
@@ -30,8 +30,17 @@ struct Twins {
 }
 
 impl Twins {
+    /// The program's side looks at the clock.
+    fn follow(&mut self, now_us: i64) {
+        let by_us = self.purse.follow(now_us);
+        for place in self.places.iter_mut().flatten() {
+            *place = place.set_back(by_us);
+        }
+    }
+
     /// A process's word, told to both.
     async fn tell(&mut self, one: usize, word: &Word, now_us: i64) {
+        self.follow(now_us);
         let (told, place) = self.purse.tell(word, now_us);
         self.places[one] = Some(place);
         let values: [&(dyn ToSql + Sync); 8] = [
@@ -54,6 +63,7 @@ impl Twins {
 
     /// A wish, made to both.
     async fn take(&mut self, one: usize, wish: &Wish, now_us: i64) -> Answer {
+        self.follow(now_us);
         let others = self.places.iter().enumerate();
         let others = others.filter_map(|(place, held)| held.filter(|_| place != one));
         let others = others.map(|place| place.counts(now_us)).sum();
@@ -99,6 +109,7 @@ impl Twins {
             slowed_to: column(7),
             slowed_full: column(8),
             slowed_us: column(9),
+            seen_us: column(10),
         };
         assert_eq!(kept, self.purse, "at step {step}");
     }
