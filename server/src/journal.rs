@@ -6,6 +6,7 @@
 mod age;
 mod alone;
 mod attempt;
+mod board;
 mod budgets;
 mod committer;
 mod damage;
@@ -38,8 +39,12 @@ use crate::{
         Timestamp, Transition,
     },
 };
-pub use alone::{Alone, AloneBudgets};
+pub use alone::{Alone, AloneBoard, AloneBudgets};
 pub use attempt::{Attempt, AttemptChange, AttemptId, Expected};
+pub use board::{
+    BOARD_ROWS_MAX, Board, Outcome, Refresh, Refreshed, SNAPSHOT_BYTES_MAX, Sheet, Told, Wanted,
+    Wish,
+};
 pub use budgets::{
     Arrivals, Budgets, Heard, KeptBudget, Lowered, Purpose, Spacing, Span, Taken, Taking, Verdict,
     Word,

@@ -1,11 +1,13 @@
-//! The ownership and the budgets of a store that has one process.
+//! The ownership, the budgets and the board of a store that has one process.
 
+mod board;
 mod budgets;
 
 use async_trait::async_trait;
 
 use super::{Fence, JournalError, Lease, Look, Ownership, ReplicaId};
 use crate::purchase::AccountName;
+pub use board::AloneBoard;
 pub use budgets::AloneBudgets;
 
 /// The one process of a store. It owns each account as soon as it asks, for as long as it lives.

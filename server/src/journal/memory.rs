@@ -3,6 +3,7 @@
 //! It has no task of its own, so that it outlives the runtime of a process that a simulation kills.
 //! The next process finds the same store by [`MemoryJournal::reopened`].
 
+mod board;
 mod budgets;
 mod lease;
 mod seat;
@@ -27,6 +28,7 @@ use super::{
     Retirement, Write, Written,
     committer::{Hears, Published},
 };
+pub use board::MemoryBoard;
 pub use budgets::MemoryBudgets;
 pub use lease::MemoryOwnership;
 pub use seat::Chances;
@@ -156,6 +158,11 @@ impl MemoryJournal {
         }
     }
 
+    /// Empties the board, as a crash of a server does.
+    pub fn empty_board(&self) {
+        self.lock().sheets.empty();
+    }
+
     /// The owner of an account at this moment, and the number of its lease's last take.
     pub fn owner(&self, account: &AccountName) -> (Option<ReplicaId>, u64) {
         self.lock().leases.owner(account)
@@ -201,6 +208,21 @@ impl MemoryJournal {
             .noticed(self.silence.ended(), silent)
             .await;
         Ok(())
+    }
+
+    /// A call of this process beside its commits. If its way to the store is cut, the call may arrive all
+    /// the same, and only its answer is lost.
+    async fn call<T>(&self, act: impl FnOnce(&mut State) -> T) -> Result<T, JournalError> {
+        self.answered().await?;
+        self.check_writes()?;
+        let way = self.check_way();
+        if let Err(error) = &way
+            && !self.seat.as_ref().is_some_and(|seat| seat.arrives())
+        {
+            return Err(error.clone());
+        }
+        let done = act(&mut self.lock());
+        way.map(|()| done)
     }
 
     fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, JournalError> {

@@ -6,6 +6,7 @@
 
 mod arrays;
 mod batch;
+mod board;
 mod budgets;
 mod commit;
 mod connect;
@@ -42,6 +43,7 @@ use super::{
     damage::Damage,
     questions::Questions,
 };
+pub use board::PostgresBoard;
 pub use budgets::PostgresBudgets;
 #[cfg(test)]
 pub(super) use budgets::{answer, heard, letter};

@@ -4,6 +4,7 @@
 //! `outcome` and `replicas` what only a server has and does, and `model` random histories.
 
 mod agreement;
+mod board;
 pub mod bound;
 mod budgets;
 mod fences;
@@ -219,6 +220,34 @@ macro_rules! spending_behaviours {
             })+
         }
     };
+}
+
+/// Runs each behaviour of the board against each store that processes can share.
+macro_rules! board_behaviours {
+    ($($behaviour:ident,)+) => {
+        mod board_in_memory {
+            $(#[tokio::test(start_paused = true)]
+            async fn $behaviour() {
+                super::board::$behaviour(super::board::memory_boards().await).await;
+            })+
+        }
+        mod board_on_postgres {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                super::board::$behaviour(super::board::postgres_boards().await).await;
+            })+
+        }
+    };
+}
+
+board_behaviours! {
+    wishes_are_read_by_others_in_order_after_a_number_and_by_account,
+    wishes_under_a_passed_mark_are_over_and_no_more_are_put,
+    an_emptied_board_is_noticed_and_numbers_go_on,
+    words_are_read_as_they_were_told_and_the_end_of_a_later_refresh_stays,
+    snapshots_are_shown_for_half_a_minute_and_have_a_bound,
+    what_nobody_needs_is_tidied_after_a_minute_and_nothing_else,
+    no_wish_is_stepped_over_under_hammering,
 }
 
 spending_behaviours! {

@@ -156,17 +156,8 @@ impl MemoryOwnership {
         &self,
         act: impl FnOnce(&mut Leases, Timestamp) -> T,
     ) -> Result<T, JournalError> {
-        self.journal.answered().await?;
-        self.journal.check_writes()?;
-        let way = self.journal.check_way();
-        let seat = self.journal.seat.as_ref();
-        if let Err(error) = &way
-            && !seat.is_some_and(|seat| seat.arrives())
-        {
-            return Err(error.clone());
-        }
-        let done = act(&mut self.journal.lock().leases, self.clock.now());
-        way.map(|()| done)
+        let call = (self.journal).call(|state| act(&mut state.leases, self.clock.now()));
+        call.await
     }
 }
 

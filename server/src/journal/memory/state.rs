@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-use super::{budgets::Purses, lease::Leases, seat::Seat};
+use super::{board::Sheets, budgets::Purses, lease::Leases, seat::Seat};
 
 /// One purchase with its history; a remnant has none.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ pub(super) struct State {
     /// The processes that share the store.
     pub(super) seats: Vec<Weak<Seat>>,
     pub(super) purses: Purses,
+    pub(super) sheets: Sheets,
 }
 
 impl State {

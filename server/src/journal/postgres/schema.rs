@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0003_opening.sql"),
     include_str!("0004_leases.sql"),
     include_str!("0005_budgets.sql"),
+    include_str!("0006_board.sql"),
 ];
 
 /// The number of the last migration that this build knows.
