@@ -532,10 +532,15 @@ pub trait Journal: fmt::Debug + Send + Sync {
         self.published().observers.add(Hears::Own, observer);
     }
 
-    /// Observers hear of others' commits from now on, and of everything in order from [`Journal::head`]
-    /// on. Called once, inside the runtime, by a process whose observers are all there. In a store of one
-    /// process it has no effect: its observers hear from their beginning on.
-    fn follow(&self) {}
+    /// Tells observers of others' commits, and of everything in order from [`Journal::head`] on. Runs for
+    /// ever, once at a time, as a loop of a process whose observers are all there. In a store of one process
+    /// it only waits: its observers hear from their beginning on.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: the next one goes on from the head.
+    async fn follow(&self, progress: &Progress) {
+        progress.across(std::future::pending()).await
+    }
 
     /// The state of the store, for metrics.
     fn figures(&self) -> Figures {

@@ -231,10 +231,12 @@ impl House {
         recover(journal.as_ref(), &tracker, &intake, &tally).await?;
         if is_shared {
             tally.started(journal.newest().await?);
-            journal.follow();
         }
         intake.mind_the_clock().await?;
         let work = Loops::default();
+        if is_shared {
+            follow::hear_others(&work, &journal);
+        }
         if let Some(committing) = journal.progress() {
             work.adopt(committing);
         }

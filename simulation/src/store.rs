@@ -16,6 +16,7 @@ use tillwatch_server::{
         Committed, Filter, Journal, JournalError, Listed, Place, Position, Published, Record,
         ReplicaId, Retirement, Write, Written, memory::MemoryJournal,
     },
+    progress::Progress,
     purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Transition},
 };
 use tokio::time::Instant;
@@ -212,8 +213,8 @@ impl Journal for Mortal {
         self.inner.newest().await
     }
 
-    fn follow(&self) {
-        self.inner.follow();
+    async fn follow(&self, progress: &Progress) {
+        self.inner.follow(progress).await;
     }
 
     async fn close(&self) {

@@ -12,16 +12,18 @@ mod state;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Transition};
+use crate::{
+    progress::Progress,
+    purchase::{AccountName, CallerName, PurchaseId, Reference, Revision, Transition},
+};
 
 use super::{
     Committed, Filter, Journal, JournalError, Listed, Observer, Place, Position, Record, ReplicaId,
@@ -47,8 +49,6 @@ pub struct MemoryJournal {
     published: Arc<Published>,
     /// Present if other processes have the store open at the same time.
     seat: Option<Arc<Seat>>,
-    /// Tells of others' commits.
-    following: OnceLock<AbortOnDropHandle<()>>,
     /// Each opening has its own.
     is_closed: AtomicBool,
     /// Reads of this opening.
@@ -105,7 +105,6 @@ impl MemoryJournal {
             silence: Arc::default(),
             published: Arc::new(published),
             seat: None,
-            following: OnceLock::new(),
             is_closed: AtomicBool::new(false),
             reads: AtomicU64::new(0),
         }
@@ -403,17 +402,18 @@ impl Journal for MemoryJournal {
         self.read(State::head)
     }
 
-    fn follow(&self) {
-        if let Some(seat) = &self.seat {
-            let log = SharedLog {
-                state: Arc::clone(&self.state),
-                seat: Arc::clone(seat),
-                published: Arc::clone(&self.published),
-                fails_writes: Arc::clone(&self.fails_writes),
-                silence: Arc::clone(&self.silence),
-            };
-            self.following.get_or_init(|| log.follow());
-        }
+    async fn follow(&self, progress: &Progress) {
+        let (Some(seat), Some(merge)) = (&self.seat, self.published.merge()) else {
+            return progress.across(std::future::pending()).await;
+        };
+        let log = SharedLog {
+            state: &self.state,
+            seat,
+            published: &self.published,
+            fails_writes: &self.fails_writes,
+            silence: &self.silence,
+        };
+        seat.follow(&log, merge, progress).await;
     }
 
     async fn close(&self) {

@@ -1,5 +1,6 @@
-//! The journal on a PostgreSQL server: one connection that commits, a few that read, and one or two by which
-//! other processes see that this one lives and which accounts it owns.
+//! The journal on a PostgreSQL server: one connection that commits, a few that read, and, beside other
+//! processes, two by which they see that this one lives and which accounts it owns, and two by which this one
+//! hears of their commits.
 //!
 //! A commit is one call of a function in the database, so no lock there ever waits for a client. A lost
 //! answer is looked for under a new opening, which refuses the call if it comes late.
@@ -10,6 +11,7 @@ mod board;
 mod budgets;
 mod commit;
 mod connect;
+mod hints;
 mod lease;
 mod line;
 mod list;
@@ -21,6 +23,7 @@ mod rivals;
 mod row;
 mod schema;
 mod settings;
+mod tail;
 
 use std::{sync::Arc, time::Duration};
 
@@ -56,6 +59,7 @@ use read::{Referring, Steps};
 use readers::{ReadError, Readers};
 use rivals::Sharing;
 pub use settings::Settings;
+use tail::Tail;
 
 /// The longest wait for the answer to a beat.
 const BEAT_PATIENCE: Duration = Duration::from_secs(5);
@@ -64,6 +68,7 @@ const BEAT_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct PostgresJournal {
     epoch: String,
+    connector: Arc<Connector>,
     committer: Committer,
     ownership: Arc<dyn Ownership>,
     /// Connections for creates, statuses and streams: no read of many rows takes their place.
@@ -137,7 +142,10 @@ impl PostgresJournal {
         let epoch = epoch.map_err(connect::Trouble::error)??;
         let head = head.map_err(connect::Trouble::error)??;
 
-        let published = Arc::new(Published::new(head));
+        let published = Arc::new(match sharing {
+            Sharing::Alone => Published::new(head),
+            Sharing::Shared => Published::shared(head),
+        });
         let (damage, closing) = (Damage::default(), CancellationToken::new());
         let beat = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -167,6 +175,7 @@ impl PostgresJournal {
             ownership,
             points: readers(points),
             scans: readers(scans),
+            connector,
             damage,
             records: Arc::default(),
             keys: Arc::default(),
@@ -342,6 +351,23 @@ impl Journal for PostgresJournal {
             unreadable_rows: self.damage.times(),
             restarts: self.committer.published().restarts(),
             ..Figures::default()
+        }
+    }
+
+    async fn newest(&self) -> Result<Position, JournalError> {
+        let mut points = &*self.points;
+        let head = read::head(&mut points).await;
+        Ok(self.told(head)??)
+    }
+
+    async fn follow(&self, progress: &Progress) {
+        let published = self.committer.published();
+        match published.merge() {
+            None => progress.across(std::future::pending()).await,
+            Some(merge) => {
+                let tail = Tail::new(&self.connector, &self.damage, published);
+                tail.follow(merge, self.ownership.replica(), progress).await;
+            }
         }
     }
 

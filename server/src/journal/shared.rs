@@ -15,7 +15,10 @@ use super::{
     Committed, JournalError, Position,
     committer::{Hears, Published},
 };
-use crate::purchase::{PurchaseId, Revision};
+use crate::{
+    progress::Progress,
+    purchase::{PurchaseId, Revision},
+};
 
 /// Transitions read at once.
 const READ_MAX: usize = 1_000;
@@ -136,12 +139,14 @@ fn newest_by_purchase(own: &BTreeMap<Position, Arc<Committed>>) -> HashMap<Purch
 pub(super) async fn follow(
     log: &impl Log,
     (merge, published): (&Merge, &Published),
-    hints: &Notify,
-    every: Duration,
+    (hints, every): (&Notify, Duration),
+    progress: &Progress,
 ) {
     loop {
+        progress.round().await;
         let began = Instant::now();
-        let is_whole = match log.read(published.head(), READ_MAX).await {
+        let reading = log.read(published.head(), READ_MAX);
+        let is_whole = match progress.across(reading).await {
             Ok(read) => {
                 let is_whole = read.is_whole;
                 merge.read(read, began, published);

@@ -1,7 +1,7 @@
 //! The behaviours that every journal has: one set, run against each of them.
 //!
 //! `file` has the abilities that only a file has, `strain` the burdens that a file has to bear, `server`,
-//! `outcome` and `replicas` what only a server has and does, and `model` random histories.
+//! `outcome`, `replicas` and `hints` what only a server has and does, and `model` random histories.
 
 mod agreement;
 mod board;
@@ -9,9 +9,10 @@ pub mod bound;
 mod budgets;
 mod fences;
 mod file;
-mod gate;
+pub mod gate;
 mod guards;
 mod health;
+mod hints;
 mod leases;
 mod model;
 mod outcome;
@@ -191,19 +192,6 @@ macro_rules! shared_behaviours {
     };
 }
 
-/// Runs each behaviour against each store whose processes hear of each other's commits. On PostgreSQL they
-/// hear of their own.
-macro_rules! heard_behaviours {
-    ($($area:ident :: $behaviour:ident,)+) => {
-        mod on_heard_memory {
-            $(#[tokio::test(start_paused = true)]
-            async fn $behaviour() {
-                super::$area::$behaviour(super::shared_memory()).await;
-            })+
-        }
-    };
-}
-
 /// Runs each behaviour of budgets against each store that processes can share.
 macro_rules! spending_behaviours {
     ($($behaviour:ident,)+) => {
@@ -269,11 +257,10 @@ shared_behaviours! {
     leases::leases_expire_by_the_stores_clock_unless_their_owner_renews_them,
     leases::leases_are_renewed_by_a_look_alone_that_names_them,
     leases::replicas_show_that_they_look_and_that_they_leave,
-}
-
-heard_behaviours! {
     shared::everybody_hears_everything_once_and_in_order_whoever_commits,
     shared::own_commits_are_heard_before_their_writers_and_others_soon,
+    shared::others_commits_are_heard_with_their_buyer_actions,
+    shared::transitions_that_are_gone_before_they_are_read_hold_nobody_up,
     shared::a_tail_ends_where_everything_was_heard_and_the_newest_is_the_stores,
 }
 

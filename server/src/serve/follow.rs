@@ -1,11 +1,20 @@
-//! Readiness follows the journal.
+//! The loops that follow the journal: readiness its state, and observers the commits of others.
 
 use std::{sync::Arc, time::Duration};
 
 use super::loops::Loops;
 use crate::{feed::WITHOUT_JOURNAL_MAX, health::Readiness, journal::Journal, progress::Progress};
 
-/// Begins the loop that follows.
+/// Begins the loop by which observers hear of others' commits.
+pub(super) fn hear_others(work: &Loops, journal: &Arc<dyn Journal>) {
+    let progress = Progress::new("news");
+    let followed = (Arc::clone(journal), progress.clone());
+    work.begin(&progress, followed, |(journal, progress)| async move {
+        journal.follow(&progress).await;
+    });
+}
+
+/// Begins the loop of readiness.
 pub(super) fn begin(work: &Loops, journal: &Arc<dyn Journal>, readiness: &Readiness) {
     let progress = Progress::new("readiness");
     let followed = (Arc::clone(journal), readiness.clone(), progress.clone());

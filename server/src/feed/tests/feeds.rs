@@ -52,14 +52,17 @@ async fn a_commit_wakes_no_other_callers_feeds_and_drives_them_to_no_journal() {
 
 /// One of several processes on a store. Hints of the others' commits are lost.
 fn replica(store: &MemoryJournal, seed: u64) -> World {
-    let world = World::over(store.shared(Chances {
+    let mut world = World::over(store.shared(Chances {
         seed,
         delay_max: Duration::from_millis(20),
         read_every: Duration::from_millis(500),
         hints_lost: 1_000,
         answers_lost: 0,
     }));
-    world.journal.follow();
+    let (journal, progress) = (Arc::clone(&world.journal), Progress::new("news"));
+    world
+        ._work
+        .spawn(async move { journal.follow(&progress).await });
     world
 }
 

@@ -183,13 +183,19 @@ impl Published {
         }
     }
 
-    /// The value for one of several openings of the same store in memory at a time. Its observers are told
-    /// from this head on.
+    /// The value for a process whose store others share. Its observers are told from this head on.
+    pub(in crate::journal) fn shared(head: Position) -> Self {
+        Self {
+            merge: Some(Merge::new()),
+            ..Self::new(head)
+        }
+    }
+
+    /// The same, for one of several openings of the same store in memory at a time.
     pub(in crate::journal) fn shared_anew(&self, head: Position) -> Self {
         Self {
             age: Arc::clone(&self.age),
-            merge: Some(Merge::new()),
-            ..Self::new(head)
+            ..Self::shared(head)
         }
     }
 

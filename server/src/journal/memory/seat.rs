@@ -4,7 +4,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,13 +12,15 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::Notify;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{Silence, state::State};
-use crate::journal::{
-    JournalError, Position,
-    committer::Published,
-    shared::{self, Log, Logged},
+use crate::{
+    journal::{
+        JournalError, Position,
+        committer::Published,
+        shared::{self, Log, Logged, Merge},
+    },
+    progress::Progress,
 };
 
 /// The chances on the way between one process and the store.
@@ -84,6 +86,13 @@ impl Seat {
         }
     }
 
+    /// Tells the observers of others' commits, for ever.
+    pub(super) async fn follow(&self, log: &SharedLog<'_>, merge: &Merge, progress: &Progress) {
+        let told = (merge, log.published);
+        let news = (&self.hints, self.chances.read_every);
+        shared::follow(log, told, news, progress).await;
+    }
+
     pub(super) fn cut(&self, is_cut: bool) {
         self.cut.set(is_cut);
     }
@@ -115,27 +124,15 @@ impl Seat {
 }
 
 /// The log of the store, as the process at a seat reads it.
-pub(super) struct SharedLog {
-    pub(super) state: Arc<Mutex<State>>,
-    pub(super) seat: Arc<Seat>,
-    pub(super) published: Arc<Published>,
-    pub(super) fails_writes: Arc<AtomicBool>,
-    pub(super) silence: Arc<Silence>,
+pub(super) struct SharedLog<'process> {
+    pub(super) state: &'process Mutex<State>,
+    pub(super) seat: &'process Seat,
+    pub(super) published: &'process Published,
+    pub(super) fails_writes: &'process AtomicBool,
+    pub(super) silence: &'process Silence,
 }
 
-impl SharedLog {
-    /// Tells the observers of others' commits from now on, until the handle is dropped.
-    pub(super) fn follow(self) -> AbortOnDropHandle<()> {
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Some(merge) = self.published.merge() {
-                let (seat, told) = (&self.seat, (merge, &*self.published));
-                shared::follow(&self, told, &seat.hints, seat.chances.read_every).await;
-            }
-        }))
-    }
-}
-
-impl Log for SharedLog {
+impl Log for SharedLog<'_> {
     async fn read(&self, after: Position, limit: usize) -> Result<Logged, JournalError> {
         tokio::time::sleep(self.seat.delay()).await;
         if self.seat.is_cut() {

@@ -1,6 +1,8 @@
 //! Connections, and the meaning of their failures.
 
-use std::{collections::HashMap, error::Error as _, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, error::Error as _, fmt, future::poll_fn, sync::Arc, time::Duration,
+};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -8,7 +10,7 @@ use rustls::{
 };
 use tokio::task::AbortHandle;
 use tokio_postgres::{
-    Client, Config, Error, NoTls, Row, Socket, Statement,
+    AsyncMessage, Client, Config, Error, NoTls, Notification, Row, Socket, Statement,
     error::{Severity, SqlState},
     tls::{MakeTlsConnect, TlsConnect},
     types::{ToSql, Type},
@@ -51,10 +53,18 @@ impl Connector {
     }
 
     pub(super) async fn connect(&self) -> Result<Session, Trouble> {
+        self.listening(|_| {}).await
+    }
+
+    /// A connection with a listener to the server's notifications, which is dropped with the connection.
+    pub(super) async fn listening(
+        &self,
+        hears: impl Fn(&Notification) + Send + 'static,
+    ) -> Result<Session, Trouble> {
         let connecting = async {
             match &self.tls {
-                None => session(&self.config, NoTls).await,
-                Some(tls) => session(&self.config, tls.clone()).await,
+                None => session(&self.config, NoTls, hears).await,
+                Some(tls) => session(&self.config, tls.clone(), hears).await,
             }
         };
         match tokio::time::timeout(CONNECT_MAX, connecting).await {
@@ -64,15 +74,25 @@ impl Connector {
     }
 }
 
-async fn session<T>(config: &Config, tls: T) -> Result<Session, Error>
+async fn session<T>(
+    config: &Config,
+    tls: T,
+    hears: impl Fn(&Notification) + Send + 'static,
+) -> Result<Session, Error>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
     T::TlsConnect: TlsConnect<Socket>,
 {
-    let (client, connection) = config.connect(tls).await?;
+    let (client, mut connection) = config.connect(tls).await?;
     // It ends with its client, or by `cut`. An error of it is its client's as well.
-    let driver = tokio::spawn(async move { drop(connection.await) });
+    let driver = tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(notification) = message {
+                hears(&notification);
+            }
+        }
+    });
     Ok(Session {
         client,
         driver: driver.abort_handle(),

@@ -6,6 +6,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::Row;
 
 use super::connect::{Asked, Connector, Session, Trouble};
+use crate::journal::JournalError;
 
 /// A connection that is opened as it is needed. No other kind of call waits for it.
 pub(super) struct Line {
@@ -51,8 +52,8 @@ impl Line {
             }
             Err(_) => {
                 session.cut();
-                let seconds = self.patience.as_secs();
-                Err(Trouble::lost(format_args!("no answer within {seconds} s")))
+                let silent = format_args!("no answer within {} s", self.patience.as_secs());
+                Err(Trouble::Silent(JournalError::unavailable(silent)))
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     journal::{
         Committed, FLOOR_KEY, JournalError, Position, Record, damage::Damage, questions::Found,
-        rules,
+        rules, shared::Logged,
     },
     purchase::{CallerName, Purchase, PurchaseId, Revision, Status, Timestamp, Transition},
 };
@@ -51,6 +51,15 @@ macro_rules! tail_query {
             $order,
             " LIMIT $3) t JOIN purchase p ON p.id = t.purchase ORDER BY t.position"
         )
+    };
+}
+
+/// The newest position that was ever committed. `$1` is the key of retention's floor.
+macro_rules! head_query {
+    () => {
+        "SELECT greatest(
+             (SELECT coalesce(max(position), 0) FROM transition_log),
+             (SELECT value::bigint FROM kept_text WHERE key = $1), 0)"
     };
 }
 
@@ -107,9 +116,21 @@ const TAIL_OF_CALLER: &str = tail_query!(
     "(caller, position) > ($4, $1) AND (caller, position) <= ($4, $2)",
     "caller, position"
 );
-const HEAD: &str = "SELECT greatest(
-         (SELECT coalesce(max(position), 0) FROM transition_log),
-         (SELECT value::bigint FROM kept_text WHERE key = $1), 0)";
+const HEAD: &str = head_query!();
+// One statement sees one moment: everything up to that head is there, and a row tells it although nothing is
+// new.
+const LOG: &str = concat!(
+    "SELECT ",
+    purchase_columns!(),
+    ", t.status, t.position, t.from_state, t.cause, a.action, newest.position
+     FROM (",
+    head_query!(),
+    ") newest (position)
+     LEFT JOIN (SELECT * FROM transition_log WHERE position > $2 ORDER BY position LIMIT $3) t ON true
+     LEFT JOIN purchase p ON p.id = t.purchase
+     LEFT JOIN buyer_action a ON a.purchase = t.purchase AND a.revision = t.revision
+     ORDER BY t.position"
+);
 const EPOCH: &str = "SELECT value FROM meta WHERE key = 'epoch'";
 
 /// A connection, or a choice of them, that a read goes over.
@@ -302,6 +323,29 @@ pub(super) async fn tail<A: Asks>(
     let last = rows.last().and_then(|row| row::position(row, 8).ok());
     let through = rules::searched_through(after, head, last, rows.len() >= limit);
     Ok((committed.map(Arc::new).collect(), through))
+}
+
+/// Transitions after a position, with their buyer actions, and the newest position of the same moment.
+pub(super) async fn log<A: Asks>(
+    connection: &mut A,
+    damage: &Damage,
+    after: Position,
+    limit: usize,
+) -> Result<Logged, A::Error> {
+    let asked = Asked::Own(LOG, &[&FLOOR_KEY, &integer(after.0), &integer(limit)]);
+    let rows = connection.ask(asked).await?;
+    let head = rows.first().and_then(|row| row::position(row, 12).ok());
+    let places = rows.iter().map_while(|row| row::position(row, 8).ok());
+    let (found, last) = (places.clone().count(), places.last());
+    let committed = (rows.iter().take(found))
+        .filter_map(|row| damage.noted_of(row, row::logged).ok())
+        .map(Arc::new);
+    let is_whole = found < limit;
+    Ok(Logged {
+        committed: committed.collect(),
+        through: rules::searched_through(after, head.unwrap_or(after), last, !is_whole),
+        is_whole,
+    })
 }
 
 pub(super) async fn text<A: Asks>(

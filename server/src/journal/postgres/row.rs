@@ -171,6 +171,15 @@ pub(super) fn committed(row: &Row) -> Read<Committed> {
     })
 }
 
+/// The same, with the buyer action in a further column.
+pub(super) fn logged(row: &Row) -> Read<Committed> {
+    let mut committed = committed(row)?;
+    if let Some(action) = optional_json(row, 11)? {
+        Arc::make_mut(&mut committed.purchase.status).buyer_action = Some(action);
+    }
+    Ok(committed)
+}
+
 pub(super) fn position(row: &Row, index: usize) -> Read<Position> {
     let position = u64::try_from(get::<i64>(row, index)?);
     position.map(Position).map_err(|_| Unread(index))

@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0004_leases.sql"),
     include_str!("0005_budgets.sql"),
     include_str!("0006_board.sql"),
+    include_str!("0007_hints.sql"),
 ];
 
 /// The number of the last migration that this build knows.

@@ -24,7 +24,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let published = Published::new(Position(0)).shared_anew(Position(0));
+        let published = Published::shared(Position(0));
         let heard = Arc::<Mutex<Heard>>::default();
         let noting = |note: fn(&mut Heard) -> &mut Vec<u64>| -> Observer {
             let heard = Arc::clone(&heard);
@@ -156,8 +156,9 @@ async fn a_hint_is_followed_at_once_and_without_hints_the_log_is_read_all_the_sa
     let (hints, published) = (Arc::new(Notify::new()), Arc::new(bench.published));
     let (counted, hinted, told) = (log.clone(), hints.clone(), published.clone());
     let following = tokio::spawn(async move {
-        let every = Duration::from_millis(100);
-        follow(&counted, (told.merge().unwrap(), &told), &hinted, every).await;
+        let news = (&*hinted, Duration::from_millis(100));
+        let progress = Progress::new("news");
+        follow(&counted, (told.merge().unwrap(), &told), news, &progress).await;
     });
     let reads = || log.reads.load(Ordering::SeqCst);
     tokio::time::sleep(Duration::from_millis(1_001)).await;

@@ -19,6 +19,8 @@ pub enum Way {
     Open,
     /// The server's answers to the connection that commits are lost.
     LosesAnswers,
+    /// The server's notifications are lost, as behind a pooler.
+    LosesHints,
     /// The bytes that the committing connection sends are kept here.
     HoldsCalls,
     /// Nothing goes through, and nobody is told.
@@ -125,11 +127,37 @@ impl State {
     }
 }
 
+/// The server's messages on one connection, as far as they have arrived: a kind, a length, and the rest.
+#[derive(Default)]
+struct Messages(Vec<u8>);
+
+impl Messages {
+    /// The whole messages so far, with or without notifications.
+    fn passed(&mut self, bytes: &[u8], without_hints: bool) -> Vec<u8> {
+        const NOTIFICATION: u8 = b'A';
+        self.0.extend(bytes);
+        let mut passed = Vec::new();
+        while let Some((head, _)) = self.0.split_first_chunk::<5>() {
+            let [kind, length @ ..] = *head;
+            let length = 1 + u32::from_be_bytes(length) as usize;
+            if self.0.len() < length {
+                break;
+            }
+            let message = self.0.drain(..length);
+            if !(without_hints && kind == NOTIFICATION) {
+                passed.extend(message);
+            }
+        }
+        passed
+    }
+}
+
 async fn pass(state: Arc<State>, mut client: TcpStream, mut server: UnixStream) {
     let born = state.cuts.load(Ordering::SeqCst);
     let mut commits = false;
     let mut held = Vec::new();
     let (mut sent, mut told) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    let mut messages = Messages::default();
     loop {
         let mut changed = std::pin::pin!(state.changed.notified());
         changed.as_mut().enable();
@@ -158,8 +186,10 @@ async fn pass(state: Arc<State>, mut client: TcpStream, mut server: UnixStream) 
             }
             length = server.read(&mut told) => {
                 let Ok(length @ 1..) = length else { break };
-                let is_lost = commits && state.way() == Way::LosesAnswers;
-                if !is_lost && client.write_all(&told[..length]).await.is_err() {
+                let way = state.way();
+                let passed = messages.passed(&told[..length], way == Way::LosesHints);
+                let is_lost = commits && way == Way::LosesAnswers;
+                if !is_lost && client.write_all(&passed).await.is_err() {
                     break;
                 }
             }

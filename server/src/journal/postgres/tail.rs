@@ -1,0 +1,87 @@
+//! The log of a database that other processes write as well, as this one reads on in it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+use tokio_postgres::Row;
+
+use super::{
+    connect::{Asked, Connector, Trouble},
+    hints,
+    line::Line,
+    read::{self, Asks},
+};
+use crate::{
+    journal::{
+        JournalError, Position, ReplicaId,
+        committer::Published,
+        damage::Damage,
+        shared::{self, Log, Logged, Merge},
+    },
+    progress::Progress,
+};
+
+/// The longest time from one read to the next, if no hint comes.
+const READ_EVERY: Duration = Duration::from_millis(100);
+/// The longest wait for a page of the log.
+const PAGE_MAX: Duration = Duration::from_secs(5);
+
+/// The log, over a connection of its own: no other read delays the news.
+#[derive(Debug)]
+pub(super) struct Tail<'journal> {
+    connector: &'journal Connector,
+    line: Line,
+    damage: &'journal Damage,
+    published: &'journal Published,
+}
+
+impl<'journal> Tail<'journal> {
+    pub(super) fn new(
+        connector: &'journal Arc<Connector>,
+        damage: &'journal Damage,
+        published: &'journal Published,
+    ) -> Self {
+        Self {
+            connector,
+            line: Line::new(connector, PAGE_MAX),
+            damage,
+            published,
+        }
+    }
+
+    /// Listens to hints, and tells observers of the log, for ever.
+    pub(super) async fn follow(self, merge: &Merge, replica: &ReplicaId, progress: &Progress) {
+        let hinted = Arc::new(Notify::new());
+        let listening = hints::listen(self.connector, replica, &hinted, hints::PROOF_MAX);
+        let news = (&*hinted, READ_EVERY);
+        let following = shared::follow(&self, (merge, self.published), news, progress);
+        tokio::join!(listening, following);
+    }
+
+    async fn page(&self, after: Position, limit: usize) -> Result<Logged, Trouble> {
+        read::log(&mut &self.line, self.damage, after, limit).await
+    }
+}
+
+impl Log for Tail<'_> {
+    /// A read whose connection broke is tried once more over a new one.
+    async fn read(&self, after: Position, limit: usize) -> Result<Logged, JournalError> {
+        let page = match self.page(after, limit).await {
+            Err(Trouble::Lost(_)) => self.page(after, limit).await,
+            page => page,
+        };
+        page.map_err(|trouble| {
+            // A probe that commits turns it true again.
+            self.published.set_available(false);
+            trouble.error()
+        })
+    }
+}
+
+impl Asks for &Line {
+    type Error = Trouble;
+
+    async fn ask(&mut self, statement: Asked<'_>) -> Result<Vec<Row>, Trouble> {
+        self.rows(&statement).await
+    }
+}
