@@ -62,15 +62,6 @@ async fn a_second_process_on_the_same_file_is_refused() {
 }
 
 #[tokio::test]
-async fn a_second_process_on_the_same_database_is_refused() {
-    let house = House::still_on(Store::postgres()).await;
-    let id = bought(&house, "kept").await.unwrap();
-    let log = refused(&house, "\0", "").await;
-    assert!(log.contains("another process"), "{log}");
-    assert_eq!(bought(&house, "kept").await.unwrap(), id);
-}
-
-#[tokio::test]
 async fn a_journal_of_a_newer_version_is_refused() {
     let (house, _) = stopped().await;
     let file = house.folder().join("tillwatch.db");

@@ -219,6 +219,14 @@ pub async fn stub_of(address: &str, caller: &str) -> Stub {
     PurchaseServiceClient::new(channel).max_decoding_message_size(64 << 20)
 }
 
+/// The client library for a caller, at an address.
+pub fn client_of(address: &str, caller: &str) -> Client {
+    let mut config = Config::new(address);
+    config.token = Some(SecretToken::new(&token(caller)).unwrap());
+    config.call_timeout = DEADLINE;
+    Client::connect(config).unwrap()
+}
+
 /// A server and its sandbox.
 #[derive(Debug)]
 pub struct House {
@@ -419,9 +427,6 @@ impl House {
 
     /// The client library for a caller.
     pub fn client(&self, caller: &str) -> Client {
-        let mut config = Config::new(&self.server.grpc);
-        config.token = Some(SecretToken::new(&token(caller)).unwrap());
-        config.call_timeout = DEADLINE;
-        Client::connect(config).unwrap()
+        client_of(&self.server.grpc, caller)
     }
 }

@@ -54,6 +54,7 @@ mod refusals;
 mod registry;
 mod reload;
 mod reload_accounts;
+mod replicas;
 mod restart;
 mod sweeps;
 mod systemd;

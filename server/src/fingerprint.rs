@@ -39,6 +39,9 @@ pub enum KeyringError {
     /// Two keys share an id.
     #[error("line {0} of the fingerprint key file repeats an id")]
     Repeated(usize),
+    /// A key is not the one that the store knows by its id.
+    #[error("key {0} of the fingerprint key file is not the one of other processes on this store")]
+    Other(String),
     /// The contract's descriptors are damaged, which a build cannot be.
     #[error("the contract's descriptors are damaged")]
     Descriptors,
@@ -90,6 +93,13 @@ impl Keyring {
     /// True if a key with this id is here.
     pub fn has(&self, id: &str) -> bool {
         self.keys.iter().any(|(known, _)| known == id)
+    }
+
+    /// The ids of all keys, each with a value by which two keys can be compared that nobody shows.
+    pub fn proofs(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
+        // No field of an order has this name.
+        let keys = self.keys.iter();
+        keys.map(|(id, key)| (id.as_str(), hash(key, "proof of a key", &[])))
     }
 
     /// The fingerprints of an order for an account, made with the key `id`; `None` without it.

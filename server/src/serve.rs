@@ -18,13 +18,16 @@ mod probe;
 mod process;
 mod reload;
 mod retention;
+mod store;
 mod supervisor;
 mod tally;
 mod tenures;
 mod wall;
 mod watch;
 
-use std::{collections::BTreeSet, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, future::Future, io, path::PathBuf, pin::pin, sync::Arc, time::Duration,
+};
 
 use tillwatch_proto::{
     health::health_server::HealthServer, v1::purchase_service_server::PurchaseServiceServer,
@@ -70,6 +73,9 @@ use watch::Watcher;
 const RECOVERED_AT_ONCE: usize = 1_000;
 /// The interval of looks at the wall clock while nothing else looks at it.
 const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
+/// The longest time for which a drain lets streams go on until the accounts are others'.
+const MOVES_MAX: Duration = Duration::from_secs(2);
+
 /// The reason why the service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -310,16 +316,24 @@ impl House {
         health_server(&self.health)
     }
 
-    /// Ends the streams, then waits for submits and polls whose answers must be kept.
+    /// Gives the accounts to other processes, if there can be any, so that watchers who come back elsewhere
+    /// find them polled. Ends the streams, then waits for submits and polls whose answers must be kept.
     pub async fn drain(&self) {
         self.work.drain();
         self.readiness.drain().await;
+        let mut given = pin!(self.owner.drain());
+        let are_given =
+            self.owner.is_shared() && tokio::time::timeout(MOVES_MAX, &mut given).await.is_ok();
         self.rooms.feed.drain();
         self.readiness.close();
         tokio::join!(
             self.rooms.intake.drain(),
             self.rooms.tracker.drain(),
-            self.owner.drain()
+            async {
+                if !are_given {
+                    given.await;
+                }
+            }
         );
     }
 

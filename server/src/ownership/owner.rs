@@ -98,6 +98,11 @@ impl Owner {
         }))
     }
 
+    /// True if other processes can own accounts of the store.
+    pub fn is_shared(&self) -> bool {
+        self.0.store.is_shared()
+    }
+
     /// The tenures of this process.
     pub fn tenures(&self) -> &Tenures {
         &self.0.tenures

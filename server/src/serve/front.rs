@@ -18,19 +18,16 @@ use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use super::{
-    House, Parts, StartError, accounts::Configured, attempts::Attempts, door, keys::keyring,
-    late::Late, metrics::Collector, reload::Reloads,
+    House, Parts, StartError, accounts::Configured, attempts::Attempts, door, keys, late::Late,
+    metrics::Collector, reload::Reloads, store::Store,
 };
 use crate::{
     audit::Audit,
     clock::Clock,
-    config::{Config, Database},
+    config::Config,
     grpc,
     health::{self, HealthService, Readiness},
     identity::Directory,
-    journal::{
-        Alone, AloneBudgets, Budgets, Journal, postgres::PostgresJournal, sqlite::SqliteJournal,
-    },
     listener::{self, Listener, Origins, PanicLayer, Port, RoomLayer},
     tls::ServerTls,
 };
@@ -156,20 +153,19 @@ impl Front {
     /// Opens the house of a configuration, and lets callers in.
     pub(super) async fn open(&self, config: &Config) -> Result<House, StartError> {
         let clock = Clock::system();
-        let keyring = keyring(config, &clock)?;
-        let journal: Arc<dyn Journal> = match &config.store.database {
-            Database::Sqlite(file) => Arc::new(SqliteJournal::open(file, &clock).await?),
-            Database::Postgres(settings) => {
-                Arc::new(PostgresJournal::open(settings, &clock).await?)
-            }
-        };
-        let budgets: Arc<dyn Budgets> = Arc::new(AloneBudgets::new(&journal, &clock));
-        let (accounts, configured) = Configured::open(&config.accounts, &budgets, &clock).await?;
+        let keyring = keys::keyring(config, &clock)?;
+        let store = Store::open(&config.store.database, &clock).await?;
+        if store.ownership.is_shared() {
+            let path = config.store.fingerprint_keys.path();
+            keys::agree(store.journal.as_ref(), &keyring, path).await?;
+        }
+        let configured = Configured::open(&config.accounts, &store.budgets, &clock).await?;
+        let (accounts, configured) = configured;
         let parts = Parts {
             clock,
-            journal,
-            ownership: Arc::new(Alone::default()),
-            budgets,
+            journal: store.journal,
+            ownership: store.ownership,
+            budgets: store.budgets,
             keyring,
             accounts,
             callers: self.callers.clone(),

@@ -9,7 +9,8 @@ use super::StartError;
 use crate::{
     clock::Clock,
     config::{Config, Database, FingerprintKeys},
-    fingerprint::Keyring,
+    fingerprint::{Keyring, KeyringError},
+    journal::{Journal, Write},
     purchase::Secret,
 };
 
@@ -47,6 +48,37 @@ pub(super) fn keyring(config: &Config, clock: &Clock) -> Result<Keyring, StartEr
     })
 }
 
+/// Compares the keys with those of the store's other processes: with two keys of one id a repeated order
+/// would look like another one.
+pub(super) async fn agree(
+    journal: &dyn Journal,
+    keyring: &Keyring,
+    path: &Path,
+) -> Result<(), StartError> {
+    for (id, proof) in keyring.proofs() {
+        let (key, value) = (format!("fingerprint_key/{id}"), hex::encode(proof));
+        match journal.get(&key).await? {
+            Some(known) if known == value => {}
+            Some(_) => {
+                return Err(StartError::Fingerprints {
+                    path: path.to_owned(),
+                    source: KeyringError::Other(id.to_owned()),
+                });
+            }
+            None => {
+                journal
+                    .write(Write::Put {
+                        key,
+                        fence: None,
+                        value,
+                    })
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Writes a file that its owner alone can read, durably before it has its name.
 pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
@@ -66,4 +98,29 @@ pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::memory::MemoryJournal;
+
+    #[tokio::test]
+    async fn processes_on_one_store_have_the_same_key_by_each_id() {
+        let journal = MemoryJournal::new("e");
+        let agrees = async |ids: &[(&str, u8)]| {
+            let lines = ids.iter();
+            let lines = lines.map(|(id, byte)| format!("{id}:{}\n", hex::encode([*byte; 32])));
+            let keyring = Keyring::parse(&Secret::new(lines.collect::<String>())).unwrap();
+            agree(&journal, &keyring, Path::new("keys")).await
+        };
+        agrees(&[("a", 1)]).await.unwrap();
+        agrees(&[("b", 2), ("a", 1)]).await.unwrap();
+        let refused = agrees(&[("b", 1)]).await.unwrap_err();
+        assert!(
+            matches!(&refused, StartError::Fingerprints { source: KeyringError::Other(id), .. } if id == "b"),
+            "{refused:?}"
+        );
+        agrees(&[("b", 2)]).await.unwrap();
+    }
 }
