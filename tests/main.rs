@@ -42,6 +42,7 @@ mod limits;
 mod liveness;
 mod log;
 mod metrics;
+mod migrate;
 mod nowhere;
 mod outage;
 mod port;

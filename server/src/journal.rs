@@ -15,6 +15,7 @@ mod encoding;
 mod fence;
 mod listing;
 pub mod memory;
+mod moving;
 mod ownership;
 pub mod postgres;
 mod questions;
@@ -53,6 +54,8 @@ use committer::Hears;
 pub use committer::Published;
 pub use decide::{Decided, Step, decide};
 pub use fence::Fence;
+pub use moving::Moved;
+pub(crate) use moving::{Movable, move_all};
 pub use ownership::{LEASE_LASTS, Lease, Look, Ownership, Replica, ReplicaId};
 
 /// A place in the order of all commits of one store: 1, 2, 3 …; 0 stands before the first.

@@ -49,5 +49,5 @@ pub mod upstream;
 
 pub use serve::{
     Ended, House, Parts, ProbeError, Reload, StartError, Supervisor, SupervisorError, back_up,
-    probe, run, run_with,
+    migrate, probe, run, run_with,
 };

@@ -22,7 +22,7 @@ use tillwatch_server::failpoint::{Failpoint, StandStill};
 use tillwatch_server::{
     Ended, ProbeError, Reload, Supervisor,
     clock::Clock,
-    config::{Config, ConfigError, LogFormat},
+    config::{Config, ConfigError, Database, LogFormat},
     identity, telemetry,
 };
 use tokio::{
@@ -71,6 +71,23 @@ enum Action {
         /// The directory to copy to; made if it does not exist. No file in it is overwritten.
         directory: PathBuf,
     },
+    /// Moves the journal to another store, or goes on with a move that was cut off. No server may run on
+    /// either of them. From then on the old store refuses to serve.
+    Migrate {
+        /// The store: sqlite:FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE. Others on this machine can
+        /// read it in the list of processes.
+        #[arg(long, value_name = "URL", required_unless_present = "from_file")]
+        from: Option<String>,
+        /// The file that holds the URL.
+        #[arg(long, value_name = "FILE", conflicts_with = "from")]
+        from_file: Option<PathBuf>,
+        /// The new store, as `--from`.
+        #[arg(long, value_name = "URL", required_unless_present = "to_file")]
+        to: Option<String>,
+        /// The file that holds its URL.
+        #[arg(long, value_name = "FILE", conflicts_with = "to")]
+        to_file: Option<PathBuf>,
+    },
     /// Asks a running server for its health, in plain text, and exits with 0 if it serves.
     Health {
         /// The server's `listen.ops`, or another listener without TLS: host:port or unix:/path.
@@ -111,6 +128,10 @@ enum Failure {
     Config(#[source] ConfigError),
     #[error("the backup failed")]
     Backup(#[source] Box<dyn Error + Send + Sync>),
+    #[error("{0} {1}")]
+    Url(&'static str, String),
+    #[error("the journal was not moved")]
+    Migrate(#[source] Box<dyn Error + Send + Sync>),
     #[error("could not start")]
     Start(#[source] Box<dyn Error + Send + Sync>),
     #[error("another process has taken the journal over")]
@@ -139,6 +160,12 @@ fn main() -> ExitCode {
             settings,
             directory,
         } => backup(settings.config.as_deref(), &directory),
+        Action::Migrate {
+            from,
+            from_file,
+            to,
+            to_file,
+        } => migrate((from, from_file), (to, to_file)),
         Action::Health { address, service } => health(&address, &service),
         Action::Token => token(),
     };
@@ -151,10 +178,12 @@ fn main() -> ExitCode {
         cause = error.source();
     }
     match failure {
-        Failure::Config(_) => ExitCode::from(EXIT_USAGE),
-        Failure::Backup(_) | Failure::Start(_) | Failure::JournalLost | Failure::Health(_) => {
-            ExitCode::FAILURE
-        }
+        Failure::Config(_) | Failure::Url(..) => ExitCode::from(EXIT_USAGE),
+        Failure::Backup(_)
+        | Failure::Migrate(_)
+        | Failure::Start(_)
+        | Failure::JournalLost
+        | Failure::Health(_) => ExitCode::FAILURE,
     }
 }
 
@@ -190,6 +219,34 @@ fn backup(file: Option<&Path>, directory: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::Backup(error.into()))?;
     let lines = written.map(|path| format!("{}\n", path.display()));
     print(&lines.concat())
+}
+
+/// A URL as it was given, or the file that holds it.
+type Given = (Option<String>, Option<PathBuf>);
+
+fn migrate(from: Given, to: Given) -> Result<(), Failure> {
+    let (from, to) = (database("--from", from)?, database("--to", to)?);
+    let failed = |error: Box<dyn Error + Send + Sync>| Failure::Migrate(error);
+    let runtime = runtime(2).map_err(|error| failed(error.into()))?;
+    let moved = runtime.block_on(tillwatch_server::migrate(&from, &to));
+    let moved = moved.map_err(|error| failed(error.into()))?;
+    print(&format!(
+        "{} purchases with {} transitions, up to position {}\n",
+        moved.purchases, moved.transitions, moved.head
+    ))
+}
+
+fn database(option: &'static str, (url, file): Given) -> Result<Database, Failure> {
+    let refused = |why: String| Failure::Url(option, why);
+    let url = match (url, file) {
+        (Some(url), _) => url,
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file);
+            text.map_err(|error| refused(error.to_string()))?
+        }
+        (None, None) => String::new(),
+    };
+    Database::parse(url.trim_end()).map_err(|rule| refused(rule.to_owned()))
 }
 
 fn health(address: &str, service: &str) -> Result<(), Failure> {

@@ -40,6 +40,16 @@ pub enum Database {
     Postgres(Box<postgres::Settings>),
 }
 
+impl Database {
+    /// The database of a URL.
+    ///
+    /// # Errors
+    /// The rule that it breaks, without any part of it.
+    pub fn parse(url: &str) -> Result<Self, &'static str> {
+        of_url(url)
+    }
+}
+
 /// The file with the fingerprint keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FingerprintKeys {

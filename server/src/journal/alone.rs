@@ -9,6 +9,7 @@ use super::{Fence, JournalError, Lease, Look, Ownership, ReplicaId};
 use crate::purchase::AccountName;
 pub use board::AloneBoard;
 pub use budgets::AloneBudgets;
+pub(super) use budgets::{of_text, text_of};
 
 /// The one process of a store. It owns each account as soon as it asks, for as long as it lives.
 #[derive(Debug)]

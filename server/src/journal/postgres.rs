@@ -15,6 +15,7 @@ mod hints;
 mod lease;
 mod line;
 mod list;
+mod moving;
 mod opening;
 mod outcome;
 mod read;
@@ -54,6 +55,7 @@ use commit::Writer;
 use connect::Connector;
 use lease::PostgresOwnership;
 use line::Line;
+pub(crate) use moving::MovingDatabase;
 use opening::Writing;
 use read::{Referring, Steps};
 use readers::{ReadError, Readers};
@@ -118,12 +120,7 @@ impl PostgresJournal {
         sharing: Sharing,
     ) -> Result<Self, JournalError> {
         let opened = Self::opened(settings, clock, sharing).await;
-        opened.map_err(|error| match error {
-            JournalError::Unusable(why) | JournalError::Unavailable(why) => {
-                JournalError::unusable(format_args!("{}: {why}", settings.place()))
-            }
-            JournalError::Unreadable(_) => error,
-        })
+        opened.map_err(|error| named(settings, error))
     }
 
     async fn opened(
@@ -137,6 +134,8 @@ impl PostgresJournal {
         schema::prepare(&mut session, clock).await?;
         let writing = Writing::new(clock.uuid());
         let mut opening = rivals::enter(session, &writing, sharing).await?;
+        // Nobody can begin or end a move from now on.
+        moving::refuse_moving(&mut opening.session, &writing).await?;
         let epoch = read::epoch(&mut opening.session).await;
         let head = read::head(&mut opening.session).await;
         let epoch = epoch.map_err(connect::Trouble::error)??;
@@ -194,6 +193,16 @@ impl PostgresJournal {
     /// A read's answer as its asker gets it.
     fn told<T>(&self, answer: Result<T, ReadError>) -> Result<T, JournalError> {
         told(answer, self.committer.published())
+    }
+}
+
+/// The failure of an opening, with the database's name.
+fn named(settings: &Settings, error: JournalError) -> JournalError {
+    match error {
+        JournalError::Unusable(why) | JournalError::Unavailable(why) => {
+            JournalError::unusable(format_args!("{}: {why}", settings.place()))
+        }
+        JournalError::Unreadable(_) => error,
     }
 }
 

@@ -9,6 +9,7 @@ mod checkpoint;
 mod damage;
 mod file;
 mod list;
+mod moving;
 mod read;
 mod readers;
 mod schema;
@@ -44,6 +45,7 @@ use super::{
 };
 pub use backup::back_up;
 use checkpoint::Log;
+pub(crate) use moving::MovingFile;
 use readers::{ReadError, Readers};
 use write::{Writer, unavailable};
 

@@ -44,6 +44,14 @@ impl Database {
     pub fn run(&self, statements: &str) -> String {
         self.cluster.run(&self.name, statements)
     }
+
+    /// Does as [`Database::run`] does.
+    ///
+    /// # Errors
+    /// The message of a failure.
+    pub fn try_run(&self, statements: &str) -> Result<String, String> {
+        self.cluster.try_run(&self.name, statements)
+    }
 }
 
 impl Drop for Database {

@@ -90,8 +90,28 @@ impl AloneBudgets {
     }
 }
 
+/// The beginning of the keys of the texts.
+const KEYS: &str = "budget/";
+
 fn key(account: &AccountName) -> String {
-    format!("budget/{account}")
+    format!("{KEYS}{account}")
+}
+
+/// The account of a kept text and its two arrival times, in milliseconds of the wall clock; `None` if the text
+/// is no budget.
+pub(in crate::journal) fn of_text(key: &str, text: &str) -> Option<(String, [i64; 2])> {
+    let account = key.strip_prefix(KEYS)?;
+    let mut words = text.split(' ');
+    let mut time = || words.next()?.parse().ok();
+    Some((account.to_owned(), [time()?, time()?]))
+}
+
+/// The key and the text of a budget that has moved here from another machine.
+pub(in crate::journal) fn text_of(
+    account: &str,
+    [requests, creates]: [i64; 2],
+) -> (String, String) {
+    (format!("{KEYS}{account}"), format!("{requests} {creates}"))
 }
 
 #[async_trait]

@@ -74,9 +74,9 @@ impl Item {
                 item.texts = first_texts(transitions)?;
                 item.labels = json(&*record.purchase.labels)?;
                 item.recovery = json(&record.recovery)?;
-                item.fingerprints = row::packed(&record.fingerprints);
+                item.fingerprints = encoding::packed(&record.fingerprints);
             }
-            Write::Bind(binding) => item.fingerprints = row::packed(&binding.fingerprints),
+            Write::Bind(binding) => item.fingerprints = encoding::packed(&binding.fingerprints),
             Write::Append { transition, .. } => {
                 item.reference = transition.status.reference.as_ref().map(row::digest);
                 item.texts = vec![texts(transition)?];

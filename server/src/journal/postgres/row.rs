@@ -1,6 +1,6 @@
 //! Rows to values.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     journal::{
-        Attempt, AttemptId, Committed, Fingerprints, JournalError, Position, Record, damage::Damage,
+        Attempt, AttemptId, Committed, Fingerprints, JournalError, Position, Record,
+        damage::Damage, encoding,
     },
     purchase::{
         AccountName, CallerName, Cause, Purchase, PurchaseId, Reference, State, Status, Timestamp,
@@ -90,30 +91,6 @@ pub(super) fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\0', "\\0")
 }
 
-/// The fingerprints' fields in one column: the length of the name in two bytes, the name, the HMAC.
-pub(super) fn packed(fingerprints: &Fingerprints) -> Vec<u8> {
-    let mut packed = Vec::new();
-    for (name, mac) in &fingerprints.fields {
-        let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
-        packed.extend(length.to_be_bytes());
-        packed.extend(name.as_bytes().iter().take(usize::from(length)));
-        packed.extend(mac);
-    }
-    packed
-}
-
-fn unpacked(mut packed: &[u8]) -> Option<BTreeMap<String, [u8; 32]>> {
-    let mut fields = BTreeMap::new();
-    while !packed.is_empty() {
-        let (length, rest) = packed.split_first_chunk::<2>()?;
-        let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-        let (mac, rest) = rest.split_first_chunk::<32>()?;
-        fields.insert(std::str::from_utf8(name).ok()?.to_owned(), *mac);
-        packed = rest;
-    }
-    Some(fields)
-}
-
 /// A purchase whose columns are the row's first seven.
 pub(super) fn purchase(row: &Row, status: Status) -> Read<Purchase> {
     Ok(Purchase {
@@ -139,7 +116,7 @@ pub(super) fn record(row: &Row) -> Read<Record> {
         purchase: purchase(row, status)?,
         fingerprints: Fingerprints {
             key_id: get(row, 9)?,
-            fields: unpacked(get(row, 10)?).ok_or(Unread(10))?,
+            fields: encoding::unpacked(get(row, 10)?).ok_or(Unread(10))?,
         },
         recovery: json(row, 11)?,
         attempt: (by.zip(submit_until)).map(|(by, submit_until)| Attempt { by, submit_until }),
@@ -219,26 +196,6 @@ fn optional_word<T>(row: &Row, index: usize, read: fn(&str) -> Option<T>) -> Rea
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fingerprints_are_packed_and_unpacked_and_nothing_else_is_unpacked() {
-        let fields = BTreeMap::from([
-            ("amount".to_owned(), [7; 32]),
-            ("devdraft.é".to_owned(), [9; 32]),
-        ]);
-        let fingerprints = Fingerprints {
-            key_id: "k".to_owned(),
-            fields: fields.clone(),
-        };
-        let whole = packed(&fingerprints);
-        assert_eq!(unpacked(&whole), Some(fields));
-        assert_eq!(unpacked(&[]), Some(BTreeMap::new()));
-        for length in 1..whole.len() {
-            let cut = unpacked(&whole[..length]);
-            // The end of the first field is the one good place to cut.
-            assert_eq!(cut.is_some(), length == 2 + 6 + 32, "{length}");
-        }
-    }
 
     #[test]
     fn labels_that_differ_are_texts_that_differ_and_none_holds_a_nul() {

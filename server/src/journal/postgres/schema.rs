@@ -47,6 +47,11 @@ pub(super) async fn prepare(session: &mut Session, clock: &Clock) -> Result<(), 
     check_applied(session).await.map(drop)
 }
 
+/// True if the database has a journal. Refuses another program's.
+pub(super) async fn is_there(session: &mut Session) -> Result<bool, JournalError> {
+    Ok(applied(session).await? > 0)
+}
+
 async fn check_settings(session: &mut Session) -> Result<(), JournalError> {
     const SETTINGS: &str = "SELECT current_setting('server_version_num')::int,
          current_setting('server_encoding'), current_setting('synchronous_commit'),

@@ -437,7 +437,7 @@ fn attempt_bytes(attempt: Attempt) -> [u8; 16] {
 }
 
 /// The text of fingerprints in a column.
-fn macs(fingerprints: &Fingerprints) -> Result<String> {
+pub(super) fn macs(fingerprints: &Fingerprints) -> Result<String> {
     let fields: BTreeMap<&str, String> = (fingerprints.fields.iter())
         .map(|(name, mac)| (name.as_str(), hex::encode(mac)))
         .collect();

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::{clock::Clock, journal::JournalError};
 
-use super::{read, schema};
+use super::{moving, read, schema};
 
 /// The longest wait of a connection for another connection's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,8 +26,16 @@ pub(super) struct Opened {
     pub(super) epoch: String,
 }
 
-/// Locks, opens, migrates and checks the file.
+/// Locks, opens, migrates and checks a file that may serve.
 pub(super) fn open(path: &Path, clock: &Clock) -> Result<Opened, JournalError> {
+    let opened = take(path, clock)?;
+    let marks = moving::marks(&opened.writer).map_err(schema::unusable)?;
+    marks.allow_to_serve()?;
+    Ok(opened)
+}
+
+/// The same of a file that a move may be at.
+pub(super) fn take(path: &Path, clock: &Clock) -> Result<Opened, JournalError> {
     create(path).map_err(cannot_write)?;
     // The file gets one name, so that no link leads around the lock.
     let path = fs::canonicalize(path).map_err(cannot_write)?;

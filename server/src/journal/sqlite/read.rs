@@ -281,19 +281,23 @@ pub(super) fn attempt_id(row: &Row<'_>, index: usize) -> Result<Option<AttemptId
 
 /// The fingerprints in two columns: the key's name, and the fields'.
 fn fingerprints(row: &Row<'_>, index: usize) -> Result<Fingerprints> {
-    let fields: BTreeMap<String, String> = json(row, index + 1)?;
-    let fields = (fields.into_iter())
-        .map(|(name, text)| {
-            let mut mac = [0; 32];
-            let decoded = hex::decode_to_slice(text, &mut mac);
-            decoded.map_err(|error| unreadable(index + 1, error))?;
-            Ok((name, mac))
-        })
-        .collect::<Result<_>>()?;
+    let text = row.get_ref(index + 1)?.as_str()?;
     Ok(Fingerprints {
         key_id: row.get(index)?,
-        fields,
+        fields: macs(text).ok_or_else(|| unreadable(index + 1, NoFingerprints))?,
     })
+}
+
+/// The fields of fingerprints in a column; `None` if it has none.
+pub(super) fn macs(text: &str) -> Option<BTreeMap<String, [u8; 32]>> {
+    let fields: BTreeMap<String, String> = serde_json::from_str(text).ok()?;
+    (fields.into_iter())
+        .map(|(name, text)| {
+            let mut mac = [0; 32];
+            hex::decode_to_slice(text, &mut mac).ok()?;
+            Some((name, mac))
+        })
+        .collect()
 }
 
 fn read_committed(row: &Row<'_>) -> Result<Committed> {
@@ -350,6 +354,10 @@ fn optional_word<T>(row: &Row<'_>, index: usize, read: fn(&str) -> Option<T>) ->
 pub(super) fn reference_text(reference: Option<&Reference>) -> Option<String> {
     reference.map(Reference::canonical)
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("no fingerprints")]
+struct NoFingerprints;
 
 #[derive(Debug, thiserror::Error)]
 #[error("not a word of this build")]
