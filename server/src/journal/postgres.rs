@@ -60,6 +60,7 @@ use opening::Writing;
 use read::{Referring, Steps};
 use readers::{ReadError, Readers};
 use rivals::Sharing;
+pub(super) use schema::Schema;
 pub use settings::Settings;
 use tail::Tail;
 
@@ -103,7 +104,7 @@ impl PostgresJournal {
     /// that it could lose commits; if another process has the database; if its schema is for newer builds
     /// or altered, or the database is another program's.
     pub async fn open(settings: &Settings, clock: &Clock) -> Result<Self, JournalError> {
-        Self::opened_so(settings, clock, Sharing::Alone).await
+        Self::opened_so(settings, clock, (Sharing::Alone, Schema::OWN)).await
     }
 
     /// Opens the database beside others that open it so, as [`PostgresJournal::open`] does for one.
@@ -111,29 +112,42 @@ impl PostgresJournal {
     /// # Errors
     /// As there; another process that has opened the database for itself alone is in the way.
     pub async fn open_shared(settings: &Settings, clock: &Clock) -> Result<Self, JournalError> {
-        Self::opened_so(settings, clock, Sharing::Shared).await
+        Self::opened_so(settings, clock, (Sharing::Shared, Schema::OWN)).await
+    }
+
+    /// Opens the database beside others, as a build with this schema does.
+    ///
+    /// # Errors
+    /// As [`PostgresJournal::open_shared`].
+    #[cfg(test)]
+    pub(super) async fn open_as(
+        settings: &Settings,
+        clock: &Clock,
+        schema: Schema,
+    ) -> Result<Self, JournalError> {
+        Self::opened_so(settings, clock, (Sharing::Shared, schema)).await
     }
 
     async fn opened_so(
         settings: &Settings,
         clock: &Clock,
-        sharing: Sharing,
+        way: (Sharing, Schema),
     ) -> Result<Self, JournalError> {
-        let opened = Self::opened(settings, clock, sharing).await;
+        let opened = Self::opened(settings, clock, way).await;
         opened.map_err(|error| named(settings, error))
     }
 
     async fn opened(
         settings: &Settings,
         clock: &Clock,
-        sharing: Sharing,
+        (sharing, schema): (Sharing, Schema),
     ) -> Result<Self, JournalError> {
         let connector = Arc::new(Connector::new(settings)?);
         let session = connector.connect().await;
         let mut session = session.map_err(connect::Trouble::error)?;
-        schema::prepare(&mut session, clock).await?;
+        schema.prepare(&mut session, clock).await?;
         let writing = Writing::new(clock.uuid());
-        let mut opening = rivals::enter(session, &writing, sharing).await?;
+        let mut opening = rivals::enter(session, &writing, (sharing, schema)).await?;
         // Nobody can begin or end a move from now on.
         moving::refuse_moving(&mut opening.session, &writing).await?;
         let epoch = read::epoch(&mut opening.session).await;

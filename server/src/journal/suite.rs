@@ -1,7 +1,7 @@
 //! The behaviours that every journal has: one set, run against each of them.
 //!
 //! `file` has the abilities that only a file has, `strain` the burdens that a file has to bear, `server`,
-//! `outcome`, `replicas` and `hints` what only a server has and does, and `model` random histories.
+//! `outcome`, `replicas`, `hints` and `upgrade` what only a server has and does, and `model` random histories.
 
 mod agreement;
 mod board;
@@ -22,6 +22,7 @@ mod server;
 mod shared;
 mod strain;
 mod texts;
+mod upgrade;
 pub mod values;
 
 use std::{

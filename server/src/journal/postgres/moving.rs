@@ -15,7 +15,7 @@ use super::{
     opening::{Opening, Writing},
     rivals::{self, Sharing},
     row::{integer, label},
-    schema,
+    schema::Schema,
     settings::Settings,
 };
 use crate::{
@@ -177,17 +177,19 @@ impl MovingDatabase {
     ) -> Result<Self, JournalError> {
         let connector = Arc::new(Connector::new(settings)?);
         let mut session = connector.connect().await.map_err(Trouble::error)?;
-        if is_source && !schema::is_there(&mut session).await? {
+        if is_source && !Schema::OWN.is_there(&mut session).await? {
             return Err(JournalError::unusable("there is no journal"));
         }
-        schema::prepare(&mut session, clock).await?;
+        Schema::OWN.prepare(&mut session, clock).await?;
+        // A move of what this build does not know would lose it.
+        Schema::OWN.check_whole(&mut session).await?;
         // Pages go along the indexes, whatever the planner knows of the tables.
         let plans = session
             .execute("SET enable_seqscan = off; SET jit = off")
             .await;
         plans.map_err(Trouble::error)?;
         let writing = Writing::new(clock.uuid());
-        let opening = rivals::enter(session, &writing, Sharing::Alone).await?;
+        let opening = rivals::enter(session, &writing, (Sharing::Alone, Schema::OWN)).await?;
         let (beat, tasks) = (CancellationToken::new(), TaskTracker::new());
         // Each change looks for itself if the database is still this process's.
         let published = Arc::new(Published::new(Position(0)));

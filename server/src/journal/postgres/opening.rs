@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     connect::{Asked, Connector, Session, Trouble},
     rivals::{Rival, Sharing},
-    schema,
+    schema::Schema,
 };
 
 /// The longest that the server may take to answer an opening.
@@ -70,11 +70,11 @@ impl Writing {
     pub(super) async fn enter(
         &self,
         mut session: Session,
-        sharing: Sharing,
+        (sharing, schema): (Sharing, Schema),
         gone: &[Rival],
     ) -> Result<Opening, Unopened> {
         const ENTER: &str = "SELECT enter_1($1, $2, $3, $4, $5)";
-        let (level, is_alone) = (schema::level(), sharing == Sharing::Alone);
+        let (level, is_alone) = (schema.level(), sharing == Sharing::Alone);
         let names: Vec<&str> = gone.iter().map(Rival::name).collect();
         let openings: Vec<i64> = gone.iter().map(Rival::opening).collect();
         let values: [&(dyn ToSql + Sync); 5] = [&self.name(), &level, &is_alone, &names, &openings];

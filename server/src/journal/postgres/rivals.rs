@@ -14,6 +14,7 @@ use super::{
     line::Line,
     opening::{Opening, Unopened, Writing},
     row::{self, Read},
+    schema::Schema,
 };
 use crate::journal::{JournalError, committer::Published};
 
@@ -63,40 +64,98 @@ impl Rival {
 pub(super) async fn enter(
     mut session: Session,
     writing: &Writing,
-    sharing: Sharing,
+    (sharing, schema): (Sharing, Schema),
 ) -> Result<Opening, JournalError> {
-    let gone = gone(&mut session, sharing).await?;
-    let opened = writing.enter(session, sharing, &gone).await;
-    opened.map_err(|unopened| match unopened {
-        Unopened::Trouble(trouble) => JournalError::unusable(trouble.error()),
+    let in_the_way = InTheWay {
+        is_alone_only: sharing == Sharing::Shared,
+        below: i32::MAX,
+    };
+    let unusable = |trouble: Trouble| JournalError::unusable(trouble.error());
+    let gone = gone(&mut session, in_the_way).await.map_err(unusable)?;
+    let gone = gone.ok_or_else(another)?;
+    let opened = writing.enter(session, (sharing, schema), &gone).await;
+    let mut opening = opened.map_err(|unopened| match unopened {
+        Unopened::Trouble(trouble) => unusable(trouble),
         Unopened::Replaced => another(),
-    })
+    })?;
+    // A newer build can have come in between. It cannot from now on, since it sees this process.
+    let allowed = schema.check_levels(&mut opening.session).await;
+    if allowed.is_err() {
+        writing.exit(&mut opening.session).await.map_err(unusable)?;
+    }
+    allowed.map(|()| opening)
 }
 
-/// The processes in the way, once each of them is known to be gone.
-async fn gone(session: &mut Session, sharing: Sharing) -> Result<Vec<Rival>, JournalError> {
-    let unusable = |trouble: Trouble| JournalError::unusable(trouble.error());
+/// The processes whose builds are below a level, once each of them is known to be gone; `None` if one lives.
+pub(super) async fn outdated(
+    session: &mut Session,
+    below: i32,
+) -> Result<Option<Vec<Rival>>, Trouble> {
+    let in_the_way = InTheWay {
+        is_alone_only: false,
+        below,
+    };
+    gone(session, in_the_way).await
+}
+
+/// Within a transaction: keeps processes out whose builds are below a level. Those that are gone can commit no more,
+/// and new ones wait for its end. False if there is another one.
+pub(super) async fn shut_out(
+    session: &mut Session,
+    below: i32,
+    gone: &[Rival],
+) -> Result<bool, Trouble> {
+    const ENTERING: &str = "SELECT pg_advisory_xact_lock(9, 1)";
+    // Waits for a commit under way; none of an older opening can follow.
+    const COMMITS: &str = "SELECT pg_advisory_xact_lock(8, hashtext(g)) FROM unnest($1::text[]) g";
+    const END: &str = "UPDATE replica r SET is_gone = true, opening = r.opening + 1
+         FROM unnest($1::text[], $2::bigint[]) g (id, opening) WHERE r.id = g.id AND r.opening = g.opening";
+    const OTHERS: &str = "SELECT FROM replica WHERE NOT is_gone AND level < $1";
+    let names: Vec<&str> = gone.iter().map(Rival::name).collect();
+    let openings: Vec<i64> = gone.iter().map(Rival::opening).collect();
+    session.execute(ENTERING).await?;
+    session.rows(&Asked::Own(COMMITS, &[&names])).await?;
+    session.rows(&Asked::Own(END, &[&names, &openings])).await?;
+    let others = session.rows(&Asked::Own(OTHERS, &[&below])).await?;
+    Ok(others.is_empty())
+}
+
+/// The processes that somebody waits for.
+#[derive(Clone, Copy)]
+struct InTheWay {
+    /// True if those that share the database are not in the way.
+    is_alone_only: bool,
+    /// The level of builds from which on none is.
+    below: i32,
+}
+
+/// The processes in the way, once each of them is known to be gone; `None` if one lives.
+async fn gone(session: &mut Session, in_the_way: InTheWay) -> Result<Option<Vec<Rival>>, Trouble> {
     let began = Instant::now();
-    let mut now = rivals(session, sharing).await.map_err(unusable)?;
+    let mut now = rivals(session, in_the_way).await?;
     while now.iter().any(|rival| rival.is_connected) && began.elapsed() < SILENT_AFTER {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        let next = rivals(session, sharing).await.map_err(unusable)?;
+        let next = rivals(session, in_the_way).await?;
         if next.iter().any(|rival| rival.is_alive_since(&now)) {
-            return Err(another());
+            return Ok(None);
         }
         now = next;
     }
-    Ok(now)
+    Ok(Some(now))
 }
 
-async fn rivals(session: &mut Session, sharing: Sharing) -> Result<Vec<Rival>, Trouble> {
+async fn rivals(session: &mut Session, in_the_way: InTheWay) -> Result<Vec<Rival>, Trouble> {
     // Another role's connections show their number alone.
     const RIVALS: &str = "SELECT r.id, r.opening, r.beat, r.backend IS NULL OR
              EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = r.backend
                  AND (a.backend_start IS NULL OR a.backend_start = r.backend_start))
-         FROM replica r WHERE NOT r.is_gone AND ($1 OR r.is_alone)";
-    let is_alone = sharing == Sharing::Alone;
-    let rows = session.rows(&Asked::Own(RIVALS, &[&is_alone])).await?;
+         FROM replica r WHERE NOT r.is_gone AND (r.is_alone OR NOT $1) AND r.level < $2";
+    let InTheWay {
+        is_alone_only,
+        below,
+    } = in_the_way;
+    let asked = Asked::Own(RIVALS, &[&is_alone_only, &below]);
+    let rows = session.rows(&asked).await?;
     let rivals = rows.iter().map(|row| {
         Ok(Rival {
             name: row::get(row, 0)?,
