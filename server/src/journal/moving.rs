@@ -277,16 +277,15 @@ pub(crate) async fn move_all(
         }
         Start::After(last) => Some(last),
     };
-    let is_resumed = after.is_some();
-    copy(source, target, after.as_deref().unwrap_or(FIRST)).await?;
-    let mut moved = compared(source, target).await?;
-    if moved.is_none() && is_resumed {
-        // The source may have served between the two runs. It cannot during this one.
+    let first = after.as_deref().unwrap_or(FIRST);
+    let mut moved = copied(source, target, first).await;
+    if after.is_some() && !matches!(moved, Ok(Some(_))) {
+        // The source may have served between the two runs, so that its rows differ from those that were copied, or
+        // have those in their way. It cannot serve during this one.
         target.begin(&from.epoch).await?;
-        copy(source, target, FIRST).await?;
-        moved = compared(source, target).await?;
+        moved = copied(source, target, FIRST).await;
     }
-    let moved = moved.ok_or_else(|| {
+    let moved = moved?.ok_or_else(|| {
         JournalError::unusable("the target is not equal to the source after the copy")
     })?;
     source.leave().await?;
@@ -298,11 +297,12 @@ fn gone_on() -> JournalError {
     JournalError::unusable("it is done already, and the target has served since")
 }
 
-async fn copy(
+/// Copies all purchases after an id, and everything else. Returns the size of both stores, if they are equal then.
+async fn copied(
     source: &mut dyn Movable,
     target: &mut dyn Movable,
     after: &str,
-) -> Result<(), JournalError> {
+) -> Result<Option<Moved>, JournalError> {
     let mut after = after.to_owned();
     loop {
         let page = source.page(&after).await?;
@@ -310,7 +310,8 @@ async fn copy(
         target.keep(&page).await?;
         after = last.to_owned();
     }
-    target.keep_rest(&source.rest().await?).await
+    target.keep_rest(&source.rest().await?).await?;
+    compared(source, target).await
 }
 
 /// The size of both, if they are equal.
