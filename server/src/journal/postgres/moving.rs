@@ -205,6 +205,15 @@ impl MovingDatabase {
 
     /// One transaction, if no other process has taken the database.
     async fn transaction(&mut self, steps: &[Step<'_>]) -> Result<(), JournalError> {
+        let done = self.steps(steps).await;
+        if done.is_err() {
+            // Over a connection that is gone there is nothing to undo.
+            let _ = self.opening.session.execute("ROLLBACK").await;
+        }
+        done
+    }
+
+    async fn steps(&mut self, steps: &[Step<'_>]) -> Result<(), JournalError> {
         const LOCK: &str = "SELECT pg_advisory_xact_lock(8, hashtext($1))";
         const HELD: &str = "SELECT FROM replica WHERE id = $1 AND opening = $2 AND NOT is_gone";
         let (session, id) = (&mut self.opening.session, self.writing.name());
