@@ -106,6 +106,7 @@ async fn take_settings(set: &str, folder: &Path) {
         let content = match path.rsplit_once('/').unwrap().1 {
             "tls.key" => key.serialize_pem(),
             name if name.ends_with(".crt") || name == "ca_file" => certificate.clone(),
+            "url" => "postgres://tillwatch@localhost/tillwatch".to_owned(),
             _ => "a secret".to_owned(),
         };
         let path = secrets.join(path.strip_prefix(SECRETS).unwrap().trim_start_matches('/'));
@@ -123,13 +124,6 @@ async fn take_settings(set: &str, folder: &Path) {
         .env_clear()
         .args(["check-config", "--config"])
         .arg(&config);
-    // A pod has the URL of PostgreSQL from a Secret.
-    if set.starts_with("postgresql") {
-        check.env(
-            "TILLWATCH_STORE__URL",
-            "postgres://tillwatch@localhost/tillwatch",
-        );
-    }
     let checked = print(&mut check).await;
     assert!(checked.success, "{set}: {}", checked.err);
 }
@@ -139,7 +133,7 @@ async fn the_chart_refuses_values_that_cannot_work_and_names_the_rule() {
     let Some(tool) = installed("bin/helm") else {
         return;
     };
-    let table: [(&[&str], &str); 9] = [
+    let table: [(&[&str], &str); 11] = [
         (
             &["drain.seconds=34"],
             "terminationGracePeriodSeconds is 40 and must be at least 44",
@@ -158,8 +152,11 @@ async fn the_chart_refuses_values_that_cannot_work_and_names_the_rule() {
         (&["tls.clientCa=true"], "tls.clientCa needs tls.secret"),
         (
             &["journal=postgresql"],
-            "postgresql needs a release with replicas",
+            "postgresql.secret must name the Secret",
         ),
+        (&["postgresql.replicas=0"], "replicas"),
+        (&["settings.store.url_file=/url"], "url_file"),
+        // With SQLite there is no number of pods to set.
         (&["replicas=2"], "replicas"),
     ];
     for (values, rule) in table {
@@ -180,6 +177,40 @@ async fn the_chart_refuses_values_that_cannot_work_and_names_the_rule() {
     );
     let least = least.await;
     assert!(least.success, "{}", least.err);
+}
+
+/// Several pods share a database, and each upgrade drains one of them after the other.
+#[tokio::test]
+async fn the_charts_pods_on_postgresql_share_a_database_and_leave_one_by_one() {
+    let Some(tool) = installed("bin/helm") else {
+        return;
+    };
+    let set = ["--set", "postgresql.replicas=4"];
+    let printed = rendered(&tool, "postgresql-values.yaml", VERSIONS[0], &set).await;
+    for line in [
+        "kind: Deployment\n",
+        "  replicas: 4\n",
+        "      maxSurge: 1\n",
+        "      maxUnavailable: 0\n",
+        "  minReadySeconds: 5\n",
+        "kind: PodDisruptionBudget\n",
+        "  maxUnavailable: 1\n",
+        "topologyKey: topology.kubernetes.io/zone\n",
+        "topologyKey: kubernetes.io/hostname\n",
+        "          preStop:\n",
+        "store.url_file = \"/run/secrets/tillwatch/store/url\"\n",
+        "path: store/ca.crt\n",
+    ] {
+        assert!(printed.out.contains(line), "{line}: {}", printed.out);
+    }
+    for line in [
+        "TILLWATCH_",
+        "PersistentVolume",
+        "volumeClaimTemplates",
+        "postgres://",
+    ] {
+        assert!(!printed.out.contains(line), "{line}: {}", printed.out);
+    }
 }
 
 /// Each of these lines keeps a right from the pod.

@@ -39,12 +39,16 @@ spec:
   {{- end }}
   {{- if eq .Values.journal "postgresql" }}
   topologySpreadConstraints:
+    {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
     - maxSkew: 1
-      topologyKey: kubernetes.io/hostname
+      topologyKey: {{ . }}
       whenUnsatisfiable: ScheduleAnyway
       labelSelector:
         matchLabels:
-          {{- include "tillwatch.selector" . | nindent 10 }}
+          {{- include "tillwatch.selector" $ | nindent 10 }}
+      # The pods of an upgrade are spread without those that leave.
+      matchLabelKeys: [pod-template-hash]
+    {{- end }}
   {{- end }}
   securityContext:
     runAsNonRoot: true
@@ -59,14 +63,6 @@ spec:
       image: {{ include "tillwatch.image" . | quote }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args: ["serve", "--config", "/etc/tillwatch/tillwatch.toml"]
-      {{- if eq .Values.journal "postgresql" }}
-      env:
-        - name: TILLWATCH_STORE__URL
-          valueFrom:
-            secretKeyRef:
-              name: {{ .Values.postgresql.secret }}
-              key: {{ .Values.postgresql.urlKey }}
-      {{- end }}
       ports:
         - name: grpc
           containerPort: 50051
@@ -151,7 +147,13 @@ spec:
 - secret:
     name: {{ .Values.postgresql.secret }}
     items:
+      - key: {{ .Values.postgresql.urlKey }}
+        path: store/url
       - key: {{ .Values.postgresql.fingerprintKeysKey }}
         path: store/fingerprint-keys
+      {{- with .Values.postgresql.caKey }}
+      - key: {{ . }}
+        path: store/ca.crt
+      {{- end }}
 {{- end }}
 {{- end -}}

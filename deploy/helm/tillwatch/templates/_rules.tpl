@@ -21,12 +21,7 @@
 {{- if and .Values.tls.clientCa (not .Values.tls.secret) -}}
 {{- fail "tls.clientCa needs tls.secret" -}}
 {{- end -}}
-{{- if eq .Values.journal "postgresql" -}}
-{{- if not .Values.postgresql.releaseHasReplicas -}}
-{{- fail "journal: postgresql needs a release with replicas, and this chart's has none; postgresql.releaseHasReplicas says that the image is one" -}}
-{{- end -}}
-{{- if not .Values.postgresql.secret -}}
+{{- if and (eq .Values.journal "postgresql") (not .Values.postgresql.secret) -}}
 {{- fail "postgresql.secret must name the Secret with the URL and the fingerprint keys" -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}

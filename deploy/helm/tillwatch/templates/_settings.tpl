@@ -41,7 +41,7 @@
 {{- if eq .Values.journal "sqlite" -}}
 {{- $_ := set $settings "store" (merge (dict "url" "sqlite:/var/lib/tillwatch/tillwatch.db") ($settings.store | default dict)) -}}
 {{- else -}}
-{{- $_ := set $settings "store" (merge (dict "fingerprint_key_file" (printf "%s/store/fingerprint-keys" $files)) ($settings.store | default dict)) -}}
+{{- $_ := set $settings "store" (merge (dict "url_file" (printf "%s/store/url" $files) "fingerprint_key_file" (printf "%s/store/fingerprint-keys" $files)) ($settings.store | default dict)) -}}
 {{- end -}}
 {{- range .Values.secrets -}}
 {{- $account := get $settings.accounts .account -}}
