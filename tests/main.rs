@@ -33,6 +33,7 @@ mod command;
 mod consumers;
 mod crash_matrix;
 mod creates;
+mod demo;
 mod disk;
 mod drain;
 mod endings;

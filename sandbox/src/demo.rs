@@ -1,13 +1,18 @@
-//! The demo: sandbox, server and client in one process.
+//! The demo: sandbox, server and client in one process; or several processes of the server on one
+//! database, of which it kills one in the middle.
 //!
 //! It creates one purchase at each provider through the public gRPC port, as any caller would, and
 //! follows each to its end. What it shows goes to a [`Page`]; `main` alone owns the real output.
 
+mod balancer;
 mod orders;
 mod page;
+mod replicas;
 mod service;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod within;
 
 use std::{future::Future, io, pin::pin, time::Duration};
 
@@ -27,10 +32,13 @@ use service::Service;
 
 pub(crate) use orders::SCENARIOS;
 pub(crate) use page::Page;
+pub(crate) use replicas::Wish;
 pub(crate) use service::ServiceError;
 
 /// A purchase that takes this much longer than its life at the provider counts as lost.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The part of the longest life after which a replica is killed, if there are several.
+const KILLED_AFTER: f64 = 0.3;
 /// The events that the page has not shown yet; a follower waits when it is full.
 const NEWS_MAX: usize = 64;
 
@@ -43,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) speed: f64,
     /// The scenario of all five; absent: a mix.
     pub(crate) scenario: Option<Scenario>,
+    /// Several processes on one database; absent: one server within this process.
+    pub(crate) replicas: Option<Wish>,
     /// Go on serving afterwards.
     pub(crate) keep: bool,
     /// The call of the `tillwatch` command here.
@@ -104,6 +114,8 @@ pub(crate) struct Setting<'a> {
     address: &'a str,
     /// The address at which the server would have listened, were it free.
     taken: Option<&'a str>,
+    /// The number of processes behind it, if there are several.
+    replicas: Option<usize>,
     sandbox: String,
     speed: f64,
     command: &'a str,
@@ -231,8 +243,8 @@ pub(crate) async fn run(
     })
     .await
     .map_err(DemoError::Sandbox)?;
-    let service = Service::start(&sandbox, &options.listen, options.speed).await?;
-    let shown = show(options, &sandbox, &service, page, stop).await;
+    let mut service = Service::start(&sandbox, options).await?;
+    let shown = show(options, &sandbox, &mut service, page, stop).await;
     service.stop().await?;
     sandbox.stop().await;
     let ended = shown?;
@@ -245,28 +257,30 @@ pub(crate) async fn run(
 async fn show(
     options: &Options,
     sandbox: &Sandbox,
-    service: &Service,
+    service: &mut Service,
     page: &mut Page<'_>,
     stop: impl Future<Output = Stop>,
 ) -> Result<Ended, DemoError> {
+    let address = service.address().to_owned();
     let setting = Setting {
-        address: service.address(),
+        address: &address,
         taken: options
             .listen
             .first()
-            .filter(|address| !address.ends_with(":0") && address.as_str() != service.address())
+            .filter(|wished| !wished.ends_with(":0") && **wished != address)
             .map(String::as_str),
+        replicas: service.replicas(),
         sandbox: format!("http://{}", sandbox.address()),
         speed: options.speed,
         command: &options.command,
     };
     page.head(&setting)?;
-    let client = Client::connect(Config::new(service.address()))?;
+    let clients = connect(&address)?;
     let began = Instant::now();
     let mut purchases = PROVIDERS.map(Purchase::of);
     let mut stop = pin!(stop);
     tokio::select! {
-        followed = follow_all(options, &client, page, &mut purchases) => followed?,
+        followed = follow_all(options, clients, service, page, &mut purchases) => followed?,
         stop = &mut stop => return Ok(Ended::Stopped(stop)),
     }
     for purchase in &mut purchases {
@@ -292,17 +306,20 @@ async fn show(
 /// Creates the five and shows what their streams tell, until all have ended or time is up.
 async fn follow_all(
     options: &Options,
-    client: &Client,
+    clients: Vec<Client>,
+    service: &mut Service,
     page: &mut Page<'_>,
     purchases: &mut [Purchase],
-) -> io::Result<()> {
+) -> Result<(), DemoError> {
     let life = orders::longest_life(options.scenario).div_f64(options.speed);
     let limit = Instant::now() + life + PATIENCE;
+    let mut kill = pin!(tokio::time::sleep(life.mul_f64(KILLED_AFTER)));
+    let mut is_whole = service.replicas().is_some();
     let (news, mut told) = mpsc::channel(NEWS_MAX);
     // Dropped with this set, followers end with it.
     let mut followers = JoinSet::new();
-    for provider in PROVIDERS {
-        let (client, news, chosen) = (client.clone(), news.clone(), options.scenario);
+    for (provider, client) in PROVIDERS.into_iter().zip(clients) {
+        let (news, chosen) = (news.clone(), options.scenario);
         followers.spawn(async move {
             let last = match follow(&client, provider, chosen, &news).await {
                 Ok(()) => News::Ended,
@@ -313,7 +330,20 @@ async fn follow_all(
         });
     }
     drop(news);
-    while let Ok(Some((provider, news))) = timeout_at(limit, told.recv()).await {
+    loop {
+        let told = tokio::select! {
+            told = timeout_at(limit, told.recv()) => told,
+            () = &mut kill, if is_whole => {
+                is_whole = false;
+                if let Some(killed) = service.kill_one().await? {
+                    page.killed(&killed)?;
+                }
+                continue;
+            }
+        };
+        let Ok(Some((provider, news))) = told else {
+            return Ok(());
+        };
         let mut shown = purchases.iter_mut();
         let Some(purchase) = shown.find(|purchase| purchase.provider == provider) else {
             continue;
@@ -330,7 +360,12 @@ async fn follow_all(
             News::Ended => purchase.ended = true,
         }
     }
-    Ok(())
+}
+
+/// A client for each purchase: each has a connection of its own, and so a replica of its own.
+fn connect(address: &str) -> Result<Vec<Client>, tillwatch::Error> {
+    let client = |_provider| Client::connect(Config::new(address));
+    PROVIDERS.iter().map(client).collect()
 }
 
 /// Creates one purchase and tells what its stream says, until the service ends it.
@@ -344,7 +379,8 @@ async fn follow(
     let order = orders::order(provider, scenario, Timestamp::now());
     let created = client
         .create(CreatePurchaseRequest {
-            idempotency_key: format!("demo-{provider}"),
+            // The database may know the purchases of an earlier demo.
+            idempotency_key: format!("demo-{provider}-{}", Timestamp::now().as_millisecond()),
             labels: [("shop".to_owned(), "demo".to_owned())].into(),
             order,
             ..CreatePurchaseRequest::default()

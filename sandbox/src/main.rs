@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use tillwatch_sandbox::{Options, PROVIDERS, Sandbox, Scenario};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::demo::{Page, SCENARIOS, Stop};
+use crate::demo::{Page, SCENARIOS, Stop, Wish};
 
 /// Bad arguments, as `sysexits.h` numbers them.
 const EXIT_USAGE: u8 = 64;
@@ -86,6 +86,14 @@ struct Demo {
     /// The scenario of all five purchases. Without it: three are paid, one refunded, one reviewed.
     #[arg(long, value_parser = scenario)]
     scenario: Option<Scenario>,
+    /// Several processes of the server on one PostgreSQL database, of which the demo kills one in the
+    /// middle: 2 to 9.
+    #[arg(long, requires = "store", value_parser = clap::value_parser!(u8).range(2..=9))]
+    replicas: Option<u8>,
+    /// Their database, such as postgres://user@127.0.0.1/tillwatch: one for trying, that nobody else uses. The
+    /// purchases stay in it.
+    #[arg(long, requires = "replicas", value_parser = postgresql)]
+    store: Option<String>,
     /// Go on serving after the demo, until Ctrl-C, for grpcurl and the tillwatch command.
     #[arg(long)]
     keep: bool,
@@ -96,6 +104,14 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: Option<SocketAddr> = text.parse().ok();
     let address = address.filter(|address| address.ip().is_loopback());
     address.ok_or_else(|| "expected a loopback address such as 127.0.0.1:50051".to_owned())
+}
+
+/// The server's own settings say what else is wrong with a URL.
+fn postgresql(text: &str) -> Result<String, String> {
+    match text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        true => Ok(text.to_owned()),
+        false => Err("expected a URL that begins with postgres://".to_owned()),
+    }
 }
 
 fn scenario(name: &str) -> Result<Scenario, String> {
@@ -192,6 +208,13 @@ async fn demo(arguments: Demo) -> Result<ExitCode, Box<dyn Error>> {
         },
         speed: arguments.speed,
         scenario: arguments.scenario,
+        replicas: arguments
+            .replicas
+            .zip(arguments.store)
+            .map(|(count, store)| Wish {
+                count: count.into(),
+                store,
+            }),
         keep: arguments.keep,
         command: tillwatch_command(),
     };
@@ -240,8 +263,21 @@ mod tests {
         for line in [
             "x demo",
             "x demo --keep --speed 5 --scenario disputed --listen 127.0.0.1:0",
+            "x demo --replicas 3 --store postgres://u@127.0.0.1/d",
         ] {
             assert!(parse(line).is_ok(), "{line}");
+        }
+        for (line, rule) in [
+            ("x demo --replicas 3", "--store"),
+            ("x demo --store postgres://u@127.0.0.1/d", "--replicas"),
+            (
+                "x demo --replicas 1 --store postgres://u@127.0.0.1/d",
+                "2..=9",
+            ),
+            ("x demo --replicas 3 --store sqlite:a", "postgres://"),
+        ] {
+            let refused = parse(line).unwrap_err().to_string();
+            assert!(refused.contains(rule), "{line}: {refused}");
         }
         let abroad = parse("x demo --listen 0.0.0.0:50051").unwrap_err();
         assert!(abroad.to_string().contains("loopback"), "{abroad}");

@@ -15,7 +15,7 @@ use tillwatch::{
     },
 };
 
-use super::{Purchase, Setting};
+use super::{Purchase, Setting, service::Killed};
 
 /// Columns of a closing line before it is wrapped.
 const WIDTH: usize = 100;
@@ -67,7 +67,14 @@ impl<'a> Page<'a> {
             .taken
             .map(|taken| format!("; {taken} is taken"))
             .unwrap_or_default();
-        self.line(&format!("  server   {}  (gRPC{taken})", setting.address))?;
+        let replicas = setting
+            .replicas
+            .map(|count| format!(", {count} processes on one database"))
+            .unwrap_or_default();
+        self.line(&format!(
+            "  server   {}  (gRPC{replicas}{taken})",
+            setting.address
+        ))?;
         self.line(&format!(
             "  sandbox  {}  (the providers, simulated{speed})",
             setting.sandbox
@@ -114,6 +121,26 @@ impl<'a> Page<'a> {
             Some(action) => self.line(&format!("{:18}{action}", "")),
             None => Ok(()),
         }
+    }
+
+    /// A replica was killed.
+    pub(crate) fn killed(&mut self, killed: &Killed) -> io::Result<()> {
+        let Killed {
+            replica,
+            process,
+            connections,
+        } = killed;
+        let streams = match connections {
+            1 => "1 stream was".to_owned(),
+            several => format!("{several} streams were"),
+        };
+        let note = self.paint(
+            YELLOW,
+            &format!(
+                "replica {replica} was killed (SIGKILL to process {process}); {streams} open there"
+            ),
+        );
+        self.line(&note)
     }
 
     /// A line about one provider that is no transition.
@@ -187,7 +214,7 @@ impl<'a> Page<'a> {
     pub(crate) fn kept(&mut self, setting: &Setting<'_>, purchase_id: &str) -> io::Result<()> {
         let watch = format!(r#"{{"purchase_id":"{purchase_id}","after_revision":0}}"#);
         self.line("")?;
-        self.line("Server and sandbox go on until Ctrl-C; then all of it is removed. Try:")?;
+        self.line("Server and sandbox go on until Ctrl-C. Try:")?;
         for line in [
             setting.tillwatch("list"),
             setting.tillwatch(&format!("watch {purchase_id} --after 0")),
@@ -202,7 +229,7 @@ impl<'a> Page<'a> {
     /// Says why it is over.
     pub(crate) fn stopped(&mut self) -> io::Result<()> {
         self.line("")?;
-        self.line("Interrupted; the server, the sandbox and their journal are gone.")
+        self.line("Interrupted; the server and the sandbox are gone.")
     }
 }
 

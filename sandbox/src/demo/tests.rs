@@ -54,6 +54,7 @@ fn options(scenario: Option<Scenario>) -> Options {
         listen: vec!["127.0.0.1:0".to_owned()],
         speed: 20.0,
         scenario,
+        replicas: None,
         keep: false,
         command: "tillwatch".to_owned(),
     }
