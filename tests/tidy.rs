@@ -44,6 +44,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     ("journal", &["purchase", "progress", "figures", "clock"]),
     ("ownership", &["purchase", "journal", "progress", "clock"]),
+    ("exchange", &["purchase", "journal", "progress", "clock"]),
     (
         "feed",
         &["purchase", "journal", "progress", "figures", "clock"],
@@ -77,6 +78,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "account",
             "journal",
             "ownership",
+            "exchange",
             "progress",
             "clock",
             "trace",
@@ -92,6 +94,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "identity",
             "intake",
             "tracker",
+            "exchange",
             "feed",
             "journal",
             "clock",

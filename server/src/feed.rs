@@ -18,7 +18,7 @@ mod watch;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -31,7 +31,7 @@ use crate::{
     clock::Clock,
     journal::{Committed, Journal, JournalError, Position, Record},
     progress::Progress,
-    purchase::{PurchaseId, Revision, Timestamp},
+    purchase::{Purchase, PurchaseId, Revision, Timestamp},
 };
 use alarms::Alarms;
 use channel::Channels;
@@ -96,7 +96,21 @@ struct Inner {
     /// Of [`Feed::run`].
     progress: Progress,
     figures: Arc<FeedFigures>,
+    /// Hears of the streams of single purchases, once [`Feed::tell_watches`] was called.
+    watches: OnceLock<TellWatches>,
 }
+
+/// A stream of a single purchase begins or ends.
+#[derive(Debug, Clone, Copy)]
+pub enum Watching<'a> {
+    /// One more watches this purchase.
+    Begins(&'a Purchase),
+    /// One fewer watches this purchase.
+    Ends(PurchaseId),
+}
+
+/// Hears of the streams of single purchases. Must not block.
+pub type TellWatches = Box<dyn Fn(Watching<'_>) + Send + Sync>;
 
 impl fmt::Debug for Feed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,6 +139,7 @@ impl Feed {
             available: AtomicBool::new(true),
             progress: Progress::new("feed"),
             figures: Arc::default(),
+            watches: OnceLock::new(),
         });
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
@@ -166,6 +181,12 @@ impl Feed {
             self.0.channels.forget(self.0.clock.moment());
             self.0.alarms.tick(Instant::now());
         }
+    }
+
+    /// Tells of the streams of single purchases that begin and end from now on. Only the first call has an
+    /// effect.
+    pub fn tell_watches(&self, tell: TellWatches) {
+        let _ = self.0.watches.set(tell);
     }
 
     /// The figures of its streams.
@@ -280,6 +301,12 @@ impl Inner {
     /// The time up to which a working journal is known.
     fn known_until(&self) -> Timestamp {
         self.clock.now().minus(self.journal.behind())
+    }
+
+    fn tell_watch(&self, watching: Watching<'_>) {
+        if let Some(tell) = self.watches.get() {
+            tell(watching);
+        }
     }
 
     fn ending(&self) -> Option<End> {

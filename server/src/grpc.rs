@@ -10,6 +10,7 @@ pub mod fuzz;
 mod identify;
 mod lists;
 mod purchases;
+mod refresh;
 mod resolve;
 mod stream;
 pub mod token;
@@ -444,32 +445,6 @@ impl Service {
             record = self.record(&asker.caller, id).await?;
         }
         Ok(message::GetStatusResponse {
-            purchase: Some(convert::purchase(
-                &record.purchase,
-                self.view(&asker.caller),
-            )),
-            freshness: Some(convert::freshness(
-                self.rooms.tracker.freshness(&record.purchase),
-            )),
-        })
-    }
-
-    async fn refresh(
-        &self,
-        asker: &Asker,
-        request: message::RefreshStatusRequest,
-    ) -> Result<message::RefreshStatusResponse, Failure> {
-        let id = validate::purchase_id(&request.purchase_id)?;
-        let record = self.record(&asker.caller, id).await?;
-        let refreshed = match &record.purchase.status.reference {
-            Some(_) => self.rooms.tracker.refresh(&record.purchase).await,
-            None => self.rooms.intake.look_up(id).await,
-        };
-        refreshed.map_err(|error| {
-            self.spread(Failure::of_refresh(&error, id, self.rooms.clock.moment()))
-        })?;
-        let record = self.record(&asker.caller, id).await?;
-        Ok(message::RefreshStatusResponse {
             purchase: Some(convert::purchase(
                 &record.purchase,
                 self.view(&asker.caller),

@@ -6,7 +6,7 @@
 //! - [`upstream`], [`provider`], [`account`]: the way out: HTTP, each provider's words, and each
 //!   account's budget and breaker.
 //! - [`journal`]: the durable log; [`feed`]: committed transitions on their way to watchers.
-//! - [`ownership`]: the accounts that this process owns.
+//! - [`ownership`]: the accounts that this process owns; [`exchange`]: the words of replicas for each other.
 //! - [`intake`]: create, join, recover, resolve; [`tracker`]: polls until FINAL.
 //! - [`grpc`], [`identity`], [`jwt`], [`listener`], [`health`]: the way in.
 //! - [`config`], [`telemetry`]: settings, logs and the export of spans; [`trace`]: the spans' places in
@@ -19,6 +19,7 @@ pub mod audit;
 pub mod cadence;
 pub mod clock;
 pub mod config;
+pub mod exchange;
 pub mod failpoint;
 pub mod feed;
 pub mod figures;

@@ -7,6 +7,7 @@ mod backup;
 mod certificates;
 mod commits;
 mod door;
+mod exchange;
 mod files;
 mod follow;
 mod front;
@@ -41,13 +42,14 @@ use crate::{
     audit::Audit,
     clock::Clock,
     config::{self, Config},
+    exchange::Exchange,
     feed::Feed,
     fingerprint::{Keyring, KeyringError},
     grpc,
     health::{self, HealthService, Readiness},
     identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope, Workload},
     intake::Intake,
-    journal::{Budgets, Journal, JournalError, Ownership},
+    journal::{Board, Budgets, Journal, JournalError, Ownership},
     listener::{self, Listener},
     outlet::Target,
     ownership::{Owner, Tenures},
@@ -147,6 +149,8 @@ pub struct Parts {
     pub ownership: Arc<dyn Ownership>,
     /// The budgets of accounts in the same store.
     pub budgets: Arc<dyn Budgets>,
+    /// The board of the same store.
+    pub board: Arc<dyn Board>,
     /// Fingerprint keys.
     pub keyring: Keyring,
     /// Accounts, opened.
@@ -204,6 +208,7 @@ impl House {
             ownership,
             // The accounts have them.
             budgets: _,
+            board,
             keyring,
             accounts,
             callers,
@@ -223,6 +228,8 @@ impl House {
             let feed = feed.clone();
             Box::new(move |purchase| feed.watchers(purchase))
         });
+        let exchange = Exchange::new(board, clock.clone());
+        exchange::join(&exchange, &feed, &tracker);
         let intake = Intake::new(
             Arc::clone(&journal),
             feed.clone(),
@@ -257,6 +264,7 @@ impl House {
             accounts: accounts.clone(),
             tracker: tracker.clone(),
             intake: intake.clone(),
+            exchange: exchange.clone(),
             loops: work.within(),
         });
         let owned = (owner.clone(), follower);
@@ -279,6 +287,7 @@ impl House {
             clock,
             audit,
         };
+        exchange::begin(&work, &exchange, &rooms);
         Ok(Self {
             figures: metrics::Collector::new(
                 rooms.clone(),

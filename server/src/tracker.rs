@@ -4,6 +4,7 @@
 //! account allows. A lane lasts as long as the tenure. One account's trouble never slows another's lane.
 
 mod digest;
+mod elsewhere;
 mod entry;
 mod lane;
 mod last_answers;
@@ -23,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     account::{Account, Accounts, ByAccount, Unheard},
     clock::Clock,
+    exchange::Exchange,
     journal::{AttemptChange, Committed, Journal, JournalError, Record, Write},
     lifecycle,
     ownership::{Tenure, Tenures},
@@ -30,6 +32,7 @@ use crate::{
     purchase::{AccountName, Cause, Finality, Freshness, Purchase, PurchaseId, Reference},
     trace::Creates,
 };
+pub use elsewhere::ended;
 pub use lane::Backlog;
 use lane::Lane;
 use last_answers::LastAnswers;
@@ -58,6 +61,8 @@ struct Inner {
     creates: Creates,
     /// Counts a purchase's watchers, once [`Tracker::count_watchers`] was called.
     watchers: OnceLock<CountWatchers>,
+    /// The words of the other replicas, once [`Tracker::talk_over`] was called.
+    exchange: OnceLock<Exchange>,
 }
 
 /// A loop of the tracker that works for one account. Cheap to clone.
@@ -158,6 +163,7 @@ impl Tracker {
             last_answers: Mutex::default(),
             creates: Creates::default(),
             watchers: OnceLock::new(),
+            exchange: OnceLock::new(),
         });
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
@@ -264,26 +270,29 @@ impl Tracker {
         self.0.tasks.wait().await;
     }
 
-    /// The freshness of a purchase's status.
+    /// The freshness of a purchase's status: its owner's word, if another replica owns the account.
     pub fn freshness(&self, purchase: &Purchase) -> Freshness {
-        let lane = self.0.lanes.get(&purchase.account);
-        let Some(lane) = lane else {
-            return Freshness::default();
-        };
+        let here = self.freshness_here(&purchase.account, purchase.id);
+        here.unwrap_or_else(|| self.freshness_elsewhere(purchase))
+    }
+
+    /// The freshness of the status of a purchase whose account is owned here; `None` if it is not.
+    pub fn freshness_here(&self, account: &AccountName, purchase: PurchaseId) -> Option<Freshness> {
+        let lane = self.0.lanes.get(account)?;
         let now = self.0.clock.now();
-        let Some(mut freshness) = lane.freshness(purchase.id, &self.0.clock) else {
-            return Freshness {
-                last_answer_time: lock(&self.0.last_answers).answered(purchase.id),
+        let Some(mut freshness) = lane.freshness(purchase, &self.0.clock) else {
+            return Some(Freshness {
+                last_answer_time: lock(&self.0.last_answers).answered(purchase),
                 ..Freshness::default()
-            };
+            });
         };
-        let round = self.0.next_round(&lane, purchase.id);
+        let round = self.0.next_round(&lane, purchase);
         let round = round.map(|round| self.0.clock.wall_of(round));
         freshness.next_poll_time = match (freshness.next_poll_time, round) {
             (Some(poll), Some(round)) => Some(poll.min(round.max(now))),
             (poll, _) => poll,
         };
-        freshness
+        Some(freshness)
     }
 
     /// Asks the provider now, within the account's budget, and returns once what it said is
@@ -416,8 +425,11 @@ impl Inner {
         self.journal.write(append).await.map(drop)
     }
 
+    /// The streams that watch a purchase, on all replicas.
     fn watchers(&self, purchase: PurchaseId) -> usize {
-        self.watchers.get().map_or(0, |count| count(purchase))
+        let here = self.watchers.get().map_or(0, |count| count(purchase));
+        let elsewhere = self.exchange.get();
+        here + elsewhere.map_or(0, |exchange| exchange.watchers(purchase))
     }
 
     /// A record, for steps that do not come from a poll.

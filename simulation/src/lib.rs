@@ -14,7 +14,8 @@
 //!
 //! [`run_replicas`] does the same with two to four processes on one store and one network, which connects
 //! each call to a living one. There processes are stopped and go on as well, are cut off from the store,
-//! and the store is away, loses answers of commits that were made, and has its clock set. A judge that
+//! and the store is away, loses answers of commits that were made and everything on its board, and has its clock
+//! set. A judge that
 //! sees all leases at once holds each poll and each commit against them.
 //!
 //! The network is this crate's own and not turmoil's: there every host's clock moves by fixed
@@ -29,6 +30,7 @@
     reason = "a harness: whatever it cannot do fails the run with its seed"
 )]
 
+mod board;
 mod buyer;
 mod check;
 mod fences;

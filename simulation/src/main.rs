@@ -104,12 +104,13 @@ fn main() -> ExitCode {
     );
     if arguments.replicas {
         println!(
-            "several processes: {} takeovers, {} stops, {} cuts, {} outages, {} polls, \
-             {} writes refused by fences",
+            "several processes: {} takeovers, {} stops, {} cuts, {} outages, \
+             {} emptied boards, {} polls, {} writes refused by fences",
             sum(|one| one.fences.takeovers),
             sum(|one| one.faults.stops),
             sum(|one| one.faults.cuts),
             sum(|one| one.faults.outages),
+            sum(|one| one.faults.emptied),
             sum(|one| one.fences.polls),
             sum(|one| one.fences.refused),
         );

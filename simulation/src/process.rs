@@ -13,8 +13,9 @@ use tillwatch_server::{
     grpc,
     identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope},
     journal::{
-        Alone, AloneBudgets, Budgets, Journal, JournalError, Ownership, ReplicaId,
-        memory::{Chances, MemoryBudgets, MemoryJournal, MemoryOwnership},
+        Alone, AloneBoard, AloneBudgets, Board, Budgets, Journal, JournalError, Ownership,
+        ReplicaId,
+        memory::{Chances, MemoryBoard, MemoryBudgets, MemoryJournal, MemoryOwnership},
     },
     listener::{self, PanicLayer},
     provider,
@@ -27,6 +28,7 @@ use tower::util::MapResponseLayer;
 
 use crate::{
     World,
+    board::MortalBoard,
     fences::Fences,
     limits,
     providers::Sender,
@@ -60,6 +62,7 @@ struct Place {
     journal: Arc<dyn Journal>,
     ownership: Arc<dyn Ownership>,
     budgets: Arc<dyn Budgets>,
+    board: Arc<dyn Board>,
     fences: Option<(Fences, ReplicaId)>,
 }
 
@@ -76,6 +79,7 @@ impl Process {
             opened,
             ownership: Arc::new(Alone::default()),
             budgets: Arc::new(AloneBudgets::new(&journal, &clock)),
+            board: Arc::new(AloneBoard),
             journal,
             clock,
             life,
@@ -112,6 +116,8 @@ impl Process {
         let ownership = MortalOwnership::new(leases, life.clone(), fences.clone(), seed ^ 0x6c65);
         let budgets = MemoryBudgets::new(&opened, &world.store_clock, &replica, &clock);
         let budgets = MortalBudgets::new(budgets, life.clone(), seed ^ 0x6275);
+        let board = MemoryBoard::new(&opened, &world.store_clock, &replica, &clock);
+        let board = MortalBoard::new(board, life.clone(), seed ^ 0x626f);
         let place = Place {
             machine: machine.clone(),
             clock,
@@ -120,6 +126,7 @@ impl Process {
             journal: Arc::new(journal),
             ownership: Arc::new(ownership),
             budgets: Arc::new(budgets),
+            board: Arc::new(board),
             fences: judged,
         };
         Self::open(world, number, place).await
@@ -142,6 +149,7 @@ impl Process {
             journal: place.journal,
             ownership: place.ownership,
             budgets,
+            board: place.board,
             keyring: Keyring::parse(&Keyring::new_file("k1", [7; 32])).unwrap(),
             accounts,
             callers: Directory::new(callers()),

@@ -20,6 +20,8 @@ pub struct Faults {
     pub cuts: u64,
     /// Times that the store was away.
     pub outages: u64,
+    /// Times that everything on the store's board was lost.
+    pub emptied: u64,
 }
 
 /// The processes of a run.
@@ -108,7 +110,7 @@ impl Replicas {
     }
 
     async fn trouble(&mut self, world: &World) {
-        match world.number(13) {
+        match world.number(15) {
             0 => world.network.part(world.millis(45_000)),
             1 => world.network.cut(0.5),
             2 if world.number(2) == 0 => {
@@ -143,6 +145,10 @@ impl Replicas {
             }
             9 | 10 => self.cut_off(world),
             11 => self.stop(world),
+            12 | 13 => {
+                self.faults.emptied += 1;
+                world.journal.empty_board();
+            }
             _ => {
                 let step_ms = world.number(2 * 3_600_000) as i64 - 3_600_000;
                 world.store_clock.step_wall(step_ms);

@@ -19,20 +19,22 @@ use crate::{fences::Fences, store::Life};
 /// The way to the store and back: usually short, now and then too long. Nothing comes over it to a process
 /// that is dead, and nothing before a process goes on that is stopped.
 #[derive(Debug)]
-struct Way {
+pub struct Way {
     life: Life,
     random: Mutex<StdRng>,
 }
 
 impl Way {
-    fn new(life: Life, seed: u64) -> Self {
+    /// The way of the process `life`.
+    pub fn new(life: Life, seed: u64) -> Self {
         Self {
             life,
             random: Mutex::new(StdRng::seed_from_u64(seed)),
         }
     }
 
-    async fn pass(&self) {
+    /// A call, or its answer, passes.
+    pub async fn pass(&self) {
         let wait = {
             let mut random = self.random.lock().unwrap();
             let slow = if random.random_bool(0.01) { 200 } else { 1 };

@@ -68,6 +68,7 @@ fn every_history_over_several_processes_keeps_the_promises() {
         ("stops", sum(|one| one.faults.stops)),
         ("cuts", sum(|one| one.faults.cuts)),
         ("outages", sum(|one| one.faults.outages)),
+        ("emptied boards", sum(|one| one.faults.emptied)),
         ("histories", sum(|one| one.histories)),
     ] {
         println!("{what}: {count}");

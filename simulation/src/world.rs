@@ -87,6 +87,7 @@ impl Outcome {
         self.faults.stops += other.faults.stops;
         self.faults.cuts += other.faults.cuts;
         self.faults.outages += other.faults.outages;
+        self.faults.emptied += other.faults.emptied;
         self.fences.takeovers += other.fences.takeovers;
         self.fences.polls += other.fences.polls;
         self.fences.refused += other.fences.refused;

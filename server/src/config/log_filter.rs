@@ -15,12 +15,13 @@ const CRATES: [&str; 8] = [
 ];
 const OWN: &str = "tillwatch_server";
 /// The modules of this crate.
-const MODULES: [&str; 30] = [
+const MODULES: [&str; 31] = [
     "account",
     "audit",
     "cadence",
     "clock",
     "config",
+    "exchange",
     "failpoint",
     "feed",
     "figures",

@@ -12,7 +12,7 @@ use futures_util::{Stream, future::BoxFuture};
 use tokio::time::Instant;
 
 use super::{
-    End, Inner, Rhythm, Wake,
+    End, Inner, Rhythm, Wake, Watching,
     channel::{Channel, Next},
     figures::{Kind, Life},
     pulse::Pulse,
@@ -143,6 +143,7 @@ impl Watch {
             watch.snapshot = Some(Box::new(record.purchase.status.as_ref().clone()));
         }
         watch.life = Some(Life::begin(&inner.figures, Kind::Purchase));
+        inner.tell_watch(Watching::Begins(&record.purchase));
         Ok(Some((record, watch)))
     }
 
@@ -253,6 +254,10 @@ impl Stream for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        // One that has found no purchase has no life.
+        if self.life.is_some() {
+            self.inner.tell_watch(Watching::Ends(self.purchase));
+        }
         self.inner.channels.leave(self.purchase, self.place);
         let streams = &self.inner.streams;
         streams.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);

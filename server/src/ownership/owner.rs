@@ -296,6 +296,8 @@ impl Inner {
                     renewed = renewed.filter(|_| !renews).or(Some(sent));
                     self.renewed(&look, &fences, sent, begun);
                     sight.look(look, self.clock.moment());
+                    let (me, now) = (self.store.replica(), self.clock.moment());
+                    self.tenures.are_elsewhere(sight.owned_by_others(me, now));
                     self.act(&sight, sent, begun).await;
                 }
                 Err(error) => tracing::debug!(%error, "the leases cannot be looked at"),

@@ -75,6 +75,17 @@ impl Sight {
         self.leases.iter().filter_map(owned).collect()
     }
 
+    /// The accounts that other living replicas own, those that are leaving among them.
+    pub(super) fn owned_by_others(&self, me: &ReplicaId, now: Moment) -> BTreeSet<AccountName> {
+        let lives = |replica: &ReplicaId| {
+            let known = self.replicas.get(replica);
+            known.is_some_and(|(_, since)| now.since(*since) < ALIVE_FOR)
+        };
+        let others = self.owners().into_iter();
+        let others = others.filter(|(_, owner)| owner != me && lives(owner));
+        others.map(|(account, _)| account).collect()
+    }
+
     /// The account as one that may be taken, if it may: nobody has it, or its owner is gone, since the lease
     /// has stayed the same for as long as it lasts. Its owner trusts it for a second less.
     pub(super) fn free(&self, account: &AccountName, now: Moment) -> Option<Free> {
@@ -198,6 +209,24 @@ mod tests {
             !is_free(&sight, 5_000),
             "a clock that was set moves nothing"
         );
+    }
+
+    #[test]
+    fn an_account_is_others_while_its_owner_lives() {
+        let mut sight = Sight::default();
+        let me = ReplicaId::new("b");
+        let of = |sight: &Sight, millis| sight.owned_by_others(&me, at(millis)).len();
+        for (owner, expected) in [(None, 0), (Some("b"), 0), (Some("a"), 1)] {
+            let seen = look(
+                vec![lease(owner, 7, false)],
+                &[("a", 1, true), ("b", 1, false)],
+            );
+            sight.look(seen, at(0));
+            assert_eq!(of(&sight, 0), expected, "{owner:?}");
+        }
+        assert_eq!((of(&sight, 5_999), of(&sight, 6_000)), (1, 0));
+        sight.look(look(vec![lease(Some("c"), 7, false)], &[]), at(6_000));
+        assert_eq!(of(&sight, 6_000), 0, "nobody has seen its owner");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The time in which this process owns an account.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -135,9 +135,13 @@ pub(super) fn forever() -> Moment {
     Moment::from_millis(i64::MAX)
 }
 
-/// The tenures of this process. Clones are the same.
+/// The tenures of this process, and what it sees of those of others. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Tenures(Arc<RwLock<BTreeMap<AccountName, Tenure>>>);
+pub struct Tenures {
+    own: Arc<RwLock<BTreeMap<AccountName, Tenure>>>,
+    /// The accounts that other living replicas own.
+    elsewhere: Arc<RwLock<BTreeSet<AccountName>>>,
+}
 
 impl Tenures {
     /// The tenures of a process that has a store for itself: of these accounts, and of housekeeping. They
@@ -152,7 +156,7 @@ impl Tenures {
 
     /// The tenure of an account, if this process owns it now.
     pub fn of(&self, account: &AccountName) -> Option<Tenure> {
-        let tenures = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let tenures = self.own.read().unwrap_or_else(PoisonError::into_inner);
         let tenure = tenures.get(account)?;
         (!tenure.has_ended()).then(|| tenure.clone())
     }
@@ -162,20 +166,34 @@ impl Tenures {
         self.of(&Fence::housekeeping())
     }
 
+    /// True if another living replica owned an account when this one looked last. False in a store of one
+    /// process.
+    pub fn is_elsewhere(&self, account: &AccountName) -> bool {
+        let elsewhere = self.elsewhere.read();
+        let elsewhere = elsewhere.unwrap_or_else(PoisonError::into_inner);
+        elsewhere.contains(account)
+    }
+
+    /// Other living replicas own these accounts, as this one has just seen.
+    pub fn are_elsewhere(&self, accounts: BTreeSet<AccountName>) {
+        let elsewhere = self.elsewhere.write();
+        *elsewhere.unwrap_or_else(PoisonError::into_inner) = accounts;
+    }
+
     /// All of them, also those that have ended and whose work has not.
     pub(super) fn all(&self) -> BTreeMap<AccountName, Tenure> {
-        let tenures = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let tenures = self.own.read().unwrap_or_else(PoisonError::into_inner);
         tenures.clone()
     }
 
     pub(super) fn begin(&self, tenure: &Tenure) {
-        let mut tenures = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tenures = self.own.write().unwrap_or_else(PoisonError::into_inner);
         tenures.insert(tenure.account().clone(), tenure.clone());
     }
 
     /// All work under a tenure is over.
     pub(super) fn forget(&self, account: &AccountName) {
-        let mut tenures = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tenures = self.own.write().unwrap_or_else(PoisonError::into_inner);
         tenures.remove(account);
     }
 }

@@ -166,6 +166,7 @@ impl Front {
             journal: store.journal,
             ownership: store.ownership,
             budgets: store.budgets,
+            board: store.board,
             keyring,
             accounts,
             callers: self.callers.clone(),

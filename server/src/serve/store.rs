@@ -1,4 +1,4 @@
-//! The store of a configuration: the journal, and the leases and budgets of accounts beside it.
+//! The store of a configuration: the journal, and beside it the leases and budgets of accounts, and the board.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use crate::{
     clock::Clock,
     config::Database,
     journal::{
-        Alone, AloneBudgets, Budgets, Journal, JournalError, Ownership,
-        postgres::{self, PostgresBudgets, PostgresJournal},
+        Alone, AloneBoard, AloneBudgets, Board, Budgets, Journal, JournalError, Ownership,
+        postgres::{self, PostgresBoard, PostgresBudgets, PostgresJournal},
         sqlite::SqliteJournal,
     },
 };
@@ -17,6 +17,7 @@ pub(super) struct Store {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) ownership: Arc<dyn Ownership>,
     pub(super) budgets: Arc<dyn Budgets>,
+    pub(super) board: Arc<dyn Board>,
 }
 
 impl Store {
@@ -31,6 +32,7 @@ impl Store {
                 Ok(Self {
                     ownership: Arc::new(Alone::default()),
                     budgets: Arc::new(AloneBudgets::new(&journal, clock)),
+                    board: Arc::new(AloneBoard),
                     journal,
                 })
             }
@@ -45,6 +47,7 @@ impl Store {
         tracing::info!(replica = %replica.as_str(), "the journal is shared with other processes");
         Ok(Self {
             budgets: Arc::new(PostgresBudgets::new(settings, replica, clock)?),
+            board: Arc::new(PostgresBoard::new(settings, replica, clock)?),
             journal: Arc::new(journal),
             ownership,
         })

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     account::Accounts,
+    exchange::Exchange,
     intake::Intake,
     journal::{Fence, Journal, JournalError, Record},
     ownership::{Follower, Tenure},
@@ -23,6 +24,7 @@ pub(super) struct Work {
     pub(super) accounts: Accounts,
     pub(super) tracker: Tracker,
     pub(super) intake: Intake,
+    pub(super) exchange: Exchange,
     pub(super) loops: FromWithin,
 }
 
@@ -37,6 +39,8 @@ impl Follower for Work {
         {
             begin_loops(&loops, self.tracker.begin(&account, tenure));
         }
+        // Whoever waits for another's answer is sent here, where there is a lane by now.
+        self.exchange.own(name);
         let mut after: Option<PurchaseId> = None;
         loop {
             let records = match keeps_house {
@@ -57,6 +61,7 @@ impl Follower for Work {
     }
 
     async fn end(&self, tenure: &Tenure) {
+        self.exchange.disown(tenure.account());
         self.tracker.end(tenure.account()).await;
     }
 }

@@ -10,7 +10,7 @@ use super::{
     *,
 };
 use crate::{
-    journal::{Alone, AloneBudgets, Record, Write, memory::MemoryJournal},
+    journal::{Alone, AloneBoard, AloneBudgets, Record, Write, memory::MemoryJournal},
     ownership::Tenures,
     purchase::{CallerName, Cause, Finality, PurchaseId, Revision, State, Status, Transition},
     testing,
@@ -87,6 +87,7 @@ fn parts(journal: Arc<dyn Journal>) -> Parts {
     let clock = testing::clock();
     Parts {
         budgets: Arc::new(AloneBudgets::new(&journal, &clock)),
+        board: Arc::new(AloneBoard),
         clock,
         journal,
         ownership: Arc::new(Alone::default()),

@@ -22,6 +22,7 @@ use crate::{
     },
 };
 
+mod elsewhere;
 mod engine;
 mod floor;
 mod news;

@@ -103,6 +103,7 @@ fn unheard(now: Moment) -> Vec<(Unheard, &'static str, Option<u64>)> {
     let journal = JournalError::unavailable("full");
     let others = [
         (Unheard::AccountMissing, "ACCOUNT_UNKNOWN", None),
+        (Unheard::NotOwned, "PROVIDER_UNREACHABLE", Some(1)),
         (Unheard::Journal(journal), "JOURNAL_UNAVAILABLE", Some(1)),
         (Unheard::Draining, "DRAINING", Some(1)),
     ];

@@ -139,6 +139,7 @@ async fn served() -> (House, Channel) {
     let journal: Arc<dyn Journal> = Arc::new(Defective(journal));
     let house = House::open(Parts {
         budgets: Arc::new(AloneBudgets::new(&journal, &clock)),
+        board: Arc::new(AloneBoard),
         clock,
         journal,
         ownership: Arc::new(Alone::default()),

@@ -25,19 +25,19 @@ use crate::{
 
 /// The requests that an upstream saw.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     now: AtomicU32,
     most_at_once: AtomicU32,
-    requests: AtomicU64,
+    pub(super) requests: AtomicU64,
     /// When each purchase was asked about, by the last part of its reference.
-    times: Mutex<HashMap<String, Vec<Instant>>>,
+    pub(super) times: Mutex<HashMap<String, Vec<Instant>>>,
     /// The shortest time from the end of one request to the next about the same purchase.
     ends: Mutex<HashMap<String, Instant>>,
     shortest_gap: Mutex<Option<Duration>>,
 }
 
 /// An upstream that holds each request for `hold` and answers that nothing has happened.
-fn upstream(seen: &Arc<Seen>, hold: Duration) -> Arc<dyn Upstream> {
+pub(super) fn upstream(seen: &Arc<Seen>, hold: Duration) -> Arc<dyn Upstream> {
     let seen = Arc::clone(seen);
     Arc::new(Scripted::new(move |request| {
         let seen = Arc::clone(&seen);
@@ -72,7 +72,7 @@ fn upstream(seen: &Arc<Seen>, hold: Duration) -> Arc<dyn Upstream> {
     }))
 }
 
-async fn account(
+pub(super) async fn account(
     provider: &str,
     upstream: Arc<dyn Upstream>,
     clock: &Clock,
@@ -85,7 +85,7 @@ async fn account(
 }
 
 /// A purchase that has been open since now.
-fn record(number: u128, account: &str, reference: Reference, clock: &Clock) -> Record {
+pub(super) fn record(number: u128, account: &str, reference: Reference, clock: &Clock) -> Record {
     let now = clock.now();
     let status = Status {
         revision: Revision(2),
@@ -96,7 +96,7 @@ fn record(number: u128, account: &str, reference: Reference, clock: &Clock) -> R
     testing::record(PurchaseId::from_u128(number), account, account, status)
 }
 
-fn named(part: &str, number: u128) -> Reference {
+pub(super) fn named(part: &str, number: u128) -> Reference {
     Reference::new([(part, format!("{number:032x}").as_str())])
 }
 
@@ -111,7 +111,7 @@ async fn tracker(clock: &Clock, accounts: Vec<Arc<Account>>, records: Vec<Record
     tracker
 }
 
-fn runs(tracker: &Tracker) -> tokio::task::JoinHandle<()> {
+pub(super) fn runs(tracker: &Tracker) -> tokio::task::JoinHandle<()> {
     let tracker = tracker.clone();
     tokio::spawn(async move { tracker.run().await })
 }
