@@ -226,6 +226,8 @@ async fn refreshes_that_overlap_share_an_answer_and_a_later_one_has_its_own() {
         let refreshes = lock(&world.known[0].refreshes).clone();
         assert_eq!(refreshes.len(), 2, "{refreshes:?}");
         assert!(refreshes[1].1 >= asked, "it began before the wish");
+        let took = refreshes[1].1.elapsed();
+        assert!(took >= Duration::from_secs(5), "an earlier end: {took:?}");
     };
     tokio::join!(early, late);
 }
