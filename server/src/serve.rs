@@ -224,10 +224,6 @@ impl House {
         owner.start().await?;
         let tenures = owner.tenures();
         let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts, tenures);
-        tracker.count_watchers({
-            let feed = feed.clone();
-            Box::new(move |purchase| feed.watchers(purchase))
-        });
         let exchange = Exchange::new(board, clock.clone());
         exchange::join(&exchange, &feed, &tracker);
         let intake = Intake::new(

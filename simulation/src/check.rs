@@ -57,7 +57,7 @@ pub async fn run(world: &World, fed: &Fed, acknowledged: &[Acknowledged]) {
     let ledger = world.providers.ledger();
     let wrong = [
         creates(&ledger),
-        budgets(&ledger, world.is_shared),
+        budgets(world, &ledger),
         refusals(&purchases, &ledger),
     ];
     for text in wrong.into_iter().flatten() {
@@ -338,29 +338,31 @@ fn creates(ledger: &Ledger) -> Vec<String> {
 }
 
 /// Promise P2: no account exceeds its requests per minute, or its creates, restarts or not, over all
-/// processes together.
-fn budgets(ledger: &Ledger, is_shared: bool) -> Vec<String> {
+/// processes together. Each time that the store's clock is set forth gives the burst once more, which is one
+/// request at these limits.
+fn budgets(world: &World, ledger: &Ledger) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut check = |what: &str, limit: u32, times: &[Timestamp]| {
         let limit = limit as usize;
-        let most = times
-            .windows(limit + 1)
-            .find(|window| window[limit].since(window[0]) < Duration::from_secs(60));
-        if let Some(window) = most {
-            let at = window[limit];
-            wrong.push(format!("P2: more than {limit} {what} a minute at {at}"));
+        let is_more = |(place, from): (usize, &Timestamp)| {
+            let within = |time: &&Timestamp| time.since(*from) < Duration::from_secs(60);
+            let count = times[place..].iter().take_while(within).count();
+            let until = times[place + count - 1];
+            count > limit + world.store_steps(*from, until)
+        };
+        if let Some((_, at)) = times.iter().enumerate().find(|one| is_more(*one)) {
+            wrong.push(format!(
+                "P2: more than {limit} {what} in the minute from {at}"
+            ));
         }
     };
     for provider in words::PROVIDERS {
         let times = ledger.requests.get(provider).map_or(&[][..], Vec::as_slice);
-        if let Some(limit) = limits::requests_per_minute(provider, is_shared) {
+        if let Some(limit) = limits::requests_per_minute(provider, world.is_shared) {
             check(&format!("requests to {provider}"), limit, times);
         }
     }
-    let of_phygitals = ledger
-        .sent
-        .iter()
-        .filter(|sent| sent.provider == "phygitals");
+    let of_phygitals = (ledger.sent.iter()).filter(|sent| sent.provider == "phygitals");
     let creates: Vec<Timestamp> = of_phygitals.map(|sent| sent.at).collect();
     check(
         "creates at phygitals",

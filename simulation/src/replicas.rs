@@ -151,7 +151,7 @@ impl Replicas {
             }
             _ => {
                 let step_ms = world.number(2 * 3_600_000) as i64 - 3_600_000;
-                world.store_clock.step_wall(step_ms);
+                world.step_store_clock(step_ms);
             }
         }
     }

@@ -126,6 +126,8 @@ pub struct World {
     pub machine: Clock,
     /// The clock of a store that several processes share.
     pub store_clock: Clock,
+    /// The times at which that was set forth, by the true clock.
+    store_steps: Mutex<Vec<Timestamp>>,
     /// True if several processes share the store.
     pub is_shared: bool,
     /// The time at which each revision was committed, by the true clock.
@@ -344,6 +346,7 @@ impl World {
             clock,
             machine,
             store_clock: Clock::simulated(start, seed ^ 0x7374),
+            store_steps: Mutex::default(),
             is_shared,
             commits,
             journal,
@@ -390,6 +393,21 @@ impl World {
     fn put_clock_right(&self) {
         let wrong_ms = self.machine.now().as_millis() - self.clock.now().as_millis();
         self.machine.step_wall(-wrong_ms);
+    }
+
+    /// Sets the store's clock forth or back.
+    pub fn step_store_clock(&self, step_ms: i64) {
+        self.store_clock.step_wall(step_ms);
+        if step_ms > 0 {
+            self.store_steps.lock().unwrap().push(self.clock.now());
+        }
+    }
+
+    /// The times that the store's clock was set forth between two times, both included.
+    pub fn store_steps(&self, from: Timestamp, until: Timestamp) -> usize {
+        let steps = self.store_steps.lock().unwrap();
+        let within = |time: &&Timestamp| (from..=until).contains(*time);
+        steps.iter().filter(within).count()
     }
 
     /// A number below `below` from the run's seed.

@@ -12,8 +12,10 @@ use crate::{
     tracker::{self, Tracker},
 };
 
-/// Lets the exchange hear of this process's watchers, and the tracker of the others'.
+/// Lets the exchange hear of this process's watchers, and the tracker of all.
 pub(super) fn join(exchange: &Exchange, feed: &Feed, tracker: &Tracker) {
+    let here = feed.clone();
+    tracker.count_watchers(Box::new(move |purchase| here.watchers(purchase)));
     let watched = exchange.clone();
     feed.tell_watches(Box::new(move |watching| match watching {
         Watching::Begins(purchase) => watched.watch(purchase),
