@@ -237,6 +237,8 @@ pub(crate) async fn run(
 ) -> Result<Ended, DemoError> {
     let sandbox = Sandbox::start(tillwatch_sandbox::Options {
         speed: options.speed,
+        // A database that is used again knows the ids of an earlier demo.
+        seed: options.replicas.as_ref().map_or(0, |_| seed()),
         // The demo polls far faster than the provider would like.
         devdraft_calls_per_window: 0,
         ..tillwatch_sandbox::Options::default()
@@ -252,6 +254,11 @@ pub(crate) async fn run(
         page.stopped()?;
     }
     Ok(ended)
+}
+
+/// Another one each time.
+fn seed() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
 }
 
 async fn show(
@@ -376,11 +383,13 @@ async fn follow(
     news: &mpsc::Sender<(&'static str, News)>,
 ) -> Result<(), String> {
     let scenario = orders::scenario(chosen, provider);
-    let order = orders::order(provider, scenario, Timestamp::now());
+    let now = Timestamp::now();
+    // The database may know the purchases of an earlier demo.
+    let key = format!("demo-{provider}-{}", now.as_millisecond());
+    let order = orders::order(provider, scenario, &key, now);
     let created = client
         .create(CreatePurchaseRequest {
-            // The database may know the purchases of an earlier demo.
-            idempotency_key: format!("demo-{provider}-{}", Timestamp::now().as_millisecond()),
+            idempotency_key: key,
             labels: [("shop".to_owned(), "demo".to_owned())].into(),
             order,
             ..CreatePurchaseRequest::default()

@@ -41,10 +41,16 @@ pub(crate) fn longest_life(chosen: Option<Scenario>) -> Duration {
     }
 }
 
-/// The order for a provider; `None` for a name that is none of the five.
-pub(crate) fn order(provider: &str, scenario: Scenario, now: Timestamp) -> Option<Order> {
+/// The order for a provider, with a mark that is no other order's; `None` for a name that is none of the
+/// five.
+pub(crate) fn order(
+    provider: &str,
+    scenario: Scenario,
+    mark: &str,
+    now: Timestamp,
+) -> Option<Order> {
     let sample = simulated(provider)?.sample;
-    Some(sample(&Recipe::at(now).going(scenario)).order)
+    Some(sample(&Recipe::at(now).going(scenario).marked(mark)).order)
 }
 
 #[cfg(test)]
@@ -58,11 +64,11 @@ mod tests {
         for provider in PROVIDERS {
             for chosen in SCENARIOS.into_iter().map(Some).chain([None]) {
                 let scenario = scenario(chosen, provider);
-                assert!(order(provider, scenario, Timestamp::UNIX_EPOCH).is_some());
+                assert!(order(provider, scenario, "a mark", Timestamp::UNIX_EPOCH).is_some());
                 assert!(Sandbox::walk(provider, scenario).len() > 1);
                 assert!(longest_life(chosen) >= LIFE);
             }
         }
-        assert!(order("nobody", Scenario::Paid, Timestamp::UNIX_EPOCH).is_none());
+        assert!(order("nobody", Scenario::Paid, "a mark", Timestamp::UNIX_EPOCH).is_none());
     }
 }

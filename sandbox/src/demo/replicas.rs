@@ -77,6 +77,7 @@ impl Replicas {
                 listen: &format!("unix:{}", socket.display()),
                 store: &wish.store,
                 fingerprint_keys: Some(&keys),
+                audit_log: Some(&folder.path().join(format!("replica-{number}.audit"))),
                 speed,
             };
             settings.write(&file, sandbox)?;

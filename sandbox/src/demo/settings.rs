@@ -27,6 +27,9 @@ pub(super) struct Settings<'a> {
     pub(super) store: &'a str,
     /// The file of its fingerprint keys, if it needs one.
     pub(super) fingerprint_keys: Option<&'a Path>,
+    /// The file of its audit log, if it is a process of its own. Its log has errors alone then, since the
+    /// page shares the terminal with it.
+    pub(super) audit_log: Option<&'a Path>,
     /// Purchases live this many times faster than written.
     pub(super) speed: f64,
 }
@@ -49,6 +52,10 @@ impl Settings<'_> {
                 quoted(&file.display().to_string())
             )
         });
+        let telemetry = self.audit_log.map_or(String::new(), |file| {
+            let file = quoted(&file.display().to_string());
+            format!("\n[telemetry]\nlog = \"error\"\naudit_log = {file}\n")
+        });
         let mut text = format!(
             r#"[listen]
 grpc = {}
@@ -65,7 +72,7 @@ scopes = ["create", "adopt", "read", "operate"]
 
 [limits]
 connections = 1000
-"#,
+{telemetry}"#,
             quoted(listen)
         );
         let poll = POLL.div_f64(*speed).clamp(POLL_MIN, POLL_MAX).as_millis();
@@ -141,6 +148,7 @@ mod tests {
                 listen: "127.0.0.1:0",
                 store: "sqlite:/tmp/a \"b\".db",
                 fingerprint_keys: None,
+                audit_log: Some(Path::new("/tmp/audit")),
                 speed,
             };
             settings.write(&file, &sandbox).unwrap();

@@ -47,6 +47,7 @@ impl Within {
             listen,
             store: &format!("sqlite:{}", database.display()),
             fingerprint_keys: None,
+            audit_log: None,
             speed,
         };
         settings.write(&file, sandbox)?;
