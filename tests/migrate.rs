@@ -327,7 +327,7 @@ async fn a_row_that_changes_on_its_way_is_found_and_the_source_serves_on() {
     house.restart().await;
     assert_eq!(shown(&house).await, seen);
     stopped(&mut house).await;
-    // What the first move has left there is in the way of the next one.
+    // The rows that the first move has left there are in the way of the next one.
     target.database().run(&format!(
         "DROP TRIGGER change ON purchase;
          UPDATE meta SET value = '{}' WHERE key = 'moving'",

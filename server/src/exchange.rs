@@ -47,7 +47,7 @@ const TIDIED_EVERY: Duration = Duration::from_secs(60);
 /// The longest wait for the end of a refresh that was passed on.
 const REFRESH_MAX: Duration = Duration::from_secs(60);
 
-/// Whoever answers for the accounts that this process owns.
+/// The rooms that answer for the accounts of this process.
 #[async_trait]
 pub trait Answers: Send + Sync {
     /// The freshness of a purchase of an account that is owned here.

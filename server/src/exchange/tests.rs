@@ -14,7 +14,7 @@ use crate::{
     testing,
 };
 
-/// Whoever answers for one process.
+/// The answers of one process.
 #[derive(Default)]
 struct Known {
     freshness: Mutex<Freshness>,
@@ -157,7 +157,7 @@ async fn a_new_owner_knows_all_watchers_within_seconds_and_the_old_one_none() {
     second.own(&shop());
     pass(2).await;
     assert_eq!((first.watchers(id(1)), second.watchers(id(1))), (0, 2));
-    // What has ended while nobody read is not there afterwards.
+    // A refresh that has ended while nobody read is not there afterwards.
     third.unwatch(id(1));
     second.disown(&shop());
     first.own(&shop());
@@ -259,7 +259,7 @@ async fn a_wait_ends_after_a_minute_or_where_the_account_comes_here() {
     let began = Instant::now();
     assert_eq!(second.refresh(&purchase(1)).await, Passed::Unanswered);
     assert_eq!(began.elapsed(), Duration::from_secs(60));
-    // Whoever has given up is not answered by the next owner.
+    // A caller who has given up is not answered by the next owner.
     let one = purchase(1);
     let gives_up = tokio::time::timeout(Duration::from_secs(5), third.refresh(&one));
     assert!(gives_up.await.is_err());

@@ -32,11 +32,11 @@ pub(super) struct Wishes {
     owned: BTreeSet<AccountName>,
     /// The purchases whose wishes are to be put.
     changed: BTreeSet<PurchaseId>,
-    /// Those of them that somebody has begun to wait for.
+    /// The purchases among them that somebody has begun to wait for.
     urgent: BTreeSet<PurchaseId>,
     /// All that somebody waits for.
     waited: BTreeSet<PurchaseId>,
-    /// Those that somebody has asked about, in the order in which they may be forgotten.
+    /// The purchases that somebody has asked about, in the order in which they may be forgotten.
     asked: VecDeque<(Moment, PurchaseId)>,
     /// When to read the words about which purchase next.
     reads: BTreeSet<(Moment, PurchaseId)>,
@@ -193,7 +193,7 @@ impl Wishes {
         for (purchase, wished) in &mut self.purchases {
             if wished.account == *account {
                 for waits in wished.waits.drain(..) {
-                    // Whoever has gone needs no answer.
+                    // A caller who has gone needs no answer.
                     waits.answer.send(Answer::Here).ok();
                 }
                 wished.told = None;

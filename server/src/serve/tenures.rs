@@ -39,7 +39,7 @@ impl Follower for Work {
         {
             begin_loops(&loops, self.tracker.begin(&account, tenure));
         }
-        // Whoever waits for another's answer is sent here, where there is a lane by now.
+        // Callers who wait for another's answer are sent here, where there is a lane by now.
         self.exchange.own(name);
         let mut after: Option<PurchaseId> = None;
         loop {

@@ -8,7 +8,7 @@ BEGIN
     RETURN null;
 END $function$;
 
--- Those who commit have the lock that orders the feed by then, so that the server's own lock of notifications
+-- Processes that commit have the lock that orders the feed by then, so that the server's own lock of notifications
 -- holds nobody up.
 CREATE TRIGGER hint AFTER INSERT ON transition_log REFERENCING NEW TABLE AS news
     FOR EACH STATEMENT EXECUTE FUNCTION hint_1();

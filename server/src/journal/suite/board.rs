@@ -139,7 +139,7 @@ pub async fn wishes_are_read_by_others_in_order_after_a_number_and_by_account(bo
     let found = wanted(&**third, &shop(), numbers[0]).await;
     assert_eq!(purchases(&found), [id(1)]);
     assert_eq!(wanted(&**first, &shop(), 0).await, [], "its own");
-    // What is put again is read again, in its new place.
+    // A row that is put again is read again, in its new place.
     let waits = Wish {
         refresh: Refresh::Waits(numbers[1]),
         is_over: true,

@@ -80,7 +80,7 @@ async fn a_schema_that_older_builds_cannot_live_with_waits_for_their_end_and_the
     begin(&older, record(1)).await;
     assert_eq!(levels(&database), format!("{own} {own}\n{own}"));
     older.close().await;
-    // One that shows no life any more is shut out.
+    // A process that shows no life any more is shut out.
     let silent = open_shared(&database.url(), 3).await.unwrap();
     let newer = open_next(&database, 4, own + 1).await.unwrap();
     let later = own + 1;
