@@ -235,11 +235,13 @@ impl Tracker {
     /// The journal failed to take the word that the purchase's account is no longer configured.
     pub async fn recover(&self, record: &Record) -> Result<(), JournalError> {
         let purchase = &record.purchase;
+        // An account that is gone can have a lane still, which ends.
+        if self.0.accounts.get(&purchase.account).is_none() {
+            return self.0.account_missing(record).await;
+        }
         if let Some(lane) = self.0.lanes.get(&purchase.account) {
             lane.recover(record, &self.0.clock);
             self.0.sweepable(&lane, purchase);
-        } else if self.0.accounts.get(&purchase.account).is_none() {
-            self.0.account_missing(record).await?;
         }
         Ok(())
     }

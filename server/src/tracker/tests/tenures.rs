@@ -64,6 +64,17 @@ async fn p1_purchases_are_polled_under_a_tenure_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn purchases_of_an_account_that_is_gone_say_so_although_its_lane_is_there_still() {
+    let (world, id) = World::devdraft("AWAITING_FUNDS").await;
+    tokio::time::sleep(seconds(10)).await;
+    world.accounts.remove(&main());
+    let record = world.journal.record(id).await.unwrap().unwrap();
+    world.tracker.recover(&record).await.unwrap();
+    let last = world.history(id).await.pop().unwrap();
+    assert!(last.contains("!ACCOUNT_MISSING"), "{last}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn p1_an_end_cuts_what_is_held_and_waits_for_commits_under_way() {
     let (world, id) = World::devdraft("AWAITING_FUNDS").await;
     tokio::time::sleep(seconds(10)).await;
