@@ -76,16 +76,23 @@ async fn each_create_adoption_resolve_stop_refusal_and_reload_has_its_line_and_n
 
     let mut desk = house.stub("desk").await;
     let mut resolve = async |purchase: &tillwatch_proto::v1::Purchase, resolution: Resolution| {
-        let newest = house.client("desk");
-        let key = tillwatch_proto::v1::get_status_request::Key::PurchaseId(purchase.id.clone());
-        let newest = newest.get_after(key, 0, Duration::ZERO).await.unwrap();
-        let status = newest.purchase.unwrap().status.unwrap();
-        let request = ResolvePurchaseRequest {
-            purchase_id: purchase.id.clone(),
-            expected_revision: status.revision,
-            resolution: Some(resolution),
-        };
-        within("a decision", desk.resolve_purchase(request)).await
+        loop {
+            let newest = house.client("desk");
+            let key = tillwatch_proto::v1::get_status_request::Key::PurchaseId(purchase.id.clone());
+            let newest = newest.get_after(key, 0, Duration::ZERO).await.unwrap();
+            let status = newest.purchase.unwrap().status.unwrap();
+            let request = ResolvePurchaseRequest {
+                purchase_id: purchase.id.clone(),
+                expected_revision: status.revision,
+                resolution: Some(resolution.clone()),
+            };
+            let decided = within("a decision", desk.resolve_purchase(request)).await;
+            // A poll can have brought another revision in between.
+            let is_changed = |status: &tonic::Status| status.code() == Code::Aborted;
+            if !decided.as_ref().is_err_and(is_changed) {
+                return decided;
+            }
+        }
     };
     let note = CANARY.to_owned();
     let never = Resolution::NotCreated(NotCreated { note: note.clone() });

@@ -155,24 +155,21 @@ async fn the_real_probe_hears_that_a_server_is_not_open_yet_or_not_there() {
     }
     let mut house = House::still().await;
     house.server.kill().await;
-    let address = house.server.ops.clone();
+    // Nobody else can be given the address meanwhile, as a port can be.
+    let socket = house.config().with_file_name("ops.sock");
+    let address = format!("unix:{}", socket.display());
     let (code, told) = asked(&address, "", &["-connect-timeout", "100ms"])
         .await
         .unwrap();
     assert_eq!(code, NOT_CONNECTED, "{told}");
     // The server waits for its store for 5 s.
     let text = std::fs::read_to_string(house.config()).unwrap();
-    let text = text
-        .replace(
-            "grpc = \"127.0.0.1:0\"",
-            &format!("grpc = \"{}\"", house.server.grpc),
-        )
-        .replace("ops = \"127.0.0.1:0\"", &format!("ops = \"{address}\""));
+    let text = text.replace("ops = \"127.0.0.1:0\"", &format!("ops = \"{address}\""));
     std::fs::write(house.config(), text).unwrap();
     let locked = LockedStore::of(&house);
     let mut server = Server::spawn(&house.config(), &house.log);
     until("it listens", async || {
-        tokio::net::TcpStream::connect(&address).await.is_ok()
+        tokio::net::UnixStream::connect(&socket).await.is_ok()
     })
     .await;
     let (readiness, _) = asked(&address, "", &[]).await.unwrap();
