@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    io::copy_bidirectional,
+    io::copy,
     net::{TcpListener, TcpStream, UnixStream},
     task::{JoinHandle, JoinSet},
 };
@@ -116,8 +116,13 @@ async fn pass(mut caller: TcpStream, backends: Arc<[Backend]>, turn: usize) {
             continue;
         };
         backend.connections.fetch_add(1, Ordering::SeqCst);
-        // Both ends hear of the end of either; there is nobody else to tell.
-        let _ = copy_bidirectional(&mut caller, &mut replica).await;
+        let (mut from_caller, mut to_caller) = caller.split();
+        let (mut from_replica, mut to_replica) = replica.split();
+        // Either end closes both: calls of HTTP/2 have no use for a half.
+        tokio::select! {
+            _ = copy(&mut from_caller, &mut to_replica) => {}
+            _ = copy(&mut from_replica, &mut to_caller) => {}
+        }
         backend.connections.fetch_sub(1, Ordering::SeqCst);
         return;
     }
