@@ -252,10 +252,13 @@ async fn purchases_created_at_either_of_two_processes_are_watched_to_the_end_at_
             let [one, other] = stubs.as_mut_slice() else {
                 unreachable!("two processes");
             };
-            let (one, other) = tokio::join!(
-                one.create_purchase(order.clone()),
-                other.create_purchase(order)
-            );
+            let both = async {
+                tokio::join!(
+                    one.create_purchase(order.clone()),
+                    other.create_purchase(order)
+                )
+            };
+            let (one, other) = within("two answers", both).await;
             let answers = [one, other].map(|answer| answer.unwrap().into_inner());
             let firsts = answers.iter().filter(|answer| !answer.replayed).count();
             assert_eq!(firsts, 1, "{answers:?}");

@@ -3,6 +3,7 @@
 //! Each account that this process owns has a lane: its open purchases, and a loop that polls them as the
 //! account allows. A lane lasts as long as the tenure. One account's trouble never slows another's lane.
 
+mod absent;
 mod digest;
 mod elsewhere;
 mod entry;
@@ -12,6 +13,7 @@ mod poll;
 mod sweep;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -25,7 +27,7 @@ use crate::{
     account::{Account, Accounts, ByAccount, Unheard},
     clock::Clock,
     exchange::Exchange,
-    journal::{AttemptChange, Committed, Journal, JournalError, Record, Write},
+    journal::{Committed, Journal, JournalError, Record},
     lifecycle,
     ownership::{Tenure, Tenures},
     progress::Progress,
@@ -63,6 +65,8 @@ struct Inner {
     watchers: OnceLock<CountWatchers>,
     /// The words of the other replicas, once [`Tracker::talk_over`] was called.
     exchange: OnceLock<Exchange>,
+    /// Accounts that are not configured here, and whose owners are looked for.
+    absent: Mutex<BTreeSet<AccountName>>,
 }
 
 /// A loop of the tracker that works for one account. Cheap to clone.
@@ -164,6 +168,7 @@ impl Tracker {
             creates: Creates::default(),
             watchers: OnceLock::new(),
             exchange: OnceLock::new(),
+            absent: Mutex::default(),
         });
         let observer = Arc::downgrade(&inner);
         journal.observe(Arc::new(move |committed| {
@@ -237,7 +242,7 @@ impl Tracker {
         let purchase = &record.purchase;
         // An account that is gone can have a lane still, which ends.
         if self.0.accounts.get(&purchase.account).is_none() {
-            return self.0.account_missing(record).await;
+            return self.0.met_absent(record).await;
         }
         if let Some(lane) = self.0.lanes.get(&purchase.account) {
             lane.recover(record, &self.0.clock);
@@ -388,43 +393,6 @@ impl Inner {
     ) -> bool {
         let rare = || self.stretched(lane, purchase.create_time, purchase.status.finality);
         lane.committed(purchase, reference, answered, (&self.clock, rare))
-    }
-
-    /// A purchase of an account that is gone has changed, by a submit that was under way: it says that
-    /// its account is gone.
-    fn left(self: &Arc<Self>, purchase: &Purchase) {
-        let is_told = lifecycle::account_missing(&purchase.status, self.clock.now()).is_none();
-        if is_told || purchase.status.finality == Finality::Final || self.tasks.is_closed() {
-            return;
-        }
-        let (inner, id) = (Arc::clone(self), purchase.id);
-        self.tasks.spawn(async move {
-            // If the journal fails, the next start tells it.
-            if let Ok(Some(record)) = inner.record(id).await {
-                let _ = inner.account_missing(&record).await;
-            }
-        });
-    }
-
-    /// Commits the word that a purchase's account is not configured, if that is news and this process keeps
-    /// house.
-    async fn account_missing(&self, record: &Record) -> Result<(), JournalError> {
-        let Some(keeping) = self.tenures.of_housekeeping() else {
-            return Ok(());
-        };
-        let status = &record.purchase.status;
-        let Some(transition) = lifecycle::account_missing(status, self.clock.now()) else {
-            return Ok(());
-        };
-        let append = Write::Append {
-            purchase: record.purchase.id,
-            fence: Some(keeping.fence().clone()),
-            transition: Box::new(transition),
-            expected: record.expected(),
-            attempt: AttemptChange::Keep,
-            note: None,
-        };
-        self.journal.write(append).await.map(drop)
     }
 
     /// The streams that watch a purchase, on all replicas.

@@ -254,7 +254,7 @@ impl Stream for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // One that has found no purchase has no life.
+        // A watch that has found no purchase has no life.
         if self.life.is_some() {
             self.inner.tell_watch(Watching::Ends(self.purchase));
         }

@@ -22,6 +22,7 @@ use crate::{
     },
 };
 
+mod absent;
 mod elsewhere;
 mod engine;
 mod floor;

@@ -1,6 +1,6 @@
 //! The budgets of a store in memory.
 
-use std::{collections::BTreeMap, fmt, sync::PoisonError};
+use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
 
@@ -104,15 +104,11 @@ impl MemoryBudgets {
         let departed = self.clock.moment();
         // Others get a turn on both sides, as they do if a store takes time.
         tokio::task::yield_now().await;
-        self.journal.answered().await?;
-        self.journal.check_way()?;
-        self.journal.check_writes()?;
-        let answer = {
+        let call = self.journal.call(|state| {
             let now_us = self.store.now().as_millis().saturating_mul(1_000);
-            let state = &self.journal.state;
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             act(&mut state.purses, now_us)
-        };
+        });
+        let answer = call.await?;
         tokio::task::yield_now().await;
         let arrived = self.clock.moment();
         Ok((answer, Asking { departed, arrived }))

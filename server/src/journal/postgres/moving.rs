@@ -84,8 +84,10 @@ const INSERT_KEYS: &str = "INSERT INTO bound_key
          fingerprints text, bind_time bigint)";
 const INSERT_TEXTS: &str = "INSERT INTO kept_text (key, value)
      SELECT t ->> 0, t ->> 1 FROM json_array_elements($1::text::json) t";
-const INSERT_BUDGETS: &str = "INSERT INTO budget (account, arrival_us, creates_us)
-     SELECT b.key, (b.value ->> 0)::bigint * 1000, (b.value ->> 1)::bigint * 1000
+/// Times are by the clock of this process, as far as anybody knows: the account's move back if the server's
+/// clock is behind it.
+const INSERT_BUDGETS: &str = "INSERT INTO budget (account, arrival_us, creates_us, seen_us)
+     SELECT b.key, (b.value ->> 0)::bigint * 1000, (b.value ->> 1)::bigint * 1000, $2::bigint * 1000
      FROM json_each($1::text::json) b";
 const SET_HEAD: &str = "SELECT setval('feed_position', greatest($1::bigint, 1), $1::bigint > 0)";
 const MARK: &str = "INSERT INTO meta (key, value) VALUES ($1, $2)
@@ -109,6 +111,7 @@ struct LabelRow<'row> {
 pub(crate) struct MovingDatabase {
     opening: Opening,
     writing: Writing,
+    clock: Clock,
     beat: CancellationToken,
     tasks: TaskTracker,
 }
@@ -198,6 +201,7 @@ impl MovingDatabase {
         Ok(Self {
             opening,
             writing,
+            clock: clock.clone(),
             beat,
             tasks,
         })
@@ -298,11 +302,12 @@ impl Movable for MovingDatabase {
 
     async fn keep_rest(&mut self, rest: &Rest) -> Result<(), JournalError> {
         let (texts, budgets) = (json(&rest.kept())?, json(&rest.budgets)?);
+        let now = self.clock.now().as_millis();
         self.transaction(&[
             ("DELETE FROM kept_text", vec![]),
             (INSERT_TEXTS, vec![&texts]),
             ("DELETE FROM budget", vec![]),
-            (INSERT_BUDGETS, vec![&budgets]),
+            (INSERT_BUDGETS, vec![&budgets, &now]),
             (SET_HEAD, vec![&rest.head]),
         ])
         .await

@@ -45,11 +45,11 @@ impl Answers for Owning {
 }
 
 /// One of the processes.
-struct Side {
-    tracker: Tracker,
+pub(super) struct Side {
+    pub(super) tracker: Tracker,
     exchange: Exchange,
-    journal: Arc<MemoryJournal>,
-    tenures: Tenures,
+    pub(super) journal: Arc<MemoryJournal>,
+    pub(super) tenures: Tenures,
     accounts: Accounts,
 }
 
@@ -60,12 +60,12 @@ struct Two {
     work: JoinSet<()>,
 }
 
-fn devdraft() -> AccountName {
+pub(super) fn devdraft() -> AccountName {
     AccountName::new("devdraft")
 }
 
 /// A process on a store in memory. It owns the account if it has the tenures for it.
-fn side(
+pub(super) fn side(
     store: &MemoryJournal,
     clock: &Clock,
     accounts: &Accounts,

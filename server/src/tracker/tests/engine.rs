@@ -13,7 +13,7 @@ use super::super::*;
 use crate::{
     account::Account,
     cadence::{Policy, Schedule},
-    journal::memory::MemoryJournal,
+    journal::{Write, memory::MemoryJournal},
     provider::registered,
     purchase::{Reference, Revision, State, Status},
     testing::{self, clock},
