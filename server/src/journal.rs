@@ -26,7 +26,12 @@ pub mod sqlite;
 #[cfg(test)]
 mod suite;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
@@ -272,6 +277,9 @@ impl Filter {
 /// A place in the order of lists: newest first, by create time, then by id.
 pub type Place = (Timestamp, PurchaseId);
 
+/// The records that a look through all of them reads at a time.
+const PAGE: usize = 1_000;
+
 /// The most purchases that one page of a list looks at. The page may therefore be short, or empty,
 /// although the list goes on.
 pub(crate) const LOOKED_AT_MAX: usize = 10_000;
@@ -428,6 +436,19 @@ pub trait Journal: fmt::Debug + Send + Sync {
         }
         found.truncate(limit);
         Ok(found)
+    }
+
+    /// The accounts that have records that are not FINAL, by name.
+    async fn open_accounts(&self) -> Result<Vec<AccountName>, JournalError> {
+        let (mut found, mut after) = (BTreeSet::new(), None);
+        loop {
+            let records = self.open_records(after, PAGE).await?;
+            let Some(last) = records.last() else {
+                return Ok(found.into_iter().collect());
+            };
+            after = Some(last.purchase.id);
+            found.extend(records.into_iter().map(|record| record.purchase.account));
+        }
     }
 
     /// The text kept by a key.

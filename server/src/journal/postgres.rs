@@ -347,8 +347,24 @@ impl Journal for PostgresJournal {
         limit: usize,
     ) -> Result<Vec<Record>, JournalError> {
         let mut scans = &*self.scans;
-        let records = read::open_records(&mut scans, &self.damage, after, limit);
+        let records = read::open_records(&mut scans, &self.damage, None, after, limit);
         self.told(records.await)
+    }
+
+    async fn open_of(
+        &self,
+        account: &AccountName,
+        after: Option<PurchaseId>,
+        limit: usize,
+    ) -> Result<Vec<Record>, JournalError> {
+        let mut scans = &*self.scans;
+        let records = read::open_records(&mut scans, &self.damage, Some(account), after, limit);
+        self.told(records.await)
+    }
+
+    async fn open_accounts(&self) -> Result<Vec<AccountName>, JournalError> {
+        let accounts = read::open_accounts(&mut &*self.scans).await;
+        self.told(accounts)
     }
 
     async fn get(&self, key: &str) -> Result<Option<String>, JournalError> {

@@ -299,6 +299,7 @@ behaviours! {
     reads::labels_are_searched_to_the_end,
     reads::a_page_looks_at_a_bounded_number_and_says_where_to_go_on,
     reads::open_records_are_read_in_pages_without_finals,
+    reads::open_records_of_an_account_are_its_own,
     reads::a_final_purchase_becomes_a_remnant,
     reads::retention_is_bounded_by_rows,
     reads::a_remnant_keeps_its_key_and_frees_its_reference,

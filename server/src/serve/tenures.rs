@@ -14,7 +14,7 @@ use crate::{
     intake::Intake,
     journal::{Fence, Journal, JournalError, Record},
     ownership::{Follower, Tenure},
-    purchase::PurchaseId,
+    purchase::{AccountName, PurchaseId},
     tracker::{Loop, Tracker},
 };
 
@@ -41,23 +41,15 @@ impl Follower for Work {
         }
         // Callers who wait for another's answer are sent here, where there is a lane by now.
         self.exchange.own(name);
-        let mut after: Option<PurchaseId> = None;
-        loop {
-            let records = match keeps_house {
-                true => self.journal.open_records(after, RECOVERED_AT_ONCE).await?,
-                false => (self.journal.open_of(name, after, RECOVERED_AT_ONCE)).await?,
-            };
-            let Some(last) = records.last() else {
-                return Ok(());
-            };
-            after = Some(last.purchase.id);
-            for record in records {
-                let is_left = || self.accounts.get(&record.purchase.account).is_none();
-                if !keeps_house || is_left() {
-                    self.recover(&record).await?;
+        if keeps_house {
+            for left in self.journal.open_accounts().await? {
+                if self.accounts.get(&left).is_none() {
+                    self.recover_of(&left).await?;
                 }
             }
+            return Ok(());
         }
+        self.recover_of(name).await
     }
 
     async fn end(&self, tenure: &Tenure) {
@@ -67,6 +59,20 @@ impl Follower for Work {
 }
 
 impl Work {
+    async fn recover_of(&self, account: &AccountName) -> Result<(), JournalError> {
+        let mut after: Option<PurchaseId> = None;
+        loop {
+            let records = (self.journal.open_of(account, after, RECOVERED_AT_ONCE)).await?;
+            let Some(last) = records.last() else {
+                return Ok(());
+            };
+            after = Some(last.purchase.id);
+            for record in records {
+                self.recover(&record).await?;
+            }
+        }
+    }
+
     async fn recover(&self, record: &Record) -> Result<(), JournalError> {
         self.intake.recover(record);
         self.tracker.recover(record).await

@@ -13,7 +13,9 @@ use crate::{
         Committed, FLOOR_KEY, JournalError, Position, Record, damage::Damage, questions::Found,
         rules, shared::Logged,
     },
-    purchase::{CallerName, Purchase, PurchaseId, Revision, Status, Timestamp, Transition},
+    purchase::{
+        AccountName, CallerName, Purchase, PurchaseId, Revision, Status, Timestamp, Transition,
+    },
 };
 
 /// A query of whole records. `$keys` has the fingerprints, and `$more` may add a column.
@@ -80,6 +82,22 @@ const OPEN_RECORDS: &str = record_query!(
     "p",
     "ORDER BY p.id"
 );
+const OPEN_OF: &str = record_query!(
+    "",
+    "(SELECT * FROM purchase WHERE account = $3 AND id >= $1 AND finality <> 'FINAL'
+      ORDER BY id LIMIT $2) p",
+    "p",
+    "ORDER BY p.id"
+);
+/// Steps from one account to the next along an index, however many purchases each has.
+const OPEN_ACCOUNTS: &str = "WITH RECURSIVE met (account) AS (
+         (SELECT account FROM purchase WHERE finality <> 'FINAL' ORDER BY account LIMIT 1)
+         UNION ALL
+         SELECT (SELECT p.account FROM purchase p WHERE p.finality <> 'FINAL' AND p.account > met.account
+             ORDER BY p.account LIMIT 1)
+         FROM met WHERE met.account IS NOT NULL
+     )
+     SELECT account FROM met WHERE account IS NOT NULL";
 const RECORDS_BY_KEYS: &str = record_query!(
     ", asked.number",
     "unnest($1::text[], $2::text[]) WITH ORDINALITY asked (caller, key, number)
@@ -274,10 +292,11 @@ pub(super) async fn transitions<A: Asks>(
     Ok(asked.iter().copied().zip(found).collect())
 }
 
-/// Records that are not FINAL. Goes on beyond those that cannot be read.
+/// Records that are not FINAL, of one account or of all. Goes on beyond those that cannot be read.
 pub(super) async fn open_records<A: Asks>(
     connection: &mut A,
     damage: &Damage,
+    account: Option<&AccountName>,
     mut after: Option<PurchaseId>,
     limit: usize,
 ) -> Result<Vec<Record>, A::Error> {
@@ -287,8 +306,18 @@ pub(super) async fn open_records<A: Asks>(
     {
         let from = uuid_of(PurchaseId::from_u128(from));
         let wanted = limit - found.len();
-        let statement = Asked::Own(OPEN_RECORDS, &[&from, &integer(wanted)]);
-        let rows = connection.ask(statement).await?;
+        let most = integer(wanted);
+        let rows = match account.map(AccountName::as_str) {
+            None => {
+                connection
+                    .ask(Asked::Own(OPEN_RECORDS, &[&from, &most]))
+                    .await
+            }
+            Some(account) => {
+                let values = [&from as &(dyn ToSql + Sync), &most, &account];
+                connection.ask(Asked::Own(OPEN_OF, &values)).await
+            }
+        }?;
         for row in &rows {
             found.extend(damage.noted_of(row, row::record));
         }
@@ -299,6 +328,15 @@ pub(super) async fn open_records<A: Asks>(
         after = last;
     }
     Ok(found)
+}
+
+/// The accounts that have records that are not FINAL, by name.
+pub(super) async fn open_accounts<A: Asks>(
+    connection: &mut A,
+) -> Result<Vec<AccountName>, A::Error> {
+    let rows = connection.ask(Asked::Own(OPEN_ACCOUNTS, &[])).await?;
+    let names = rows.iter().filter_map(|row| row::get::<&str>(row, 0).ok());
+    Ok(names.map(AccountName::new).collect())
 }
 
 pub(super) async fn tail<A: Asks>(

@@ -426,6 +426,34 @@ pub async fn open_records_are_read_in_pages_without_finals(subject: Subject) {
     assert_eq!(journal.open_records(Some(end), 4).await.unwrap(), []);
 }
 
+pub async fn open_records_of_an_account_are_its_own(subject: Subject) {
+    let journal = &*subject.journal;
+    for number in 0..9 {
+        let mut record = record(number);
+        let account = ["even", "odd", "over"][usize::try_from(number).unwrap() % 3];
+        record.purchase.account = AccountName::new(account);
+        begin(journal, record).await;
+        if account == "over" || number == 0 {
+            finish(journal, number).await;
+        }
+    }
+    let open = journal.open_accounts().await.unwrap();
+    assert_eq!(open, ["even", "odd"].map(AccountName::new));
+    let page = async |account: &str, after: Option<u64>, limit| {
+        let account = AccountName::new(account);
+        let page = journal.open_of(&account, after.map(id), limit).await;
+        let records = page.unwrap().into_iter();
+        records.map(|one| one.purchase.id).collect::<Vec<_>>()
+    };
+    assert_eq!(page("even", None, 4).await, [3, 6].map(id));
+    assert_eq!(page("odd", None, 2).await, [1, 4].map(id));
+    assert_eq!(page("odd", Some(4), 2).await, [id(7)]);
+    assert_eq!(page("odd", Some(7), 2).await, []);
+    for account in ["over", "nobody's"] {
+        assert_eq!(page(account, None, 4).await, []);
+    }
+}
+
 /// Begins, names and finishes a purchase; its final time is two seconds after `at(number)`.
 async fn finished(journal: &dyn Journal, number: u64) {
     begin(journal, record(number)).await;
