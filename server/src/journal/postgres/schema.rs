@@ -66,7 +66,7 @@ impl Schema {
     }
 
     /// The oldest level that can live with a migration.
-    fn oldest(self, number: i32) -> i32 {
+    pub(crate) fn oldest(self, number: i32) -> i32 {
         let mild = self.mild.iter().find(|(mild, _)| *mild == number);
         mild.map_or(number, |(_, oldest)| *oldest)
     }
