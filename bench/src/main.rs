@@ -24,6 +24,7 @@ mod scheduler;
 mod server;
 mod settings;
 mod table;
+mod takeover;
 mod upstream;
 
 use std::time::Duration;
@@ -92,6 +93,15 @@ enum Benchmark {
         #[arg(long, default_value_t = 64)]
         writers: u32,
     },
+    /// Memory of three processes on one database, and the time to take a killed one's accounts over.
+    Takeover {
+        /// The open purchases.
+        #[arg(long, default_value_t = 1_000_000)]
+        purchases: u32,
+        /// The accounts that share them.
+        #[arg(long, default_value_t = 12)]
+        accounts: u32,
+    },
     /// Open streams while certificates, authorities, tokens, secrets, accounts and limits are renewed.
     Renewal {
         /// The number of open streams.
@@ -148,6 +158,10 @@ fn main() -> Result<(), Failure> {
             let length = Duration::from_secs(seconds);
             ("commits", vec![commits::table(length, writers)?])
         }
+        Benchmark::Takeover {
+            purchases,
+            accounts,
+        } => ("takeover", vec![takeover::table(purchases, accounts)?]),
         Benchmark::Bare(arguments) => return bare::serve(&arguments),
         Benchmark::Append(arguments) => return commits::append(&arguments),
         Benchmark::Call(arguments) => return commits::call(&arguments),

@@ -20,6 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A process under measurement. Dropping it kills it.
 pub struct Server {
     child: Child,
+    log: PathBuf,
     /// The address of its port.
     pub address: SocketAddr,
 }
@@ -50,6 +51,7 @@ impl Server {
             .spawn()?;
         let mut server = Self {
             child,
+            log: log.to_owned(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
         let began = Instant::now();
@@ -62,6 +64,21 @@ impl Server {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Err(format!("it does not serve:\n{}", fs::read_to_string(log)?).into())
+    }
+
+    /// The word after a marker in its log, once it is there.
+    ///
+    /// # Errors
+    /// It does not come within 30 s.
+    pub async fn logged(&self, marker: &str) -> Result<String, Failure> {
+        let began = Instant::now();
+        while began.elapsed() < START {
+            if let Some(word) = word_after(&fs::read_to_string(&self.log)?, marker) {
+                return Ok(word.to_owned());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Err(format!("its log has no {marker:?}").into())
     }
 
     /// Nanoseconds that all of its threads that live have run on a processor.
@@ -106,11 +123,17 @@ impl Drop for Server {
 
 /// The address in the first whole line with this marker.
 fn address(log: &str, marker: &str) -> Option<SocketAddr> {
+    word_after(log, marker)?.parse().ok()
+}
+
+/// The word after this marker in the first whole line that has it, without quotes.
+fn word_after<'log>(log: &'log str, marker: &str) -> Option<&'log str> {
     let lines = log
         .split_inclusive('\n')
         .filter(|line| line.ends_with('\n'));
     let (_, rest) = lines.filter_map(|line| line.split_once(marker)).next()?;
-    rest.trim().trim_matches('"').parse().ok()
+    let word = rest.split_whitespace().next()?;
+    Some(word.trim_matches('"'))
 }
 
 /// A server's folder with its settings. A file of it is replaced by renaming, as a whole.

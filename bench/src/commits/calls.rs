@@ -77,7 +77,7 @@ impl Caller {
     async fn new(client: Client, arguments: &Arguments) -> Result<Self, Failure> {
         let name = Uuid::new_v4().to_string();
         let none: (Vec<String>, Vec<i64>) = Default::default();
-        let enter = "SELECT enter_1($1, (SELECT max(level) FROM replica), false, $2, $3)";
+        let enter = "SELECT enter_1($1, (SELECT value::integer FROM meta WHERE key = 'schema'), false, $2, $3)";
         client.execute(enter, &[&name, &none.0, &none.1]).await?;
         let names = "SELECT proargnames[1:pronargs] FROM pg_proc WHERE proname = 'commit_1'";
         let names: Vec<String> = client.query_one(names, &[]).await?.try_get(0)?;
