@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::Command,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tillwatch_sandbox::Scenario;
@@ -13,6 +14,7 @@ use crate::{
     house::{House, Settings, account},
     orders::request,
     process::until,
+    store::Store,
     tidy::sources::root,
 };
 
@@ -106,4 +108,41 @@ async fn p2_a_wall_clock_that_is_set_by_hours_or_years_stops_neither_polls_nor_c
         text.contains("the machine's clock was set back"),
         "the server saw it: {text}"
     );
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+/// Creates one more purchase. Its times are between the true ones around it.
+async fn is_dated_right(house: &House, key: &str) {
+    let before = millis(SystemTime::now());
+    let bought = house.create("shop", request(key, "masumi", Scenario::Paid));
+    let bought = bought.await;
+    let after = millis(SystemTime::now());
+    for time in [bought.create_time, bought.status.unwrap().observe_time] {
+        let time = millis(SystemTime::try_from(time.unwrap()).unwrap());
+        // The server's looks take their time.
+        let is_right = (before - 500..=after + 500).contains(&time);
+        assert!(is_right, "{key}: {time} is not from {before} to {after}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_whose_machine_is_hours_ahead_goes_by_the_databases_clock() {
+    let mut house = House::still_on(Store::postgres()).await;
+    house.server.kill().await;
+    make_settable(&house);
+    set(&house, 9_030);
+    house.restart().await;
+    is_dated_right(&house, "ahead").await;
+    let text = house.log.text();
+    let told = "this machine's clock is ahead of the store's by 2 h 30 min ";
+    assert!(text.contains(told), "{text}");
+    set(&house, -94_608_000);
+    is_dated_right(&house, "years behind").await;
+    let metrics = house.metrics().await;
+    let name = "tillwatch_machine_clock_ahead_seconds -9460";
+    assert!(metrics.contains(name), "{metrics}");
 }

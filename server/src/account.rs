@@ -34,7 +34,7 @@ use tokio::sync::Notify;
 use crate::{
     clock::{Clock, Now},
     figures::{REQUEST_BOUNDS, Seen, Spread},
-    journal::Budgets,
+    journal::{Budgets, Limits},
     observation::Trouble,
     ownership::Tenure,
     provider::Provider,
@@ -162,6 +162,19 @@ impl Account {
         self.lock().take_up(settings, now);
         self.eased.notify_waiters();
         self.recovered.notify_one();
+    }
+
+    /// The limits by which this process is configured.
+    pub fn limits(&self) -> Limits {
+        self.lock().settings.limits()
+    }
+
+    /// Other processes of the store have these limits at the least: the lower ones hold for all together.
+    pub fn others_allow(&self, limits: Limits) {
+        let now = self.clock.moment();
+        if self.lock().others_allow(limits, now) {
+            self.eased.notify_waiters();
+        }
     }
 
     /// Waits for the right to make one request, at most until `deadline`.

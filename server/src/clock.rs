@@ -1,12 +1,16 @@
 //! Injected time and ids: everything that is not the same in each run comes from here.
 //!
 //! Time has two faces. The wall's is stored and shown, and somebody can set it; the monotonic one
-//! orders and measures, and nobody can.
+//! orders and measures, and nobody can. The wall's face is the machine's, until the clock is told the time of
+//! a store that processes of several machines share. From then on it is the store's.
+
+mod difference;
+mod lead;
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -16,6 +20,9 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::purchase::{Moment, PurchaseId, Timestamp};
+use difference::Difference;
+use lead::Lead;
+pub use lead::StoreTime;
 
 /// Goes on while the machine is suspended, so that a stored moment can be compared after a restart of
 /// the process.
@@ -31,6 +38,8 @@ const SIMULATED_UPTIME_MS: i64 = 864_000_000;
 /// The largest step back of the wall's face after which stored times are still believed. Ours: the
 /// hour that Devdraft's right to repeat keeps in hand holds twice as much.
 pub const SET_BACK: Duration = Duration::from_secs(1_800);
+/// A larger difference between the machine's wall clock and the store's is told at the first look.
+const AGREE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Notices that the wall's face was set back: it is behind the furthest that it was ever ahead of the
 /// monotonic one, by more than [`SET_BACK`]. Small steps add up.
@@ -52,6 +61,11 @@ impl Default for Steps {
 }
 
 impl Steps {
+    /// The wall's face is another clock's from now on.
+    fn begin_anew(&self) {
+        self.furthest_ms.store(i64::MIN, Ordering::SeqCst);
+    }
+
     /// The wall was ahead of the monotonic face by so much.
     fn saw(&self, ahead_ms: i64) {
         let before_ms = self.furthest_ms.fetch_max(ahead_ms, Ordering::SeqCst);
@@ -114,6 +128,8 @@ struct Simulated {
 #[derive(Clone)]
 pub struct Clock {
     source: Ticker,
+    /// The store's clock, once somebody has told its time.
+    lead: Arc<Mutex<Option<Lead>>>,
     steps: Arc<Steps>,
     /// The machine's present run, if the source is the machine.
     boot: Option<Arc<str>>,
@@ -186,6 +202,7 @@ impl Clock {
             .filter(|id| !id.is_empty());
         Self {
             source: Ticker::System,
+            lead: Arc::default(),
             steps: Arc::default(),
             boot: boot.map(Arc::from),
             aged_ahead_ms: Arc::new(AtomicI64::new(i64::MIN)),
@@ -204,6 +221,7 @@ impl Clock {
                 boots: AtomicU64::new(1),
                 stopped: Mutex::default(),
             })),
+            lead: Arc::default(),
             steps: Arc::default(),
             boot: None,
             aged_ahead_ms: Arc::new(AtomicI64::new(i64::MIN)),
@@ -211,7 +229,8 @@ impl Clock {
         }
     }
 
-    /// The time of day: for what is stored and shown, and for nothing that waits.
+    /// The time of day, by the store's clock if the clock follows one: for what is stored and shown, and for
+    /// nothing that waits.
     pub fn now(&self) -> Timestamp {
         self.both().wall
     }
@@ -232,6 +251,25 @@ impl Clock {
     }
 
     fn read(&self) -> Now {
+        // Under the lock, so that the moment is no older than the lead.
+        let lead = self.lead();
+        let machine = self.machine();
+        match &*lead {
+            None => machine,
+            Some(lead) => Now {
+                wall: lead.time(machine.moment),
+                ..machine
+            },
+        }
+    }
+
+    fn lead(&self) -> MutexGuard<'_, Option<Lead>> {
+        self.lead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The faces of the machine's own clocks, whatever store is followed: for what belongs to the machine or
+    /// to the world outside, and is compared with no time in the store.
+    pub fn machine(&self) -> Now {
         match &self.source {
             Ticker::System => {
                 let since_epoch = SystemTime::now()
@@ -244,6 +282,49 @@ impl Clock {
             }
             Ticker::Virtual(simulated) => simulated.both(),
         }
+    }
+
+    /// Follows the clock of a store that several processes share, as a look has just shown it: the machine's
+    /// wall clock counts no more. A small difference is made up by at most 0.5 ms per second, so that the time
+    /// of day does not go back; one above 5 s at once, with a warning.
+    pub fn follow(&self, look: StoreTime) {
+        let mut lead = self.lead();
+        let Some(known) = &mut *lead else {
+            *lead = Some(Lead::first(look));
+            drop(lead);
+            self.steps.begin_anew();
+            self.tell_machine_ahead();
+            return;
+        };
+        let step_ms = known.learn(look);
+        drop(lead);
+        if let Some(step_ms) = step_ms {
+            let way = if step_ms < 0 { "back" } else { "forth" };
+            let by = Difference(step_ms);
+            tracing::warn!(
+                "the store's clock was set {way} by {by}: the times of purchases follow it"
+            );
+        }
+    }
+
+    fn tell_machine_ahead(&self) {
+        let ahead_ms = self.machine_ahead_ms().unwrap_or_default();
+        if u128::from(ahead_ms.unsigned_abs()) > AGREE_WITHIN.as_millis() {
+            let way = if ahead_ms < 0 { "behind" } else { "ahead of" };
+            let by = Difference(ahead_ms);
+            tracing::warn!(
+                "this machine's clock is {way} the store's by {by}: the times of purchases are the store's"
+            );
+        }
+    }
+
+    /// The lead of the machine's wall clock over the store's, in milliseconds; `None` while no store's clock
+    /// is followed.
+    pub fn machine_ahead_ms(&self) -> Option<i64> {
+        let lead = self.lead();
+        let machine = self.machine();
+        let store = lead.as_ref()?.time(machine.moment);
+        Some(machine.wall.as_millis().saturating_sub(store.as_millis()))
     }
 
     /// The moment at which it was, or will be, this time of day, if the wall's face is right now.
@@ -321,6 +402,7 @@ impl Clock {
     #[must_use]
     pub fn restarted(&self) -> Self {
         Self {
+            lead: Arc::default(),
             steps: Arc::default(),
             aged_ahead_ms: Arc::new(AtomicI64::new(i64::MIN)),
             ..self.clone()
@@ -450,6 +532,52 @@ mod tests {
         let now = clock.both();
         assert_eq!(now.moment, began.moment.plus(Duration::from_secs(10)));
         assert_eq!(now.wall, began.wall.plus(Duration::from_secs(10)));
+    }
+
+    /// A look that takes no time, at a store whose clock is so far ahead of the machine's first.
+    fn look(clock: &Clock, start: Now, ahead_min: i64) {
+        let moment = clock.moment();
+        let time_ms = start.wall.as_millis()
+            + i64::try_from(moment.since(start.moment).as_millis()).unwrap()
+            + ahead_min * MINUTE_MS;
+        clock.follow(StoreTime {
+            asked: moment,
+            answered: moment,
+            time: Timestamp::from_millis(time_ms).unwrap(),
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_follows_a_store_goes_by_it_whatever_is_done_to_the_machines() {
+        let clock = simulated();
+        let (start, other) = (clock.both(), clock.clone());
+        look(&clock, start, 120);
+        assert_eq!(clock.machine_ahead_ms(), Some(-120 * MINUTE_MS));
+        clock.step_wall(-525_600 * MINUTE_MS);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for clock in [&clock, &other] {
+            assert_eq!(clock.now(), start.wall.plus(Duration::from_secs(121 * 60)));
+        }
+        assert_eq!(
+            clock.machine().ahead_ms(),
+            start.ahead_ms() - 525_600 * MINUTE_MS
+        );
+        let began_anew = clock.restarted();
+        assert_eq!(began_anew.both(), clock.machine(), "it has not looked yet");
+        assert_eq!(began_anew.machine_ahead_ms(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_behind_the_machine_was_not_set_back_and_one_that_steps_back_was() {
+        let clock = simulated();
+        let start = clock.both();
+        look(&clock, start, -120);
+        assert_eq!(clock.set_back(), 0, "another clock, and no step of one");
+        look(&clock, start, -150);
+        assert_eq!(clock.set_back(), 0);
+        look(&clock, start, -151);
+        assert_eq!(clock.set_back(), 1);
+        assert_eq!(clock.now(), start.wall.minus(Duration::from_secs(151 * 60)));
     }
 
     #[test]

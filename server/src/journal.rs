@@ -61,7 +61,7 @@ pub use decide::{Decided, Step, decide};
 pub use fence::Fence;
 pub use moving::Moved;
 pub(crate) use moving::{Movable, move_all};
-pub use ownership::{LEASE_LASTS, Lease, Look, Ownership, Replica, ReplicaId};
+pub use ownership::{LEASE_LASTS, Lease, Limits, Look, Ownership, Replica, ReplicaId};
 
 /// A place in the order of all commits of one store: 1, 2, 3 …; 0 stands before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

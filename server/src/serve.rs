@@ -219,9 +219,9 @@ impl House {
         let is_shared = ownership.is_shared();
         commits::tell(journal.as_ref(), audit.clone());
         let feed = Feed::new(Arc::clone(&journal), clock.clone());
-        let names = accounts.all();
-        let owner = Owner::new(ownership, clock.clone(), names.keys().cloned());
+        let owner = Owner::new(ownership, clock.clone(), accounts.limits());
         owner.start().await?;
+        accounts.others_allow(&owner.limits_of_others());
         let tenures = owner.tenures();
         let tracker = Tracker::new(Arc::clone(&journal), clock.clone(), &accounts, tenures);
         let exchange = Exchange::new(board, clock.clone());

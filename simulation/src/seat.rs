@@ -1,14 +1,14 @@
 //! The leases and the budgets of a store that several processes share, as a process that can die or be
 //! stopped sees them.
 
-use std::{sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tillwatch_server::{
     journal::{
-        Budgets, Fence, Heard, JournalError, KeptBudget, Lease, Look, Ownership, ReplicaId, Taken,
-        Taking, Word,
+        Budgets, Fence, Heard, JournalError, KeptBudget, Lease, Limits, Look, Ownership, ReplicaId,
+        Taken, Taking, Word,
         memory::{MemoryBudgets, MemoryOwnership},
     },
     purchase::AccountName,
@@ -72,6 +72,11 @@ impl Ownership for MortalOwnership {
 
     fn replica(&self) -> &ReplicaId {
         self.inner.replica()
+    }
+
+    async fn configure(&self, limits: &BTreeMap<AccountName, Limits>) -> Result<(), JournalError> {
+        self.way.pass().await;
+        self.inner.configure(limits).await
     }
 
     async fn look(&self, renewed: &[Fence]) -> Result<Look, JournalError> {

@@ -3,10 +3,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Class, shares::Shares};
+use super::{Class, gate::SLOT_LASTS, shares::Shares};
 use crate::{
-    cadence::{Policy, adaptive::Adaptive},
-    journal::Lowered,
+    cadence::adaptive::Adaptive,
+    journal::{Limits, Lowered},
     purchase::Moment,
     upstream::rate_headers::Left,
 };
@@ -15,17 +15,25 @@ use crate::{
 /// differ, and a wrong one must not stop polling.
 const STEERED_MAX: Duration = Duration::from_secs(60);
 
+/// The minute of a limit.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Requests of two grants can reach the provider within a minute if these are no further apart: one goes at
+/// once, the other at the end of its slot.
+const COUNTED: Duration = MINUTE.saturating_add(SLOT_LASTS);
+
 /// The budget.
 #[derive(Debug)]
 pub(super) struct Budget {
     pub(super) shares: Shares,
+    /// The limits that hold, unless a throttle has lowered one.
+    limits: Limits,
     /// The limit of all requests. It falls if the provider throttles without saying what it allows.
     limit: Adaptive,
     /// The purchase for whose sake alone the limit was lowered, if there is one.
     slowed_for: Option<u64>,
     /// The requests that the provider's rate headers have left, spread over their window.
     steered: Option<Steered>,
-    /// The times of the last minute's requests.
+    /// The times of the requests that a minute of the provider's can still count.
     recent: VecDeque<Moment>,
     /// The same of creates.
     recent_creates: VecDeque<Moment>,
@@ -53,10 +61,11 @@ struct Steered {
 }
 
 impl Budget {
-    pub(super) fn new(policy: &Policy, is_shared: bool) -> Self {
+    pub(super) fn new(limits: Limits, is_shared: bool) -> Self {
         Self {
-            shares: Shares::new(policy, is_shared),
-            limit: Adaptive::new(policy.requests_per_minute),
+            shares: Shares::new(limits, is_shared),
+            limit: Adaptive::new(limits.requests_per_minute),
+            limits,
             slowed_for: None,
             steered: None,
             recent: VecDeque::new(),
@@ -67,30 +76,37 @@ impl Budget {
     }
 
     /// Other limits hold from now on, where they differ. They hold for the last minute's requests as
-    /// well: no minute that begins before the change has more of them than the new limit.
-    pub(super) fn take_up(&mut self, before: &Policy, after: &Policy, now: Moment) {
+    /// well: no minute that begins before the change has more of them than the new limit. `owes` says that a
+    /// minute has to be waited for if one is lower and the store counts.
+    pub(super) fn take_up(&mut self, limits: Limits, owes: bool, now: Moment) {
         self.forget(now);
-        if before.requests_per_minute != after.requests_per_minute {
-            self.limit = Adaptive::new(after.requests_per_minute);
+        let before = std::mem::replace(&mut self.limits, limits);
+        let limit = limits.requests_per_minute;
+        if before.requests_per_minute != limit {
+            self.limit = Adaptive::new(limit);
             self.slowed_for = None;
-            let limit = after.requests_per_minute;
             if self.is_shared {
                 self.shares.set_limit(limit, now);
-                self.owes.requests |= is_lower(before.requests_per_minute, limit);
+                self.owes.requests |= owes && is_lower(before.requests_per_minute, limit);
             } else {
                 self.shares.hold_to(limit, &self.recent, now);
             }
         }
-        if before.creates_per_minute != after.creates_per_minute {
+        let limit = limits.creates_per_minute;
+        if before.creates_per_minute != limit {
             let creates = self.recent_creates.iter().copied();
-            let limit = after.creates_per_minute;
             if self.is_shared {
                 self.shares.set_creates_limit(limit, now);
-                self.owes.creates |= is_lower(before.creates_per_minute, limit);
+                self.owes.creates |= owes && is_lower(before.creates_per_minute, limit);
             } else {
                 self.shares.creates.hold_to(limit, creates);
             }
         }
+    }
+
+    /// True if nothing was asked in the last minute.
+    pub(super) fn is_idle(&mut self, now: Moment) -> bool {
+        self.last_minute(now) == 0
     }
 
     /// The time at which the pace of a class for itself lets one more request through, and the
@@ -101,6 +117,27 @@ impl Budget {
         match steered {
             Some(steered) if !class.is_first() => own.max(steered.next),
             _ => own,
+        }
+    }
+
+    /// The time at which this process alone has room for one more under the limits: whatever slots a store
+    /// gives whose clock was set forth, no process exceeds them by itself. A minute that is owed to the store
+    /// is longer.
+    pub(super) fn counted(&self, class: Class) -> Moment {
+        let opens = |recent: &VecDeque<Moment>, limit: u32, is_owed: bool| {
+            let beyond = recent.len().checked_sub(limit as usize);
+            let beyond = beyond.filter(|_| limit > 0 && !is_owed);
+            let last = beyond.and_then(|place| recent.get(place));
+            last.map_or(Moment::EARLIEST, |time| time.plus(COUNTED))
+        };
+        let (limits, owes) = (self.limits, self.owes);
+        let requests = opens(&self.recent, limits.requests_per_minute, owes.requests);
+        match class {
+            Class::Create => {
+                let limit = limits.creates_per_minute;
+                requests.max(opens(&self.recent_creates, limit, owes.creates))
+            }
+            _ => requests,
         }
     }
 
@@ -128,7 +165,10 @@ impl Budget {
     /// The number of requests in the last minute.
     pub(super) fn last_minute(&mut self, now: Moment) -> u32 {
         self.forget(now);
-        u32::try_from(self.recent.len()).unwrap_or(u32::MAX)
+        let minute_ago = now.minus(MINUTE);
+        let recent = self.recent.iter().rev();
+        let recent = recent.take_while(|time| **time > minute_ago).count();
+        u32::try_from(recent).unwrap_or(u32::MAX)
     }
 
     /// The number of requests that could go within the next second, by those of the last one.
@@ -143,9 +183,9 @@ impl Budget {
     }
 
     fn forget(&mut self, now: Moment) {
-        let minute_ago = now.minus(Duration::from_secs(60));
+        let before = now.minus(if self.is_shared { COUNTED } else { MINUTE });
         for recent in [&mut self.recent, &mut self.recent_creates] {
-            while recent.front().is_some_and(|time| *time <= minute_ago) {
+            while recent.front().is_some_and(|time| *time <= before) {
                 recent.pop_front();
             }
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Account;
-use crate::purchase::AccountName;
+use crate::{ownership::AccountLimits, purchase::AccountName};
 
 /// One value for each account that is configured now. Clones are the same.
 pub struct ByAccount<T>(Arc<RwLock<Arc<Named<T>>>>);
@@ -74,5 +74,20 @@ impl Accounts {
             .into_iter()
             .map(|account| (account.name.clone(), account));
         Self(Arc::new(RwLock::new(Arc::new(named.collect()))))
+    }
+
+    /// The limits by which this process is configured.
+    pub fn limits(&self) -> AccountLimits {
+        let all = self.all();
+        let limits = all.iter();
+        let limits = limits.map(|(name, account)| (name.clone(), account.limits()));
+        limits.collect()
+    }
+
+    /// Other processes of the store have these limits at the least.
+    pub fn others_allow(&self, limits: &AccountLimits) {
+        for (name, account) in &*self.all() {
+            account.others_allow(limits.get(name).copied().unwrap_or_default());
+        }
     }
 }

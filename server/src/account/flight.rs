@@ -62,10 +62,15 @@ impl Flight {
         }
     }
 
-    /// Another policy holds from now on. Requests beyond it end as they began.
-    pub(super) fn take_up(&mut self, policy: &Policy) {
-        self.free.all = policy.max_in_flight;
-        self.held.all = policy.held_max;
+    /// So many may be under way from now on, and so many long polls. Requests beyond that end as they began.
+    pub(super) fn take_up(&mut self, free: u32, held: u32) {
+        self.free.all = free;
+        self.held.all = held;
+    }
+
+    /// The most that all processes may have under way, long polls apart.
+    pub(super) fn most(&self) -> u32 {
+        self.free.all
     }
 
     fn of(&mut self, is_held: bool) -> &mut Occupancy {

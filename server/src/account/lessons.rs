@@ -52,7 +52,7 @@ impl Live {
             creates_owe_minute: self.budget.owes.creates,
             in_flight: self.flight.taken(),
             places: self.flight.wanted(class, class.is_held(policy)),
-            places_max: policy.max_in_flight,
+            places_max: self.flight.most(),
             lasts: policy.timeout,
         })
     }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     cadence::budget::Gate,
     clock::Now,
+    journal::Limits,
     observation::Trouble,
     purchase::{CallerName, Moment},
     upstream::{Response, UpstreamError, rate_headers, retry_after},
@@ -54,6 +55,8 @@ pub struct Snapshot {
 pub(super) struct Live {
     /// The settings that hold now.
     pub(super) settings: Arc<Settings>,
+    /// The least limits that other processes of the store have. The lower of both hold.
+    others: Limits,
     pub(super) budget: Budget,
     pub(super) flight: Flight,
     pub(super) waiting: WaitingRoom,
@@ -69,7 +72,8 @@ impl Live {
     /// The state of a new account. `is_shared` says that other processes spend its budget as well.
     pub(super) fn new(settings: Settings, is_shared: bool) -> Self {
         Self {
-            budget: Budget::new(&settings.policy, is_shared),
+            others: Limits::default(),
+            budget: Budget::new(settings.limits(), is_shared),
             flight: Flight::new(&settings.policy),
             settings: Arc::new(settings),
             waiting: WaitingRoom::default(),
@@ -83,12 +87,32 @@ impl Live {
     /// Other settings hold from now on.
     pub(super) fn take_up(&mut self, settings: Settings, now: Moment) {
         let before = std::mem::replace(&mut self.settings, Arc::new(settings));
-        let (before, after) = (&*before, &*self.settings);
-        self.budget.take_up(&before.policy, &after.policy, now);
-        self.flight.take_up(&after.policy);
-        if before.access != after.access {
+        // Others may have asked more in the last minute, and have not heard of the lower limit yet.
+        self.hold(true, now);
+        if before.access != self.settings.access {
             self.condition.renewed(now);
         }
+    }
+
+    /// Other processes of the store have these limits at the least. Each that has asked by a higher one owes a
+    /// minute.
+    /// Returns true if they were others before.
+    pub(super) fn others_allow(&mut self, limits: Limits, now: Moment) -> bool {
+        let are_new = self.others != limits;
+        if are_new {
+            self.others = limits;
+            let owes = !self.budget.is_idle(now);
+            self.hold(owes, now);
+        }
+        are_new
+    }
+
+    /// Holds the account to the lower limits, its own and the others'.
+    fn hold(&mut self, owes: bool, now: Moment) {
+        let limits = self.settings.limits().least(self.others);
+        self.budget.take_up(limits, owes, now);
+        let held = self.settings.policy.held_max;
+        self.flight.take_up(limits.max_in_flight, held);
     }
 
     /// True if a request by these settings has nothing to teach about the credentials, or the way out,
@@ -117,6 +141,10 @@ impl Live {
             false => self.budget.own(class, now),
         };
         let earliest = earliest.max(self.budget.shares.later(class));
+        let earliest = match self.budget.is_shared {
+            true => earliest.max(self.budget.counted(class)),
+            false => earliest,
+        };
         if earliest > now {
             let awaited = match self.budget.is_shared {
                 // The store says when.

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{cadence::Policy, provider::Provider, upstream::Upstream};
+use crate::{cadence::Policy, journal::Limits, provider::Provider, upstream::Upstream};
 
 /// The settings that an account's requests are made by. They change as one value: a request is made by
 /// the settings of one moment, so that no secret ever goes to an origin that it was not configured with.
@@ -29,6 +29,15 @@ impl Settings {
             service: Arc::from(""),
             upstream,
             access: 0,
+        }
+    }
+
+    /// The limits by which this process is configured.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            requests_per_minute: self.policy.requests_per_minute,
+            creates_per_minute: self.policy.creates_per_minute,
+            max_in_flight: self.policy.max_in_flight,
         }
     }
 

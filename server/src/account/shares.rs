@@ -8,8 +8,8 @@ use std::{
 
 use super::{class::Class, gate::SLOT_LASTS};
 use crate::{
-    cadence::{Policy, budget::Pace},
-    journal::{Arrivals, KeptBudget, Spacing, Taken, Taking, Verdict},
+    cadence::budget::Pace,
+    journal::{Arrivals, KeptBudget, Limits, Spacing, Taken, Taking, Verdict},
     purchase::Moment,
 };
 
@@ -84,16 +84,16 @@ pub(super) struct Wish {
 }
 
 impl Shares {
-    /// The paces of a policy. `is_shared` says that the store hands the slots out.
-    pub(super) fn new(policy: &Policy, is_shared: bool) -> Self {
-        let limit = policy.requests_per_minute;
+    /// The paces of these limits. `is_shared` says that the store hands the slots out.
+    pub(super) fn new(limits: Limits, is_shared: bool) -> Self {
+        let limit = limits.requests_per_minute;
         let pace = |limit| match is_shared {
             true => Pace::new(limit).given(),
             false => Pace::new(limit),
         };
         Self {
             all: pace(limit),
-            creates: pace(policy.creates_per_minute),
+            creates: pace(limits.creates_per_minute),
             look_ups: Pace::share(limit, LOOK_UPS_PART),
             after_terminal: Pace::share(limit, AFTER_TERMINAL_PART),
             refreshes: Pace::share(limit, REFRESHES_PART),

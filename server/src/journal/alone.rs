@@ -3,9 +3,11 @@
 mod board;
 mod budgets;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
-use super::{Fence, JournalError, Lease, Look, Ownership, ReplicaId};
+use super::{Fence, JournalError, Lease, Limits, Look, Ownership, ReplicaId};
 use crate::purchase::AccountName;
 pub use board::AloneBoard;
 pub use budgets::AloneBudgets;
@@ -33,6 +35,10 @@ impl Ownership for Alone {
 
     fn replica(&self) -> &ReplicaId {
         &self.replica
+    }
+
+    async fn configure(&self, _limits: &BTreeMap<AccountName, Limits>) -> Result<(), JournalError> {
+        Ok(())
     }
 
     async fn look(&self, _renewed: &[Fence]) -> Result<Look, JournalError> {

@@ -1,11 +1,11 @@
 //! Leases of accounts, as a store keeps them for the processes that share it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{Fence, JournalError};
-use crate::purchase::AccountName;
+use crate::purchase::{AccountName, Timestamp};
 
 /// The time that a lease lasts after its last renewal.
 pub const LEASE_LASTS: Duration = Duration::from_secs(5);
@@ -35,6 +35,55 @@ pub struct Replica {
     pub beat: u64,
     /// True if it is about to end, and takes no more accounts.
     pub is_leaving: bool,
+    /// The limits by which it is configured; none if it has not told them.
+    pub limits: BTreeMap<AccountName, Limits>,
+}
+
+/// The limits of an account by which a process is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests per minute; 0 is unlimited.
+    pub requests_per_minute: u32,
+    /// Creates per minute; 0 is unlimited.
+    pub creates_per_minute: u32,
+    /// Requests in flight, long polls apart.
+    pub max_in_flight: u32,
+}
+
+impl Default for Limits {
+    /// No limits.
+    fn default() -> Self {
+        Self {
+            requests_per_minute: 0,
+            creates_per_minute: 0,
+            max_in_flight: u32::MAX,
+        }
+    }
+}
+
+impl Limits {
+    /// The lower one of each limit.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        let lower = |one: u32, other: u32| match (one, other) {
+            (0, limit) | (limit, 0) => limit,
+            (one, other) => one.min(other),
+        };
+        Self {
+            requests_per_minute: lower(self.requests_per_minute, other.requests_per_minute),
+            creates_per_minute: lower(self.creates_per_minute, other.creates_per_minute),
+            max_in_flight: self.max_in_flight.min(other.max_in_flight),
+        }
+    }
+
+    /// The limits by the keys of their settings.
+    pub fn named(self) -> [(&'static str, u32); 3] {
+        [
+            ("requests_per_minute", self.requests_per_minute),
+            ("creates_per_minute", self.creates_per_minute),
+            ("max_in_flight", self.max_in_flight),
+        ]
+    }
 }
 
 /// An account's lease, as the store shows it.
@@ -59,6 +108,8 @@ pub struct Look {
     pub replicas: Vec<Replica>,
     /// The leases of all accounts that were ever taken.
     pub leases: Vec<Lease>,
+    /// The time by the store's clock; `None` if the store has no clock of its own.
+    pub time: Option<Timestamp>,
 }
 
 /// The leases of one store, as one of its processes uses them. The store judges nothing: whoever takes a
@@ -73,6 +124,12 @@ pub trait Ownership: fmt::Debug + Send + Sync {
 
     /// This process.
     fn replica(&self) -> &ReplicaId;
+
+    /// Tells the other processes the limits by which this one is configured, in place of any before.
+    ///
+    /// # Errors
+    /// The store is away. It may have told them all the same.
+    async fn configure(&self, limits: &BTreeMap<AccountName, Limits>) -> Result<(), JournalError>;
 
     /// Tells that this replica lives, renews these leases as far as they are still held under these
     /// fences, and looks at everything.

@@ -56,6 +56,8 @@ pub struct Shared {
     pub ownerships: [Arc<dyn Ownership>; 2],
     /// Lets the store's clock go on by as long as a lease lasts.
     pub lapse: Box<dyn Fn() -> BoxFuture<'static, ()>>,
+    /// The store's clock.
+    pub clock: Clock,
     /// The database, kept for as long as it is used.
     _kept: Box<dyn Any>,
 }
@@ -81,6 +83,7 @@ pub fn shared_memory() -> Shared {
         ],
         journals: [Arc::new(first), Arc::new(second)],
         lapse: Box::new(|| Box::pin(tokio::time::sleep(LEASE_LASTS))),
+        clock,
         _kept: Box::new(()),
     }
 }
@@ -100,6 +103,8 @@ pub async fn shared_postgres() -> Shared {
         ownerships: [first.ownership(), second.ownership()],
         journals: [Arc::new(first), Arc::new(second)],
         lapse: Box::new(lapse),
+        // The server is on this machine.
+        clock: Clock::system(),
         _kept: Box::new(database),
     }
 }
@@ -258,6 +263,8 @@ shared_behaviours! {
     leases::leases_expire_by_the_stores_clock_unless_their_owner_renews_them,
     leases::leases_are_renewed_by_a_look_alone_that_names_them,
     leases::replicas_show_that_they_look_and_that_they_leave,
+    leases::a_look_tells_the_stores_time,
+    leases::replicas_show_the_limits_that_they_are_configured_with,
     shared::everybody_hears_everything_once_and_in_order_whoever_commits,
     shared::own_commits_are_heard_before_their_writers_and_others_soon,
     shared::others_commits_are_heard_with_their_buyer_actions,

@@ -13,12 +13,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    limits::{self, AccountLimits, Configured, Difference},
     share::{Free, Scene},
     sight::Sight,
     tenure::{Tenure, Tenures, forever},
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, StoreTime},
     journal::{Fence, JournalError, LEASE_LASTS, Look, Ownership},
     progress::Progress,
     purchase::{AccountName, Moment},
@@ -44,6 +45,9 @@ pub trait Follower: Send + Sync {
     /// The journal cannot be read.
     async fn begin(&self, tenure: &Tenure) -> Result<(), JournalError>;
 
+    /// The others have these limits at the least, by account. Called after each look.
+    fn others_allow(&self, limits: &AccountLimits);
+
     /// A tenure has ended: gives up what can be given up, and returns once no commit under it is under
     /// way.
     async fn end(&self, tenure: &Tenure);
@@ -59,6 +63,7 @@ struct Inner {
     tenures: Tenures,
     /// The accounts that somebody has to own, housekeeping among them.
     accounts: Mutex<BTreeSet<AccountName>>,
+    limits: Configured,
     /// Told when the accounts have changed, or when one can be taken that could not.
     changed: Notify,
     /// Told when all work under a tenure is over.
@@ -80,17 +85,18 @@ impl fmt::Debug for Owner {
 type Begun = mpsc::UnboundedSender<Tenure>;
 
 impl Owner {
-    /// An owner of these accounts, or of its share of them, and of housekeeping. It owns nothing yet.
-    pub fn new(
-        store: Arc<dyn Ownership>,
-        clock: Clock,
-        accounts: impl IntoIterator<Item = AccountName>,
-    ) -> Self {
+    /// An owner of these accounts, or of its share of them, and of housekeeping, with the limits by which this
+    /// process is configured. It owns nothing yet.
+    pub fn new(store: Arc<dyn Ownership>, clock: Clock, accounts: AccountLimits) -> Self {
+        let limits = Configured::default();
+        let names = with_housekeeping(accounts.keys().cloned());
+        limits.own(accounts);
         Self(Arc::new(Inner {
             store,
             clock,
             tenures: Tenures::default(),
-            accounts: Mutex::new(with_housekeeping(accounts)),
+            accounts: Mutex::new(names),
+            limits,
             changed: Notify::new(),
             over: Notify::new(),
             leaving: CancellationToken::new(),
@@ -114,22 +120,37 @@ impl Owner {
     }
 
     /// Takes all accounts, if the store has no other process. Whoever asks for the tenures afterwards
-    /// finds them begun, and follows them without a word of [`Owner::run`].
+    /// finds them begun, and follows them without a word of [`Owner::run`]. If other processes use the store,
+    /// the clock goes by the store's from here on, and everybody knows the limits of everybody.
     ///
     /// # Errors
     /// The store is away.
     pub async fn start(&self) -> Result<(), JournalError> {
-        if !self.0.store.is_shared() {
-            for tenure in self.0.take_all().await? {
-                tenure.is_followed_now();
-            }
+        if self.0.store.is_shared() {
+            let look = self.0.look(&[]).await?;
+            let others = look.replicas.iter();
+            let others = others.filter(|replica| replica.id != *self.0.store.replica());
+            let others = others.map(|replica| &replica.limits);
+            self.0.limits.others_have(limits::least(others));
+            return Ok(());
+        }
+        for tenure in self.0.take_all().await? {
+            tenure.is_followed_now();
         }
         Ok(())
     }
 
-    /// Other accounts are configured from now on. The tenures of those that are gone end at once.
-    pub fn configure(&self, accounts: impl IntoIterator<Item = AccountName>) {
-        let accounts = with_housekeeping(accounts);
+    /// The least limits that other replicas have, as far as this one has seen.
+    pub fn limits_of_others(&self) -> AccountLimits {
+        self.0.limits.of_others()
+    }
+
+    /// Other accounts are configured from now on, or the same with other limits. The tenures of those that are
+    /// gone end at once.
+    pub fn configure(&self, accounts: AccountLimits) {
+        let limits = accounts;
+        let accounts = with_housekeeping(limits.keys().cloned());
+        self.0.limits.own(limits);
         for (account, tenure) in self.0.tenures.all() {
             if !accounts.contains(&account) {
                 tenure.end();
@@ -156,7 +177,7 @@ impl Owner {
                 }
             }
         };
-        tokio::join!(inner.lead(&begun), follow);
+        tokio::join!(inner.lead(&begun, follower), follow);
     }
 
     /// Gives all accounts away, and takes no more. Returns once no commit under a tenure is under way.
@@ -237,9 +258,9 @@ impl Inner {
         }
     }
 
-    async fn lead(&self, begun: &Begun) {
+    async fn lead(&self, begun: &Begun, follower: &dyn Follower) {
         match self.store.is_shared() {
-            true => self.look_for_ever(begun).await,
+            true => self.look_for_ever(begun, follower).await,
             false => self.take_what_comes(begun).await,
         }
     }
@@ -279,8 +300,26 @@ impl Inner {
         Ok(taken)
     }
 
+    /// One look, by which the clock follows the store's. The others hear of other limits before it.
+    async fn look(&self, renewed: &[Fence]) -> Result<Look, JournalError> {
+        if let Some(limits) = self.limits.untold() {
+            self.store.configure(&limits).await?;
+            self.limits.told(limits);
+        }
+        let asked = self.clock.moment();
+        let look = self.store.look(renewed).await?;
+        if let Some(time) = look.time {
+            self.clock.follow(StoreTime {
+                asked,
+                answered: self.clock.moment(),
+                time,
+            });
+        }
+        Ok(look)
+    }
+
     /// Owns a share of the accounts, in a store that other processes use.
-    async fn look_for_ever(&self, begun: &Begun) {
+    async fn look_for_ever(&self, begun: &Begun, follower: &dyn Follower) {
         let mut sight = Sight::default();
         let mut renewed: Option<Moment> = None;
         loop {
@@ -291,13 +330,14 @@ impl Inner {
                 true => self.renewable(&sight),
                 false => Vec::new(),
             };
-            match self.progress.across(self.store.look(&fences)).await {
+            match self.progress.across(self.look(&fences)).await {
                 Ok(look) => {
                     renewed = renewed.filter(|_| !renews).or(Some(sent));
                     self.renewed(&look, &fences, sent, begun);
                     sight.look(look, self.clock.moment());
                     let (me, now) = (self.store.replica(), self.clock.moment());
                     self.tenures.are_elsewhere(sight.owned_by_others(me, now));
+                    self.limit(&sight, now, follower);
                     self.act(&sight, sent, begun).await;
                 }
                 Err(error) => tracing::debug!(%error, "the leases cannot be looked at"),
@@ -308,6 +348,28 @@ impl Inner {
                 () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
                 () = self.changed.notified() => {}
             }
+        }
+    }
+
+    /// Holds the accounts to the limits of the other living replicas, and tells of those that differ.
+    fn limit(&self, sight: &Sight, now: Moment, follower: &dyn Follower) {
+        let me = self.store.replica();
+        let others = limits::least(sight.limits_of_others(me, now));
+        follower.others_allow(&others);
+        self.limits.others_have(others);
+        for difference in self.limits.unlogged(sight.limits_of_neighbours(me, now)) {
+            let Difference {
+                account,
+                key,
+                here,
+                replica,
+                there,
+            } = difference;
+            let replica = replica.as_str();
+            tracing::warn!(
+                %account, here, there, replica,
+                "{key} differs between replicas: the least limit holds, and 0 is none"
+            );
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::share::Free;
+use super::{limits::AccountLimits, share::Free};
 use crate::{
     journal::{LEASE_LASTS, Lease, Look, Replica, ReplicaId},
     purchase::{AccountName, Moment},
@@ -28,8 +28,23 @@ pub(super) struct Sight {
     last: Option<Moment>,
     /// Each lease, and since when it has stayed the same.
     leases: BTreeMap<AccountName, (Lease, Moment)>,
-    /// Each replica, and since when its beat has stayed the same.
-    replicas: BTreeMap<ReplicaId, (Replica, Moment)>,
+    replicas: BTreeMap<ReplicaId, Seen>,
+}
+
+/// A replica, as it was seen last.
+#[derive(Debug)]
+struct Seen {
+    replica: Replica,
+    /// Its beat has stayed the same since then.
+    since: Moment,
+    /// True if its beat was seen to move: it has lived beside this replica.
+    has_moved: bool,
+}
+
+impl Seen {
+    fn lives(&self, now: Moment) -> bool {
+        now.since(self.since) < ALIVE_FOR
+    }
 }
 
 impl Sight {
@@ -45,10 +60,17 @@ impl Sight {
         }
         let replicas = std::mem::take(&mut self.replicas);
         for replica in look.replicas {
-            let known = replicas.get(&replica.id).filter(|_| !gap);
-            let known = known.filter(|(known, _)| known.beat == replica.beat);
-            let since = known.map_or(now, |(_, since)| *since);
-            self.replicas.insert(replica.id.clone(), (replica, since));
+            let known = replicas.get(&replica.id);
+            let is_same = |known: &&Seen| known.replica.beat == replica.beat;
+            let seen = Seen {
+                since: known
+                    .filter(|_| !gap)
+                    .filter(is_same)
+                    .map_or(now, |known| known.since),
+                has_moved: known.is_some_and(|known| known.has_moved || !is_same(&known)),
+                replica,
+            };
+            self.replicas.insert(seen.replica.id.clone(), seen);
         }
         self.first.get_or_insert(now);
         self.last = Some(now);
@@ -57,8 +79,8 @@ impl Sight {
     /// The replicas that live and stay.
     pub(super) fn living(&self, now: Moment) -> BTreeSet<ReplicaId> {
         (self.replicas.values())
-            .filter(|(replica, since)| !replica.is_leaving && now.since(*since) < ALIVE_FOR)
-            .map(|(replica, _)| replica.id.clone())
+            .filter(|seen| !seen.replica.is_leaving && seen.lives(now))
+            .map(|seen| seen.replica.id.clone())
             .collect()
     }
 
@@ -79,11 +101,34 @@ impl Sight {
     pub(super) fn owned_by_others(&self, me: &ReplicaId, now: Moment) -> BTreeSet<AccountName> {
         let lives = |replica: &ReplicaId| {
             let known = self.replicas.get(replica);
-            known.is_some_and(|(_, since)| now.since(*since) < ALIVE_FOR)
+            known.is_some_and(|seen| seen.lives(now))
         };
         let others = self.owners().into_iter();
         let others = others.filter(|(_, owner)| owner != me && lives(owner));
         others.map(|(account, _)| account).collect()
+    }
+
+    /// The limits of the other living replicas, those that are leaving among them.
+    pub(super) fn limits_of_others(
+        &self,
+        me: &ReplicaId,
+        now: Moment,
+    ) -> impl Iterator<Item = &AccountLimits> {
+        let others = self.replicas.values();
+        let others = others.filter(move |seen| seen.replica.id != *me && seen.lives(now));
+        others.map(|seen| &seen.replica.limits)
+    }
+
+    /// The same of those that have been seen to live, with their names.
+    pub(super) fn limits_of_neighbours(
+        &self,
+        me: &ReplicaId,
+        now: Moment,
+    ) -> impl Iterator<Item = (&ReplicaId, &AccountLimits)> {
+        let lives = move |seen: &&Seen| seen.has_moved && seen.lives(now);
+        let others = self.replicas.values().filter(lives);
+        let others = others.filter(move |seen| seen.replica.id != *me);
+        others.map(|seen| (&seen.replica.id, &seen.replica.limits))
     }
 
     /// The account as one that may be taken, if it may: nobody has it, or its owner is gone, since the lease
@@ -141,10 +186,12 @@ mod tests {
             id: ReplicaId::new(name),
             beat: *beat,
             is_leaving: *is_leaving,
+            limits: BTreeMap::new(),
         };
         Look {
             replicas: beats.iter().map(replica).collect(),
             leases,
+            time: None,
         }
     }
 

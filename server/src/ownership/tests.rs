@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     clock::Clock,
     journal::{
-        Alone, Fence, JournalError, Ownership,
+        Alone, Fence, JournalError, Limits, Ownership,
         memory::{MemoryJournal, MemoryOwnership},
     },
     purchase::AccountName,
@@ -29,6 +29,8 @@ struct Note {
     owners: Owners,
     /// The time that commits under way take at the end of a tenure.
     commits: Duration,
+    /// The requests per minute that others allow, for each account.
+    allowed: Arc<Mutex<Vec<u32>>>,
 }
 
 #[async_trait]
@@ -40,6 +42,11 @@ impl Follower for Note {
         Ok(())
     }
 
+    fn others_allow(&self, limits: &AccountLimits) {
+        let requests = limits.values().map(|one| one.requests_per_minute);
+        *self.allowed.lock().unwrap() = requests.collect();
+    }
+
     async fn end(&self, tenure: &Tenure) {
         tokio::time::sleep(self.commits).await;
         let mut owners = self.owners.lock().unwrap();
@@ -48,10 +55,19 @@ impl Follower for Note {
     }
 }
 
-fn names(count: usize) -> Vec<AccountName> {
+/// So many accounts, each with so many requests per minute.
+fn limited(count: usize, requests_per_minute: u32) -> AccountLimits {
+    let limits = Limits {
+        requests_per_minute,
+        ..Limits::default()
+    };
     (0..count)
-        .map(|one| AccountName::new(&format!("a{one:02}")))
+        .map(|one| (AccountName::new(&format!("a{one:02}")), limits))
         .collect()
+}
+
+fn names(count: usize) -> AccountLimits {
+    limited(count, 0)
 }
 
 fn millis(millis: u64) -> Duration {
@@ -66,10 +82,39 @@ struct World {
     accounts: usize,
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_replica_goes_by_the_stores_clock_from_its_start_on_and_one_alone_by_its_machines() {
+    let (store, machine) = (testing::clock(), testing::clock());
+    machine.step_wall(7_200_000);
+    let journal = MemoryJournal::new("e");
+    let shared = MemoryOwnership::new(&journal, &store, "first");
+    let (of_replica, of_one) = (machine.restarted(), machine.restarted());
+    let replica = Owner::new(Arc::new(shared), of_replica.clone(), names(1));
+    replica.start().await.unwrap();
+    assert_eq!(of_replica.both(), store.both());
+    let alone = Owner::new(Arc::new(Alone::default()), of_one.clone(), names(1));
+    alone.start().await.unwrap();
+    assert_eq!(of_one.both(), machine.both());
+    // The store's clock is set, and a look follows it.
+    let note = Note {
+        name: "first",
+        owners: Owners::default(),
+        commits: Duration::ZERO,
+        allowed: Arc::default(),
+    };
+    let running = tokio::spawn(async move { replica.run(&note).await });
+    store.step_wall(-86_400_000);
+    tokio::time::sleep(millis(600)).await;
+    assert_eq!(of_replica.both(), store.both());
+    running.abort();
+}
+
 /// One replica.
 struct Replica {
     owner: Owner,
     running: JoinHandle<()>,
+    /// The requests per minute that others allow, for each account.
+    allowed: Arc<Mutex<Vec<u32>>>,
 }
 
 impl World {
@@ -84,14 +129,20 @@ impl World {
 
     fn replica_over(&self, store: Arc<dyn Ownership>, name: &'static str) -> Replica {
         let owner = Owner::new(store, self.clock.clone(), names(self.accounts));
+        let allowed = Arc::default();
         let note = Note {
             name,
             owners: Arc::clone(&self.owners),
             commits: Duration::from_millis(100),
+            allowed: Arc::clone(&allowed),
         };
         let runs = owner.clone();
         let running = tokio::spawn(async move { runs.run(&note).await });
-        Replica { owner, running }
+        Replica {
+            owner,
+            running,
+            allowed,
+        }
     }
 
     fn replica(&self, name: &'static str) -> Replica {
@@ -160,7 +211,11 @@ async fn a_process_that_has_the_store_for_itself_owns_everything_for_ever() {
     let followed = world.owners.lock().unwrap().len();
     assert_eq!(followed, 0, "whoever has started it follows by itself");
     // Accounts come and go, and only the new one is news to the follower.
-    alone.owner.configure(["a01", "b"].map(AccountName::new));
+    alone.owner.configure(
+        ["a01", "b"]
+            .map(|name| (AccountName::new(name), Limits::default()))
+            .into(),
+    );
     assert!(alone.owner.tenures().of(&AccountName::new("a00")).is_none());
     world
         .until("it owns b", || world.shares().get("alone") == Some(&1))
@@ -284,4 +339,38 @@ async fn a_fence_that_the_store_refuses_ends_its_tenure_without_a_release() {
     assert_eq!(lease.owner.as_ref(), Some(thief.replica()));
     let keeping = first.owner.tenures().of(&Fence::housekeeping());
     assert!(keeping.is_some(), "the other lease is its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_least_limit_of_the_living_holds_from_the_start_on_until_its_replica_is_gone_or_changes()
+ {
+    let world = World::new(1);
+    let first = world.replica("first");
+    let allowed = |of: &Replica| of.allowed.lock().unwrap().clone();
+    first.owner.configure(limited(1, 100));
+    world.until("it looks", || allowed(&first).is_empty()).await;
+    let low = world.replica("low");
+    low.owner.configure(limited(1, 60));
+    let took = world.until("the first hears", || allowed(&first) == [60]);
+    assert!(took.await <= millis(1_100), "two looks");
+    // A newcomer knows before it has looked twice.
+    let store = MemoryOwnership::new(&world.journal, &world.clock, "new");
+    let newcomer = Owner::new(Arc::new(store), world.clock.clone(), limited(1, 100));
+    newcomer.start().await.unwrap();
+    assert_eq!(newcomer.limits_of_others(), limited(1, 60));
+    // Its own are none of the others'.
+    world
+        .until("100 is the newcomer's", || allowed(&low) == [100])
+        .await;
+    low.owner.configure(limited(1, 0));
+    world
+        .until("the low one was configured", || allowed(&first) == [100])
+        .await;
+    low.owner.configure(limited(1, 7));
+    world.until("and again", || allowed(&first) == [7]).await;
+    low.kill("low", &world);
+    let took = world
+        .until("it is gone", || allowed(&first).is_empty())
+        .await;
+    assert!((millis(5_000)..=millis(7_500)).contains(&took), "{took:?}");
 }

@@ -199,7 +199,8 @@ impl Configured {
                 held.is_gone = true;
             }
         }
-        owner.configure(rooms.accounts.all().keys().cloned());
+        rooms.accounts.others_allow(&owner.limits_of_others());
+        owner.configure(rooms.accounts.limits());
         touched
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Collector {
 impl Collector {
     pub(super) fn new(rooms: Rooms, tally: Arc<Tally>, loops: All, configured: Configured) -> Self {
         Self {
-            started_s: rooms.clock.now().as_millis() / 1_000,
+            started_s: rooms.clock.machine().wall.as_millis() / 1_000,
             rooms,
             tally,
             loops,
@@ -102,6 +102,7 @@ impl Collector {
                     silent: one.silent(),
                 })
                 .collect(),
+            machine_ahead_ms: rooms.clock.machine_ahead_ms(),
             process: process::picture(self.started_s),
         };
         metrics::render(&picture).unwrap_or_default()

@@ -13,7 +13,7 @@ use crate::{
     exchange::Exchange,
     intake::Intake,
     journal::{Fence, Journal, JournalError, Record},
-    ownership::{Follower, Tenure},
+    ownership::{AccountLimits, Follower, Tenure},
     purchase::{AccountName, PurchaseId},
     tracker::{Loop, Tracker},
 };
@@ -50,6 +50,10 @@ impl Follower for Work {
             return Ok(());
         }
         self.recover_of(name).await
+    }
+
+    fn others_allow(&self, limits: &AccountLimits) {
+        self.accounts.others_allow(limits);
     }
 
     async fn end(&self, tenure: &Tenure) {

@@ -105,6 +105,8 @@ pub struct Picture {
     pub restarts: Vec<(&'static str, u64)>,
     /// The loops whose progress is watched.
     pub loops: Vec<LoopPicture>,
+    /// The lead of the machine's wall clock over the store's; `None` if the store has no clock.
+    pub machine_ahead_ms: Option<i64>,
     /// The process and its runtime.
     pub process: ProcessPicture,
 }
@@ -286,6 +288,13 @@ fn stored(registry: &mut Registry, picture: &Picture) {
     registry.register_with_unit("journal_oldest_reader", words, Unit::Seconds, reader);
     let words = "Whether a reader of the database keeps its log from being emptied";
     registry.register("journal_log_pinned", words, pinned);
+    if let Some(ahead_ms) = picture.machine_ahead_ms {
+        let ahead = Gauge::<f64, AtomicU64>::default();
+        let seconds = Duration::from_millis(ahead_ms.unsigned_abs()).as_secs_f64();
+        ahead.set(seconds.copysign(if ahead_ms < 0 { -1.0 } else { 1.0 }));
+        let words = "The lead of this machine's wall clock over the database's";
+        registry.register_with_unit("machine_clock_ahead", words, Unit::Seconds, ahead);
+    }
     let unreadable = Counter::<u64>::default();
     unreadable.inc_by(picture.unreadable_rows);
     let words = "Reads that met a row that cannot be read";

@@ -4,7 +4,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::*;
 use crate::journal::{
-    Budgets, ReplicaId,
+    Budgets, Limits, ReplicaId,
     memory::{MemoryBudgets, MemoryJournal},
 };
 
@@ -12,6 +12,8 @@ use crate::journal::{
 struct World {
     journal: MemoryJournal,
     clock: Clock,
+    /// The store's.
+    store: Clock,
     status: Arc<AtomicU32>,
     reached: Arc<Mutex<Vec<Duration>>>,
 }
@@ -21,6 +23,7 @@ impl World {
         Self {
             journal: MemoryJournal::new("epoch"),
             clock: clock(),
+            store: clock(),
             status: Arc::new(AtomicU32::new(200)),
             reached: Arc::default(),
         }
@@ -40,7 +43,7 @@ impl World {
         let replica = ReplicaId::new(name);
         let budgets: Arc<dyn Budgets> = Arc::new(MemoryBudgets::new(
             &self.journal,
-            &self.clock,
+            &self.store,
             &replica,
             &self.clock,
         ));
@@ -64,13 +67,20 @@ impl World {
 
     /// The most requests that reached the provider in any minute.
     fn most_in_a_minute(&self) -> usize {
+        self.most_in_a_minute_after(Duration::ZERO)
+    }
+
+    /// The same of those that reached it from then on.
+    fn most_in_a_minute_after(&self, from: Duration) -> usize {
         let reached = self.reached.lock().unwrap();
+        let reached: Vec<&Duration> = reached.iter().filter(|time| **time >= from).collect();
         let minute = Duration::from_secs(60);
-        let within = |first: &Duration| {
-            let times = reached
+        let within = |first: &&Duration| {
+            let end = **first + minute;
+            reached
                 .iter()
-                .filter(|time| (*first..*first + minute).contains(*time));
-            times.count()
+                .filter(|time| (*first..&end).contains(*time))
+                .count()
         };
         reached.iter().map(within).max().unwrap_or(0)
     }
@@ -367,4 +377,103 @@ async fn a_replica_that_is_dropped_leaves_no_task_behind() {
     assert!(gone.upgrade().is_none());
     let metrics = tokio::runtime::Handle::current().metrics();
     assert_eq!(metrics.num_alive_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_a_process_alone_exceeds_no_limit_however_often_the_stores_clock_is_set_forth() {
+    let creates = |creates_per_minute| Policy {
+        creates_per_minute,
+        ..policy(0)
+    };
+    for (policy, class, limit) in [
+        (policy(1), Class::Poll, 1),
+        (policy(5), Class::Create, 5),
+        (policy(100), Class::Poll, 100),
+        (creates(6), Class::Create, 6),
+    ] {
+        let world = World::new();
+        let account = world.replica("first", policy).await;
+        let asking = asking_all_the_time(&account, class);
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            world.store.step_wall(3_600_000);
+        }
+        asking.abort();
+        let (most, all) = (
+            world.most_in_a_minute(),
+            world.reached.lock().unwrap().len(),
+        );
+        assert!(most <= limit, "{most} of {limit} in a minute");
+        assert!(all >= limit * 4, "{all} at {limit} in five minutes");
+    }
+}
+
+fn allowing(requests_per_minute: u32) -> Limits {
+    Limits {
+        requests_per_minute,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_the_least_limit_of_the_living_holds_for_all_together_and_ends_with_its_replica() {
+    let world = World::new();
+    let high = world.replica("high", policy(100)).await;
+    let polls = asking_all_the_time(&high, Class::Poll);
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    assert!(world.most_in_a_minute() > 80);
+    // Each hears of the other.
+    let low = world.replica("low", policy(20)).await;
+    low.others_allow(allowing(100));
+    high.others_allow(allowing(20));
+    let heard = world.since();
+    let creates = asking_all_the_time(&low, Class::Create);
+    tokio::time::sleep(Duration::from_secs(400)).await;
+    let (most, minute) = (world.most_in_a_minute_after(heard), Duration::from_secs(60));
+    assert!((18..=20).contains(&most), "{most}");
+    let reached = world.reached.lock().unwrap().clone();
+    let soon = reached
+        .iter()
+        .filter(|time| (heard..heard + minute).contains(*time));
+    assert_eq!(
+        soon.count(),
+        0,
+        "the last minute counts under the lower limit"
+    );
+    assert_eq!(high.snapshot().requests_per_minute, 20);
+    // One that begins now, and has asked nothing, owes nothing for that.
+    let newcomer = world.replica("new", policy(100)).await;
+    newcomer.others_allow(allowing(20));
+    forever(&newcomer, Class::Create).await;
+    assert!(world.since() < heard + Duration::from_secs(420));
+    creates.abort();
+    high.others_allow(allowing(0));
+    let gone = world.since();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    polls.abort();
+    let most = world.most_in_a_minute_after(gone);
+    assert!((80..=100).contains(&most), "{most}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_least_places_in_flight_of_the_living_hold_for_all_together() {
+    let world = World::new();
+    let high = world.replica("high", policy(0)).await;
+    let other = world.replica("other", policy(0)).await;
+    for account in [&high, &other] {
+        account.others_allow(Limits {
+            max_in_flight: 3,
+            ..Limits::default()
+        });
+    }
+    let mut under_way = Vec::new();
+    for account in [&high, &other, &high] {
+        under_way.push(account.admit(Class::Create, world.later(10)).await.unwrap());
+    }
+    for account in [&high, &other] {
+        let busy = account.try_admit(Class::Create).await;
+        assert!(matches!(busy, Err(Refusal::Busy { .. })), "{busy:?}");
+        account.others_allow(Limits::default());
+        under_way.push(account.try_admit(Class::Create).await.unwrap());
+    }
 }

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use super::MemoryJournal;
 use crate::{
     clock::Clock,
-    journal::{Fence, JournalError, LEASE_LASTS, Lease, Look, Ownership, Replica, ReplicaId},
+    journal::{
+        Fence, JournalError, LEASE_LASTS, Lease, Limits, Look, Ownership, Replica, ReplicaId,
+    },
     purchase::{AccountName, Timestamp},
 };
 
@@ -30,6 +32,7 @@ struct Held {
 struct Life {
     beat: u64,
     is_leaving: bool,
+    limits: BTreeMap<AccountName, Limits>,
 }
 
 impl Held {
@@ -63,8 +66,12 @@ impl Leases {
         held.map_or((None, 0), |held| (held.owner.clone(), held.fence))
     }
 
+    fn life(&mut self, replica: &ReplicaId) -> &mut Life {
+        self.replicas.entry(replica.clone()).or_default()
+    }
+
     fn look(&mut self, replica: &ReplicaId, renewed: &[Fence], now: Timestamp) -> Look {
-        self.replicas.entry(replica.clone()).or_default().beat += 1;
+        self.life(replica).beat += 1;
         for fence in renewed {
             let held = self.leases.get_mut(&fence.account);
             if let Some(held) = held.filter(|held| held.is(fence.number)) {
@@ -76,6 +83,7 @@ impl Leases {
             id: id.clone(),
             beat: life.beat,
             is_leaving: life.is_leaving,
+            limits: life.limits.clone(),
         };
         let leases = self.leases.iter();
         Look {
@@ -83,6 +91,7 @@ impl Leases {
             leases: leases
                 .map(|(account, held)| held.shown(account, now))
                 .collect(),
+            time: Some(now),
         }
     }
 
@@ -171,6 +180,13 @@ impl Ownership for MemoryOwnership {
         &self.replica
     }
 
+    async fn configure(&self, limits: &BTreeMap<AccountName, Limits>) -> Result<(), JournalError> {
+        let configured = self.with(|leases, _| {
+            leases.life(&self.replica).limits.clone_from(limits);
+        });
+        configured.await
+    }
+
     async fn look(&self, renewed: &[Fence]) -> Result<Look, JournalError> {
         self.with(|leases, now| leases.look(&self.replica, renewed, now))
             .await
@@ -191,8 +207,7 @@ impl Ownership for MemoryOwnership {
 
     async fn leave(&self) -> Result<(), JournalError> {
         let left = self.with(|leases, _| {
-            let life = leases.replicas.entry(self.replica.clone()).or_default();
-            life.is_leaving = true;
+            leases.life(&self.replica).is_leaving = true;
         });
         left.await
     }

@@ -1,6 +1,6 @@
 //! The leases of a database that several processes share.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::ToSql};
@@ -10,11 +10,11 @@ use super::{
     connect::{Asked, Connector, Refusal, Trouble},
     line::Line,
     opening::Writing,
-    row::{self, Read, integer},
+    row::{self, Read, Unread, integer},
 };
 use crate::{
     journal::{
-        Fence, JournalError, LEASE_LASTS, Lease, Look, Ownership, Replica, ReplicaId,
+        Fence, JournalError, LEASE_LASTS, Lease, Limits, Look, Ownership, Replica, ReplicaId,
         committer::Published,
     },
     purchase::AccountName,
@@ -78,12 +78,32 @@ fn counted(row: &Row, column: usize) -> Read<u64> {
     Ok(count.unsigned_abs())
 }
 
-/// All replicas and leases of an answer.
+/// The limits that a process has told: for each account the numbers of [`Limits`], in their order. `None` if
+/// they cannot be read.
+fn limits(text: &str) -> Option<BTreeMap<AccountName, Limits>> {
+    if text.is_empty() {
+        return Some(BTreeMap::new());
+    }
+    let told: BTreeMap<String, [u32; 3]> = serde_json::from_str(text).ok()?;
+    let limits = told.into_iter().map(|(account, numbers)| {
+        let [requests_per_minute, creates_per_minute, max_in_flight] = numbers;
+        let limits = Limits {
+            requests_per_minute,
+            creates_per_minute,
+            max_in_flight,
+        };
+        (AccountName::new(&account), limits)
+    });
+    Some(limits.collect())
+}
+
+/// All replicas and leases of an answer, and the server's time.
 fn seen(rows: &[Row]) -> Read<Look> {
     let mut look = Look::default();
     for row in rows {
         let (name, owner): (&str, Option<&str>) = (row::get(row, 1)?, row::get(row, 2)?);
         let (beat, is_ending) = (counted(row, 4)?, row::get(row, 5)?);
+        look.time = Some(row::timestamp(row, 6)?);
         match row::get(row, 0)? {
             true => look.leases.push(Lease {
                 account: AccountName::new(name),
@@ -96,6 +116,7 @@ fn seen(rows: &[Row]) -> Read<Look> {
                 id: ReplicaId::new(name),
                 beat,
                 is_leaving: is_ending,
+                limits: limits(row::get(row, 7)?).ok_or(Unread(7))?,
             }),
         }
     }
@@ -112,8 +133,21 @@ impl Ownership for PostgresOwnership {
         &self.replica
     }
 
+    async fn configure(&self, limits: &BTreeMap<AccountName, Limits>) -> Result<(), JournalError> {
+        const CONFIGURE: &str = "SELECT configure_1($1, $2)";
+        let numbers = |limits: &Limits| limits.named().map(|(_, limit)| limit);
+        let told = limits
+            .iter()
+            .map(|(name, one)| (name.as_str(), numbers(one)));
+        let told: BTreeMap<&str, [u32; 3]> = told.collect();
+        let text = serde_json::to_string(&told).map_err(JournalError::unavailable)?;
+        let configuring = Asked::Own(CONFIGURE, &[&self.replica.as_str(), &text]);
+        self.change(configuring).await.map(drop)
+    }
+
     async fn look(&self, renewed: &[Fence]) -> Result<Look, JournalError> {
-        const LOOK: &str = "SELECT * FROM look_1($1, $2, $3, $4)";
+        const LOOK: &str = "SELECT l.*, now_1(), r.limits FROM look_1($1, $2, $3, $4) l
+            LEFT JOIN replica r ON NOT l.o_is_lease AND r.id = l.o_name";
         let accounts = renewed.iter().map(|fence| fence.account.as_str());
         let accounts: Vec<&str> = accounts.collect();
         let fences: Vec<i64> = renewed.iter().map(|fence| integer(fence.number)).collect();

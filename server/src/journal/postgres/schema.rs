@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0006_board.sql"),
     include_str!("0007_hints.sql"),
     include_str!("0008_open.sql"),
+    include_str!("0009_limits.sql"),
 ];
 
 /// The migrations that builds without them can live with, each by its number, with the oldest level that can. Any
@@ -26,7 +27,7 @@ const MIGRATIONS: &[&str] = &[
 ///
 /// A migration that older builds cannot live with belongs into the release after the one that made it possible:
 /// the processes of two releases in a row use one database at a time.
-const MILD: &[(i32, i32)] = &[(8, 7)];
+const MILD: &[(i32, i32)] = &[(8, 7), (9, 7)];
 
 /// The migrations that a build knows.
 #[derive(Debug, Clone, Copy)]

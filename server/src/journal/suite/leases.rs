@@ -1,11 +1,13 @@
 //! Leases and replicas, as the processes that share a store see them.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use super::{
     Shared,
     fences::{account, seen, take},
 };
 use crate::{
-    journal::{Fence, Ownership},
+    journal::{Fence, Limits, Ownership},
     purchase::AccountName,
 };
 
@@ -84,4 +86,41 @@ pub async fn replicas_show_that_they_look_and_that_they_leave(shared: Shared) {
     assert_eq!(shown, Some((before + 2, true)), "it goes on looking");
     let (_, own) = replica_shown(&**second, &**second).await.unwrap();
     assert!(!own);
+}
+
+pub async fn a_look_tells_the_stores_time(shared: Shared) {
+    for ownership in shared.ownerships.iter().cycle().take(4) {
+        // A server rounds to the next millisecond.
+        let before = shared.clock.now();
+        let told = ownership.look(&[]).await.unwrap().time.unwrap();
+        let after = shared.clock.now().plus(Duration::from_millis(1));
+        assert!((before..=after).contains(&told), "{before} {told} {after}");
+    }
+}
+
+pub async fn replicas_show_the_limits_that_they_are_configured_with(shared: Shared) {
+    let [first, second] = &shared.ownerships;
+    let limits = |account: &str, requests_per_minute| {
+        let limits = Limits {
+            requests_per_minute,
+            creates_per_minute: 3,
+            max_in_flight: 64,
+        };
+        BTreeMap::from([(AccountName::new(account), limits)])
+    };
+    first.look(&[]).await.unwrap();
+    let shown = async || {
+        let replicas = second.look(&[]).await.unwrap().replicas.into_iter();
+        let limits = replicas.map(|replica| (replica.id, replica.limits));
+        limits.collect::<BTreeMap<_, _>>()
+    };
+    let none = BTreeMap::new();
+    assert_eq!(shown().await[first.replica()], none);
+    // The second ones take the place of the first.
+    for told in [limits("shop", 0), limits("a \"kiosk\"", 600)] {
+        first.configure(&told).await.unwrap();
+        let shown = shown().await;
+        assert_eq!(shown[first.replica()], told);
+        assert_eq!(shown[second.replica()], none);
+    }
 }
