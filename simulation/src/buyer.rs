@@ -76,7 +76,7 @@ async fn call_until_known(world: &Arc<World>, key: &str, order: &Order) -> Optio
             }
             // The server's clock says that it is too late to pay.
             Err(status)
-                if world.sets_clock()
+                if world.has_wrong_clock()
                     && status.code() == Code::InvalidArgument
                     && says(&status, "_time") =>
             {

@@ -181,7 +181,7 @@ fn is_never_sent(world: &World, purchase: &Purchase, status: &Status, ledger: &L
     let failure = status.failure.as_ref();
     let says_so = failure.is_some_and(|failure| failure.reason == FailureReason::NotCreated);
     let is_sold = (ledger.sold.values()).any(|sold| *sold.mark == *purchase.idempotency_key);
-    world.sets_clock() && says_so && !is_sold
+    world.has_wrong_clock() && says_so && !is_sold
 }
 
 fn is_rejected(status: &Status) -> bool {
@@ -338,17 +338,22 @@ fn creates(ledger: &Ledger) -> Vec<String> {
 }
 
 /// Promise P2: no account exceeds its requests per minute, or its creates, restarts or not, over all
-/// processes together. Each time that the store's clock is set forth gives the burst once more, which is one
-/// request at these limits.
+/// processes together. Each time that the store's clock is set forth gives the burst once more to all together,
+/// which is one request at these limits, and to no process alone.
 fn budgets(world: &World, ledger: &Ledger) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut check = |what: &str, limit: u32, times: &[Timestamp]| {
+    let mut check = |what: &str, limit: u32, times: &[Timestamp], is_alone: bool| {
         let limit = limit as usize;
         let is_more = |(place, from): (usize, &Timestamp)| {
             let within = |time: &&Timestamp| time.since(*from) < Duration::from_secs(60);
             let count = times[place..].iter().take_while(within).count();
             let until = times[place + count - 1];
-            count > limit + world.store_steps(*from, until)
+            let bursts = if is_alone {
+                0
+            } else {
+                world.store_steps(*from, until)
+            };
+            count > limit + bursts
         };
         if let Some((_, at)) = times.iter().enumerate().find(|one| is_more(*one)) {
             wrong.push(format!(
@@ -359,7 +364,13 @@ fn budgets(world: &World, ledger: &Ledger) -> Vec<String> {
     for provider in words::PROVIDERS {
         let times = ledger.requests.get(provider).map_or(&[][..], Vec::as_slice);
         if let Some(limit) = limits::requests_per_minute(provider, world.is_shared) {
-            check(&format!("requests to {provider}"), limit, times);
+            check(&format!("requests to {provider}"), limit, times, false);
+        }
+    }
+    for ((provider, replica), times) in &ledger.requests_of {
+        if let Some(limit) = limits::requests_per_minute(provider, world.is_shared) {
+            let what = format!("requests to {provider} of {}", replica.as_str());
+            check(&what, limit, times, true);
         }
     }
     let of_phygitals = (ledger.sent.iter()).filter(|sent| sent.provider == "phygitals");
@@ -368,6 +379,7 @@ fn budgets(world: &World, ledger: &Ledger) -> Vec<String> {
         "creates at phygitals",
         limits::CREATES_OF_PHYGITALS,
         &creates,
+        false,
     );
     wrong
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tillwatch_server::purchase::{Finality, State, Timestamp};
+use tillwatch_server::{
+    journal::ReplicaId,
+    purchase::{Finality, State, Timestamp},
+};
 
 /// One purchase that a provider sold, on its way through the provider's words.
 #[derive(Debug, Clone)]
@@ -104,6 +107,8 @@ pub struct Ledger {
     pub given: Vec<Given>,
     /// The times of all requests.
     pub requests: BTreeMap<&'static str, Vec<Timestamp>>,
+    /// The same of each of several processes, by its name.
+    pub requests_of: BTreeMap<(&'static str, ReplicaId), Vec<Timestamp>>,
     /// The lists' pages.
     pub pages: BTreeMap<&'static str, Pages>,
     /// Promises that were seen broken while it happened.

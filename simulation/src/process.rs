@@ -201,9 +201,22 @@ impl Process {
 
     /// The process is stopped for so long, and then goes on: its clocks have stood still, and jump.
     pub fn stop(&self, world: &World, duration: Duration) {
-        self.machine.stop_for(duration);
-        self.life.stop_for(duration);
-        world.network.stop(self.server, duration);
+        self.stopping(world, duration)();
+    }
+
+    /// The same in the middle of its next write under a fence: what it has decided comes late.
+    pub fn stop_in_write(&self, world: &World, duration: Duration) {
+        self.life.at_next_write(self.stopping(world, duration));
+    }
+
+    fn stopping(&self, world: &World, duration: Duration) -> impl FnOnce() + Send + use<> {
+        let (machine, life) = (self.machine.clone(), self.life.clone());
+        let (network, server) = (world.network.clone(), self.server);
+        move || {
+            machine.stop_for(duration);
+            life.stop_for(duration);
+            network.stop(server, duration);
+        }
     }
 
     /// True while it is stopped.

@@ -208,12 +208,7 @@ impl Providers {
         } else {
             READ_FAULTS
         });
-        let now = self.clock.now();
-        self.ledger()
-            .requests
-            .entry(provider.name)
-            .or_default()
-            .push(now);
+        self.count(provider.name, &sender);
         if fault == Fault::NotConnected {
             return Err(UpstreamError::NotConnected("refused"));
         }
@@ -231,6 +226,17 @@ impl Providers {
         };
         life.go_on().await;
         answer
+    }
+
+    /// Notes the time of a request.
+    fn count(&self, provider: &'static str, sender: &Sender) {
+        let now = self.clock.now();
+        let mut ledger = self.ledger();
+        ledger.requests.entry(provider).or_default().push(now);
+        if let Some((_, replica)) = &sender.fences {
+            let of = (provider, replica.clone());
+            ledger.requests_of.entry(of).or_default().push(now);
+        }
     }
 
     async fn create(

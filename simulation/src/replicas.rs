@@ -37,7 +37,13 @@ impl Replicas {
     /// Starts two to four.
     pub async fn start(world: &World, fences: &Fences) -> Self {
         let count = 2 + world.number(3);
-        let machine = |number| (world.new_clock(number), None);
+        let machine = |number| {
+            let machine = world.new_clock(number);
+            if world.sets_clock() {
+                world.set_clock(&machine);
+            }
+            (machine, None)
+        };
         let mut replicas = Self {
             machines: (0..count).map(machine).collect(),
             fences: fences.clone(),
@@ -95,6 +101,10 @@ impl Replicas {
                     self.start_at(world, place).await;
                 }
             }
+            if world.sets_clock() && world.number(2) == 0 {
+                let place = world.number(self.machines.len() as u64) as usize;
+                world.set_clock(&self.machines[place].0);
+            }
             self.trouble(world).await;
         }
         for process in self.living() {
@@ -149,10 +159,7 @@ impl Replicas {
                 self.faults.emptied += 1;
                 world.journal.empty_board();
             }
-            _ => {
-                let step_ms = world.number(2 * 3_600_000) as i64 - 3_600_000;
-                world.step_store_clock(step_ms);
-            }
+            _ => world.set_store_clock(),
         }
     }
 
@@ -193,7 +200,11 @@ impl Replicas {
             return;
         };
         self.faults.stops += 1;
-        process.stop(world, Duration::from_millis(500) + world.millis(40_000));
+        let lasts = Duration::from_millis(500) + world.millis(40_000);
+        match world.number(2) {
+            0 => process.stop(world, lasts),
+            _ => process.stop_in_write(world, lasts),
+        }
     }
 
     /// The end of the run. Returns the number of starts beyond the first ones.

@@ -2,6 +2,7 @@
 //! after the death of the process none of its calls returns.
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -27,10 +28,19 @@ use crate::fences::Fences;
 #[derive(Debug, Clone)]
 pub struct Life(Arc<Alive>);
 
-#[derive(Debug)]
 struct Alive {
     is_over: AtomicBool,
     stopped_until: Mutex<Instant>,
+    /// Happens when it begins its next write under a fence.
+    at_write: Mutex<Option<Accident>>,
+}
+
+type Accident = Box<dyn FnOnce() + Send>;
+
+impl fmt::Debug for Alive {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Alive")
+    }
 }
 
 impl Life {
@@ -39,6 +49,7 @@ impl Life {
         Self(Arc::new(Alive {
             is_over: AtomicBool::new(false),
             stopped_until: Mutex::new(Instant::now()),
+            at_write: Mutex::default(),
         }))
     }
 
@@ -50,6 +61,25 @@ impl Life {
     /// It is stopped for so long.
     pub fn stop_for(&self, duration: Duration) {
         *self.0.stopped_until.lock().unwrap() = Instant::now() + duration;
+    }
+
+    /// Lets something happen to it when it begins its next write under a fence, in place of what was to.
+    pub fn at_next_write(&self, accident: impl FnOnce() + Send + 'static) {
+        *self.0.at_write.lock().unwrap() = Some(Box::new(accident));
+    }
+
+    /// It begins a write.
+    fn begins(&self, write: &Write) {
+        let (Write::Append { fence, .. } | Write::Put { fence, .. }) = write else {
+            return;
+        };
+        let accident = match fence {
+            Some(_) => self.0.at_write.lock().unwrap().take(),
+            None => None,
+        };
+        if let Some(accident) = accident {
+            accident();
+        }
     }
 
     /// True while it is stopped.
@@ -113,6 +143,7 @@ impl Mortal {
 #[async_trait]
 impl Journal for Mortal {
     async fn write(&self, write: Write) -> Result<Written, JournalError> {
+        self.life.begins(&write);
         self.pass(4).await;
         let judged = self.fences.as_ref();
         let judged = judged.map(|(fences, replica)| (fences, fences.judge(replica, &write)));

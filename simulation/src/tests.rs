@@ -69,6 +69,7 @@ fn every_history_over_several_processes_keeps_the_promises() {
         ("cuts", sum(|one| one.faults.cuts)),
         ("outages", sum(|one| one.faults.outages)),
         ("emptied boards", sum(|one| one.faults.emptied)),
+        ("clock steps", sum(|one| one.clock_steps)),
         ("histories", sum(|one| one.histories)),
     ] {
         println!("{what}: {count}");

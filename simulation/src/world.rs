@@ -69,7 +69,7 @@ pub struct Outcome {
     pub creates: u64,
     /// Times that the server began anew.
     pub restarts: u64,
-    /// Times that its machine's wall clock was set.
+    /// Times that a machine's wall clock was set.
     pub clock_steps: u64,
     /// Things that happened to processes, if several share the store.
     pub faults: Faults,
@@ -122,7 +122,8 @@ pub struct World {
     pub seed: u64,
     /// The true time, by which providers and callers live.
     pub clock: Clock,
-    /// The clocks of the server's machine, whose wall somebody sets in one seed of two.
+    /// The clocks of the server's machine, whose wall somebody sets in one seed of two. Of several processes
+    /// each has a machine of its own.
     pub machine: Clock,
     /// The clock of a store that several processes share.
     pub store_clock: Clock,
@@ -214,7 +215,7 @@ async fn simulate(seed: u64, is_shared: bool) -> Outcome {
     service = service.storm(&world).await;
     world.providers.calm();
     world.journal.fail_writes(false);
-    world.put_clock_right();
+    world.put_clocks_right();
     world.quiet.set(()).unwrap();
     let limit = Instant::now() + QUIET_MAX;
     let mut settles = Instant::now() + Duration::from_secs(1_800);
@@ -245,7 +246,7 @@ async fn storm(world: &Arc<World>, mut process: Process) -> Process {
         let calm = Duration::from_millis(world.number(240_000));
         tokio::time::sleep(calm).await;
         if world.sets_clock() && world.number(3) == 0 {
-            world.set_clock();
+            world.set_clock(&world.machine);
         }
         match world.number(8) {
             0 | 1 => world.network.part(world.millis(45_000)),
@@ -371,32 +372,49 @@ impl World {
         Clock::simulated(start, self.seed ^ (number << 40))
     }
 
-    /// True if somebody sets the wall clock of the server's machine in this run.
+    /// True if somebody sets wall clocks in this run: of the server's machine, or of all machines and the
+    /// store that they share.
     pub fn sets_clock(&self) -> bool {
-        self.seed % 2 == 1 && !self.is_shared
+        self.seed % 2 == 1
     }
 
-    /// Sets the machine's wall clock forth or back, by seconds to years.
-    fn set_clock(&self) {
-        let most_s = [60, 1_800, 86_400, 3 * 365 * 86_400][self.number(4) as usize];
-        let step_ms = self.number(most_s * 1_000) as i64;
-        let step_ms = if self.number(2) == 0 {
-            step_ms
-        } else {
-            -step_ms
-        };
-        self.machine.step_wall(step_ms);
+    /// True if the clock by which the service lives can be wrong in this run: the machine's, or the store's.
+    pub fn has_wrong_clock(&self) -> bool {
+        self.sets_clock() || self.is_shared
+    }
+
+    /// Sets a machine's wall clock forth or back, by seconds to years.
+    pub fn set_clock(&self, machine: &Clock) {
+        machine.step_wall(self.step_ms());
         self.outcome.lock().unwrap().clock_steps += 1;
     }
 
-    /// The machine's wall clock tells the true time again.
-    fn put_clock_right(&self) {
-        let wrong_ms = self.machine.now().as_millis() - self.clock.now().as_millis();
-        self.machine.step_wall(-wrong_ms);
+    /// A step of a clock, forth or back, of seconds to years.
+    fn step_ms(&self) -> i64 {
+        let most_s = [60, 1_800, 86_400, 3 * 365 * 86_400][self.number(4) as usize];
+        let step_ms = self.number(most_s * 1_000) as i64;
+        match self.number(2) {
+            0 => step_ms,
+            _ => -step_ms,
+        }
     }
 
-    /// Sets the store's clock forth or back.
-    pub fn step_store_clock(&self, step_ms: i64) {
+    /// The clocks by which the service lives tell the true time again.
+    fn put_clocks_right(&self) {
+        let wrong_ms = |clock: &Clock| clock.now().as_millis() - self.clock.now().as_millis();
+        self.machine.step_wall(-wrong_ms(&self.machine));
+        self.step_store_clock(-wrong_ms(&self.store_clock));
+    }
+
+    /// Sets the store's clock forth or back: by up to an hour, or as the machines' are set.
+    pub fn set_store_clock(&self) {
+        self.step_store_clock(match self.sets_clock() {
+            true => self.step_ms(),
+            false => self.number(2 * 3_600_000) as i64 - 3_600_000,
+        });
+    }
+
+    fn step_store_clock(&self, step_ms: i64) {
         self.store_clock.step_wall(step_ms);
         if step_ms > 0 {
             self.store_steps.lock().unwrap().push(self.clock.now());
