@@ -60,7 +60,7 @@ async fn a_backup_under_load_restores_everything_acknowledged_before_it() {
     until("purchases are made", async || count() >= 40).await;
     let before = acknowledged.lock().unwrap().clone();
     let directory = house.folder().join("of").join("today");
-    let done = back_up(&house.config(), &directory).await;
+    let done = back_up(house.config(), &directory).await;
     assert!(done.status.success(), "{done:?}");
     let during = count();
     until("the server goes on", async || count() > during).await;
@@ -79,7 +79,7 @@ async fn a_backup_under_load_restores_everything_acknowledged_before_it() {
     assert_eq!(names, 2, "nothing else is left there");
 
     let whole = fs::read(&database).unwrap();
-    let again = back_up(&house.config(), &directory).await;
+    let again = back_up(house.config(), &directory).await;
     assert_eq!(again.status.code(), Some(1), "no file is overwritten");
     let said = String::from_utf8(again.stderr).unwrap();
     assert!(
@@ -96,7 +96,7 @@ async fn a_backup_under_load_restores_everything_acknowledged_before_it() {
     );
     assert_ne!(restored, text);
     fs::write(house.config(), restored).unwrap();
-    house.server = Server::start(&house.config(), &house.log).await.unwrap();
+    house.server = Server::start(house.config(), &house.log).await.unwrap();
     let mut stub = house.stub("shop").await;
     for (key, id) in &before {
         let request = GetStatusRequest {
@@ -121,13 +121,13 @@ async fn a_stopped_server_is_backed_up_and_a_missing_journal_is_refused() {
     let create = stub.create_purchase(request("key", "carbon", Scenario::Paid));
     within("a create", create).await.unwrap();
     house.server.kill().await;
-    let done = back_up(&house.config(), &house.folder().join("killed")).await;
+    let done = back_up(house.config(), &house.folder().join("killed")).await;
     assert!(done.status.success(), "{done:?}");
     for ending in ["db", "db-wal", "db-shm"] {
         fs::remove_file(house.folder().join("tillwatch").with_extension(ending)).ok();
     }
     let directory = house.folder().join("nothing");
-    let refused = back_up(&house.config(), &directory).await;
+    let refused = back_up(house.config(), &directory).await;
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("no journal"), "{said}");
@@ -138,7 +138,7 @@ async fn a_stopped_server_is_backed_up_and_a_missing_journal_is_refused() {
 async fn a_backup_of_a_journal_in_postgresql_says_whose_tools_make_one() {
     let house = House::still_on(Store::postgres()).await;
     let directory = house.folder().join("backup");
-    let refused = back_up(&house.config(), &directory).await;
+    let refused = back_up(house.config(), &directory).await;
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8(refused.stderr).unwrap();
     for word in ["pg_dump", "store.fingerprint_key_file"] {

@@ -167,7 +167,7 @@ async fn the_real_probe_hears_that_a_server_is_not_open_yet_or_not_there() {
     let text = text.replace("ops = \"127.0.0.1:0\"", &format!("ops = \"{address}\""));
     std::fs::write(house.config(), text).unwrap();
     let locked = LockedStore::of(&house);
-    let mut server = Server::spawn(&house.config(), &house.log);
+    let mut server = Server::spawn(house.config(), &house.log);
     until("it listens", async || {
         tokio::net::UnixStream::connect(&socket).await.is_ok()
     })

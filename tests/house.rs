@@ -164,6 +164,14 @@ impl Settings {
         text.push_str(&self.more);
         text
     }
+
+    /// Writes a configuration, and the environment beside it.
+    fn write(&self, config: &Path, text: &str) {
+        fs::write(config, text).unwrap();
+        if !self.environment.is_empty() {
+            fs::write(config.with_extension(ENVIRONMENT), &self.environment).unwrap();
+        }
+    }
 }
 
 /// The refusal of a failed call, as the client library reads it.
@@ -237,7 +245,18 @@ pub struct House {
     /// The log of all processes of this house.
     pub log: Log,
     pub settings: Settings,
+    config: PathBuf,
     folder: TempDir,
+}
+
+/// A process beside a house's own, on the same store and in front of the same sandbox.
+#[derive(Debug)]
+pub struct Replica {
+    pub server: Server,
+    pub log: Log,
+    /// Its way to the store.
+    pub store: Store,
+    config: PathBuf,
 }
 
 impl House {
@@ -282,10 +301,7 @@ impl House {
             "127.0.0.1:0",
         );
         let config = folder.path().join("tillwatch.toml");
-        fs::write(&config, text).unwrap();
-        if !settings.environment.is_empty() {
-            fs::write(config.with_extension(ENVIRONMENT), &settings.environment).unwrap();
-        }
+        settings.write(&config, &text);
         let server = match Server::start(&config, &log).await {
             Ok(server) => server,
             Err(status) => panic!("the server ended with {status}:\n{}", log.text()),
@@ -295,6 +311,7 @@ impl House {
             server,
             log,
             settings,
+            config,
             folder,
         }
     }
@@ -305,8 +322,8 @@ impl House {
     }
 
     /// The configuration's file.
-    pub fn config(&self) -> PathBuf {
-        self.folder.path().join("tillwatch.toml")
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// Removes the store while no process uses it.
@@ -321,36 +338,48 @@ impl House {
 
     /// Starts a process again, at the same addresses and over the same store.
     pub async fn restart(&mut self) {
-        let text = self.settings.text(
-            self.folder.path(),
-            self.sandbox.address(),
-            &self.server.grpc,
-            &self.server.ops,
-        );
-        fs::write(self.config(), text).unwrap();
-        self.server = within("the server starts again", async {
-            loop {
-                // For a moment the port may belong to somebody's connection.
-                match Server::start(&self.config(), &self.log).await {
-                    Ok(server) => return server,
-                    Err(_) if self.log.text().ends_with("(os error 98)\n") => {}
-                    Err(status) => panic!("ended with {status}:\n{}", self.log.text()),
-                }
-            }
-        })
-        .await;
+        let text = self.text(&self.settings.store, &self.server.grpc, &self.server.ops);
+        fs::write(&self.config, text).unwrap();
+        self.server = again(&self.config, &self.log).await;
     }
 
-    /// Starts another process at other addresses over the same store, and returns the one before.
-    pub async fn replace(&mut self) -> Server {
-        let (folder, sandbox) = (self.folder.path(), self.sandbox.address());
-        let text = self
-            .settings
-            .text(folder, sandbox, "127.0.0.1:0", "127.0.0.1:0");
-        fs::write(self.config(), text).unwrap();
-        let newer = Server::start(&self.config(), &self.log).await;
-        let newer = newer.unwrap_or_else(|status| panic!("{status}:\n{}", self.log.text()));
-        std::mem::replace(&mut self.server, newer)
+    /// Starts another process on the same store, which it reaches in its own way.
+    pub async fn another(&self, store: Store) -> Replica {
+        let name = format!("replica-{}.toml", hex::encode(rand::random::<[u8; 4]>()));
+        let config = self.folder().join(name);
+        let text = self.text(&store, "127.0.0.1:0", "127.0.0.1:0");
+        self.settings.write(&config, &text);
+        let log = Log::default();
+        Replica {
+            server: again(&config, &log).await,
+            log,
+            store,
+            config,
+        }
+    }
+
+    /// Starts another process again, at the same addresses and over the same store.
+    pub async fn restart_another(&self, replica: &mut Replica) {
+        let text = self.text(&replica.store, &replica.server.grpc, &replica.server.ops);
+        fs::write(&replica.config, text).unwrap();
+        replica.server = again(&replica.config, &replica.log).await;
+    }
+
+    /// Lets another process be the house's own, and the house's own be the other.
+    pub fn change_places(&mut self, other: &mut Replica) {
+        std::mem::swap(&mut self.server, &mut other.server);
+        std::mem::swap(&mut self.log, &mut other.log);
+        std::mem::swap(&mut self.settings.store, &mut other.store);
+        std::mem::swap(&mut self.config, &mut other.config);
+    }
+
+    /// The configuration of a process at these addresses.
+    fn text(&self, store: &Store, grpc: &str, ops: &str) -> String {
+        let settings = Settings {
+            store: store.clone(),
+            ..self.settings.clone()
+        };
+        settings.text(self.folder(), self.sandbox.address(), grpc, ops)
     }
 
     /// The text of the server's `/metrics`.
@@ -429,4 +458,19 @@ impl House {
     pub fn client(&self, caller: &str) -> Client {
         client_of(&self.server.grpc, caller)
     }
+}
+
+/// A process by this configuration, as soon as it serves.
+async fn again(config: &Path, log: &Log) -> Server {
+    within("a server starts", async {
+        loop {
+            // For a moment the port may belong to somebody's connection.
+            match Server::start(config, log).await {
+                Ok(server) => return server,
+                Err(_) if log.text().ends_with("(os error 98)\n") => {}
+                Err(status) => panic!("ended with {status}:\n{}", log.text()),
+            }
+        }
+    })
+    .await
 }

@@ -39,11 +39,11 @@ const LIFE_MS_MAX: u64 = 700;
 #[derive(Default)]
 pub struct Known {
     /// Orders that were sent, by key.
-    sent: BTreeMap<String, CreatePurchaseRequest>,
+    pub sent: BTreeMap<String, CreatePurchaseRequest>,
     /// Purchases that were acknowledged, by key.
     pub acknowledged: BTreeMap<String, String>,
     /// States that watchers saw, by purchase and revision.
-    seen: BTreeMap<(String, u32), i32>,
+    pub seen: BTreeMap<(String, u32), i32>,
 }
 
 pub type Shared = Arc<Mutex<Known>>;

@@ -25,7 +25,7 @@ async fn house(stands: &str, threads: u32) -> House {
     .await;
     house.server.kill().await;
     let arguments = ["--stand-still", stands];
-    let server = Server::start_with(&house.config(), &house.log, &arguments).await;
+    let server = Server::start_with(house.config(), &house.log, &arguments).await;
     house.server = server.unwrap();
     house
 }

@@ -16,6 +16,7 @@
 
 mod collector;
 mod executables;
+mod fleet;
 mod house;
 mod orders;
 mod process;
@@ -37,6 +38,7 @@ mod demo;
 mod disk;
 mod drain;
 mod endings;
+mod faults;
 mod health_probes;
 mod kill_loop;
 mod limits;

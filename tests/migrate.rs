@@ -65,7 +65,7 @@ async fn stopped(house: &mut House) {
 /// The log of a server that a store refuses.
 async fn refused(house: &House) -> String {
     let log = Log::default();
-    let started = Server::start(&house.config(), &log).await;
+    let started = Server::start(house.config(), &log).await;
     assert_eq!(started.unwrap_err().code(), Some(1), "{}", log.text());
     log.text()
 }

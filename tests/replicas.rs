@@ -16,96 +16,34 @@ use tokio::{
 use tonic_types::StatusExt as _;
 
 use crate::{
-    house::{House, Settings, client_of, stub_of},
+    fleet::{
+        Fleet,
+        tally::{allowed, most_within, times},
+    },
+    house::{Settings, account, client_of, stub_of},
     kill_loop::{Shared, buy, lost, nothing_was_bought_twice, repeated_keys_name_the_same},
     orders::request,
-    process::{Log, Server, until, within},
+    process::{Server, until, within},
     store::Store,
 };
 
-/// One of two processes.
-#[derive(Debug)]
-struct Replica {
-    server: Server,
-    log: Log,
+/// Two processes, each of which owns a part of the accounts.
+async fn pair(settings: Settings) -> Fleet {
+    let settings = Settings {
+        store: Store::postgres(),
+        ..settings
+    };
+    Fleet::start(settings, 2).await
 }
 
-impl Replica {
-    /// Its name in the database.
-    fn name(&self) -> String {
-        name(&self.log)
+/// The same, whose purchases stand still, and the other of which owns the account at Inabit.
+async fn still() -> Fleet {
+    let mut pair = pair(Settings::default()).await;
+    pair.house.sandbox.pause();
+    if pair.accounts(&pair.own_name()).contains(&account("inabit")) {
+        pair.change_places(0);
     }
-}
-
-/// The name that a process has told.
-fn name(log: &Log) -> String {
-    let text = log.text();
-    let (_, rest) = text.split_once(" replica=").expect("a name is told");
-    rest.split_whitespace().next().unwrap().to_owned()
-}
-
-/// Two processes: the house's own, which stays, and the one to which things happen.
-struct Pair {
-    house: House,
-    first: Replica,
-}
-
-impl Pair {
-    /// Two processes, each of which owns a part of the accounts.
-    async fn start(settings: Settings) -> Self {
-        let mut house = House::start(Settings {
-            store: Store::postgres(),
-            ..settings
-        })
-        .await;
-        let log = std::mem::take(&mut house.log);
-        let server = house.replace().await;
-        let pair = Self {
-            house,
-            first: Replica { server, log },
-        };
-        let share = format!(
-            "SELECT count(*) FROM lease GROUP BY owner HAVING owner IN ('{}', '{}')",
-            pair.first.name(),
-            name(&pair.house.log)
-        );
-        until("each process owns its share", async || {
-            pair.asked(&share) == "3\n3"
-        })
-        .await;
-        pair
-    }
-
-    /// The same, whose purchases stand still, and whose first process owns the account at Inabit.
-    async fn still() -> Self {
-        let mut pair = Self::start(Settings::default()).await;
-        pair.house.sandbox.pause();
-        let owner = pair.asked("SELECT owner FROM lease WHERE account = 'inabit-main'");
-        if owner == name(&pair.house.log) {
-            std::mem::swap(&mut pair.house.server, &mut pair.first.server);
-            std::mem::swap(&mut pair.house.log, &mut pair.first.log);
-        }
-        pair
-    }
-
-    /// The database's answer.
-    fn asked(&self, sql: &str) -> String {
-        self.house.settings.store.database().run(sql)
-    }
-
-    /// The number of leases that a process owns.
-    fn owned(&self, replica: &str) -> usize {
-        let owned = format!("SELECT count(*) FROM lease WHERE owner = '{replica}'");
-        self.asked(&owned).parse().unwrap()
-    }
-
-    async fn all_are_owned_by_the_house(&self) {
-        let name = name(&self.house.log);
-        until("one process owns everything", async || {
-            self.owned(&name) == PROVIDERS.len() + 1
-        })
-        .await;
-    }
+    pair
 }
 
 /// A watcher of one purchase at one process, from the beginning until its stream is over.
@@ -155,7 +93,7 @@ impl Watcher {
     }
 }
 
-/// A purchase at Inabit of the first process's account, with a watcher at each process.
+/// A purchase at Inabit of the other process's account, with a watcher at each process.
 struct Bought {
     id: String,
     reference: String,
@@ -164,11 +102,11 @@ struct Bought {
 }
 
 impl Bought {
-    async fn at(pair: &Pair) -> Self {
+    async fn at(pair: &Fleet) -> Self {
         let house = &pair.house;
         let order = request("watched", "inabit", Scenario::Paid);
         let id = house.create("shop", order).await.id;
-        let servers = [&house.server, &pair.first.server];
+        let servers = [&house.server, &pair.others[0].server];
         let mut bought = Self {
             reference: house.sandbox.references("inabit").remove(0),
             watchers: servers.map(|server| Watcher::begin(server, &id)),
@@ -187,7 +125,7 @@ impl Bought {
 
     /// Lets the provider say another word, and waits until so many of the watchers have seen it, the
     /// house's own first.
-    async fn brings(&mut self, pair: &Pair, word: &str, watchers: usize) {
+    async fn brings(&mut self, pair: &Fleet, word: &str, watchers: usize) {
         let sandbox = &pair.house.sandbox;
         assert!(sandbox.set_status("inabit", &self.reference, word));
         self.revisions += 1;
@@ -197,7 +135,7 @@ impl Bought {
     }
 
     /// Nothing of it was committed twice.
-    fn has_each_transition_once(&self, pair: &Pair) {
+    fn has_each_transition_once(&self, pair: &Fleet) {
         let id = self.id.strip_prefix("pur_").expect("an id");
         let count = format!("SELECT count(*) FROM transition_log WHERE purchase = '{id}'");
         assert_eq!(pair.asked(&count), self.revisions.to_string());
@@ -230,7 +168,7 @@ async fn feed(server: &Server, purchases: usize) -> Vec<(String, u32)> {
 /// Promises C2, S2, S3 and P1: both are asked with each key at once, and each purchase is watched at both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purchases_created_at_either_of_two_processes_are_watched_to_the_end_at_both() {
-    let pair = Pair::start(Settings {
+    let pair = pair(Settings {
         sandbox: Options {
             speed: 4.0,
             ..Settings::default().sandbox
@@ -238,7 +176,7 @@ async fn purchases_created_at_either_of_two_processes_are_watched_to_the_end_at_
         ..Settings::default()
     })
     .await;
-    let servers = [&pair.house.server, &pair.first.server];
+    let servers = [&pair.house.server, &pair.others[0].server];
     let mut watchers = Vec::new();
     for provider in PROVIDERS {
         for number in 0..2 {
@@ -288,21 +226,21 @@ async fn purchases_created_at_either_of_two_processes_are_watched_to_the_end_at_
 /// Promises S2 and P1, and C1 to C3 over all keys that were under way: the owner is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_an_owner_is_killed_the_other_process_goes_on_and_nothing_is_lost_or_doubled() {
-    let mut pair = Pair::still().await;
+    let mut pair = still().await;
     let mut bought = Bought::at(&pair).await;
     let (known, mut load) = (Shared::default(), JoinSet::new());
-    for (buyer, server) in [&pair.house.server, &pair.first.server].iter().enumerate() {
+    for (buyer, server) in pair.servers().enumerate() {
         let stub = stub_of(&server.grpc, "shop").await;
         load.spawn(buy(stub, known.clone(), format!("{buyer}")));
     }
     let acknowledged = || known.lock().unwrap().acknowledged.len();
     until("creates are made", async || acknowledged() > 10).await;
-    pair.first.server.kill().await;
+    pair.others[0].server.kill().await;
     let killed = Instant::now();
     load.shutdown().await;
     bought.brings(&pair, "Unconfirmed", 1).await;
     let took = killed.elapsed();
-    pair.all_are_owned_by_the_house().await;
+    pair.all_are_owned_by(&pair.own_name()).await;
     bought.brings(&pair, "Confirming", 1).await;
     bought.has_each_transition_once(&pair);
     let stub = pair.house.stub("shop").await;
@@ -315,15 +253,15 @@ async fn when_an_owner_is_killed_the_other_process_goes_on_and_nothing_is_lost_o
 /// The rolling restart: a process that ends gives its accounts away before its streams end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_moves_accounts_to_the_other_process_before_streams_end() {
-    let mut pair = Pair::still().await;
+    let mut pair = still().await;
     let mut bought = Bought::at(&pair).await;
-    let mut stub = stub_of(&pair.first.server.grpc, "shop").await;
+    let mut stub = stub_of(&pair.others[0].server.grpc, "shop").await;
     let watched = tillwatch_proto::v1::WatchStatusRequest {
         purchase_id: bought.id.clone(),
         ..Default::default()
     };
     let mut stream = stub.watch_status(watched).await.unwrap().into_inner();
-    let leaving = pair.first.name();
+    let leaving = pair.name(0);
     // Somebody reads the leases, so that they cannot be given away for a moment.
     let hold = format!(
         "BEGIN; SELECT count(*) FROM (SELECT FROM lease WHERE owner = '{leaving}' FOR UPDATE) held;
@@ -334,7 +272,7 @@ async fn a_drain_moves_accounts_to_the_other_process_before_streams_end() {
     let holds = "SELECT count(*) FROM pg_stat_activity
          WHERE datname = current_database() AND wait_event = 'PgSleep'";
     until("the leases are held", async || pair.asked(holds) == "1").await;
-    pair.first.server.signal("TERM").await;
+    pair.others[0].server.signal("TERM").await;
     let told = Instant::now();
     let ended = loop {
         match within("the stream's end", stream.message()).await {
@@ -346,18 +284,18 @@ async fn a_drain_moves_accounts_to_the_other_process_before_streams_end() {
     assert_eq!(within("the hold's end", held).await.unwrap(), "3");
     let reason = ended.get_details_error_info().map(|info| info.reason);
     assert_eq!(reason.as_deref(), Some("DRAINING"), "{ended:?}");
-    pair.all_are_owned_by_the_house().await;
+    pair.all_are_owned_by(&pair.own_name()).await;
     let moved = told.elapsed();
     bought.brings(&pair, "Unconfirmed", 1).await;
     bought.has_each_transition_once(&pair);
-    assert!(pair.first.server.exit().await.success());
+    assert!(pair.others[0].server.exit().await.success());
     eprintln!("moved {moved:?} after SIGTERM");
 }
 
 /// Promise P1: an owner is stopped beyond its lease, with an answer on its way, and goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_an_owner_that_was_stopped_beyond_its_lease_commits_nothing_late() {
-    let pair = Pair::still().await;
+    let pair = still().await;
     let mut bought = Bought::at(&pair).await;
     let sandbox = &pair.house.sandbox;
     let calls = sandbox.calls("inabit");
@@ -365,19 +303,19 @@ async fn p1_an_owner_that_was_stopped_beyond_its_lease_commits_nothing_late() {
     let slow = Fault::SlowDrip(Duration::from_millis(3));
     sandbox.fault_on("inabit", Target::Read, slow, 1);
     until("the owner asks", async || sandbox.calls("inabit") > calls).await;
-    pair.first.server.signal("STOP").await;
+    pair.others[0].server.signal("STOP").await;
     bought.brings(&pair, "Unconfirmed", 1).await;
     bought.brings(&pair, "Confirming", 1).await;
-    pair.all_are_owned_by_the_house().await;
+    pair.all_are_owned_by(&pair.own_name()).await;
     let created = sandbox.created("inabit");
-    pair.first.server.signal("CONT").await;
+    pair.others[0].server.signal("CONT").await;
     // Its own watcher sees what the other has committed meanwhile, and nothing else.
     bought.brings(&pair, "Completed", 2).await;
-    let back = pair.first.name();
+    let back = pair.name(0);
     until("it has its share again", async || pair.owned(&back) == 3).await;
     bought.has_each_transition_once(&pair);
     assert_eq!(sandbox.created("inabit"), created);
-    assert!(!pair.first.log.text().contains("taken the journal over"));
+    assert!(!pair.others[0].log.text().contains("taken the journal over"));
 }
 
 /// Promise P2 over processes: both create, and one polls, at a limit that one of them alone would use up.
@@ -390,7 +328,7 @@ async fn p2_two_processes_keep_an_account_s_limit_together() {
     const CALLERS: u32 = 4;
     /// The wait of a caller whom the budget has refused.
     const REFUSED_FOR: Duration = Duration::from_millis(200);
-    let pair = Pair::start(
+    let pair = pair(
         Settings::default()
             .polled("requests_per_minute", "240")
             .polled("creates_per_minute", "240"),
@@ -400,7 +338,7 @@ async fn p2_two_processes_keep_an_account_s_limit_together() {
     sandbox.pause();
     let began = SystemTime::now();
     let mut load = JoinSet::new();
-    for (buyer, server) in [&pair.house.server, &pair.first.server].iter().enumerate() {
+    for (buyer, server) in pair.servers().enumerate() {
         for caller in 0..CALLERS {
             let mut stub = stub_of(&server.grpc, "shop").await;
             load.spawn(async move {
@@ -414,33 +352,14 @@ async fn p2_two_processes_keep_an_account_s_limit_together() {
             });
         }
     }
-    let asked = || {
-        let requests = sandbox.requests().into_iter();
-        let of_account = requests.filter(|one| one.provider == "inabit");
-        let mut times: Vec<Duration> = of_account
-            .map(|one| one.at.duration_since(began).unwrap_or_default())
-            .collect();
-        times.sort_unstable();
-        times
-    };
     until("the budget is used for a while", async || {
-        asked()
-            .last()
-            .is_some_and(|last| *last > WINDOW + WINDOW / 2)
+        let last = times(sandbox, "inabit").pop();
+        last.is_some_and(|last| last > began + WINDOW + WINDOW / 2)
     })
     .await;
-    let times = asked();
-    let most = (times.iter())
-        .map(|from| {
-            let within = |time: &&Duration| (*from..*from + WINDOW).contains(*time);
-            times.iter().filter(within).count()
-        })
-        .max()
-        .unwrap();
-    // Slots are spaced at the limit less a tenth; a twentieth of it may come at once, and each may be used
-    // a second late.
-    let (limit, window) = (LIMIT as usize, WINDOW.as_secs() as usize + 1);
-    let allowed = limit * window / 60 + limit / 20;
+    let most = most_within(&times(sandbox, "inabit"), WINDOW);
+    let limit = LIMIT as usize;
+    let allowed = allowed(limit, WINDOW);
     assert!(
         most <= allowed,
         "{most} requests in {WINDOW:?}, {allowed} allowed"
