@@ -58,7 +58,7 @@ use line::Line;
 pub(crate) use moving::MovingDatabase;
 use opening::Writing;
 use read::{Referring, Steps};
-use readers::{ReadError, Readers};
+use readers::{POINT_MAX, ReadError, Readers, SCAN_MAX, TURN_MAX};
 use rivals::Sharing;
 pub(super) use schema::Schema;
 pub use settings::Settings;
@@ -180,19 +180,23 @@ impl PostgresJournal {
             (Arc::clone(&published), damage.clone()),
             (closing.clone(), beat.clone()),
         );
-        let readers = |most| Arc::new(Readers::new(Arc::clone(&connector), most));
+        let readers = |most, longest| {
+            let (connector, published) = (Arc::clone(&connector), Arc::clone(&published));
+            Arc::new(Readers::new(connector, published, (most, longest)))
+        };
         let (points, scans) = settings.shares();
+        let (points, scans) = (readers(points, POINT_MAX), readers(scans, SCAN_MAX));
         Ok(Self {
             epoch,
             committer: Committer::start(writer, published),
             ownership,
-            points: readers(points),
-            scans: readers(scans),
+            points,
+            scans,
             connector,
             damage,
-            records: Arc::default(),
-            keys: Arc::default(),
-            transitions: Arc::default(),
+            records: Arc::new(Questions::with_turns_within(TURN_MAX)),
+            keys: Arc::new(Questions::with_turns_within(TURN_MAX)),
+            transitions: Arc::new(Questions::with_turns_within(TURN_MAX)),
             tasks,
             closing,
             _on_drop: beat.drop_guard(),

@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -23,7 +24,11 @@ type Asked<K, T> = HashMap<K, Vec<oneshot::Sender<Result<T, JournalError>>>>;
 
 /// The open questions of one kind.
 #[derive(Debug)]
-pub(super) struct Questions<K, T>(Mutex<Requests<K, T>>);
+pub(super) struct Questions<K, T> {
+    requests: Mutex<Requests<K, T>>,
+    /// The time of a read from which on those who ask meanwhile are refused, if there is one.
+    turn_max: Option<Duration>,
+}
 
 #[derive(Debug)]
 struct Requests<K, T> {
@@ -34,16 +39,28 @@ struct Requests<K, T> {
 
 impl<K, T> Default for Questions<K, T> {
     fn default() -> Self {
-        Self(Mutex::new(Requests {
-            asked: HashMap::new(),
-            reading: false,
-        }))
+        Self {
+            requests: Mutex::new(Requests {
+                asked: HashMap::new(),
+                reading: false,
+            }),
+            turn_max: None,
+        }
     }
 }
 
 impl<K: Clone + Eq + Hash, T> Questions<K, T> {
+    /// Questions of a store whose reads can hang: nobody waits for longer than this until it is their turn.
+    pub(super) fn with_turns_within(longest: Duration) -> Self {
+        Self {
+            turn_max: Some(longest),
+            ..Self::default()
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Requests<K, T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let requests = self.requests.lock();
+        requests.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for one thing. If the second value is true, the caller has to begin to read.
@@ -99,7 +116,8 @@ where
             let questions = Arc::clone(self);
             tasks.spawn(async move {
                 while let Some(asked) = questions.take() {
-                    let found = read(asked.keys().cloned().collect()).await;
+                    let reading = read(asked.keys().cloned().collect());
+                    let found = questions.in_turn(reading).await;
                     tell(asked, &found);
                 }
             });
@@ -107,6 +125,24 @@ where
         answer
             .await
             .unwrap_or_else(|_| Err(JournalError::unavailable("it is closed")))
+    }
+
+    /// Waits for a read, and refuses those who ask meanwhile if it takes too long.
+    async fn in_turn<F>(&self, reading: impl Future<Output = F>) -> F {
+        let Some(turn_max) = self.turn_max else {
+            return reading.await;
+        };
+        let mut reading = std::pin::pin!(reading);
+        loop {
+            match tokio::time::timeout(turn_max, &mut reading).await {
+                Ok(found) => return found,
+                Err(_) => {
+                    let waiting = std::mem::take(&mut self.lock().asked);
+                    let busy = "the read before it takes too long";
+                    tell(waiting, &Err(JournalError::unavailable(busy)));
+                }
+            }
+        }
     }
 }
 
@@ -143,6 +179,28 @@ mod tests {
         assert_eq!(questions.take().unwrap().len(), 1);
         assert!(questions.take().is_none());
         assert!(questions.ask(1).1, "nobody is reading any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_while_a_read_hangs_is_refused_in_time_and_the_next_is_answered() {
+        let questions = Questions::<u32, u32>::with_turns_within(Duration::from_secs(2));
+        let (questions, tasks) = (Arc::new(questions), TaskTracker::new());
+        let read = |asked: Vec<u32>| async move {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Ok(asked.into_iter().map(|one| (one, Ok(one))).collect())
+        };
+        let began = tokio::time::Instant::now();
+        let first = questions.answer(&tasks, 1, read);
+        let second = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let answer = questions.answer(&tasks, 2, read).await;
+            (answer, began.elapsed())
+        };
+        let (first, (second, waited)) = tokio::join!(first, second);
+        assert_eq!(first.unwrap(), 1);
+        assert!(matches!(second, Err(JournalError::Unavailable(_))));
+        assert_eq!(waited.as_secs(), 2);
+        assert_eq!(questions.answer(&tasks, 3, read).await.unwrap(), 3);
     }
 
     #[test]

@@ -9,7 +9,6 @@ pub mod bound;
 mod budgets;
 mod fences;
 mod file;
-pub mod gate;
 mod guards;
 mod health;
 mod hints;

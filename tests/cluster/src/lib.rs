@@ -12,10 +12,12 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test ends at the first thing that is not as promised"
 )]
 
 mod database;
+mod gate;
 mod guard;
 mod members;
 mod options;
@@ -37,6 +39,7 @@ use std::{
 use rustix::process::{Signal, geteuid, kill_process};
 
 pub use database::Database;
+pub use gate::{Gate, Way};
 use guard::Guard;
 pub use options::{Options, Tls};
 use postmaster::Postmaster;
@@ -203,6 +206,11 @@ impl Cluster {
     /// The folder of its socket, its log and its data.
     pub fn folder(&self) -> &Path {
         self.0.guard.folder()
+    }
+
+    /// The path of its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder().join(format!(".s.PGSQL.{}", self.port()))
     }
 
     /// The port of its socket, and on loopback if it listens there.

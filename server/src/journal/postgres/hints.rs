@@ -92,17 +92,11 @@ async fn listening(
 
 #[cfg(test)]
 mod tests {
-    use tillwatch_cluster::{Cluster, Database};
+    use tillwatch_cluster::{Cluster, Database, Gate, Way};
     use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
-    use crate::{
-        journal::{
-            postgres::Settings,
-            suite::gate::{Gate, Way},
-        },
-        testing::Log,
-    };
+    use crate::{journal::postgres::Settings, testing::Log};
 
     fn listens(url: &str, proof_max: Duration) -> (Arc<Notify>, AbortOnDropHandle<()>) {
         let connector = Connector::new(&Settings::parse(url).unwrap()).unwrap();

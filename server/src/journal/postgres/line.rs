@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout_at},
+};
 use tokio_postgres::Row;
 
 use super::connect::{Asked, Connector, Session, Trouble};
@@ -11,7 +14,7 @@ use crate::journal::JournalError;
 /// A connection that is opened as it is needed. No other kind of call waits for it.
 pub(super) struct Line {
     connector: Arc<Connector>,
-    /// The longest wait for an answer.
+    /// The longest wait for an answer, with the connection that it needs.
     patience: Duration,
     /// Held during a call.
     session: Mutex<Option<Session>>,
@@ -40,11 +43,15 @@ impl Line {
     /// The call may be made all the same.
     pub(super) async fn rows(&self, call: &Asked<'_>) -> Result<Vec<Row>, Trouble> {
         let mut kept = self.session.lock().await;
+        let deadline = Instant::now() + self.patience;
         let mut session = match kept.take() {
             Some(session) if !session.is_closed() => session,
-            _ => self.connector.connect().await?,
+            _ => {
+                let connected = timeout_at(deadline, self.connector.connect()).await;
+                connected.map_err(|_| self.silent())??
+            }
         };
-        match tokio::time::timeout(self.patience, session.rows(call)).await {
+        match timeout_at(deadline, session.rows(call)).await {
             Ok(answer) => {
                 let rows = answer?;
                 *kept = Some(session);
@@ -52,9 +59,13 @@ impl Line {
             }
             Err(_) => {
                 session.cut();
-                let silent = format_args!("no answer within {} s", self.patience.as_secs());
-                Err(Trouble::Silent(JournalError::unavailable(silent)))
+                Err(self.silent())
             }
         }
+    }
+
+    fn silent(&self) -> Trouble {
+        let silent = format_args!("no answer within {} s", self.patience.as_secs());
+        Trouble::Silent(JournalError::unavailable(silent))
     }
 }

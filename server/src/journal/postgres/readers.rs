@@ -15,12 +15,16 @@ use super::{
     connect::{Asked, Connector, Refusal, Session, Trouble},
     read::Asks,
 };
-use crate::journal::JournalError;
+use crate::journal::{JournalError, committer::Published};
 
 /// The longest wait for a turn.
-const TURN_MAX: Duration = Duration::from_secs(2);
-/// The longest that a read may take.
-const READ_MAX: Duration = Duration::from_secs(10);
+pub(super) const TURN_MAX: Duration = Duration::from_secs(2);
+/// The longest that a read of one row may take, and a connection for it: polls that bring news wait for it.
+pub(super) const POINT_MAX: Duration = Duration::from_secs(5);
+/// The same for a read of many rows.
+pub(super) const SCAN_MAX: Duration = Duration::from_secs(10);
+/// The same for both while the store is known to be away: callers go on elsewhere, and need to know.
+const AWAY_MAX: Duration = Duration::from_secs(2);
 
 /// The reason why there is no answer.
 #[derive(Debug)]
@@ -36,18 +40,26 @@ pub(super) enum ReadError {
 #[derive(Debug)]
 pub(super) struct Readers {
     connector: Arc<Connector>,
+    published: Arc<Published>,
     most: usize,
+    longest: Duration,
     permits: Semaphore,
     /// A connection is taken and put back in a few nanoseconds, and never used under the lock.
     idle: Mutex<Vec<Session>>,
 }
 
 impl Readers {
-    /// Room for `most` reads at a time.
-    pub(super) fn new(connector: Arc<Connector>, most: usize) -> Self {
+    /// Room for `most` reads at a time, each of which may take so long.
+    pub(super) fn new(
+        connector: Arc<Connector>,
+        published: Arc<Published>,
+        (most, longest): (usize, Duration),
+    ) -> Self {
         Self {
             connector,
+            published,
             most,
+            longest,
             permits: Semaphore::new(most),
             idle: Mutex::default(),
         }
@@ -66,13 +78,13 @@ impl Readers {
         let _permit = turn.map_err(|_| ReadError::Closed)?;
         let session = match self.idle() {
             Some(session) => session,
-            None => self.connector.connect().await.map_err(meaning)?,
+            None => self.connected().await.map_err(meaning)?,
         };
         match self.over(session, statement).await {
             Err(Trouble::Lost(_)) => {}
             answer => return answer.map_err(meaning),
         }
-        let session = self.connector.connect().await.map_err(meaning)?;
+        let session = self.connected().await.map_err(meaning)?;
         self.over(session, statement).await.map_err(meaning)
     }
 
@@ -84,17 +96,45 @@ impl Readers {
         let Some(session) = &mut lent.session else {
             return Err(Trouble::lost("it is lent to somebody else"));
         };
-        let answer = tokio::time::timeout(READ_MAX, session.rows(statement)).await;
-        let answer = answer.unwrap_or_else(|_| {
-            let silent = format_args!("no answer within {} s", READ_MAX.as_secs());
-            Err(Trouble::Silent(JournalError::unavailable(silent)))
-        });
+        let answer = self.in_time(session.rows(statement)).await;
         if !matches!(answer, Ok(_) | Err(Trouble::Refused(Refusal::Values, _)))
             && let Some(session) = lent.session.take()
         {
             session.cut();
         }
         answer
+    }
+
+    async fn connected(&self) -> Result<Session, Trouble> {
+        self.in_time(self.connector.connect()).await
+    }
+
+    /// Waits for an answer for as long as it may take.
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        let longest = tokio::select! {
+            biased;
+            answer = answer => return answer,
+            () = tokio::time::sleep(self.longest) => self.longest,
+            () = self.is_away_for(AWAY_MAX) => AWAY_MAX,
+        };
+        let silent = format_args!("no answer within {} s", longest.as_secs());
+        Err(Trouble::Silent(JournalError::unavailable(silent)))
+    }
+
+    /// Waits until the store has been known to be away for so long, from now on.
+    async fn is_away_for(&self, long: Duration) {
+        let mut available = self.published.available();
+        loop {
+            // The sender lives as long as this.
+            available.wait_for(|is_available| !is_available).await.ok();
+            let back = available.wait_for(|is_available| *is_available);
+            if tokio::time::timeout(long, back).await.is_err() {
+                return;
+            }
+        }
     }
 
     fn idle(&self) -> Option<Session> {

@@ -2,13 +2,12 @@
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
-use tillwatch_cluster::{Cluster, Database};
+use tillwatch_cluster::{Cluster, Database, Gate, Way};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use super::{
     fences::{account, put_under},
-    gate::{Gate, Way},
     server::{open, open_shared},
     shared::{follow, told},
     values::{begin, record},

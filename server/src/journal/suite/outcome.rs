@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use tillwatch_cluster::{Cluster, Database};
+use tillwatch_cluster::{Cluster, Database, Gate, Way};
 
 use super::{
-    gate::{Gate, Way},
     server::open,
     until,
     values::{

@@ -7,14 +7,13 @@ use std::sync::{
 };
 
 use futures_util::future::join_all;
-use tillwatch_cluster::{Cluster, Database};
+use tillwatch_cluster::{Cluster, Database, Gate, Way};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use super::{
     bound::binding,
     fences::{account, append_under, put_under, retire_under, seen, take},
-    gate::{Gate, Way},
     server::{foreign, open, open_shared, refused},
     shared::follow,
     until,

@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use tillwatch_cluster::{Cluster, Database, Options, Tls};
+use tillwatch_cluster::{Cluster, Database, Gate, Options, Tls, Way};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
 use super::{
-    gate::{Gate, Way},
     until,
     values::{
         append, append_write, at, begin, begin_write, caller, finish, following, id, newest,
@@ -323,6 +322,31 @@ async fn a_read_whose_connection_broke_is_tried_once_more_over_another() {
     assert_eq!(ended, "1");
     assert!(found.unwrap().is_some());
     assert!(*journal.available().borrow());
+}
+
+#[tokio::test]
+async fn while_the_store_is_known_to_be_away_a_read_is_given_up_within_seconds() {
+    let database = database();
+    let gate = Gate::before(&database).await;
+    let journal = open(gate.url(), 1).await.unwrap();
+    begin(&journal, record(1)).await;
+    assert!(journal.record(id(1)).await.unwrap().is_some());
+    gate.turn(Way::Still);
+    journal.published().set_available(false);
+    let began = std::time::Instant::now();
+    // Over the connection that there is, and then over one that does not come.
+    for _ in 0..2 {
+        let answer = journal.record(id(1)).await;
+        assert!(
+            matches!(answer, Err(JournalError::Unavailable(_))),
+            "{answer:?}"
+        );
+    }
+    assert!((3..7).contains(&began.elapsed().as_secs()));
+    gate.turn(Way::Open);
+    let mut available = journal.available();
+    available.wait_for(|available| *available).await.unwrap();
+    assert!(journal.record(id(1)).await.unwrap().is_some());
 }
 
 #[tokio::test]

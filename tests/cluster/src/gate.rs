@@ -1,11 +1,13 @@
-//! A gate between a journal and its server, which can lose, hold and stop what goes through.
+//! A gate between a process and its database, which can lose, hold and stop what goes through.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use tillwatch_cluster::Database;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixStream},
@@ -13,9 +15,12 @@ use tokio::{
     task::JoinSet,
 };
 
+use crate::{Database, ROLE};
+
 /// The way of the bytes from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
+    /// Everything goes through.
     Open,
     /// The server's answers to the connection that commits are lost.
     LosesAnswers,
@@ -27,6 +32,8 @@ pub enum Way {
     Still,
     /// New connections are closed at once.
     Shut,
+    /// All connections are closed, new ones at once.
+    Closed,
 }
 
 struct State {
@@ -54,9 +61,7 @@ impl Gate {
         let direct = database.url();
         let name = direct.rsplit('/').next().unwrap();
         let cluster = database.cluster();
-        let socket = cluster
-            .folder()
-            .join(format!(".s.PGSQL.{}", cluster.port()));
+        let socket = cluster.socket();
         let state = Arc::new(State {
             way: Mutex::new(Way::Open),
             cuts: AtomicUsize::new(0),
@@ -70,7 +75,7 @@ impl Gate {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                if shared.way() != Way::Shut {
+                if !matches!(shared.way(), Way::Shut | Way::Closed) {
                     let server = UnixStream::connect(&socket).await.unwrap();
                     connections.spawn(pass(Arc::clone(&shared), client, server));
                 }
@@ -78,10 +83,7 @@ impl Gate {
         });
         Self {
             state,
-            url: format!(
-                "postgres://{}@127.0.0.1:{port}/{name}",
-                tillwatch_cluster::ROLE
-            ),
+            url: format!("postgres://{ROLE}@127.0.0.1:{port}/{name}"),
             _tasks: tasks,
         }
     }
@@ -91,6 +93,7 @@ impl Gate {
         &self.url
     }
 
+    /// Lets the bytes go another way.
     pub fn turn(&self, way: Way) {
         *self.state.way.lock().unwrap() = way;
         self.state.changed.notify_waiters();
@@ -118,6 +121,12 @@ impl Gate {
             length = server.read(&mut answer).await.unwrap();
         }
         String::from_utf8_lossy(&answer[..length]).into_owned()
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Gate")
     }
 }
 
@@ -161,7 +170,8 @@ async fn pass(state: Arc<State>, mut client: TcpStream, mut server: UnixStream) 
     loop {
         let mut changed = std::pin::pin!(state.changed.notified());
         changed.as_mut().enable();
-        if commits && state.cuts.load(Ordering::SeqCst) > born {
+        let is_cut = commits && state.cuts.load(Ordering::SeqCst) > born;
+        if is_cut || state.way() == Way::Closed {
             break;
         }
         if state.way() == Way::Still {
