@@ -1,6 +1,8 @@
 //! Several server processes on one database of PostgreSQL, in front of one set of simulated providers.
 
+pub mod crowd;
 pub mod load;
+pub mod seat;
 pub mod tally;
 
 use std::collections::BTreeMap;
@@ -57,7 +59,7 @@ impl Fleet {
         }
         .polled("schedule", r#"[{ every = "200ms" }]"#)
         .polled("after_terminal", r#"[{ every = "1m" }]"#)
-        .polled("requests_per_minute", "1200")
+        .polled("requests_per_minute", "600")
     }
 
     /// Waits until each process owns its share.
@@ -107,6 +109,13 @@ impl Fleet {
     /// Lets another process be the house's own.
     pub fn change_places(&mut self, other: usize) {
         self.house.change_places(&mut self.others[other]);
+    }
+
+    /// Lets the next process be the first of the others, to which things happen: after as many turns as there
+    /// are processes, each has been that.
+    pub fn next(&mut self) {
+        self.others.rotate_left(1);
+        self.change_places(0);
     }
 
     /// Starts another process again, after it has ended.

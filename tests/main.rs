@@ -38,6 +38,7 @@ mod demo;
 mod disk;
 mod drain;
 mod endings;
+mod exchange;
 mod faults;
 mod health_probes;
 mod kill_loop;

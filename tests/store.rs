@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use tillwatch_cluster::{Cluster, Database};
+use tillwatch_cluster::{Cluster, Database, Gate};
+
+/// The name at the server of connections through a gate.
+pub const GATED: &str = "gated";
 
 /// A store that a server is started on.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +19,9 @@ pub enum Store {
     Sqlite,
     /// A database, which is dropped with the last who has it.
     Postgres(Arc<Database>),
+    /// The same, through a gate. Its connections for reads are as few as there can be, so that a test can hold
+    /// all of them.
+    Through(Arc<Gate>, Arc<Database>),
 }
 
 impl Store {
@@ -36,11 +42,23 @@ impl Store {
                 let file = folder.join("tillwatch.db");
                 format!("url = \"sqlite:{}\"\n", file.display())
             }
-            Self::Postgres(database) => format!(
-                "url = \"{}\"\nfingerprint_key_file = \"{}\"\n",
-                database.url(),
-                keys(folder).display()
-            ),
+            Self::Postgres(database) => lines(&database.url(), folder),
+            Self::Through(gate, _) => {
+                let url = format!("{}?application_name={GATED}", gate.url());
+                lines(&url, folder) + "connections = 2\n"
+            }
+        }
+    }
+
+    /// The same store through a new gate.
+    pub async fn gated(&self) -> (Self, Arc<Gate>) {
+        match self {
+            Self::Sqlite => panic!("there is no gate before a file"),
+            Self::Postgres(database) | Self::Through(_, database) => {
+                let gate = Arc::new(Gate::before(database).await);
+                let store = Self::Through(Arc::clone(&gate), Arc::clone(database));
+                (store, gate)
+            }
         }
     }
 
@@ -48,9 +66,17 @@ impl Store {
     pub fn database(&self) -> &Database {
         match self {
             Self::Sqlite => panic!("a file is no database of PostgreSQL"),
-            Self::Postgres(database) => database,
+            Self::Postgres(database) | Self::Through(_, database) => database,
         }
     }
+}
+
+fn lines(url: &str, folder: &Path) -> String {
+    let keys = keys(folder);
+    format!(
+        "url = \"{url}\"\nfingerprint_key_file = \"{}\"\n",
+        keys.display()
+    )
 }
 
 /// The file of fingerprint keys in a folder, which outlives each server there.

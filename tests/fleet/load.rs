@@ -25,11 +25,11 @@ use crate::{
     house::{Stub, stub_of},
     kill_loop::Shared,
     orders::request,
-    process::until,
+    process::until_within,
 };
 
 /// The interval in which callers buy at each process.
-const BUY_EVERY: Duration = Duration::from_millis(400);
+const BUY_EVERY: Duration = Duration::from_millis(600);
 /// Every so many orders are given at two processes at once.
 const DOUBLED_EVERY: usize = 3;
 /// The purchases under way of a process's buyers.
@@ -42,6 +42,8 @@ const HEARTBEAT: prost_types::Duration = prost_types::Duration {
     seconds: 5,
     nanos: 0,
 };
+/// The longest wait for news of each account, some of which may have none for a while.
+const NEWS_OF_ALL_WITHIN: Duration = Duration::from_secs(60);
 /// The pause before a caller goes on at the next process.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -89,6 +91,25 @@ pub struct Fault {
     began: Instant,
     time: SystemTime,
     accounts: Vec<String>,
+}
+
+/// The times from a fault until polls brought news again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct News {
+    /// Of the first of its accounts.
+    pub first: Duration,
+    /// Of each of them.
+    pub all: Duration,
+}
+
+impl News {
+    /// The longer times of both.
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            first: self.first.max(other.first),
+            all: self.all.max(other.all),
+        }
+    }
 }
 
 /// The callers of a fleet. They end with it.
@@ -164,11 +185,10 @@ impl Load {
         self.fault(PROVIDERS.map(crate::house::account).into())
     }
 
-    /// Waits until each account of a fault has had news that a poll has brought since. Returns the time
-    /// from the fault to the last of these.
-    pub async fn news_after(&self, fault: &Fault) -> Duration {
+    /// Waits until each account of a fault has had news that a poll has brought since.
+    pub async fn news_after(&self, fault: &Fault) -> News {
         let mut came = None;
-        until("news after a fault", async || {
+        until_within(NEWS_OF_ALL_WITHIN, "news after a fault", async || {
             let heard = self.heard();
             let times = fault
                 .accounts
@@ -178,9 +198,18 @@ impl Load {
             came.is_some()
         })
         .await;
-        let last = came.into_iter().flatten().max();
-        last.expect("an account")
-            .saturating_duration_since(fault.began)
+        let came = came.into_iter().flatten();
+        let mut after: Vec<_> = came
+            .map(|time| time.saturating_duration_since(fault.began))
+            .collect();
+        after.sort_unstable();
+        let [first, ..] = after[..] else {
+            unreachable!("a fault of at least one account");
+        };
+        News {
+            first,
+            all: *after.last().unwrap_or(&first),
+        }
     }
 }
 
