@@ -14,6 +14,7 @@ mod decide;
 mod encoding;
 mod fence;
 mod listing;
+mod loss;
 pub mod memory;
 mod moving;
 mod ownership;
@@ -35,7 +36,7 @@ use std::{
 
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::SetOnce;
 
 use crate::{
     figures::Seen,
@@ -59,6 +60,7 @@ use committer::Hears;
 pub use committer::Published;
 pub use decide::{Decided, Step, decide};
 pub use fence::Fence;
+pub use loss::{Loss, Witness};
 pub use moving::Moved;
 pub(crate) use moving::{Movable, move_all};
 pub use ownership::{LEASE_LASTS, Lease, Limits, Look, Ownership, Replica, ReplicaId};
@@ -496,10 +498,10 @@ pub trait Journal: fmt::Debug + Send + Sync {
         self.published().available()
     }
 
-    /// Cancelled once another process has taken the store over, so that nothing can be committed here any
-    /// more: all later writes are [`JournalError::Unusable`], and the process should end.
-    fn lost(&self) -> CancellationToken {
-        self.published().lost.clone()
+    /// Set once this process has lost the store for good, so that nothing can be committed here any more:
+    /// all later writes are [`JournalError::Unusable`], and the process should end.
+    fn lost(&self) -> Arc<SetOnce<Loss>> {
+        Arc::clone(&self.published().lost)
     }
 
     /// True if the store is on a server: if that is away, it is away from every process alike.

@@ -1,7 +1,7 @@
 //! The `tillwatch-server` command: reads the settings, chooses the runtime and waits for signals.
 //!
 //! This is the only place that prints. Exit code 64 means a wrong command line or a bad
-//! configuration, 1 a failed start or backup, or a journal that another process has taken over.
+//! configuration, 1 a failed start or backup, or a journal that another process has taken over or that has lost commits.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -23,7 +23,9 @@ use tillwatch_server::{
     Ended, ProbeError, Reload, Supervisor,
     clock::Clock,
     config::{Config, ConfigError, Database, LogFormat},
-    identity, telemetry,
+    identity,
+    journal::Loss,
+    telemetry,
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -134,8 +136,8 @@ enum Failure {
     Migrate(#[source] Box<dyn Error + Send + Sync>),
     #[error("could not start")]
     Start(#[source] Box<dyn Error + Send + Sync>),
-    #[error("another process has taken the journal over")]
-    JournalLost,
+    #[error("{0}")]
+    JournalLost(Loss),
     #[error("not healthy")]
     Health(#[source] ProbeError),
 }
@@ -182,7 +184,7 @@ fn main() -> ExitCode {
         Failure::Backup(_)
         | Failure::Migrate(_)
         | Failure::Start(_)
-        | Failure::JournalLost
+        | Failure::JournalLost(_)
         | Failure::Health(_) => ExitCode::FAILURE,
     }
 }
@@ -320,7 +322,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     };
     match start().map_err(Failure::Start)? {
         Ended::AsAsked => Ok(()),
-        Ended::JournalLost => Err(Failure::JournalLost),
+        Ended::JournalLost(loss) => Err(Failure::JournalLost(loss)),
     }
 }
 

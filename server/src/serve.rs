@@ -49,7 +49,7 @@ use crate::{
     health::{self, HealthService, Readiness},
     identity::{Caller, CallerLimits, Callers, Directory, Grant, Scope, Workload},
     intake::Intake,
-    journal::{Board, Budgets, Journal, JournalError, Ownership},
+    journal::{Board, Budgets, Journal, JournalError, Loss, Ownership},
     listener::{self, Listener},
     outlet::Target,
     ownership::{Owner, Tenures},
@@ -491,11 +491,11 @@ async fn listen(address: &config::Address) -> Result<Listener, StartError> {
 pub enum Ended {
     /// It was asked to.
     AsAsked,
-    /// Another process has taken the journal over.
-    JournalLost,
+    /// The journal can be used no more.
+    JournalLost(Loss),
 }
 
-/// Serves a configuration until `shutdown`, or until another process has the journal, then drains. Each word
+/// Serves a configuration until `shutdown`, or until the journal is lost, then drains. Each word
 /// of `reload` lets it take up new settings, as far as it can while it runs. The supervisor hears of all
 /// this.
 ///
@@ -586,10 +586,10 @@ pub async fn run_with(
     let ended = tokio::select! {
         () = &mut serving => return Ok(Ended::AsAsked),
         () = shutdown => Ended::AsAsked,
-        () = lost.cancelled() => Ended::JournalLost,
+        loss = lost.wait() => Ended::JournalLost(*loss),
     };
-    if ended == Ended::JournalLost {
-        tracing::error!("another process has taken the journal over: draining");
+    if let Ended::JournalLost(loss) = ended {
+        tracing::error!("{loss}: draining");
     }
     supervisor.stopping().await;
     front.drain(house, serving, config.listen.drain).await;

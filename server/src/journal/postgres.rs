@@ -152,13 +152,16 @@ impl PostgresJournal {
         moving::refuse_moving(&mut opening.session, &writing).await?;
         let epoch = read::epoch(&mut opening.session).await;
         let head = read::head(&mut opening.session).await;
+        let witness = read::witness(&mut opening.session).await;
         let epoch = epoch.map_err(connect::Trouble::error)??;
         let head = head.map_err(connect::Trouble::error)??;
+        let witness = witness.map_err(connect::Trouble::error)??;
 
         let published = Arc::new(match sharing {
             Sharing::Alone => Published::new(head),
             Sharing::Shared => Published::shared(head),
         });
+        published.remember(witness);
         let (damage, closing) = (Damage::default(), CancellationToken::new());
         let beat = CancellationToken::new();
         let tasks = TaskTracker::new();

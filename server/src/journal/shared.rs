@@ -115,6 +115,7 @@ impl Merge {
         let through = read.through.max(head);
         state.own = state.own.split_off(&Position(through.0.saturating_add(1)));
         published.move_head(through);
+        published.remember(all.last().map(|last| (&**last).into()));
         published.observers.tell_only(Hears::Purchases, &others);
         published.observers.tell_only(Hears::InOrder, &all);
         if read.is_whole {

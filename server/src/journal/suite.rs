@@ -1,7 +1,7 @@
 //! The behaviours that every journal has: one set, run against each of them.
 //!
 //! `file` has the abilities that only a file has, `strain` the burdens that a file has to bear, `server`,
-//! `outcome`, `replicas`, `hints` and `upgrade` what only a server has and does, and `model` random histories.
+//! `outcome`, `loss`, `replicas`, `hints` and `upgrade` what only a server has and does, and `model` random histories.
 
 mod agreement;
 mod board;
@@ -13,6 +13,7 @@ mod guards;
 mod health;
 mod hints;
 mod leases;
+mod loss;
 mod model;
 mod outcome;
 mod reads;

@@ -12,15 +12,14 @@ use std::{
 
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, SetOnce, watch},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::SILENT_AFTER;
 use crate::{
     figures::{GROUP_BOUNDS, Seen, Spread},
-    journal::{Committed, Observer, Position, age::Age, shared::Merge},
+    journal::{Committed, Loss, Observer, Position, Witness, age::Age, shared::Merge},
 };
 
 /// The commits that an observer hears of.
@@ -149,8 +148,10 @@ pub struct Published {
     /// The writes of each commit.
     pub(super) group_sizes: Spread,
     available: watch::Sender<bool>,
-    /// Cancelled once this opening has lost the store for good.
-    pub(in crate::journal) lost: CancellationToken,
+    /// Set once this opening has lost the store for good.
+    pub(in crate::journal) lost: Arc<SetOnce<Loss>>,
+    /// The newest transition that anybody was told of.
+    witness: Mutex<Option<Witness>>,
     pub(in crate::journal) under_way: UnderWay,
     pub(in crate::journal) observers: Observers,
     /// Present if other processes commit as well.
@@ -167,7 +168,8 @@ impl Published {
             commit_seconds: Histogram::new(COMMIT_BOUNDS),
             group_sizes: Spread::new(GROUP_BOUNDS),
             available: watch::Sender::new(true),
-            lost: CancellationToken::new(),
+            lost: Arc::default(),
+            witness: Mutex::default(),
             under_way: UnderWay::default(),
             observers: Observers::default(),
             merge: None,
@@ -216,6 +218,7 @@ impl Published {
         if wrote {
             self.set_available(true);
         }
+        self.remember(committed.last().map(|last| (&**last).into()));
         match &self.merge {
             None => self.observers.tell(committed),
             Some(merge) => merge.own(committed, self),
@@ -277,12 +280,25 @@ impl Published {
         }
     }
 
-    /// Another process has taken the store over: nothing can be committed here any more.
-    pub(in crate::journal) fn lose_store(&self) {
-        if !self.lost.is_cancelled() {
-            tracing::error!("another process has taken the store over");
+    /// Keeps a transition that is about to be told, if it is newer than the one before.
+    pub(in crate::journal) fn remember(&self, told: Option<Witness>) {
+        let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        *witness = witness
+            .into_iter()
+            .chain(told)
+            .max_by_key(|one| one.position);
+    }
+
+    /// The newest transition that anybody was told of here, or that was the store's newest at its opening.
+    pub(in crate::journal) fn witness(&self) -> Option<Witness> {
+        *self.witness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing can be committed here any more.
+    pub(in crate::journal) fn lose_store(&self, loss: Loss) {
+        if self.lost.set(loss).is_ok() {
+            tracing::error!("{loss}");
         }
         self.set_available(false);
-        self.lost.cancel();
     }
 }

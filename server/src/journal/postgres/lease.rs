@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     journal::{
-        Fence, JournalError, LEASE_LASTS, Lease, Limits, Look, Ownership, Replica, ReplicaId,
+        Fence, JournalError, LEASE_LASTS, Lease, Limits, Look, Loss, Ownership, Replica, ReplicaId,
         committer::Published,
     },
     purchase::AccountName,
@@ -55,7 +55,7 @@ impl PostgresOwnership {
     fn told(&self, trouble: Trouble) -> JournalError {
         match trouble {
             Trouble::Refused(Refusal::OtherOpening, error) if !self.ended.is_cancelled() => {
-                self.published.lose_store();
+                self.published.lose_store(Loss::TakenOver);
                 JournalError::unusable(error)
             }
             trouble => trouble.error(),

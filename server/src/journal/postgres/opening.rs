@@ -8,12 +8,17 @@ use uuid::Uuid;
 
 use super::{
     connect::{Asked, Connector, Session, Trouble},
+    read,
     rivals::{Rival, Sharing},
     schema::Schema,
 };
+use crate::journal::{Loss, Witness};
 
 /// The longest that the server may take to answer an opening.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// The server knows another process in this one's place.
+const REPLACED: Unopened = Unopened::Over(Loss::TakenOver);
 
 /// A process that writes, by a name that no other has or ever had.
 #[derive(Debug, Clone)]
@@ -46,8 +51,8 @@ impl Opening {
 pub(super) enum Unopened {
     /// It may work later.
     Trouble(Trouble),
-    /// Another process has taken this one's place.
-    Replaced,
+    /// This process can commit no more.
+    Over(Loss),
 }
 
 impl From<Trouble> for Unopened {
@@ -79,23 +84,31 @@ impl Writing {
         let openings: Vec<i64> = gone.iter().map(Rival::opening).collect();
         let values: [&(dyn ToSql + Sync); 5] = [&self.name(), &level, &is_alone, &names, &openings];
         let number = number(&mut session, &Asked::Own(ENTER, &values)).await?;
-        Ok(Opening::new(session, number.ok_or(Unopened::Replaced)?))
+        Ok(Opening::new(session, number.ok_or(REPLACED)?))
     }
 
-    /// Opens the store again over a new connection. A call under an older number can no longer be made.
-    /// The kept answers of calls under `needed` and later numbers stay.
+    /// Opens the store again over a new connection, unless it is a store without a transition that was told.
+    /// A call under an older number can no longer be made. The kept answers of calls under `needed` and later
+    /// numbers stay.
     pub(super) async fn reopen(
         &self,
         connector: &Connector,
         needed: i64,
+        witness: Option<Witness>,
     ) -> Result<Opening, Unopened> {
         const OPEN: &str = "SELECT open_1($1, $2)";
         let mut session = connector.connect().await?;
         let values: [&(dyn ToSql + Sync); 2] = [&self.name(), &needed];
-        let asked = Asked::Own(OPEN, &values);
-        let opened = number(&mut session, &asked);
+        let opened = async {
+            // The server may be a standby that was promoted, without all that the one before had.
+            read::stands(&mut session, witness)
+                .await?
+                .map_err(Unopened::Over)?;
+            let number = number(&mut session, &Asked::Own(OPEN, &values)).await?;
+            number.ok_or(REPLACED)
+        };
         match tokio::time::timeout(ANSWER_MAX, opened).await {
-            Ok(number) => Ok(Opening::new(session, number?.ok_or(Unopened::Replaced)?)),
+            Ok(number) => Ok(Opening::new(session, number?)),
             Err(_) => {
                 session.cut();
                 Err(Trouble::lost("no answer to an opening within 10 s").into())

@@ -12,7 +12,7 @@ use super::{
     row::{self, Read},
 };
 use crate::{
-    journal::JournalError,
+    journal::{JournalError, Loss},
     purchase::{Purchase, PurchaseId},
 };
 
@@ -82,6 +82,9 @@ impl Writer {
     }
 
     async fn opened(&mut self) -> Result<Opening, JournalError> {
+        if let Some(loss) = self.published.lost.get() {
+            return Err(over(*loss));
+        }
         match self.opening.take() {
             Some(opening) if !opening.session.is_closed() => Ok(opening),
             _ => self.reopened().await,
@@ -89,17 +92,16 @@ impl Writer {
     }
 
     async fn reopened(&mut self) -> Result<Opening, JournalError> {
-        if self.published.lost.is_cancelled() {
-            return Err(taken_over());
-        }
-        match self.writing.reopen(&self.connector, self.opened).await {
+        let witness = self.published.witness();
+        let reopening = self.writing.reopen(&self.connector, self.opened, witness);
+        match reopening.await {
             Ok(opening) => {
                 self.opened = opening.number;
                 Ok(opening)
             }
-            Err(Unopened::Replaced) => {
-                self.published.lose_store();
-                Err(taken_over())
+            Err(Unopened::Over(loss)) => {
+                self.published.lose_store(loss);
+                Err(over(loss))
             }
             Err(Unopened::Trouble(trouble)) => Err(trouble.error()),
         }
@@ -158,7 +160,9 @@ impl Writer {
     async fn found(&mut self, number: i64, calls: i64) -> Result<Option<Kept>, Trouble> {
         // The number that is needed stays the one of the lost call until its outcome is known, since the
         // answer to an opening can be lost as well.
-        match self.writing.reopen(&self.connector, number).await {
+        let witness = self.published.witness();
+        let reopening = self.writing.reopen(&self.connector, number, witness);
+        match reopening.await {
             Ok(mut opening) => {
                 let found = kept(&mut opening.session, &self.writing, number, calls).await?;
                 self.opened = opening.number;
@@ -166,8 +170,8 @@ impl Writer {
                 Ok(found)
             }
             // This one's openings have ended just as well.
-            Err(Unopened::Replaced) => {
-                self.published.lose_store();
+            Err(Unopened::Over(loss)) => {
+                self.published.lose_store(loss);
                 let mut session = self.connector.connect().await?;
                 kept(&mut session, &self.writing, number, calls).await
             }
@@ -213,6 +217,6 @@ async fn kept(
     Ok(letters.zip(places))
 }
 
-fn taken_over() -> JournalError {
-    JournalError::unusable("another process has taken the store over")
+fn over(loss: Loss) -> JournalError {
+    JournalError::unusable(loss)
 }

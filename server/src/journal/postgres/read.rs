@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
 
 use super::{
     connect::{Asked, Session, Trouble},
@@ -10,8 +11,8 @@ use super::{
 };
 use crate::{
     journal::{
-        Committed, FLOOR_KEY, JournalError, Position, Record, damage::Damage, questions::Found,
-        rules, shared::Logged,
+        Committed, FLOOR_KEY, JournalError, Loss, Position, Record, Witness, damage::Damage,
+        questions::Found, rules, shared::Logged,
     },
     purchase::{
         AccountName, CallerName, Purchase, PurchaseId, Revision, Status, Timestamp, Transition,
@@ -62,6 +63,26 @@ macro_rules! head_query {
         "SELECT greatest(
              (SELECT coalesce(max(position), 0) FROM transition_log),
              (SELECT value::bigint FROM kept_text WHERE key = $1), 0)"
+    };
+}
+
+/// True if the store has a transition that was told, or retention may have taken it. `$1` is the key of
+/// retention's floor, and the rest of the values are [`Shown`].
+macro_rules! stands_query {
+    ($position:literal, $purchase:literal, $revision:literal) => {
+        concat!(
+            "SELECT ",
+            $position,
+            "::bigint IS NULL
+             OR EXISTS (SELECT FROM transition_log WHERE position = ",
+            $position,
+            " AND purchase = ",
+            $purchase,
+            " AND revision = ",
+            $revision,
+            ") OR coalesce((SELECT value::bigint FROM kept_text WHERE key = $1), 0) >= ",
+            $position
+        )
     };
 }
 
@@ -140,15 +161,21 @@ const HEAD: &str = head_query!();
 const LOG: &str = concat!(
     "SELECT ",
     purchase_columns!(),
-    ", t.status, t.position, t.from_state, t.cause, a.action, newest.position
+    ", t.status, t.position, t.from_state, t.cause, a.action, newest.position, told.stands
      FROM (",
     head_query!(),
     ") newest (position)
+     CROSS JOIN (",
+    stands_query!("$4", "$5", "$6"),
+    ") told (stands)
      LEFT JOIN (SELECT * FROM transition_log WHERE position > $2 ORDER BY position LIMIT $3) t ON true
      LEFT JOIN purchase p ON p.id = t.purchase
      LEFT JOIN buyer_action a ON a.purchase = t.purchase AND a.revision = t.revision
      ORDER BY t.position"
 );
+const STANDS: &str = stands_query!("$2", "$3", "$4");
+const WITNESS: &str =
+    "SELECT position, purchase, revision FROM transition_log ORDER BY position DESC LIMIT 1";
 const EPOCH: &str = "SELECT value FROM meta WHERE key = 'epoch'";
 
 /// A connection, or a choice of them, that a read goes over.
@@ -363,15 +390,22 @@ pub(super) async fn tail<A: Asks>(
     Ok((committed.map(Arc::new).collect(), through))
 }
 
-/// Transitions after a position, with their buyer actions, and the newest position of the same moment.
+/// Transitions after a position, with their buyer actions, and the newest position of the same moment; or the
+/// loss of commits that the log shows.
 pub(super) async fn log<A: Asks>(
     connection: &mut A,
     damage: &Damage,
-    after: Position,
+    (after, witness): (Position, Option<Witness>),
     limit: usize,
-) -> Result<Logged, A::Error> {
-    let asked = Asked::Own(LOG, &[&FLOOR_KEY, &integer(after.0), &integer(limit)]);
-    let rows = connection.ask(asked).await?;
+) -> Result<Result<Logged, Loss>, A::Error> {
+    let (from, most) = (integer(after.0), integer(limit));
+    let Shown(position, purchase, revision) = Shown::from(witness);
+    let values: [&(dyn ToSql + Sync); 6] =
+        [&FLOOR_KEY, &from, &most, &position, &purchase, &revision];
+    let rows = connection.ask(Asked::Own(LOG, &values)).await?;
+    if let Err(loss) = stood(rows.first(), 13, witness) {
+        return Ok(Err(loss));
+    }
     let head = rows.first().and_then(|row| row::position(row, 12).ok());
     let places = rows.iter().map_while(|row| row::position(row, 8).ok());
     let (found, last) = (places.clone().count(), places.last());
@@ -379,11 +413,59 @@ pub(super) async fn log<A: Asks>(
         .filter_map(|row| damage.noted_of(row, row::logged).ok())
         .map(Arc::new);
     let is_whole = found < limit;
-    Ok(Logged {
+    Ok(Ok(Logged {
         committed: committed.collect(),
         through: rules::searched_through(after, head.unwrap_or(after), last, !is_whole),
         is_whole,
-    })
+    }))
+}
+
+/// The values by which the server looks for a witness.
+struct Shown(Option<i64>, Option<Uuid>, Option<i32>);
+
+impl From<Option<Witness>> for Shown {
+    fn from(witness: Option<Witness>) -> Self {
+        let position = witness.map(|one| integer(one.position.0));
+        let purchase = witness.map(|one| uuid_of(one.purchase));
+        let revision = witness.map(|one| small(one.revision.0));
+        Self(position, purchase, revision)
+    }
+}
+
+/// The server's word on a witness.
+fn stood(row: Option<&Row>, index: usize, witness: Option<Witness>) -> Result<(), Loss> {
+    let stands = row.is_none_or(|row| row::get(row, index).unwrap_or(true));
+    match witness {
+        Some(witness) if !stands => Err(Loss::Commits(witness)),
+        _ => Ok(()),
+    }
+}
+
+/// Learns if the store still has a transition that was told. If not, it has lost commits.
+pub(super) async fn stands<A: Asks>(
+    connection: &mut A,
+    witness: Option<Witness>,
+) -> Result<Result<(), Loss>, A::Error> {
+    let Shown(position, purchase, revision) = Shown::from(witness);
+    let values: [&(dyn ToSql + Sync); 4] = [&FLOOR_KEY, &position, &purchase, &revision];
+    let rows = connection.ask(Asked::Own(STANDS, &values)).await?;
+    Ok(stood(rows.first(), 0, witness))
+}
+
+/// The newest transition, if there is one.
+pub(super) async fn witness<A: Asks>(
+    connection: &mut A,
+) -> Result<Read<Option<Witness>>, A::Error> {
+    let rows = connection.ask(Asked::Own(WITNESS, &[])).await?;
+    let witness = rows.first().map(|row| {
+        let revision = u32::try_from(row::get::<i32>(row, 2)?);
+        Ok(Witness {
+            position: row::position(row, 0)?,
+            purchase: row::id(row, 1)?,
+            revision: Revision(revision.map_err(|_| Unread(2))?),
+        })
+    });
+    Ok(witness.transpose())
 }
 
 pub(super) async fn text<A: Asks>(

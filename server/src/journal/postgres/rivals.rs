@@ -13,10 +13,11 @@ use super::{
     connect::{Asked, Session, Trouble},
     line::Line,
     opening::{Opening, Unopened, Writing},
+    read,
     row::{self, Read},
     schema::Schema,
 };
-use crate::journal::{JournalError, committer::Published};
+use crate::journal::{JournalError, Loss, committer::Published};
 
 /// The time without a beat after which a process whose connection may still stand counts as cut off.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
@@ -76,7 +77,7 @@ pub(super) async fn enter(
     let opened = writing.enter(session, (sharing, schema), &gone).await;
     let mut opening = opened.map_err(|unopened| match unopened {
         Unopened::Trouble(trouble) => unusable(trouble),
-        Unopened::Replaced => another(),
+        Unopened::Over(_) => another(),
     })?;
     // A newer build can have come in between. It cannot from now on, since it sees this process.
     let allowed = schema.check_levels(&mut opening.session).await;
@@ -181,12 +182,17 @@ pub(super) async fn beat(
         loop {
             let answer = line.rows(&Asked::Own(BEAT, &[&writing.name()])).await;
             let lives = answer.map(|rows| rows.first().is_some_and(|row| row.get(0)));
+            // Without other processes there is no tail that would look.
+            if let Ok(Err(loss)) = read::stands(&mut &line, published.witness()).await {
+                published.lose_store(loss);
+                return;
+            }
             match lives {
                 Ok(true) => {}
                 // This process itself may have ended.
                 Ok(false) if ends.is_cancelled() => return,
                 Ok(false) => {
-                    published.lose_store();
+                    published.lose_store(Loss::TakenOver);
                     return;
                 }
                 // The commits tell that the store is away.

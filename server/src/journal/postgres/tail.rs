@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     journal::{
-        JournalError, Position, ReplicaId,
+        JournalError, Loss, Position, ReplicaId,
         committer::Published,
         damage::Damage,
         shared::{self, Log, Logged, Merge},
@@ -58,8 +58,9 @@ impl<'journal> Tail<'journal> {
         tokio::join!(listening, following);
     }
 
-    async fn page(&self, after: Position, limit: usize) -> Result<Logged, Trouble> {
-        read::log(&mut &self.line, self.damage, after, limit).await
+    async fn page(&self, after: Position, limit: usize) -> Result<Result<Logged, Loss>, Trouble> {
+        let reach = (after, self.published.witness());
+        read::log(&mut &self.line, self.damage, reach, limit).await
     }
 }
 
@@ -70,11 +71,19 @@ impl Log for Tail<'_> {
             Err(Trouble::Lost(_)) => self.page(after, limit).await,
             page => page,
         };
-        page.map_err(|trouble| {
-            // A probe that commits turns it true again.
-            self.published.set_available(false);
-            trouble.error()
-        })
+        match page {
+            Ok(Ok(logged)) => Ok(logged),
+            // Nothing of what follows the loss is told as if it followed what was told before.
+            Ok(Err(loss)) => {
+                self.published.lose_store(loss);
+                Err(JournalError::unusable(loss))
+            }
+            Err(trouble) => {
+                // A probe that commits turns it true again.
+                self.published.set_available(false);
+                Err(trouble.error())
+            }
+        }
     }
 }
 

@@ -219,11 +219,11 @@ async fn a_newcomer_takes_over_from_a_process_that_is_cut_off_which_never_commit
     let second = open(&bench.database.url(), 2).await.unwrap();
     begin(&second, record(2)).await;
     let lost = first.lost();
-    assert!(!lost.is_cancelled(), "it has heard nothing yet");
+    assert!(!lost.initialized(), "it has heard nothing yet");
     bench.gate.turn(Way::Open);
     let answer = first.write(begin_write(record(3))).await;
     assert!(answer.is_err(), "{answer:?}");
-    lost.cancelled().await;
+    lost.wait().await;
     let answer = first.write(begin_write(record(3))).await;
     assert!(
         matches!(answer, Err(JournalError::Unusable(_))),
@@ -233,7 +233,7 @@ async fn a_newcomer_takes_over_from_a_process_that_is_cut_off_which_never_commit
     assert_eq!(second.record(id(3)).await.unwrap(), None);
     first.close().await;
     begin(&second, record(3)).await;
-    assert!(!second.lost().is_cancelled());
+    assert!(!second.lost().initialized());
 }
 
 #[tokio::test]
@@ -252,6 +252,6 @@ async fn a_process_that_lost_the_store_in_the_middle_of_a_commit_still_learns_th
     };
     let (answer, second) = tokio::join!(first.write(begin_write(record(1))), taking);
     assert_eq!(answer.unwrap(), Written::Done);
-    assert!(first.lost().is_cancelled());
+    assert!(first.lost().initialized());
     assert!(second.record(id(1)).await.unwrap().is_some());
 }

@@ -439,7 +439,7 @@ async fn a_late_call_of_an_older_opening_is_refused_and_holds_no_other_process_u
     let mut available = first.available();
     available.wait_for(|available| *available).await.unwrap();
     begin(&first, record(4)).await;
-    assert!(!first.lost().is_cancelled() && !second.lost().is_cancelled());
+    assert!(!first.lost().initialized() && !second.lost().initialized());
 }
 
 #[tokio::test]
@@ -459,7 +459,7 @@ async fn a_process_that_is_alone_and_one_that_is_not_never_have_a_database_at_on
         opened = open(&url, 2) => refused(opened, "another process has it"),
     }
     shared.close().await;
-    assert!(!shared.lost().is_cancelled(), "it has ended by itself");
+    assert!(!shared.lost().initialized(), "it has ended by itself");
     let look = ownership.look(&[]).await;
     assert!(
         matches!(look, Err(JournalError::Unavailable(_))),
@@ -483,10 +483,10 @@ async fn a_process_whose_place_was_taken_learns_it_by_a_look_or_a_commit() {
         .unwrap();
     let look = first.ownership().look(&[]).await;
     assert!(matches!(look, Err(JournalError::Unusable(_))), "{look:?}");
-    assert!(first.lost().is_cancelled());
+    assert!(first.lost().initialized());
     let taken = second.ownership().take(&account(), None).await;
     assert!(matches!(taken, Err(JournalError::Unusable(_))), "{taken:?}");
-    assert!(second.lost().is_cancelled());
+    assert!(second.lost().initialized());
     for journal in [first, second] {
         let answer = journal.write(begin_write(record(2))).await;
         assert!(answer.is_err(), "{answer:?}");
