@@ -23,6 +23,7 @@ mod members;
 mod options;
 mod postmaster;
 mod programs;
+mod standby;
 mod wait;
 
 use std::{

@@ -17,7 +17,7 @@ const OLDEST: u32 = 15;
 const UNPACKED: &str = "../../.cache/postgres";
 
 /// A folder with the programs, and the folders of libraries that the machine lacks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Programs {
     folder: PathBuf,
     libraries: Option<String>,
