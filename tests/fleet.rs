@@ -3,6 +3,7 @@
 pub mod crowd;
 pub mod load;
 pub mod seat;
+pub mod streams;
 pub mod tally;
 
 use std::collections::BTreeMap;

@@ -47,7 +47,7 @@ struct Watched {
 
 /// The things that one stream has told.
 #[derive(Default)]
-struct Watcher {
+pub struct Watcher {
     revision: AtomicU32,
     beats: watch::Sender<Heartbeat>,
     has_ended: AtomicBool,
@@ -55,7 +55,7 @@ struct Watcher {
 
 impl Watcher {
     /// Reads a stream to its end, which should not come.
-    async fn follow(self: Arc<Self>, mut stub: Stub, id: String) {
+    pub async fn follow(self: Arc<Self>, mut stub: Stub, id: String) {
         let request = WatchStatusRequest {
             purchase_id: id,
             after_revision: Some(0),
@@ -78,6 +78,17 @@ impl Watcher {
             }
         }
         self.has_ended.store(true, Ordering::SeqCst);
+    }
+
+    /// True once it has told a revision.
+    pub fn has_begun(&self) -> bool {
+        self.revision.load(Ordering::SeqCst) > 0
+    }
+
+    /// The time by which the last heartbeat was ahead of the news, in seconds.
+    pub fn behind(&self) -> Option<i64> {
+        let beat = *self.beats.borrow();
+        Some(beat.server_time?.seconds - beat.as_of_time?.seconds)
     }
 
     /// The next heartbeats: their times, and the times up to which the journal was known, in seconds.

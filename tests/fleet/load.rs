@@ -43,7 +43,7 @@ const HEARTBEAT: prost_types::Duration = prost_types::Duration {
     nanos: 0,
 };
 /// The longest wait for news of each account, some of which may have none for a while.
-const NEWS_OF_ALL_WITHIN: Duration = Duration::from_secs(60);
+const NEWS_OF_ALL_WITHIN: Duration = Duration::from_secs(120);
 /// The pause before a caller goes on at the next process.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -116,7 +116,7 @@ impl News {
 pub struct Load {
     callers: Arc<Callers>,
     buyers: JoinSet<()>,
-    _feeds: JoinSet<()>,
+    feeds: JoinSet<()>,
 }
 
 struct Callers {
@@ -151,7 +151,7 @@ impl Load {
         let load = Self {
             callers,
             buyers,
-            _feeds: feeds,
+            feeds,
         };
         load.news_after(&load.fault_of_all()).await;
         load
@@ -160,6 +160,14 @@ impl Load {
     /// Ends the buying. Watchers and feeds go on.
     pub async fn stop_buying(&mut self) {
         self.buyers.shutdown().await;
+    }
+
+    /// Ends the watching as well.
+    pub async fn stop(&mut self) {
+        self.stop_buying().await;
+        self.feeds.shutdown().await;
+        let watches = std::mem::take(&mut *self.callers.watches.lock().unwrap());
+        drop(watches);
     }
 
     pub fn heard(&self) -> MutexGuard<'_, Heard> {
