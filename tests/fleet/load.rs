@@ -284,7 +284,11 @@ impl Callers {
         let order = request(&key, PROVIDERS[number % PROVIDERS.len()], Scenario::Paid);
         let sent = (key.clone(), order.clone());
         self.known.lock().unwrap().sent.extend([sent]);
-        let times = if number % DOUBLED_EVERY == 0 { 2 } else { 1 };
+        let times = if number.is_multiple_of(DOUBLED_EVERY) {
+            2
+        } else {
+            1
+        };
         let answers = (0..times).map(|time| self.create(first + time, &order));
         let ids = join_all(answers).await;
         assert!(ids.iter().all(|id| *id == ids[0]), "{key}: {ids:?}");
