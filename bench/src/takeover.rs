@@ -65,6 +65,9 @@ struct Takeover {
     share_again_s: f64,
 }
 
+/// The choice of one of the times.
+type Figure = fn(&Takeover) -> f64;
+
 /// The table.
 ///
 /// # Errors
@@ -119,7 +122,7 @@ async fn run(purchases: u32, accounts: u32) -> Result<Table, Failure> {
     for round in 0..ROUNDS {
         rounds.push(house.kill(round % REPLICAS).await?);
     }
-    let figures: [(&str, fn(&Takeover) -> f64); 4] = [
+    let figures: [(&str, Figure); 4] = [
         (
             "after the kill, the first poll of its accounts, s",
             |round| round.first_poll_s,
