@@ -15,6 +15,7 @@ mod hints;
 mod leases;
 mod loss;
 mod model;
+mod open;
 mod outcome;
 mod reads;
 mod replicas;
@@ -305,8 +306,8 @@ behaviours! {
     reads::pages_neither_skip_nor_repeat_while_others_insert,
     reads::labels_are_searched_to_the_end,
     reads::a_page_looks_at_a_bounded_number_and_says_where_to_go_on,
-    reads::open_records_are_read_in_pages_without_finals,
-    reads::open_records_of_an_account_are_its_own,
+    open::open_records_are_read_in_pages_without_finals,
+    open::open_records_of_an_account_are_its_own,
     reads::a_final_purchase_becomes_a_remnant,
     reads::retention_is_bounded_by_rows,
     reads::a_remnant_keeps_its_key_and_frees_its_reference,
