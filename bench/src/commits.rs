@@ -71,6 +71,8 @@ pub fn table(length: Duration, writers: u32) -> Result<Table, Failure> {
 
 async fn run(database: &Database, length: Duration, writers: u32) -> Result<Vec<Round>, Failure> {
     let mut rounds = Vec::new();
+    // Each has an account and purchases of its own.
+    let mut first = 0;
     for _ in 0..ROUNDS {
         for processes in PROCESSES {
             // The calls are as large as the journal's commits have just been.
@@ -78,7 +80,7 @@ async fn run(database: &Database, length: Duration, writers: u32) -> Result<Vec<
             for (kind, _) in KINDS {
                 let arguments = Arguments {
                     url: database.url(),
-                    number: 0,
+                    number: first,
                     writers,
                     per_call: per_commit as u32,
                     seconds: length.as_secs(),
@@ -88,6 +90,7 @@ async fn run(database: &Database, length: Duration, writers: u32) -> Result<Vec<
                 per_commit = f64::max(round.per_commit.round(), 1.0);
                 rounds.push(round);
             }
+            first += processes;
         }
     }
     Ok(rounds)
@@ -99,7 +102,7 @@ async fn measure(
     arguments: &Arguments,
 ) -> Result<Round, Failure> {
     let mut children = Vec::new();
-    for number in 0..processes {
+    for number in arguments.number..arguments.number + processes {
         let arguments = Arguments {
             number,
             ..arguments.clone()

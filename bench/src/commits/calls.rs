@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use tokio_postgres::{
-    Client, NoTls, Statement,
+    Client, NoTls, Row, Statement,
     types::{ToSql, Type},
 };
 use uuid::Uuid;
@@ -49,6 +49,23 @@ struct Purchase {
     id: Uuid,
     revision: i32,
     reference: Vec<u8>,
+    /// Its newest status, before and after the number of the revision.
+    status: (String, String),
+}
+
+impl Purchase {
+    fn read(row: &Row) -> Result<Self, Failure> {
+        let revision: i32 = row.try_get(1)?;
+        let status: &str = row.try_get(3)?;
+        let number = format!("\"revision\":{revision}");
+        let (before, after) = status.split_once(&number).ok_or("no revision")?;
+        Ok(Self {
+            id: row.try_get(0)?,
+            revision,
+            reference: row.try_get(2)?,
+            status: (format!("{before}\"revision\":"), after.to_owned()),
+        })
+    }
 }
 
 /// The texts of one transition, as the journal has written them.
@@ -56,7 +73,6 @@ struct Texts {
     state: String,
     finality: String,
     cause: String,
-    status: String,
     change_time: i64,
 }
 
@@ -88,19 +104,12 @@ impl Caller {
         let account = arguments.account();
         let fence = "SELECT fence FROM lease WHERE account = $1";
         let fence = client.query_one(fence, &[&account]).await?.try_get(0)?;
-        let own = "SELECT id, revision, reference FROM purchase WHERE account = $1 ORDER BY id";
+        let own = "SELECT p.id, p.revision, p.reference, l.status
+             FROM purchase p JOIN transition_log l ON l.purchase = p.id AND l.revision = p.revision
+             WHERE p.account = $1 ORDER BY p.id";
         let own = client.query(own, &[&account]).await?;
-        let purchases: Result<Vec<_>, tokio_postgres::Error> = own
-            .iter()
-            .map(|row| {
-                Ok(Purchase {
-                    id: row.try_get(0)?,
-                    revision: row.try_get(1)?,
-                    reference: row.try_get(2)?,
-                })
-            })
-            .collect();
-        let newest = "SELECT p.state, p.finality, l.cause, l.status, p.change_time
+        let purchases: Result<Vec<_>, Failure> = own.iter().map(Purchase::read).collect();
+        let newest = "SELECT p.state, p.finality, l.cause, p.change_time
              FROM purchase p JOIN transition_log l ON l.purchase = p.id AND l.revision = p.revision
              WHERE p.account = $1 LIMIT 1";
         let newest = client.query_one(newest, &[&account]).await?;
@@ -109,8 +118,7 @@ impl Caller {
                 state: newest.try_get(0)?,
                 finality: newest.try_get(1)?,
                 cause: newest.try_get(2)?,
-                status: newest.try_get(3)?,
-                change_time: newest.try_get(4)?,
+                change_time: newest.try_get(3)?,
             },
             parameters: names.into_iter().zip(types).collect(),
             client,
@@ -174,7 +182,13 @@ impl Caller {
             "c_is_judged" => Box::new(vec![true; count]),
             "c_attempt" => text("keep"),
             "s_cause" => text(&self.texts.cause),
-            "s_status" => text(&self.texts.status),
+            "s_status" => {
+                let status = |one: &Purchase| {
+                    let (before, after) = &one.status;
+                    format!("{before}{}{after}", one.revision + 1)
+                };
+                Box::new(each().map(status).collect::<Vec<_>>())
+            }
             _ if name.starts_with("c_") || name.starts_with("s_") => nothing(of, count)?,
             _ => nothing(of, 0)?,
         })
