@@ -14,7 +14,6 @@ mod budget;
 mod caller;
 mod calls;
 mod collector;
-mod commits;
 mod frames;
 mod freshness;
 mod memory;
@@ -84,15 +83,6 @@ enum Benchmark {
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
-    /// Transitions a second through one database by one, two and four processes, against bare calls.
-    Commits {
-        /// The seconds of each round.
-        #[arg(long, default_value_t = 4)]
-        seconds: u64,
-        /// The purchases of each process that move at the same time.
-        #[arg(long, default_value_t = 64)]
-        writers: u32,
-    },
     /// Memory of three processes on one database, and the time to take a killed one's accounts over.
     Takeover {
         /// The open purchases.
@@ -117,12 +107,6 @@ enum Benchmark {
     /// Serves one answer with bare tonic; `calls` starts this.
     #[command(hide = true)]
     Bare(bare::Arguments),
-    /// Appends through the journal; `commits` starts this.
-    #[command(hide = true)]
-    Append(commits::Arguments),
-    /// Calls the commit's function; `commits` starts this.
-    #[command(hide = true)]
-    Call(commits::Arguments),
 }
 
 fn main() -> Result<(), Failure> {
@@ -154,17 +138,11 @@ fn main() -> Result<(), Failure> {
             let length = Duration::from_secs(seconds);
             ("attacks", vec![attacks::table(length)?])
         }
-        Benchmark::Commits { seconds, writers } => {
-            let length = Duration::from_secs(seconds);
-            ("commits", vec![commits::table(length, writers)?])
-        }
         Benchmark::Takeover {
             purchases,
             accounts,
         } => ("takeover", vec![takeover::table(purchases, accounts)?]),
         Benchmark::Bare(arguments) => return bare::serve(&arguments),
-        Benchmark::Append(arguments) => return commits::append(&arguments),
-        Benchmark::Call(arguments) => return commits::call(&arguments),
     };
     for table in &tables {
         println!("{table}");

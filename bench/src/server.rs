@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use crate::Failure;
 
-/// The longest wait for a process to serve.
-const START: Duration = Duration::from_secs(30);
+/// The longest wait for a process to serve: it may read a million purchases first.
+const START: Duration = Duration::from_secs(300);
 /// The interval of looks at its log.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -41,7 +41,7 @@ impl Server {
     /// Starts a process that writes a line with `marker` and its address.
     ///
     /// # Errors
-    /// It ends, or no such line comes within 30 s.
+    /// It ends, or no such line comes within 300 s.
     pub async fn spawn(mut command: Command, log: &Path, marker: &str) -> Result<Self, Failure> {
         let child = command
             .env_clear()
@@ -69,7 +69,7 @@ impl Server {
     /// The word after a marker in its log, once it is there.
     ///
     /// # Errors
-    /// It does not come within 30 s.
+    /// It does not come within 300 s.
     pub async fn logged(&self, marker: &str) -> Result<String, Failure> {
         let began = Instant::now();
         while began.elapsed() < START {
