@@ -23,7 +23,6 @@ mod scheduler;
 mod server;
 mod settings;
 mod table;
-mod takeover;
 mod upstream;
 
 use std::time::Duration;
@@ -83,15 +82,6 @@ enum Benchmark {
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
-    /// Memory of three processes on one database, and the time to take a killed one's accounts over.
-    Takeover {
-        /// The open purchases.
-        #[arg(long, default_value_t = 1_000_000)]
-        purchases: u32,
-        /// The accounts that share them.
-        #[arg(long, default_value_t = 12)]
-        accounts: u32,
-    },
     /// Open streams while certificates, authorities, tokens, secrets, accounts and limits are renewed.
     Renewal {
         /// The number of open streams.
@@ -138,10 +128,6 @@ fn main() -> Result<(), Failure> {
             let length = Duration::from_secs(seconds);
             ("attacks", vec![attacks::table(length)?])
         }
-        Benchmark::Takeover {
-            purchases,
-            accounts,
-        } => ("takeover", vec![takeover::table(purchases, accounts)?]),
         Benchmark::Bare(arguments) => return bare::serve(&arguments),
     };
     for table in &tables {

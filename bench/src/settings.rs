@@ -23,11 +23,6 @@ pub struct Settings {
     pub feeds: Option<u32>,
     /// Lines of the section `telemetry`.
     pub telemetry: String,
-    /// The seconds between two polls of a purchase.
-    pub poll_every_s: u64,
-    /// The address of a database with other processes, and the accounts there. None: a file, and the usual
-    /// accounts.
-    pub shared: Option<(String, Vec<String>)>,
 }
 
 impl Settings {
@@ -39,8 +34,6 @@ impl Settings {
             second: None,
             feeds: None,
             telemetry: String::new(),
-            poll_every_s: 1,
-            shared: None,
         }
     }
 
@@ -60,7 +53,7 @@ impl Settings {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        let certified = if is_tls {
+        let names = if is_tls {
             format!("cert_san = [\"{NAME}\"]\n")
         } else {
             String::new()
@@ -68,23 +61,15 @@ impl Settings {
         let feeds = self.feeds.map_or_else(String::new, |feeds| {
             format!("[callers.load.limits]\nfeeds_per_caller = {feeds}\n")
         });
-        let (ops, store, names) = match &self.shared {
-            None => {
-                let file = format!("url = \"sqlite:{path}/tillwatch.db\"\n");
-                let usual = [Some(ACCOUNT), self.second].into_iter().flatten();
-                ("", file, usual.map(str::to_owned).collect())
-            }
-            Some((url, names)) => {
-                let database = format!("url = \"{url}\"\nfingerprint_key_file = \"{path}/keys\"\n");
-                ("127.0.0.1:0", database, names.clone())
-            }
-        };
-        let accounts: String = (names.iter())
+        let accounts: String = [Some(ACCOUNT), self.second]
+            .into_iter()
+            .flatten()
             .map(|name| self.account(name, folder))
             .collect();
         format!(
-            "[listen]\ngrpc = \"127.0.0.1:0\"\nops = \"{ops}\"\n{tls}[store]\n{store}\
-             [callers.load]\ntoken_sha256 = [\"{hash}\"]\n{certified}accounts = [\"*\"]\n\
+            "[listen]\ngrpc = \"127.0.0.1:0\"\nops = \"\"\n{tls}\
+             [store]\nurl = \"sqlite:{path}/tillwatch.db\"\n\
+             [callers.load]\ntoken_sha256 = [\"{hash}\"]\n{names}accounts = [\"*\"]\n\
              scopes = [\"adopt\", \"read\"]\n{feeds}{accounts}[telemetry]\n{}",
             self.telemetry
         )
@@ -98,13 +83,12 @@ impl Settings {
             "client_secret = \"secret\"".to_owned()
         };
         format!(
-            "[accounts.{name}]\nprovider = \"devdraft\"\nbase_url = \"http://{}/{name}\"\n\
+            "[accounts.{name}]\nprovider = \"devdraft\"\nbase_url = \"http://{}\"\n\
              allow_insecure = true\nallow_private_networks = true\n\
              client_key = \"key\"\n{secret}\n\
-             [accounts.{name}.polling]\nschedule = [{{ every = \"{every}s\" }}]\n\
-             after_terminal = [{{ every = \"{every}s\" }}]\nrequests_per_minute = 0\n",
-            self.upstream,
-            every = self.poll_every_s,
+             [accounts.{name}.polling]\nschedule = [{{ every = \"1s\" }}]\n\
+             after_terminal = [{{ every = \"1s\" }}]\nrequests_per_minute = 0\n",
+            self.upstream
         )
     }
 }

@@ -1,11 +1,9 @@
 //! An upstream that answers each status request as Devdraft's page shows it.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     thread,
-    time::Instant,
 };
 
 use tokio::{
@@ -24,36 +22,11 @@ struct Answers {
     secret: Option<&'static str>,
 }
 
-/// The times of the first requests by account, which is the first part of each path.
-type FirstAsks = HashMap<String, Instant>;
-
-/// The part of the upstream that its connections share.
-#[derive(Debug)]
-struct Shared {
-    answers: RwLock<Answers>,
-    first_asks: Mutex<FirstAsks>,
-}
-
-impl Shared {
-    fn first_asks(&self) -> MutexGuard<'_, FirstAsks> {
-        let held = self.first_asks.lock();
-        held.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_asked(&self, head: &str) {
-        let account = head.split('/').nth(1).unwrap_or_default();
-        let mut first_asks = self.first_asks();
-        if !first_asks.contains_key(account) {
-            first_asks.insert(account.to_owned(), Instant::now());
-        }
-    }
-}
-
 /// An upstream on a thread of its own, which ends when this is dropped.
 pub struct Upstream {
     /// The address at which it listens.
     pub address: SocketAddr,
-    shared: Arc<Shared>,
+    answers: Arc<RwLock<Answers>>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -67,14 +40,11 @@ impl Upstream {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let shared = Arc::new(Shared {
-            answers: RwLock::new(Answers {
-                word: "AWAITING_FUNDS",
-                secret: None,
-            }),
-            first_asks: Mutex::default(),
-        });
-        let given = Arc::clone(&shared);
+        let answers = Arc::new(RwLock::new(Answers {
+            word: "AWAITING_FUNDS",
+            secret: None,
+        }));
+        let given = Arc::clone(&answers);
         thread::spawn(move || {
             let serving = async {
                 let Ok(listener) = TcpListener::from_std(listener) else {
@@ -94,19 +64,9 @@ impl Upstream {
         });
         Ok(Self {
             address,
-            shared,
+            answers,
             _stop: stop,
         })
-    }
-
-    /// Forgets all requests so far.
-    pub fn forget_asks(&self) {
-        self.shared.first_asks().clear();
-    }
-
-    /// The time of the first request of an account that is not forgotten.
-    pub fn first_ask(&self, account: &str) -> Option<Instant> {
-        self.shared.first_asks().get(account).copied()
     }
 
     /// Gives all purchases this word from now on.
@@ -120,8 +80,7 @@ impl Upstream {
     }
 
     fn change(&self, change: impl FnOnce(&mut Answers)) {
-        let answers = self.shared.answers.write();
-        let mut answers = answers.unwrap_or_else(PoisonError::into_inner);
+        let mut answers = self.answers.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut answers);
     }
 }
@@ -137,7 +96,7 @@ pub fn on_this_thread<T>(run: impl Future<Output = T>) -> Result<T, Failure> {
     Ok(runtime.block_on(run))
 }
 
-async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
+async fn serve(mut stream: TcpStream, answers: Arc<RwLock<Answers>>) {
     let _ = stream.set_nodelay(true);
     let mut head = Vec::new();
     let mut buffer = [0; 4_096];
@@ -146,11 +105,11 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         if !head.ends_with(b"\r\n\r\n") {
             continue;
         }
-        let text = String::from_utf8_lossy(&head);
-        shared.is_asked(&text);
-        let now = shared.answers.read();
-        let now = now.unwrap_or_else(PoisonError::into_inner).clone();
-        let whole = answer(&text, &now);
+        let now = answers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let whole = answer(&String::from_utf8_lossy(&head), &now);
         if stream.write_all(whole.as_bytes()).await.is_err() {
             return;
         }
