@@ -70,7 +70,7 @@ impl Readers {
             told.lines().map(pid).collect()
         };
         let mut kept = pids(&found);
-        // Whoever commits reads at times as well, and commits again at once.
+        // The connection that commits reads at times as well, and commits again at once.
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_millis(100)).await;
             found = fleet.asked(&reading);
@@ -130,7 +130,7 @@ async fn replicas_that_stand_still_or_end_in_turn_hold_nobody_up_and_lose_nothin
             let asked = Instant::now();
             let order = request(&format!("stop-{number}-{count}"), "carbon", Scenario::Stuck);
             let created = within("a create beside a stop", stub.create_purchase(order)).await;
-            // One that the budget refuses was answered as well.
+            // A create that the budget refuses was answered as well.
             drop(created);
             longest = longest.max(asked.elapsed());
             count += 1;

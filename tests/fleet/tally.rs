@@ -65,7 +65,7 @@ impl Tally {
                 sleep(LOOK_EVERY).await;
             }
         };
-        // Whatever is missing by then is counted.
+        // Transitions that are missing by then are counted.
         let _ = timeout(DEADLINE, caught_up).await;
         let missing = missing(load, &log);
         let heard = load.heard();

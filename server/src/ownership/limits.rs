@@ -70,7 +70,7 @@ pub(super) struct Configured(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     own: AccountLimits,
-    /// Those that the store has been told.
+    /// The limits that the store has been told.
     told: Option<AccountLimits>,
     others: AccountLimits,
     /// The differences that have been logged and last.

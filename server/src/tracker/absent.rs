@@ -86,7 +86,7 @@ impl Inner {
             if !is_here && now.since(since) < ABSENT_FOR {
                 continue;
             }
-            // What changes from now on is another task's.
+            // Another task looks after changes from now on.
             lock(&self.absent).remove(account);
             if is_here || self.all_missing(account).await.is_ok() {
                 return;

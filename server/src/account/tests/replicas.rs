@@ -441,7 +441,7 @@ async fn p2_the_least_limit_of_the_living_holds_for_all_together_and_ends_with_i
         "the last minute counts under the lower limit"
     );
     assert_eq!(high.snapshot().requests_per_minute, 20);
-    // One that begins now, and has asked nothing, owes nothing for that.
+    // A process that begins now, and has asked nothing, owes nothing for that.
     let newcomer = world.replica("new", policy(100)).await;
     newcomer.others_allow(allowing(20));
     forever(&newcomer, Class::Create).await;

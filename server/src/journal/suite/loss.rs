@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tillwatch_cluster::{Cluster, Database};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     server::{open, open_shared},
@@ -50,6 +51,31 @@ async fn lost(journal: &PostgresJournal) -> Loss {
     *waited.expect("the loss is noticed")
 }
 
+/// Two processes on a database, with one purchase. The second follows the first.
+struct Pair {
+    database: Database,
+    first: Arc<PostgresJournal>,
+    second: Arc<PostgresJournal>,
+    _follows: AbortOnDropHandle<()>,
+}
+
+impl Pair {
+    async fn open() -> Self {
+        let database = Cluster::shared().database();
+        let url = database.url();
+        let first = Arc::new(open_shared(&url, 1).await.unwrap());
+        let second = Arc::new(open_shared(&url, 2).await.unwrap());
+        let follows = follow(Arc::clone(&second) as Arc<dyn Journal>);
+        begin(&*first, record(1)).await;
+        Self {
+            database,
+            first,
+            second,
+            _follows: follows,
+        }
+    }
+}
+
 const LOST: &str =
     "DELETE FROM transition_log WHERE position > 1; DELETE FROM purchase WHERE id IN (
      SELECT id FROM purchase EXCEPT SELECT purchase FROM transition_log)";
@@ -88,37 +114,37 @@ async fn a_process_that_writes_nothing_notices_lost_commits_as_well() {
 
 #[tokio::test]
 async fn a_process_that_told_of_others_commits_alone_ends_if_they_are_gone() {
-    let database = Cluster::shared().database();
-    let url = database.url();
-    let first = Arc::new(open_shared(&url, 1).await.unwrap());
-    let second = Arc::new(open_shared(&url, 2).await.unwrap());
-    let _follows = follow(Arc::clone(&second) as Arc<dyn Journal>);
-    begin(&*first, record(1)).await;
-    begin(&*first, record(2)).await;
-    told(&*second, 2).await;
+    let Pair {
+        database,
+        first,
+        second,
+        ..
+    } = &Pair::open().await;
+    begin(&**first, record(2)).await;
+    told(&**second, 2).await;
     // The position was given to another transition meanwhile.
     let replaced = format!("{LOST}; UPDATE transition_log SET position = 2 WHERE position = 1");
-    fail_over(&database, &replaced);
-    assert_eq!(lost(&second).await, loss(2, 2));
-    is_over(&*second, 3).await;
-    let third = open_shared(&url, 3).await.unwrap();
+    fail_over(database, &replaced);
+    assert_eq!(lost(second).await, loss(2, 2));
+    is_over(&**second, 3).await;
+    let third = open_shared(&database.url(), 3).await.unwrap();
     begin(&third, record(3)).await;
 }
 
 #[tokio::test]
 async fn transitions_that_retention_has_taken_or_a_rollback_has_left_out_are_no_loss() {
-    let database = Cluster::shared().database();
-    let url = database.url();
-    let first = Arc::new(open_shared(&url, 1).await.unwrap());
-    let second = Arc::new(open_shared(&url, 2).await.unwrap());
-    let _follows = follow(Arc::clone(&second) as Arc<dyn Journal>);
-    begin(&*first, record(1)).await;
-    finish(&*first, 1).await;
-    told(&*second, 2).await;
-    assert_eq!(retire(&*first, at(90_000), at(0), 10).await.unwrap(), 3);
-    fail_over(&database, "SELECT nextval('feed_position')");
+    let Pair {
+        database,
+        first,
+        second,
+        ..
+    } = &Pair::open().await;
+    finish(&**first, 1).await;
+    told(&**second, 2).await;
+    assert_eq!(retire(&**first, at(90_000), at(0), 10).await.unwrap(), 3);
+    fail_over(database, "SELECT nextval('feed_position')");
     let begins = async || first.write(begin_write(record(2))).await.ok();
     until("the store is opened again", begins).await;
-    told(&*second, 4).await;
+    told(&**second, 4).await;
     assert!(!first.lost().initialized() && !second.lost().initialized());
 }

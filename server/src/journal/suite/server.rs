@@ -299,13 +299,19 @@ async fn a_commit_whose_lock_nobody_gives_fails_after_5_s_with_nothing_done() {
     begin(&journal, record(1)).await;
 }
 
-#[tokio::test]
-async fn a_read_whose_connection_broke_is_tried_once_more_over_another() {
+/// A journal behind a gate, with one purchase and a connection that has read it.
+async fn read_through_a_gate() -> (Database, Gate, PostgresJournal) {
     let database = database();
     let gate = Gate::before(&database).await;
     let journal = open(gate.url(), 1).await.unwrap();
     begin(&journal, record(1)).await;
     assert!(journal.record(id(1)).await.unwrap().is_some());
+    (database, gate, journal)
+}
+
+#[tokio::test]
+async fn a_read_whose_connection_broke_is_tried_once_more_over_another() {
+    let (database, gate, journal) = read_through_a_gate().await;
     // The server ends the connection with the read in its hands.
     gate.turn(Way::Still);
     let reading = journal.record(id(1));
@@ -326,11 +332,7 @@ async fn a_read_whose_connection_broke_is_tried_once_more_over_another() {
 
 #[tokio::test]
 async fn while_the_store_is_known_to_be_away_a_read_is_given_up_within_seconds() {
-    let database = database();
-    let gate = Gate::before(&database).await;
-    let journal = open(gate.url(), 1).await.unwrap();
-    begin(&journal, record(1)).await;
-    assert!(journal.record(id(1)).await.unwrap().is_some());
+    let (_database, gate, journal) = read_through_a_gate().await;
     gate.turn(Way::Still);
     journal.published().set_available(false);
     let began = std::time::Instant::now();
